@@ -1,0 +1,35 @@
+"""What went wrong, why, and what to type next: the errors a user can cause."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class PeftbenchError(Exception):
+    """Bad input, told in one message: `what` happened and a `hint` of what to type next."""
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  {self.hint}" if self.hint else self.what
+
+
+class SpecError(PeftbenchError):
+    """A recipe, model or card that cannot exist: a value is out of range or two values exclude each other."""
+
+
+class CatalogError(PeftbenchError):
+    """A name that no data file knows, or a data file that cannot be read."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "Did you mean t4?" for a near miss, or an empty string.
+
+    The cutoff is below difflib's default of 0.6, which would miss `t5` for `t4`.
+    """
+    near = get_close_matches(word.lower(), [k.lower() for k in known], n=1, cutoff=0.5)
+    return f"Did you mean {near[0]}?" if near else ""

@@ -1,0 +1,161 @@
+"""What every tier returns: components of memory, each alive in some phases, and the peak they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Phase(str, Enum):
+    """When memory is alive: the common language of estimates, dry runs and measurements."""
+
+    LOAD = "load"
+    FORWARD = "forward and loss"
+    BACKWARD = "backward pass"
+    STEP = "optimizer step"
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+    __str__ = str.__str__
+
+
+class Part(str, Enum):
+    """What the memory holds."""
+
+    WEIGHTS = "weights"
+    QUANTIZATION_CONSTANTS = "quantization constants"
+    UNQUANTIZED = "embeddings, head, norms"
+    ADAPTERS = "adapters"
+    GRADIENTS = "gradients"
+    OPTIMIZER = "optimizer states"
+    OPTIMIZER_TEMPORARIES = "optimizer temporaries"
+    CHECKPOINTS = "checkpoints"
+    ACTIVATIONS = "activations"
+    LOGITS = "logits and loss"
+    KV_CACHE = "KV cache"
+    DEQUANTIZATION = "dequantization"
+    WORKSPACE = "workspace"
+    SLACK = "allocator slack"
+    CONTEXT = "CUDA context"
+
+    __str__ = str.__str__
+
+
+class Basis(str, Enum):
+    """How a component's bytes are known."""
+
+    EXACT = "exact"  # counted; an oracle test holds it to the byte
+    MODELLED = "modelled"  # a formula whose error `peftbench validate` prints
+    ASSUMED = "assumed"  # a constant taken from a named source
+
+    __str__ = str.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """Some bytes of one part, alive in some phases.
+
+    `low_bytes` and `high_bytes` are the band in which the true size is expected; both equal `bytes` when exact.
+    """
+
+    part: Part
+    bytes: int
+    basis: Basis
+    phases: frozenset[Phase]
+    because: str
+    low_bytes: int
+    high_bytes: int
+
+
+def exact(part: Part, size_bytes: int, phases: frozenset[Phase], because: str) -> Component:
+    """Make a component that is counted to the byte."""
+    return Component(part, size_bytes, Basis.EXACT, phases, because, size_bytes, size_bytes)
+
+
+def modelled(
+    part: Part, size_bytes: int, phases: frozenset[Phase], because: str, error: float
+) -> Component:
+    """Make a component from a formula with a relative error, so 0.05 stands for ±5 %."""
+    spread = round(size_bytes * error)
+    return Component(part, size_bytes, Basis.MODELLED, phases, because, size_bytes - spread, size_bytes + spread)
+
+
+_BEYOND_ALLOCATED = frozenset({Part.SLACK, Part.CONTEXT})
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryProfile:
+    """The memory of one training or inference step: components by phase; the peak is the largest phase.
+
+    Three sizes, never mixed: `allocated_bytes` are tensors, `reserved_bytes` adds the allocator's slack,
+    `device_bytes` adds the CUDA context and is what NVML would see.
+    """
+
+    components: tuple[Component, ...]
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases in which anything is alive, in order of time."""
+        alive = {phase for component in self.components for phase in component.phases}
+        return tuple(phase for phase in Phase if phase in alive)
+
+    def alive_in(self, phase: Phase) -> tuple[Component, ...]:
+        """The components that hold memory in this phase."""
+        return tuple(c for c in self.components if phase in c.phases)
+
+    def allocated_in(self, phase: Phase) -> int:
+        """Bytes of tensors in this phase: no slack, no context."""
+        return sum(c.bytes for c in self.alive_in(phase) if c.part not in _BEYOND_ALLOCATED)
+
+    def device_in(self, phase: Phase) -> int:
+        """Bytes of the device in this phase: tensors, allocator slack and context."""
+        return sum(c.bytes for c in self.alive_in(phase))
+
+    @property
+    def peak_phase(self) -> Phase:
+        """The phase with the most allocated bytes; the earlier one of equals."""
+        return max(self.phases, key=self.allocated_in)
+
+    @property
+    def peak(self) -> tuple[Component, ...]:
+        """The components alive at the peak."""
+        return self.alive_in(self.peak_phase)
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Peak of torch.cuda.memory_allocated()."""
+        return self.allocated_in(self.peak_phase)
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Peak of torch.cuda.memory_reserved()."""
+        return self.device_bytes - self.context_bytes
+
+    @property
+    def device_bytes(self) -> int:
+        """Peak device memory of the process, as NVML sees it."""
+        return self.device_in(self.peak_phase)
+
+    @property
+    def context_bytes(self) -> int:
+        """The CUDA context: on the device but not in torch's allocator."""
+        return sum(c.bytes for c in self.peak if c.part is Part.CONTEXT)
+
+    @property
+    def device_low_bytes(self) -> int:
+        """The lower end of the band around `device_bytes`."""
+        return sum(c.low_bytes for c in self.peak)
+
+    @property
+    def device_high_bytes(self) -> int:
+        """The upper end of the band around `device_bytes`."""
+        return sum(c.high_bytes for c in self.peak)
+
+    def bytes_of(self, part: Part) -> int:
+        """Bytes of one part at the peak."""
+        return sum(c.bytes for c in self.peak if c.part is part)
+
+    @property
+    def largest(self) -> Component:
+        """The largest component at the peak: the reason the answer gives."""
+        return max(self.peak, key=lambda c: c.bytes)

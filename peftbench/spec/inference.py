@@ -1,0 +1,31 @@
+"""One generation request: everything that decides its memory, apart from the model and the card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from peftbench.errors import SpecError
+from peftbench.spec.adapter import AdapterSpec
+from peftbench.spec.dtype import DType
+from peftbench.spec.quantization import QuantizationSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceSpec:
+    """A batch of prompts of equal length and the tokens generated after them."""
+
+    prompt_tokens: int = 2048
+    new_tokens: int = 256
+    batch_size: int = 1
+    dtype: DType = DType.BFLOAT16
+    attention: str = "sdpa"
+    adapter: AdapterSpec | None = None
+    """A dynamic adapter; a merged one adds nothing and is written as None."""
+    quantization: QuantizationSpec | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("prompt_tokens", "batch_size"):
+            if getattr(self, field) < 1:
+                raise SpecError(f"{field} must be at least 1, not {getattr(self, field)}.")
+        if self.new_tokens < 0:
+            raise SpecError(f"new_tokens cannot be negative, not {self.new_tokens}.")

@@ -1,0 +1,76 @@
+"""One fine-tuning step: everything that decides its memory, apart from the model and the card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from peftbench.errors import SpecError
+from peftbench.spec.adapter import AdapterSpec
+from peftbench.spec.dtype import DType
+from peftbench.spec.quantization import QuantizationSpec
+
+ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
+LOSSES = ("transformers", "transformers-4", "fused", "liger", "chunked")
+LOOPS = ("trainer", "plain")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSpec:
+    """A recipe. `adapter` and `quantization` are independent of each other; full fine-tuning has neither."""
+
+    sequence_length: int = 2048
+    """Tokens of every sequence; batches are taken as padded or packed to this length."""
+    micro_batch_size: int = 1
+    """per_device_train_batch_size."""
+    gradient_accumulation_steps: int = 1
+    gradient_checkpointing: bool = True
+    """Recompute each decoder layer in the backward pass (use_reentrant=False)."""
+    dtype: DType = DType.BFLOAT16
+    """Of the base weights that are not quantized, and of the compute."""
+    autocast: bool = False
+    """Run the forward pass under torch.autocast, as TrainingArguments(bf16=True) does."""
+    optimizer: str = "adamw_torch_fused"
+    """A name of TrainingArguments.optim; the default is that of transformers 5."""
+    attention: str = "sdpa"
+    """attn_implementation."""
+    loss: str = "transformers"
+    fused_kernels: bool = False
+    """RMSNorm, rotary embedding and SwiGLU as fused kernels (Liger, FOAK): each keeps its inputs only."""
+    loop: str = "trainer"
+    """`trainer` drops the model's outputs before backward; `plain` keeps them until the next step replaces them."""
+    use_cache: bool = False
+    """Keep keys and values of every layer in the outputs: config.use_cache left on."""
+    zero_grad_keeps: bool = False
+    """Gradients stay allocated between steps: zero_grad(set_to_none=False)."""
+    adapter: AdapterSpec | None = None
+    quantization: QuantizationSpec | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("sequence_length", "micro_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, field) < 1:
+                raise SpecError(f"{field} must be at least 1, not {getattr(self, field)}.")
+        for field, known in (("attention", ATTENTIONS), ("loss", LOSSES), ("loop", LOOPS)):
+            if getattr(self, field) not in known:
+                raise SpecError(f"unknown {field} {getattr(self, field)!r}.", f"Choose one of {', '.join(known)}.")
+        if self.quantization and not self.adapter:
+            raise SpecError(
+                "quantized weights cannot be trained: bitsandbytes has no gradient for them.",
+                "Add an adapter (--method qlora), or drop the quantization.",
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one micro-batch."""
+        return self.micro_batch_size * self.sequence_length
+
+    @property
+    def method(self) -> str:
+        """The name people use: "full", "lora", "qlora", or the PEFT type, with "q" in front of a quantized base."""
+        if self.adapter is None:
+            return "full"
+        return ("q" if self.quantization else "") + self.adapter.peft_type.replace("_", "-")
+
+    @property
+    def gradients_outlive_step(self) -> bool:
+        """Whether gradients are alive during a forward pass: under accumulation, or when zero_grad keeps them."""
+        return self.gradient_accumulation_steps > 1 or self.zero_grad_keeps
