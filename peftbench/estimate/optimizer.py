@@ -39,7 +39,7 @@ class TorchRule:
 
 @dataclass(frozen=True)
 class BitsandbytesRule:
-    """A bitsandbytes class: states in float32 or 8 bit, perhaps in managed memory; its step needs no temporary."""
+    """A bitsandbytes class: states in float32 or 8 bit, perhaps in managed memory; no step temporary."""
 
     states: int
     bits: int
@@ -94,7 +94,7 @@ NEEDS_ANOTHER_PACKAGE = (
 class OptimizerBytes:
     """What one optimizer takes; sizes of tensors, before the allocator rounds them.
 
-    Scalars are left out: step counters (4 bytes a tensor, on the card for the fused AdamW only), Adafactor's RMS.
+    Scalars are left out: step counters (4 bytes a tensor, on the card for fused AdamW only), Adafactor's RMS.
     """
 
     state_bytes: int
@@ -168,9 +168,9 @@ def _bitsandbytes_bytes(tensors: tuple[TensorGroup, ...], rule: BitsandbytesRule
 def _adafactor_bytes(tensors: tuple[TensorGroup, ...]) -> OptimizerBytes:
     """States are float32: a vector as it is, a matrix as one value for each row and each column.
 
-    The step goes tensor by tensor. At its widest it holds the squared gradient twice (`grad**2`, then `+ eps`),
-    for a 16-bit parameter also float32 copies of the gradient and the parameter, and still the update of the
-    tensor before.
+    The step goes tensor by tensor. At its widest it holds the squared gradient twice (`grad**2`, `+ eps`),
+    for a 16-bit parameter also float32 copies of the gradient and the parameter, and still the update of
+    the tensor before.
     """
     state = sum(group.count * _adafactor_state_numel(group.shape) for group in tensors) * FLOAT32_BYTES
     return OptimizerBytes(state, 0, max(_adafactor_step_bytes(tensors), default=0))
