@@ -1,4 +1,4 @@
-"""Read single keys of a config.json with their type and range checked, so that every mistake is one clear message."""
+"""Read single keys of a config.json with type and range checked, so that a mistake is one clear message."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ LIMITS = {
 
 _ANY_WHOLE = 1 << 40
 
-ACTIVATIONS = frozenset(
-    "gelu gelu_10 gelu_fast gelu_new gelu_python gelu_pytorch_tanh gelu_python_tanh gelu_accurate hardswish laplace "
-    "leaky_relu linear mish quick_gelu relu relu2 relu6 sigmoid silu sqrtsoftplus swish tanh xielu".split()
-)
+ACTIVATIONS = frozenset((
+    "gelu", "gelu_10", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh",
+    "gelu_python_tanh", "gelu_accurate", "hardswish", "laplace", "leaky_relu", "linear", "mish",
+    "quick_gelu", "relu", "relu2", "relu6", "sigmoid", "silu", "sqrtsoftplus", "swish", "tanh",
+    "xielu",
+))  # fmt: skip
 """The names of transformers.activations.ACT2FN; `prelu` has weights of its own and is left out."""
 
 
@@ -138,6 +140,10 @@ class ConfigKeys:
         value = self.value("layer_types")
         if value is None:
             return None
-        if not isinstance(value, (list, tuple)) or len(value) != layers or not all(isinstance(v, str) for v in value):
+        if (
+            not isinstance(value, (list, tuple))
+            or len(value) != layers
+            or not all(isinstance(v, str) for v in value)
+        ):
             raise self.refuse("layer_types", value, f"a list of {layers} names, one a layer")
         return tuple(value)

@@ -1,128 +1,45 @@
 """What each architecture's config.json means: one function a family, with the defaults of transformers 5.
 
-The defaults are those of `configuration_<family>.py`, the rest is what `modeling_<family>.py` builds from them;
-tests/oracles/test_model_weights.py holds both to the real classes.
+The defaults are those of `configuration_<family>.py`, the rest is what `modeling_<family>.py` builds from
+them; tests/oracles/test_model_weights.py holds both to the real classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from peftbench.spec.config_keys import ConfigKeys
-
-Fields = dict[str, Any]
-
-_NO_NUMBER = -1  # never a default: marks that the key/value heads are as many as the query heads
-
-
-def _core(
-    keys: ConfigKeys,
-    *,
-    positions: int,
-    tied: bool = False,
-    act: str = "silu",
-    inner: int | None = None,
-    key_value_heads: int = _NO_NUMBER,
-    head_dim: int | None = None,
-    head_dim_key: bool = True,
-    dropout: float = 0.0,
-) -> Fields:
-    """The fields every architecture has; `head_dim_key=False` for those that always divide."""
-    hidden, heads = keys.whole("hidden_size"), keys.whole("num_attention_heads")
-    given = keys.optional_whole("head_dim") if head_dim_key else None
-    return {
-        "hidden_size": hidden,
-        "num_hidden_layers": keys.whole("num_hidden_layers"),
-        "num_attention_heads": heads,
-        "num_key_value_heads": _key_value_heads(keys, heads, key_value_heads),
-        "head_dim": given or head_dim or _divide(keys, hidden, heads),
-        "vocab_size": keys.whole("vocab_size"),
-        "embedding_size": hidden,
-        "intermediate_size": keys.whole("intermediate_size", inner),
-        "max_position_embeddings": keys.whole("max_position_embeddings", positions),
-        "tie_word_embeddings": keys.flag("tie_word_embeddings", tied),
-        "hidden_act": keys.activation("hidden_act", act),
-        "attention_dropout": keys.real("attention_dropout", dropout),
-    }
-
-
-def _key_value_heads(keys: ConfigKeys, heads: int, default: int) -> int:
-    """Omitted means the class's default, null means as many as query heads."""
-    fallback = heads if default == _NO_NUMBER or keys.has("num_key_value_heads") else default
-    number = keys.whole("num_key_value_heads", fallback)
-    if heads % number:
-        raise keys.refuse("num_key_value_heads", number, f"a divisor of num_attention_heads ({heads})")
-    return number
-
-
-def _divide(keys: ConfigKeys, hidden: int, heads: int) -> int:
-    if hidden % heads:
-        raise keys.refuse("num_attention_heads", heads, f"a divisor of hidden_size ({hidden})")
-    return hidden // heads
-
-
-def _rotary(core: Fields, factor: float = 1.0) -> Fields:
-    return {**core, "rotary_dim": int(core["head_dim"] * factor)}
-
-
-def _rotary_factor(keys: ConfigKeys, default: float, old_key: str = "partial_rotary_factor") -> float:
-    """The share of a head that is rotated, from rope_parameters (transformers 5) or from the older key."""
-    for group in ("rope_scaling", "rope_parameters"):
-        rope = keys.value(group)
-        if isinstance(rope, Mapping) and rope.get("partial_rotary_factor") is not None:
-            return ConfigKeys(rope, keys.name).real("partial_rotary_factor", default)
-    return keys.real(old_key, default)
-
-
-def _biases(keys: ConfigKeys, default: bool = False) -> Fields:
-    """attention_bias switches all four projections of attention."""
-    bias = keys.flag("attention_bias", default)
-    return {"qkv_bias": bias, "attention_output_bias": bias}
-
-
-def _window(keys: ConfigKeys, sliding_layers: tuple[int, ...], default: int | None) -> Fields:
-    """A window is only kept where some layer slides; a window of null switches sliding off."""
-    written = keys.has("sliding_window")
-    window = keys.optional_whole("sliding_window") if written else default
-    if window is None or not sliding_layers:
-        return {}
-    return {"sliding_window": window, "sliding_layers": sliding_layers}
-
-
-def _all_layers(core: Fields) -> tuple[int, ...]:
-    return tuple(range(core["num_hidden_layers"]))
-
-
-def _sliding(keys: ConfigKeys, layers: int, slides: Callable[[int], bool]) -> tuple[int, ...]:
-    """Layers whose layer_types entry is sliding_attention; `slides` decides where the key is omitted."""
-    types = keys.layer_types(layers)
-    if types is None:
-        return tuple(i for i in range(layers) if slides(i))
-    return tuple(i for i, kind in enumerate(types) if kind == "sliding_attention")
+from peftbench.spec.field_groups import (
+    Fields,
+    bias_fields,
+    core_fields,
+    every_layer,
+    expert_fields,
+    rotary_factor,
+    rotary_fields,
+    sliding_layers,
+    softcap_fields,
+    window_fields,
+)
 
 
 def llama(keys: ConfigKeys) -> Fields:
-    core = _rotary(_core(keys, positions=2048))
-    return {**core, **_biases(keys), "mlp_bias": keys.flag("mlp_bias", False)}
+    core = rotary_fields(core_fields(keys, positions=2048))
+    return {**core, **bias_fields(keys), "mlp_bias": keys.flag("mlp_bias", False)}
 
 
 def mistral(keys: ConfigKeys) -> Fields:
-    core = _rotary(_core(keys, positions=131072, key_value_heads=8))
-    return {**core, **_window(keys, _all_layers(core), 4096)}
+    core = rotary_fields(core_fields(keys, positions=131072, key_value_heads=8))
+    return {**core, **window_fields(keys, every_layer(core), 4096)}
 
 
 def mixtral(keys: ConfigKeys) -> Fields:
-    core = _rotary(_core(keys, positions=131072, key_value_heads=8))
-    return {**core, **_window(keys, _all_layers(core), None), **_experts(keys, core["intermediate_size"], 8, 2)}
-
-
-def _experts(keys: ConfigKeys, inner: int, number: int, per_token: int) -> Fields:
-    experts = keys.whole("num_experts", number)
-    used = keys.whole("num_experts_per_tok", per_token)
-    if used > experts:
-        raise keys.refuse("num_experts_per_tok", used, f"at most the number of experts ({experts})")
-    return {"num_experts": experts, "num_experts_per_tok": used, "moe_intermediate_size": inner}
+    core = rotary_fields(core_fields(keys, positions=131072, key_value_heads=8))
+    return {
+        **core,
+        **window_fields(keys, every_layer(core), None),
+        **expert_fields(keys, core["intermediate_size"], 8, 2),
+    }
 
 
 def _qwen_window(keys: ConfigKeys, layers: int) -> Fields:
@@ -130,68 +47,85 @@ def _qwen_window(keys: ConfigKeys, layers: int) -> Fields:
     if not keys.flag("use_sliding_window", False):
         return {}
     first = keys.whole("max_window_layers", 28, low=0)
-    return _window(keys, _sliding(keys, layers, lambda i: i >= first), 4096)
+    return window_fields(keys, sliding_layers(keys, layers, lambda i: i >= first), 4096)
 
 
 def qwen2(keys: ConfigKeys) -> Fields:
-    core = _rotary(_core(keys, positions=32768, key_value_heads=32))
+    core = rotary_fields(core_fields(keys, positions=32768, key_value_heads=32))
     return {**core, "qkv_bias": True, **_qwen_window(keys, core["num_hidden_layers"])}
 
 
 def qwen3(keys: ConfigKeys) -> Fields:
-    core = _rotary(_core(keys, positions=32768, key_value_heads=32, head_dim=128))
-    return {**core, **_biases(keys), "qk_norm": "head", **_qwen_window(keys, core["num_hidden_layers"])}
+    core = rotary_fields(core_fields(keys, positions=32768, key_value_heads=32, head_dim=128))
+    return {**core, **bias_fields(keys), "qk_norm": "head", **_qwen_window(keys, core["num_hidden_layers"])}
 
 
 def qwen3_moe(keys: ConfigKeys) -> Fields:
-    core = _rotary(_core(keys, positions=32768, key_value_heads=4))
-    window = _window(keys, _all_layers(core), 4096) if keys.flag("use_sliding_window", False) else {}
+    core = rotary_fields(core_fields(keys, positions=32768, key_value_heads=4))
+    window = window_fields(keys, every_layer(core), 4096) if keys.flag("use_sliding_window", False) else {}
     step, dense = keys.whole("decoder_sparse_step", 1), keys.whole_list("mlp_only_layers") or ()
-    dense_layers = tuple(i for i in _all_layers(core) if i in dense or (i + 1) % step)
-    experts = _experts(keys, keys.whole("moe_intermediate_size", 768), 128, 8)
-    return {**core, **_biases(keys), "qk_norm": "head", **window, **experts, "dense_layers": dense_layers}
+    dense_layers = tuple(i for i in every_layer(core) if i in dense or (i + 1) % step)
+    experts = expert_fields(keys, keys.whole("moe_intermediate_size", 768), 128, 8)
+    return {**core, **bias_fields(keys), "qk_norm": "head", **window, **experts, "dense_layers": dense_layers}
+
+
+def _gemma_core(keys: ConfigKeys, positions: int, key_value_heads: int) -> Fields:
+    act = "gelu_pytorch_tanh"
+    return rotary_fields(core_fields(keys, positions, key_value_heads, tied=True, act=act, head_dim=256))
 
 
 def gemma(keys: ConfigKeys) -> Fields:
-    core = _rotary(_core(keys, positions=8192, tied=True, act="gelu_pytorch_tanh", key_value_heads=16, head_dim=256))
+    core = _gemma_core(keys, positions=8192, key_value_heads=16)
     if core["hidden_act"] == "gelu":  # a legacy value that GemmaConfig replaces
         core["hidden_act"] = "gelu_pytorch_tanh"
-    return {**core, **_biases(keys)}
+    return {**core, **bias_fields(keys)}
 
 
 def gemma2(keys: ConfigKeys) -> Fields:
-    core = _rotary(_core(keys, positions=8192, tied=True, act="gelu_pytorch_tanh", key_value_heads=4, head_dim=256))
-    sliding = _sliding(keys, core["num_hidden_layers"], lambda i: i % 2 == 0)
-    softcaps = _softcaps(keys, attention=50.0, final=30.0)
-    return {**core, **_biases(keys), "norms_per_layer": 4, **softcaps, **_window(keys, sliding, 4096)}
+    core = _gemma_core(keys, positions=8192, key_value_heads=4)
+    sliding = sliding_layers(keys, core["num_hidden_layers"], lambda i: i % 2 == 0)
+    softcaps = softcap_fields(keys, attention=50.0, final=30.0)
+    return {
+        **core,
+        **bias_fields(keys),
+        "norms_per_layer": 4,
+        **softcaps,
+        **window_fields(keys, sliding, 4096),
+    }
 
 
 def gemma3_text(keys: ConfigKeys) -> Fields:
-    core = _rotary(_core(keys, positions=131072, tied=True, act="gelu_pytorch_tanh", key_value_heads=4, head_dim=256))
+    core = _gemma_core(keys, positions=131072, key_value_heads=4)
     pattern = keys.whole("sliding_window_pattern", 6)
-    sliding = _sliding(keys, core["num_hidden_layers"], lambda i: (i + 1) % pattern != 0)
+    sliding = sliding_layers(keys, core["num_hidden_layers"], lambda i: (i + 1) % pattern != 0)
     norms = {"norms_per_layer": 4, "qk_norm": "head"}
-    return {**core, **_biases(keys), **norms, **_softcaps(keys), **_window(keys, sliding, 4096)}
+    return {
+        **core,
+        **bias_fields(keys),
+        **norms,
+        **softcap_fields(keys),
+        **window_fields(keys, sliding, 4096),
+    }
 
 
-def _softcaps(keys: ConfigKeys, attention: float | None = None, final: float | None = None) -> Fields:
-    """Omitted means the class's default, null means none."""
-    defaults = {"attn_logit_softcapping": attention, "final_logit_softcapping": final}
-    return {k: keys.optional_real(k, 1e6) if keys.has(k) else default for k, default in defaults.items()}
+def _dropouts(keys: ConfigKeys, default: float) -> Fields:
+    return {
+        "residual_dropout": keys.real("resid_pdrop", default),
+        "embedding_dropout": keys.real("embd_pdrop", default),
+    }
 
 
 def phi(keys: ConfigKeys) -> Fields:
-    core = _rotary(_core(keys, positions=2048, act="gelu_new"), _rotary_factor(keys, 0.5))
+    core = rotary_fields(core_fields(keys, positions=2048, act="gelu_new"), rotary_factor(keys, 0.5))
     biases = dict.fromkeys(("qkv_bias", "attention_output_bias", "mlp_bias", "lm_head_bias"), True)
     norms = {"norms_per_layer": 1, "qk_norm": "head" if keys.flag("qk_layernorm", False) else "none"}
-    dropouts = {"residual_dropout": keys.real("resid_pdrop", 0.0), "embedding_dropout": keys.real("embd_pdrop", 0.0)}
-    return {**core, **biases, **norms, **dropouts, "parallel_attention": True}
+    return {**core, **biases, **norms, **_dropouts(keys, 0.0), "parallel_attention": True}
 
 
 def phi3(keys: ConfigKeys) -> Fields:
-    core = _rotary(_core(keys, positions=4096), _rotary_factor(keys, 1.0))
+    core = rotary_fields(core_fields(keys, positions=4096), rotary_factor(keys, 1.0))
     dropout = {"residual_dropout": keys.real("resid_pdrop", 0.0)}  # embd_pdrop exists but is never applied
-    return {**core, **dropout, **_window(keys, _all_layers(core), None)}
+    return {**core, **dropout, **window_fields(keys, every_layer(core), None)}
 
 
 def gpt2(keys: ConfigKeys) -> Fields:
@@ -205,27 +139,25 @@ def gpt_bigcode(keys: ConfigKeys) -> Fields:
 def _gpt2_core(keys: ConfigKeys, act: str, kv: int | None) -> Fields:
     """GPT-2: learned positions, biases everywhere, dropout of 0.1 unless the config says otherwise."""
     if keys.flag("add_cross_attention", False):
-        raise keys.refuse("add_cross_attention", True, "false: only decoders without an encoder can be planned")
+        raise keys.refuse("add_cross_attention", True, "false")
     inner = 4 * keys.whole("hidden_size")
-    core = _core(keys, positions=1024, tied=True, act=act, inner=inner, head_dim_key=False, dropout=0.1)
+    core = core_fields(keys, positions=1024, tied=True, act=act, inner=inner, head_dim_key=False, dropout=0.1)
     biases = dict.fromkeys(("qkv_bias", "attention_output_bias", "mlp_bias"), True)
-    dropouts = {"residual_dropout": keys.real("resid_pdrop", 0.1), "embedding_dropout": keys.real("embd_pdrop", 0.1)}
     return {
         **core,
         **biases,
-        **dropouts,
+        **_dropouts(keys, 0.1),
         "num_key_value_heads": kv or core["num_attention_heads"],
         "learned_positions": core["max_position_embeddings"],
     }
 
 
 def gpt_neox(keys: ConfigKeys) -> Fields:
-    core = _core(keys, positions=2048, act="gelu", head_dim_key=False)
-    core["num_key_value_heads"] = core["num_attention_heads"]
+    core = core_fields(keys, positions=2048, act="gelu", head_dim_key=False)
     dropout = keys.real("hidden_dropout", 0.0)
     return {
-        **_rotary(core, _rotary_factor(keys, 0.25, "rotary_pct")),
-        **_biases(keys, True),
+        **rotary_fields(core, rotary_factor(keys, 0.25, "rotary_pct")),
+        **bias_fields(keys, True),
         "mlp_bias": True,
         "residual_dropout": dropout,
         "embedding_dropout": dropout,
@@ -236,9 +168,8 @@ def gpt_neox(keys: ConfigKeys) -> Fields:
 def opt(keys: ConfigKeys) -> Fields:
     """OPT: two spare rows of positions, and for OPT-350m post-norm and a narrower embedding."""
     if not keys.flag("layer_norm_elementwise_affine", True):
-        raise keys.refuse("layer_norm_elementwise_affine", False, "true: OPT without norm weights is not modelled")
-    core = _core(keys, positions=2048, tied=True, act="relu", head_dim_key=False)
-    core["num_key_value_heads"] = core["num_attention_heads"]
+        raise keys.refuse("layer_norm_elementwise_affine", False, "true")
+    core = core_fields(keys, positions=2048, tied=True, act="relu", head_dim_key=False)
     before = keys.flag("do_layer_norm_before", True)
     bias = keys.flag("enable_bias", True)
     return {
@@ -253,24 +184,31 @@ def opt(keys: ConfigKeys) -> Fields:
 
 
 def olmo2(keys: ConfigKeys) -> Fields:
-    core = _rotary(_core(keys, positions=2048))
-    return {**core, **_biases(keys), "qk_norm": "full", "norm_before": False}
+    core = rotary_fields(core_fields(keys, positions=2048))
+    return {**core, **bias_fields(keys), "qk_norm": "full", "norm_before": False}
 
 
 def smollm3(keys: ConfigKeys) -> Fields:
-    core = _rotary(_core(keys, positions=32768, tied=True, key_value_heads=4))
+    core = rotary_fields(core_fields(keys, positions=32768, tied=True, key_value_heads=4))
     layers, interval = core["num_hidden_layers"], keys.whole("no_rope_layer_interval", 4)
     rotated = keys.whole_list("no_rope_layers") or tuple((i + 1) % interval for i in range(layers))
     if len(rotated) < layers:
         raise keys.refuse("no_rope_layers", list(rotated), f"a list of {layers} numbers, one a layer")
     without = tuple(i for i in range(layers) if not rotated[i])
-    sliding = _sliding(keys, layers, lambda i: i in without) if keys.flag("use_sliding_window", False) else ()
-    bias = {**_biases(keys), "mlp_bias": keys.flag("mlp_bias", False)}
-    return {**core, **bias, "layers_without_rope": without, **_window(keys, sliding, None)}
+    fields = {
+        **core,
+        **bias_fields(keys),
+        "mlp_bias": keys.flag("mlp_bias", False),
+        "layers_without_rope": without,
+    }
+    if keys.flag("use_sliding_window", False):
+        fields |= window_fields(keys, sliding_layers(keys, layers, lambda i: i in without), None)
+    return fields
 
 
 def falcon(keys: ConfigKeys) -> Fields:
-    core = _core(keys, positions=2048, tied=True, act="gelu", inner=4 * keys.whole("hidden_size"), head_dim_key=False)
+    inner = 4 * keys.whole("hidden_size")
+    core = core_fields(keys, positions=2048, tied=True, act="gelu", inner=inner, head_dim_key=False)
     alibi, parallel = keys.flag("alibi", False), keys.flag("parallel_attn", True)
     new = keys.flag("new_decoder_architecture", False)
     if not new:  # num_kv_heads is only read by the new architecture
@@ -278,7 +216,7 @@ def falcon(keys: ConfigKeys) -> Fields:
     norms = _falcon_norms(keys, parallel, new)
     bias = dict.fromkeys(("qkv_bias", "attention_output_bias", "mlp_bias"), keys.flag("bias", False))
     return {
-        **_rotary(core, 0.0 if alibi else 1.0),
+        **rotary_fields(core, 0.0 if alibi else 1.0),
         **bias,
         "alibi": alibi,
         "parallel_attention": parallel,
@@ -300,18 +238,18 @@ def _falcon_norms(keys: ConfigKeys, parallel: bool, new: bool) -> int:
 
 
 def gpt_oss(keys: ConfigKeys) -> Fields:
-    core = _rotary(_core(keys, positions=131072, key_value_heads=8, head_dim=64))
-    sliding = _sliding(keys, core["num_hidden_layers"], lambda i: i % 2 == 0)
-    experts = _experts(keys, core["intermediate_size"], 128, 4)
-    window = _window(keys, sliding, 128)
-    return {**core, **_biases(keys, True), "mlp_bias": True, "attention_sinks": True, **window, **experts}
+    core = rotary_fields(core_fields(keys, positions=131072, key_value_heads=8, head_dim=64))
+    sliding = sliding_layers(keys, core["num_hidden_layers"], lambda i: i % 2 == 0)
+    experts = expert_fields(keys, core["intermediate_size"], 128, 4)
+    window = window_fields(keys, sliding, 128)
+    return {**core, **bias_fields(keys, True), "mlp_bias": True, "attention_sinks": True, **window, **experts}
 
 
 FAMILIES: dict[str, Callable[[ConfigKeys], Fields]] = {
     family.__name__: family
     for family in (
-        llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text, phi, phi3, gpt2, gpt_bigcode, gpt_neox, opt, olmo2,
-        smollm3, falcon, mixtral, qwen3_moe, gpt_oss,
+        llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text, phi, phi3, gpt2, gpt_bigcode, gpt_neox, opt,
+        olmo2, smollm3, falcon, mixtral, qwen3_moe, gpt_oss,
     )
 }  # fmt: skip
 
@@ -325,12 +263,16 @@ _GPT2_SPELLINGS = {
     "attention_dropout": ("attn_pdrop",),
     "num_key_value_heads": (),
 }
-_EXPERTS = {"num_experts": ("num_local_experts", "num_experts")}
+_EXPERTS: dict[str, tuple[str, ...]] = {"num_experts": ("num_local_experts", "num_experts")}
 
 SPELLINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "gpt2": _GPT2_SPELLINGS,
     "gpt_bigcode": _GPT2_SPELLINGS,
-    "opt": {"intermediate_size": ("ffn_dim",), "hidden_act": ("activation_function",), "num_key_value_heads": ()},
+    "opt": {
+        "intermediate_size": ("ffn_dim",),
+        "hidden_act": ("activation_function",),
+        "num_key_value_heads": (),
+    },
     "gpt_neox": {"num_key_value_heads": ()},
     "falcon": {
         "hidden_size": ("n_embed", "hidden_size"),

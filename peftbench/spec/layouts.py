@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Module names of one architecture; the defaults are those of Llama. Empty: the architecture has no such module."""
+    """Module names of one architecture, by default those of Llama; an empty name is a module it lacks."""
 
     embedding: str = "embed_tokens"
     positions: str = ""
@@ -37,19 +37,24 @@ _LLAMA = Layout()
 _MIXTRAL = replace(_LLAMA, router="mlp.gate")
 _GEMMA2 = replace(
     _LLAMA,
-    norms=("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    norms=(
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+    ),
 )
 _BIGCODE = Layout(
     embedding="wte", positions="wpe", attention="attn.", qkv=("c_attn",), output="c_proj", inner=("c_fc",),
     down="c_proj", norms=("ln_1", "ln_2"), final_norm="ln_f", layer_norm=True,
 )  # fmt: skip
 _NEOX = Layout(
-    embedding="embed_in", attention="attention.", qkv=("query_key_value",), output="dense", inner=("dense_h_to_4h",),
-    down="dense_4h_to_h", final_norm="final_layer_norm", layer_norm=True,
+    embedding="embed_in", attention="attention.", qkv=("query_key_value",), output="dense",
+    inner=("dense_h_to_4h",), down="dense_4h_to_h", final_norm="final_layer_norm", layer_norm=True,
 )  # fmt: skip
 _PHI = Layout(
-    output="dense", inner=("fc1",), down="fc2", norms=("input_layernorm",), qk_norms=("q_layernorm", "k_layernorm"),
-    final_norm="final_layernorm", layer_norm=True,
+    output="dense", inner=("fc1",), down="fc2", norms=("input_layernorm",),
+    qk_norms=("q_layernorm", "k_layernorm"), final_norm="final_layernorm", layer_norm=True,
 )  # fmt: skip
 _OPT = Layout(
     positions="embed_positions", output="out_proj", mlp="", inner=("fc1",), down="fc2",

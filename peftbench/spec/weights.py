@@ -31,8 +31,8 @@ class Role(str, Enum):
 class Weight:
     """One parameter and how often the model has it.
 
-    `path` is the module's name within its layer ("self_attn.q_proj"), or within the model for weights outside the
-    layers; `shape` is as PyTorch stores it; `layers` are the decoder layers that have it, None outside of them.
+    `path` is the module's name within its layer ("self_attn.q_proj"), or within the model for weights outside
+    the layers; `shape` is as PyTorch stores it; `layers` are the decoder layers that have it, None outside.
     """
 
     path: str
@@ -102,7 +102,7 @@ def num_parameters(model: ModelSpec) -> int:
 
 @lru_cache(maxsize=256)
 def linear_modules(model: ModelSpec) -> tuple[str, ...]:
-    """The module names that PEFT's target_modules="all-linear" reaches: every linear layer but the output head."""
+    """The names that PEFT's target_modules="all-linear" reaches: every linear layer but the output head."""
     return tuple(dict.fromkeys(w.module for w in weights_of(model) if w.role is Role.LINEAR))
 
 
@@ -125,12 +125,18 @@ def _attention(model: ModelSpec, layout: Layout, layers: tuple[int, ...]) -> Ite
     if model.attention_sinks:
         yield Weight(layout.attention.rstrip("."), "sinks", (model.num_attention_heads,), Role.SINKS, layers)
     output = layout.attention + layout.output
-    yield from _linear(output, model.hidden_size, model.query_size, model.attention_output_bias, layout, layers)
+    yield from _linear(
+        output, model.hidden_size, model.query_size, model.attention_output_bias, layout, layers
+    )
 
 
 def _qk_norms(model: ModelSpec, layout: Layout, layers: tuple[int, ...]) -> Iterator[Weight]:
     """Norms over one head's channels (Qwen3, Gemma 3, Phi) or over all of them (OLMo 2)."""
-    sizes = {"none": (), "head": (model.head_dim, model.head_dim), "full": (model.query_size, model.key_value_size)}
+    sizes = {
+        "none": (),
+        "head": (model.head_dim, model.head_dim),
+        "full": (model.query_size, model.key_value_size),
+    }
     for name, size in zip(layout.qk_norms, sizes[model.qk_norm], strict=False):
         yield from _norm(layout.attention + name, size, layout, layers)
 
