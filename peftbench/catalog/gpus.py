@@ -1,0 +1,113 @@
+"""The cards we know: reads gpus.csv and finds a card by whatever people call it.
+
+Three sizes of a card, never mixed: what the box says (`nominal_gb`), what nvidia-smi shows (`smi_total_mib`),
+and what torch sees (`memory_mib_torch`): the smallest, and the only one a plan may use. Where several totals were
+measured on Linux the lowest is kept, because newer drivers hold more back. Where none was, it is derived and
+marked so:
+
+* smi total - the widest gap between smi and torch measured on Linux in the card's class. GeForce: 505 MiB
+  (RTX 5090). Workstation and inference cards with GDDR memory: 643 MiB (RTX 6000 Ada). Cards with HBM: 882
+  MiB (A100-80GB).
+* Without an smi total, that of the named relative scaled by the nominal sizes takes its place.
+* AMD exposes nearly everything: nominal × 23.98 / 24, the smallest share seen.
+
+Cards that share memory with the processor, or have only an advertised size (Gaudi), are not listed.
+"""
+
+from __future__ import annotations
+
+import csv
+import os.path
+import re
+from functools import cache
+
+from peftbench.errors import CatalogError, SpecError, did_you_mean
+from peftbench.spec.cuda_context import context_bytes
+from peftbench.spec.gpu import GpuSpec
+from peftbench.units import MIB, human_bytes
+
+GPUS_CSV = os.path.join(os.path.dirname(__file__), "gpus.csv")
+
+
+@cache
+def list_gpus() -> tuple[GpuSpec, ...]:
+    """Every card of the catalogue, in the order of the file."""
+    return tuple(_spec(row) for row in _rows())
+
+
+def find_gpu(text: str) -> GpuSpec:
+    """Find a card by name, alias or product name; case, spaces and punctuation do not matter.
+
+    Raises CatalogError, with the nearest known name, for anything else.
+    """
+    try:
+        return _by_key()[_key(text)]
+    except KeyError:
+        raise CatalogError(f"unknown GPU {text!r}.", _hint(text)) from None
+
+
+def gpu_of_size(memory_bytes: int) -> GpuSpec:
+    """Make a modern card of a given size, for `--gpu-memory`: the size counts as what torch sees."""
+    context = context_bytes(None)
+    if memory_bytes <= context:
+        raise SpecError(
+            f"{human_bytes(memory_bytes)} leaves no room beside the CUDA context of {human_bytes(context)}.",
+            "Give the memory of the whole card, as in --gpu-memory 16GiB.",
+        )
+    return GpuSpec(
+        name="given", product="given", memory_bytes=memory_bytes, memory_source="given", context_bytes=context
+    )
+
+
+def _hint(text: str) -> str:
+    near = did_you_mean(text, (spelling.strip() for row in _rows() for spelling in _spellings(row)))
+    advice = f"`peftbench gpus` lists all {len(list_gpus())}; or give --gpu-memory 16GiB."
+    return f"{near} {advice}".strip()
+
+
+def _key(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+@cache
+def _by_key() -> dict[str, GpuSpec]:
+    cards = zip(_rows(), list_gpus(), strict=True)
+    return {_key(spelling): spec for row, spec in cards for spelling in _spellings(row)}
+
+
+def _spellings(row: dict[str, str]) -> list[str]:
+    return [row["name"], row["product"], *row["aliases"].split(";")]
+
+
+@cache
+def _rows() -> tuple[dict[str, str], ...]:
+    with open(GPUS_CSV, encoding="utf-8", newline="") as file:
+        return tuple(csv.DictReader(file))
+
+
+def _spec(row: dict[str, str]) -> GpuSpec:
+    multiprocessors = int(row["multiprocessors"]) if row["multiprocessors"] else None
+    return GpuSpec(
+        name=row["name"],
+        product=row["product"],
+        memory_bytes=int(row["memory_mib_torch"]) * MIB,
+        memory_source=row["memory_source"],
+        nominal_gb=int(row["nominal_gb"]),
+        compute_capability=_capability(row["compute_capability"]),
+        memory_bandwidth=_scaled(row["memory_bandwidth_gb_s"], 10**9),
+        multiprocessors=multiprocessors,
+        tensor_flops=_scaled(row["dense_tensor_tflops"], 10**12),
+        context_bytes=context_bytes(multiprocessors),
+        notes=row["notes"],
+    )
+
+
+def _capability(text: str) -> tuple[int, int] | None:
+    if not text:
+        return None
+    major, minor = text.split(".")
+    return int(major), int(minor)
+
+
+def _scaled(text: str, unit: int) -> int | None:
+    return round(float(text) * unit) if text else None
