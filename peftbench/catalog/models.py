@@ -1,0 +1,100 @@
+"""Find a model by Hub id, short name, size alias, or the path of a config.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from peftbench.catalog.config_file import read_config_file
+from peftbench.catalog.hub import fetch_config
+from peftbench.errors import CatalogError, did_you_mean
+from peftbench.spec.config_json import read_config
+from peftbench.spec.model import ModelSpec
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogModel:
+    """One checkpoint of models.json.
+
+    A size alias ("8b") names one checkpoint of that size: Meta's newest Llama where there is one, then Qwen3,
+    Qwen2.5, Gemma, and else the only family that has the size.
+    """
+
+    id: str
+    num_parameters: int
+    aliases: tuple[str, ...]
+    config: Mapping[str, object]
+
+    @property
+    def source(self) -> str:
+        """Where the config.json is published."""
+        return f"https://huggingface.co/{self.id}/blob/main/config.json"
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model under its Hub id."""
+        return read_config(self.config, self.id, self.source)
+
+
+@lru_cache(maxsize=1)
+def list_models() -> tuple[CatalogModel, ...]:
+    """Every checkpoint of the catalogue, in the order of its file."""
+    with open(os.path.join(os.path.dirname(__file__), "models.json"), encoding="utf-8") as file:
+        entries = json.load(file)["models"]
+    return tuple(CatalogModel(**{**entry, "aliases": tuple(entry["aliases"])}) for entry in entries)
+
+
+def find_model(text: str) -> ModelSpec:
+    """Return the model that `text` names; `spec.name` says which one was meant.
+
+    In this order: an explicit path (./, /, ~ or .json), a name of the catalogue in any case, a file or folder that
+    exists, a Hub id. A folder named like a catalogue entry is reached with "./" in front.
+    Raises CatalogError or SpecError.
+    """
+    text = text.strip()
+    if text.endswith(".json") or text.startswith((".", "/", "~")):
+        return _from_path(text)
+    known = _by_name().get(text.lower())
+    if known:
+        return known.spec
+    if text and os.path.exists(text):
+        return _from_path(text)
+    if _HUB_ID.fullmatch(text):
+        return read_config(fetch_config(text, _near(text)), text, f"https://huggingface.co/{text}")
+    raise CatalogError(
+        f"unknown model {text[:80]!r}.",
+        f"{_near(text)}`peftbench models` lists all {len(list_models())}; "
+        "the path of a config.json or of its folder works too.",
+    )
+
+
+def _from_path(text: str) -> ModelSpec:
+    path = os.path.expanduser(text)
+    config, path = read_config_file(path)
+    folder, file = os.path.split(os.path.abspath(path))
+    name = os.path.basename(folder) if file == "config.json" else file.removesuffix(".json")
+    return read_config(config, name or file, path)
+
+
+@lru_cache(maxsize=1)
+def _by_name() -> dict[str, CatalogModel]:
+    """Lower-case names of every kind; an id comes before another model's alias."""
+    aliases = {name: model for model in list_models() for alias in model.aliases for name in _names(alias)}
+    return aliases | {name: model for model in list_models() for name in _names(model.id)}
+
+
+def _names(name: str) -> Iterator[str]:
+    """The name itself and what follows the slash."""
+    yield name.lower()
+    yield name.lower().rpartition("/")[2]
+
+
+def _near(text: str) -> str:
+    hint = did_you_mean(text[:80], _by_name())
+    return f"{hint} " if hint else ""
