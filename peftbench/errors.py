@@ -26,6 +26,10 @@ class CatalogError(PeftbenchError):
     """A name that no data file knows, or a data file that cannot be read."""
 
 
+class MeasureError(PeftbenchError):
+    """This machine cannot be measured: no card, no driver, or a missing library."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return "Did you mean t4?" for a near miss, or an empty string.
 
