@@ -1,9 +1,9 @@
 """The cards we know: reads gpus.csv and finds a card by whatever people call it.
 
 Three sizes of a card, never mixed: what the box says (`nominal_gb`), what nvidia-smi shows (`smi_total_mib`),
-and what torch sees (`memory_mib_torch`): the smallest, and the only one a plan may use. Where several totals were
-measured on Linux the lowest is kept, because newer drivers hold more back. Where none was, it is derived and
-marked so:
+and what torch sees (`memory_mib_torch`): the smallest, and the only one a plan may use. Where several totals
+were measured on Linux the lowest is kept, because newer drivers hold more back. Where none was, it is derived
+and marked so:
 
 * smi total - the widest gap between smi and torch measured on Linux in the card's class. GeForce: 505 MiB
   (RTX 5090). Workstation and inference cards with GDDR memory: 643 MiB (RTX 6000 Ada). Cards with HBM: 882
