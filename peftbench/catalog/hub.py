@@ -13,8 +13,8 @@ _OTHERWISE = "download its config.json and pass the path"
 def fetch_config(hub_id: str, near: str = "") -> Mapping[str, object]:
     """Return the parsed config.json of `hub_id`, from the local Hub cache when it is there.
 
-    `near` opens the hint: the spelling that may have been meant. Raises CatalogError for every failure, be it no
-    huggingface_hub, no network, a gated model, or no such id.
+    `near` opens the hint: the spelling that may have been meant. Raises CatalogError for every failure: no
+    huggingface_hub, no network, a gated model, no such id.
     """
     try:
         from huggingface_hub import hf_hub_download

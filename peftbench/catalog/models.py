@@ -53,8 +53,8 @@ def list_models() -> tuple[CatalogModel, ...]:
 def find_model(text: str) -> ModelSpec:
     """Return the model that `text` names; `spec.name` says which one was meant.
 
-    In this order: an explicit path (./, /, ~ or .json), a name of the catalogue in any case, a file or folder that
-    exists, a Hub id. A folder named like a catalogue entry is reached with "./" in front.
+    In this order: an explicit path (./, /, ~ or .json), a name of the catalogue in any case, a file or folder
+    that exists, a Hub id. A folder named like a catalogue entry is reached with "./" in front.
     Raises CatalogError or SpecError.
     """
     text = text.strip()

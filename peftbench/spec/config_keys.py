@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from peftbench.errors import SpecError
@@ -60,10 +59,8 @@ class ConfigKeys:
 
     def refuse(self, key: str, value: object, wanted: str) -> SpecError:
         """The error for a value that cannot be used."""
-        shown = repr(value)
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
         return SpecError(
-            f"{self.name}: {self.spellings(key)[0]} is {shown}, but must be {wanted}.",
+            f"{self.name}: {self.spellings(key)[0]} is {_shown(value)}, but must be {wanted}.",
             "Correct this key in the config.json, or download the file again.",
         )
 
@@ -104,7 +101,7 @@ class ConfigKeys:
         if value is None:
             return None
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not 0 <= value <= high:  # type: ignore[arg-type,operator]
+        if not number or not 0 <= value <= high:  # type: ignore[operator]  # NaN compares false
             raise self.refuse(key, value, f"a number from 0 to {high:g}")
         return float(value)  # type: ignore[arg-type]
 
@@ -147,3 +144,12 @@ class ConfigKeys:
         ):
             raise self.refuse("layer_types", value, f"a list of {layers} names, one a layer")
         return tuple(value)
+
+
+def _shown(value: object) -> str:
+    """The value as Python writes it, cut to a readable length."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write integers of more than 4300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else text[:57] + "..."

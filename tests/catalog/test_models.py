@@ -1,0 +1,159 @@
+"""Models are found by every name people use, and bad paths and files are told in one message."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from peftbench.catalog.config_file import MOST_BYTES
+from peftbench.catalog.models import CatalogModel, find_model, list_models
+from peftbench.errors import CatalogError, PeftbenchError, SpecError
+
+TINY = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "vocab_size": 100,
+}
+
+
+def refusal(text: str) -> PeftbenchError:
+    with pytest.raises(PeftbenchError) as caught:
+        find_model(text)
+    assert caught.value.hint
+    return caught.value
+
+
+def write(path: Path, content: bytes | str | object) -> str:
+    path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    return str(path)
+
+
+def test_the_catalogue_has_78_models_with_distinct_names() -> None:
+    assert len(list_models()) == 78
+    names = [n.lower() for m in list_models() for n in (m.id, m.id.split("/")[1], *m.aliases)]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("entry", list_models(), ids=lambda entry: entry.id)
+def test_ids_short_names_and_aliases_find_the_model(entry: CatalogModel) -> None:
+    for name in (entry.id, entry.id.upper(), entry.id.split("/")[1], f" {entry.id} ", *entry.aliases):
+        assert find_model(name).name == entry.id
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("8b", "meta-llama/Llama-3.1-8B"),
+        ("70B", "meta-llama/Llama-3.1-70B"),
+        ("405b", "meta-llama/Llama-3.1-405B"),
+        ("0.6b", "Qwen/Qwen3-0.6B"),
+        ("65b", "huggyllama/llama-65b"),
+        ("8x7b", "mistralai/Mixtral-8x7B-v0.1"),
+        ("llama-3.1-8b-instruct", "meta-llama/Llama-3.1-8B"),
+    ],
+)
+def test_sizes_resolve_to_one_named_model(alias: str, name: str) -> None:
+    assert find_model(alias).name == name
+
+
+def test_unknown_names_get_a_suggestion() -> None:
+    error = refusal("mistral-7c")
+    assert "unknown model 'mistral-7c'" in error.what
+    assert error.hint.startswith("Did you mean mistral-7b?")
+    assert "`peftbench models` lists all 78" in error.hint
+    assert isinstance(refusal(""), CatalogError)
+
+
+def test_a_file_and_its_folder_are_the_same_model(tmp_path: Path) -> None:
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    file = write(folder / "config.json", TINY)
+    assert find_model(file) == find_model(str(folder)) == find_model(str(folder) + os.sep)
+    assert find_model(file).name == "my-model"
+    assert find_model(file).source == file
+
+
+def test_other_file_names_and_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "tiny.json", TINY)
+    (tmp_path / "models").mkdir()
+    write(tmp_path / "models" / "config.json", b"\xef\xbb\xbf" + json.dumps(TINY).encode())
+    monkeypatch.chdir(tmp_path)
+    assert find_model("tiny.json").name == "tiny"
+    assert find_model("./tiny.json").name == "tiny"
+    assert find_model("models").name == "models"
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"", "not valid JSON"),
+        (json.dumps(TINY).encode()[:40], "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"\x80\x02PK\xff\xfe", "not text in UTF-8"),
+        (b"[1, 2]", "a JSON list, not an object"),
+        (b"null", "a JSON NoneType, not an object"),
+        (b" " * (MOST_BYTES + 1), "far too many"),
+    ],
+    ids=["empty", "truncated", "deep", "binary", "list", "null", "huge file"],
+)
+def test_files_that_are_no_config(tmp_path: Path, content: bytes, part: str) -> None:
+    error = refusal(write(tmp_path / "config.json", content))
+    assert part in error.what
+    assert "config.json" in error.what
+
+
+def test_nan_in_a_file_is_refused_by_its_key(tmp_path: Path) -> None:
+    error = refusal(write(tmp_path / "config.json", {**TINY, "hidden_size": float("nan")}))
+    assert isinstance(error, SpecError)
+    assert "hidden_size is nan" in error.what
+
+
+def test_folders_without_a_model(tmp_path: Path) -> None:
+    assert "has no config.json" in refusal(str(tmp_path)).what
+    write(tmp_path / "adapter_config.json", {})
+    assert "holds a PEFT adapter" in refusal(str(tmp_path)).what
+
+
+def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
+    assert "No such file" in refusal(str(tmp_path / "missing.json")).what
+    assert "null byte" in refusal("a\0b.json").what
+    (tmp_path / "config.json").mkdir()
+    assert "not a regular file" in refusal(str(tmp_path)).what
+
+
+@pytest.mark.skipif(os.name != "posix" or not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    assert "not a regular file" in refusal(str(tmp_path / "pipe.json")).what
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root reads everything")
+def test_a_file_without_permission(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    write(file, TINY)
+    file.chmod(0)
+    assert "Permission denied" in refusal(str(file)).what
+
+
+def test_unknown_hub_ids_name_the_extra_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    error = refusal("meta-llama/Llama-3.1-8C")
+    assert "huggingface_hub is not installed" in error.what
+    assert error.hint.startswith("Did you mean meta-llama/llama-3.1-8b?")
+    assert "pip install 'peftbench[hub]'" in error.hint
+
+
+def test_an_unreachable_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    error = refusal("nobody/nothing-at-all")
+    assert "the Hub gave no config.json" in error.what
+    assert "download its config.json and pass the path" in error.hint
