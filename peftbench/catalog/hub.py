@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from peftbench.catalog.config_file import read_config_file
+from peftbench.catalog.config_file import MOST_BYTES, read_config_file
 from peftbench.errors import CatalogError
 
+_FILE = "config.json"
+_TIMEOUT_S = 5.0
 _OTHERWISE = "download its config.json and pass the path"
 
 
@@ -17,14 +19,12 @@ def fetch_config(hub_id: str, near: str = "") -> Mapping[str, object]:
     huggingface_hub, no network, a gated model, no such id.
     """
     try:
-        from huggingface_hub import hf_hub_download
+        path = _download(hub_id)
     except ImportError:
         raise CatalogError(
             f"{hub_id} is not in the catalogue, and huggingface_hub is not installed to fetch it.",
             f"{near}To fetch it: pip install 'peftbench[hub]'. Or {_OTHERWISE}.",
         ) from None
-    try:
-        path = hf_hub_download(hub_id, filename="config.json")
     except Exception as error:  # its errors share no base class below Exception
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise CatalogError(
@@ -32,3 +32,16 @@ def fetch_config(hub_id: str, near: str = "") -> Mapping[str, object]:
             f"{near}Check the id and the network (a gated model needs `hf auth login`), or {_OTHERWISE}.",
         ) from error
     return read_config_file(path)[0]
+
+
+def _download(hub_id: str) -> str:
+    """The path in the Hub cache; asks once first, because a download retries for half a minute."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(hub_id, _FILE)
+    if isinstance(cached, str):
+        return cached
+    size = get_hf_file_metadata(hf_hub_url(hub_id, _FILE), timeout=_TIMEOUT_S).size
+    if size and size > MOST_BYTES:
+        raise ValueError(f"it has {size:,} bytes, far too many for a config.json")
+    return hf_hub_download(hub_id, _FILE)

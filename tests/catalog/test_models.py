@@ -157,3 +157,15 @@ def test_an_unreachable_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp
     error = refusal("nobody/nothing-at-all")
     assert "the Hub gave no config.json" in error.what
     assert "download its config.json and pass the path" in error.hint
+
+
+def test_a_config_in_the_hub_cache_needs_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    repository, commit = tmp_path / "models--somebody--tiny", "a" * 40
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    (repository / "snapshots" / commit).mkdir(parents=True)
+    write(repository / "snapshots" / commit / "config.json", TINY)
+    assert find_model("somebody/tiny").hidden_size == TINY["hidden_size"]
