@@ -10,7 +10,7 @@ from peftbench.spec.dtype import DType
 from peftbench.spec.quantization import QuantizationSpec
 
 ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
-LOSSES = ("transformers", "transformers-4", "fused", "liger", "chunked")
+LOSSES = ("transformers", "transformers-4", "fused", "fused-4.45", "fused-5", "liger", "chunked")
 LOOPS = ("trainer", "plain")
 
 
@@ -27,13 +27,15 @@ class TrainingSpec:
     """Recompute each decoder layer in the backward pass (use_reentrant=False)."""
     dtype: DType = DType.BFLOAT16
     """Of the base weights that are not quantized, and of the compute."""
-    autocast: bool = False
+    autocast: bool = True
     """Run the forward pass under torch.autocast, as TrainingArguments(bf16=True) does."""
     optimizer: str = "adamw_torch_fused"
     """A name of TrainingArguments.optim; the default is that of transformers 5."""
     attention: str = "sdpa"
     """attn_implementation."""
     loss: str = "transformers"
+    """How the loss treats the logits: what transformers 5 or 4.46-4.49 does, a fused cross-entropy kernel in either
+    (or in 4.45 and older), Liger's fused linear and cross-entropy, or chunks of tokens."""
     fused_kernels: bool = False
     """RMSNorm, rotary embedding and SwiGLU as fused kernels (Liger, FOAK): each keeps its inputs only."""
     loop: str = "trainer"

@@ -1,0 +1,285 @@
+"""The moments of one training step: runs each kind of layer once on the tape and strings the results together.
+
+A model of 80 equal layers needs one run: before layer i's backward the layers below it hold what they kept, the
+layers above it have left their gradients, and the layer itself goes through its own moments. Between equal layers
+the sum is linear in i, so the peak is at the first or the last layer of a kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+
+from peftbench.estimate.autograd import FLOAT32, Ledger, Moment, Node, Recomputed, Storage, Tape, Tensor
+from peftbench.estimate.layers import decoder_layer
+from peftbench.estimate.loss import head_and_loss
+from peftbench.estimate.modules import Context
+from peftbench.memory import Part
+from peftbench.spec.adapter import AdapterSpec
+from peftbench.spec.model import ModelSpec
+from peftbench.spec.quantization import QuantizationSpec
+
+Sizes = dict[Part, tuple[int, int]]
+"""Bytes by part, each as (per_token, fixed)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepKey:
+    """What decides the moments of a step, apart from the number of tokens."""
+
+    model: ModelSpec
+    weight_itemsize: int
+    norm_itemsize: int
+    autocast_itemsize: int | None
+    full: bool
+    norms_trainable: bool
+    adapter: AdapterSpec | None
+    targets: frozenset[str]
+    quantization: QuantizationSpec | None
+    attention_kernel: str
+    sequence_length: int
+    """0 where no tensor depends on it."""
+    fused_kernels: bool
+    checkpointing: bool
+    use_cache: bool
+    keeps_outputs: bool
+    gradients_exist: bool
+    loss: str
+    loss_tokens: int
+    """Tokens, where the loss is not linear in them; else 0."""
+    embeddings_need_grad: bool
+    masks_sliding_layers: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One layer, or the head: its moments and what it leaves behind, above its surroundings."""
+
+    forward: tuple[Moment, ...]
+    kept_in_forward: Sizes
+    kept: Sizes
+    backward: tuple[Moment, ...]
+    left: Sizes
+    """Alive after its backward: gradients of weights, outputs that the training loop still holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepMoments:
+    """Every moment of a step that can be its peak, above weights and optimizer states."""
+
+    forward: tuple[Moment, ...]
+    backward: tuple[Moment, ...]
+    outputs: Sizes
+    """What a plain loop keeps from one step to the next."""
+
+
+@lru_cache(maxsize=2048)
+def step_moments(key: StepKey) -> StepMoments:
+    """String together embeddings, layers and head."""
+    kinds = [_kind(key, layer) for layer in range(key.model.num_hidden_layers)]
+    run = _run_checkpointed if key.checkpointing else _run_kept
+    segments = {kind: run(key, kind) for kind in dict.fromkeys(kinds)}
+    head = _run_head(key)
+    forward: list[Moment] = []
+    backward: list[Moment] = []
+    before_forward = _embedding_kept(key)
+    before = dict(before_forward)
+    below: list[Sizes] = []
+    for index, kind in enumerate(kinds):
+        below.append(before)
+        segment = segments[kind]
+        if index + 1 == len(kinds) or kinds[index + 1] != kind:
+            forward += _shift(segment.forward, before_forward)
+        before_forward = _sum(before_forward, segment.kept_in_forward)
+        before = _sum(before, segment.kept)
+    forward += _shift(head.forward, before_forward)
+    backward += _shift(head.backward, before)
+    above = head.left
+    for index in range(len(kinds) - 1, -1, -1):
+        kind = kinds[index]
+        ends = index in (0, len(kinds) - 1) or kinds[index - 1] != kind or kinds[index + 1] != kind
+        if ends:
+            backward += _shift(segments[kind].backward, _sum(below[index], above))
+        above = _sum(above, segments[kind].left)
+    backward += _shift(_embedding_backward(key), above)
+    outputs = {part: size for part, size in above.items() if part is not Part.GRADIENTS}
+    return StepMoments(_largest(forward), _largest(backward), outputs)
+
+
+# ── one layer ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+Kind = tuple[bool, bool, bool, bool]
+
+
+def _kind(key: StepKey, layer: int) -> Kind:
+    """(rotates, sliding, dense MLP, input needs a gradient): layers of one kind need the same memory."""
+    model = key.model
+    needs_grad = layer > 0 or key.embeddings_need_grad
+    sliding = key.masks_sliding_layers and layer in model.sliding_layers
+    return layer not in model.layers_without_rope, sliding, layer in model.dense_layers, needs_grad
+
+
+def _run_kept(key: StepKey, kind: Kind) -> Segment:
+    """A layer whose saved tensors stay until its backward."""
+    ledger = Ledger()
+    c = _context(key, ledger, kind)
+    y = decoder_layer(c, _layer_input(c, key, kind, Part.ACTIVATIONS), kind[2])
+    forward = ledger.take_moments()
+    kept_in_forward = _without(ledger.by_part, y)
+    c.tape.kept.clear()
+    kept = _without(ledger.by_part, y)
+    if not key.keeps_outputs:
+        c.cache.clear()
+    gradients = {y.key: Storage(ledger, Part.ACTIVATIONS, y.per_token)}
+    del y
+    return _play_backward(c, gradients, forward, kept_in_forward, kept)
+
+
+def _run_checkpointed(key: StepKey, kind: Kind) -> Segment:
+    """A layer that keeps its input only and is recomputed in backward (use_reentrant=False).
+
+    The operations at the layer's end that saved nothing play first; the first one that reads a saved tensor starts
+    the recomputation, which stops at the last operation that saves one.
+    Source: _checkpoint_without_reentrant_generator in torch/utils/checkpoint.py.
+    """
+    ledger = Ledger()
+    c = _context(key, ledger, kind)
+    c.tape.records = False
+    x = _layer_input(c, key, kind, Part.CHECKPOINTS)
+    y = decoder_layer(c, x, kind[2])
+    forward = ledger.take_moments()
+    kept_in_forward = _without(ledger.by_part, y)
+    c.tape.kept.clear()
+    kept = _without(ledger.by_part, y)
+    gradients = {y.key: Storage(ledger, Part.ACTIVATIONS, y.per_token)}
+    del y
+    nodes = _recorded(key, kind)
+    tail = 0
+    while not nodes[-1 - tail].unpacks:
+        tail += 1
+    c = _context(key, ledger, kind)
+    c.tape.nodes = nodes[len(nodes) - tail :]
+    c.tape.backward(gradients)
+    c.tape.stop_at = len(nodes) - tail
+    nodes.clear()
+    x.key = c.tape.next_key()
+    with suppress(Recomputed):
+        decoder_layer(c, x, kind[2])
+    del x
+    return _play_backward(c, gradients, forward, kept_in_forward, kept)
+
+
+def _recorded(key: StepKey, kind: Kind) -> list[Node]:
+    """The layer's nodes in order, without the tensors they save: what backward will go through."""
+    c = _context(key, Ledger(), kind)
+    decoder_layer(c, _layer_input(c, key, kind, Part.CHECKPOINTS), kind[2])
+    for node in c.tape.nodes:
+        node.saved.clear()
+    return c.tape.nodes
+
+
+def _layer_input(c: Context, key: StepKey, kind: Kind, part: Part) -> Tensor:
+    return c.tape.tensor(key.model.hidden_size, residual_itemsize(key), kind[3], part=part)
+
+
+def _play_backward(
+    c: Context, gradients: dict[int, Storage], forward: tuple[Moment, ...], kept_in_forward: Sizes, kept: Sizes
+) -> Segment:
+    ledger = c.tape.ledger
+    c.tape.kept.clear()
+    ledger.take_moments()
+    c.tape.backward(gradients)
+    gradients.clear()
+    return Segment(forward, kept_in_forward, kept, ledger.take_moments(), _nonzero(ledger.by_part))
+
+
+def _context(key: StepKey, ledger: Ledger, kind: Kind = (True, False, False, True)) -> Context:
+    rotates, sliding = kind[:2]
+    tape = Tape(ledger, key.autocast_itemsize, gradients_exist=key.gradients_exist)
+    kernel = "efficient" if sliding and key.attention_kernel == "flash" else key.attention_kernel
+    return Context(
+        tape=tape, model=key.model, weight_itemsize=key.weight_itemsize, norm_itemsize=key.norm_itemsize,
+        full=key.full, norms_trainable=key.norms_trainable, adapter=key.adapter, targets=key.targets,
+        quantization=key.quantization, attention_kernel=kernel, sequence_length=key.sequence_length,
+        fused_kernels=key.fused_kernels, use_cache=key.use_cache, rotates=rotates, sliding=sliding,
+        masked=sliding or key.attention_kernel == "eager", rope_itemsize=residual_itemsize(key),
+    )  # fmt: skip
+
+
+def residual_itemsize(key: StepKey) -> int:
+    """The stream between layers starts as the embedding and has its type."""
+    upcast = key.quantization is not None and key.quantization.upcast_unquantized
+    return FLOAT32 if upcast else key.weight_itemsize
+
+
+# ── head and embeddings ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _run_head(key: StepKey) -> Segment:
+    ledger = Ledger()
+    c = _context(key, ledger)
+    c.quantization = None  # bitsandbytes leaves lm_head alone
+    upcast = key.quantization is not None and key.quantization.upcast_unquantized
+    loss, logits = head_and_loss(c, residual_itemsize(key), key.loss, key.loss_tokens, upcast)
+    forward = ledger.take_moments()
+    if not key.keeps_outputs:
+        logits = None
+    c.tape.kept.clear()
+    kept = dict(ledger.by_part)
+    segment = _play_backward(c, {loss.key: Storage(ledger, Part.LOGITS, 0)}, forward, {}, kept)
+    del logits
+    return segment
+
+
+def _embedding_kept(key: StepKey) -> Sizes:
+    """A dropout mask over the embeddings, where the model has one."""
+    return {Part.ACTIVATIONS: (key.model.hidden_size, 0)} if key.model.embedding_dropout else {}
+
+
+def _embedding_backward(key: StepKey) -> tuple[Moment, ...]:
+    """Full fine-tuning: the table's gradient, beside the head's when tied, and three sorted index lists.
+
+    Source: embedding_dense_backward in pytorch/aten/src/ATen/native/cuda/Embedding.cu.
+    """
+    if not key.full:
+        return ()
+    table = key.model.vocab_size * key.model.embedding_size * key.weight_itemsize
+    stream = key.model.hidden_size * residual_itemsize(key)
+    sizes = {Part.GRADIENTS: (0, table), Part.WORKSPACE: (3 * 8, 0), Part.ACTIVATIONS: (stream, 0)}
+    return (Moment(stream + 24, table, sizes),)
+
+
+# ── arithmetic on sizes ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _sum(a: Sizes, b: Sizes) -> Sizes:
+    total = dict(a)
+    for part, (per_token, fixed) in b.items():
+        before = total.get(part, (0, 0))
+        total[part] = (before[0] + per_token, before[1] + fixed)
+    return total
+
+
+def _without(sizes: Sizes, tensor: Tensor) -> Sizes:
+    return _nonzero(_sum(sizes, {Part.ACTIVATIONS: (-tensor.per_token, 0)}))
+
+
+def _nonzero(sizes: Sizes) -> Sizes:
+    return {part: size for part, size in sizes.items() if size != (0, 0)}
+
+
+def _shift(moments: Iterable[Moment], base: Sizes) -> list[Moment]:
+    per_token = sum(size[0] for size in base.values())
+    fixed = sum(size[1] for size in base.values())
+    return [Moment(m.per_token + per_token, m.fixed + fixed, _sum(m.by_part, base)) for m in moments]
+
+
+def _largest(moments: Iterable[Moment]) -> tuple[Moment, ...]:
+    """Drop the moments that another one exceeds for every number of tokens."""
+    kept: list[Moment] = []
+    for moment in sorted(moments, key=lambda m: (-m.per_token, -m.fixed)):
+        if not kept or moment.fixed > kept[-1].fixed:
+            kept.append(moment)
+    return tuple(kept)

@@ -1,0 +1,159 @@
+"""What attention keeps for backward: rotary embedding, and each kernel of scaled-dot-product attention."""
+
+from __future__ import annotations
+
+from peftbench.estimate.autograd import FLOAT32, Tape, Tensor
+from peftbench.estimate.modules import Context
+from peftbench.memory import Part
+
+
+def rotate(c: Context, x: Tensor) -> Tensor:
+    """Rotary embedding of one tensor: (x * cos) + (rotate_half(x) * sin).
+
+    cos and sin need no gradient, so nothing of x is saved; the peaks are the temporaries, above all in backward,
+    where each half's slice makes zeros of the whole. Where cos is wider than x the result is too.
+    Source: apply_rotary_pos_emb in modeling_llama.py; partial rotations concatenate the rest (GPT-NeoX, Phi).
+    """
+    tape, heads = c.tape, x.width // c.model.head_dim
+    if c.fused_kernels:
+        return tape.new((x,), x.width, x.itemsize)
+    rotary = heads * c.model.rotary_dim
+    if c.model.model_type == "gpt_oss":
+        return _rotate_halves(c, x)
+    if rotary == x.width:
+        return _rotated(c, x)
+    turned, rest = tape.slice(x, rotary), tape.slice(x, x.width - rotary)
+    return tape.concatenate((_rotated(c, turned), rest))
+
+
+def _rotated(c: Context, x: Tensor) -> Tensor:
+    tape, itemsize = c.tape, max(x.itemsize, c.rope_itemsize)
+    straight = tape.new((x,), x.width, itemsize, saves_constant=True)
+    half = _rotate_half(tape, x)
+    crossed = tape.new((half,), x.width, itemsize, saves_constant=True)
+    del half
+    out = tape.add(straight, crossed)
+    del straight, crossed
+    return tape.cast(out, x.itemsize) if c.model.model_type == "olmo2" else out
+
+
+def _rotate_half(tape: Tape, x: Tensor) -> Tensor:
+    first = tape.slice(x, x.width // 2)
+    second = tape.slice(x, x.width // 2)
+    return tape.concatenate((tape.scale(second), first))
+
+
+def _rotate_halves(c: Context, x: Tensor) -> Tensor:
+    """GPT-OSS: chunk in two, rotate each, concatenate."""
+    tape = c.tape
+    itemsize = max(x.itemsize, c.rope_itemsize)
+    first, second = tape.split(x, (x.width // 2, x.width // 2))
+    half = x.width // 2
+    left = tape.add(tape.new((first,), half, itemsize), tape.new((second,), half, itemsize))
+    right = tape.add(tape.new((second,), half, itemsize), tape.new((first,), half, itemsize))
+    return tape.concatenate((left, right))
+
+
+def keep_in_cache(c: Context, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """DynamicCache.update: concatenates to the (empty) cache, so keys and values are copied and outlive the layer."""
+    if not c.use_cache:
+        return key, value
+    keys, values = c.tape.concatenate((key,)), c.tape.concatenate((value,))
+    c.cache += [tensor.storage for tensor in (keys, values) if tensor.storage is not None]
+    return keys, values
+
+
+def attention(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Scaled-dot-product attention with the kernel that the card, the types and the mask allow."""
+    kernels = {"flash": _flash, "efficient": _efficient, "math": _math, "eager": _eager}
+    kernel = kernels[c.attention_kernel]
+    if c.attention_kernel != "eager" and c.tape.autocast is not None:
+        return kernel(c, *(c.tape.cast(x, c.tape.autocast) for x in (query, key, value)))
+    if c.attention_kernel == "flash":
+        return kernel(c, *(c.tape.cast(x, 2) for x in (query, key, value)))
+    return kernel(c, query, key, value)
+
+
+def _repeat(c: Context, x: Tensor) -> Tensor:
+    """repeat_kv: keys and values copied to the number of query heads."""
+    return x if x.width == c.model.query_size else c.tape.copy(x, c.model.query_size)
+
+
+def _flash(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Flash attention: saves q, k, v, the output and one float32 log-sum-exp a head and token.
+
+    Backward keeps float32 sums for dq (head dimension rounded up to 32, 64, 96, 128 or a multiple of 64) and, with
+    fewer key heads, dk and dv for every query head before summing them.
+    Source: mha_bwd in pytorch/aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp.
+    """
+    tape, heads, dim = c.tape, c.model.num_attention_heads, c.model.head_dim
+    rounded = next((d for d in (32, 64, 96, 128) if dim <= d), -(-dim // 64) * 64)
+    out = tape.tensor(query.width, query.itemsize, query.needs_grad or key.needs_grad or value.needs_grad)
+    statistics = tape.tensor(heads, FLOAT32)
+    scratch = heads * FLOAT32 + heads * rounded * FLOAT32
+    if key.width != query.width:
+        scratch += 2 * query.width * query.itemsize
+    if out.needs_grad:
+        tape.record(
+            (out,), (query, key, value), (query, key, value, out, statistics),
+            scratch=((Part.WORKSPACE, scratch, 0),),
+        )  # fmt: skip
+    return out
+
+
+def _efficient(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Memory-efficient attention: as flash, with the mask spread over the heads as a bias; needs equal heads.
+
+    Source: _efficient_attention_backward in pytorch/aten/src/ATen/native/transformers/cuda/attention_backward.cu.
+    """
+    tape, heads = c.tape, c.model.num_attention_heads
+    keys, values = _repeat(c, key), _repeat(c, value)
+    out = tape.tensor(query.width, query.itemsize, query.needs_grad or key.needs_grad or value.needs_grad)
+    statistics = tape.tensor(heads, FLOAT32)
+    saved = [query, keys, values, out, statistics]
+    if c.masked:
+        saved.append(tape.tensor(c.sequence_length, query.itemsize))
+    scratch = heads * FLOAT32
+    if query.itemsize != FLOAT32:
+        scratch += heads * -(-c.model.head_dim // 64) * 64 * FLOAT32
+    if out.needs_grad:
+        tape.record((out,), (query, keys, values), saved, scratch=((Part.WORKSPACE, scratch, 0),))
+    return out
+
+
+def _scores_width(c: Context) -> int:
+    """Elements of the attention scores a token: one for each head and key."""
+    return c.model.num_attention_heads * (c.sequence_length + c.virtual_tokens)
+
+
+def _scores(c: Context, query: Tensor, key: Tensor) -> Tensor:
+    return c.tape.new((query, key), _scores_width(c), query.itemsize, (query, key))
+
+
+def _math(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The unfused path of SDPA: half types are computed in float32, scores of every pair of tokens are kept.
+
+    Source: _scaled_dot_product_attention_math in pytorch/aten/src/ATen/native/transformers/attention.cpp.
+    """
+    tape = c.tape
+    queries = tape.scale(tape.cast(query, FLOAT32))
+    keys = tape.scale(_repeat(c, tape.cast(key, FLOAT32)))
+    values = _repeat(c, tape.cast(value, FLOAT32))
+    scores = tape.copy(_scores(c, queries, keys))
+    scores = tape.unary(scores, "output")
+    out = tape.new((scores, values), query.width, FLOAT32, (scores, values))
+    return tape.cast(out, query.itemsize)
+
+
+def _eager(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """eager_attention_forward: scores, scaling, mask, float32 softmax, cast, dropout, product; each S×S a head."""
+    tape, itemsize = c.tape, query.itemsize
+    key_states, value_states = _repeat(c, key), _repeat(c, value)
+    weights = tape.scale(_scores(c, query, key_states))
+    if c.model.attn_logit_softcapping:
+        weights = tape.scale(tape.unary(tape.scale(weights), "output"))
+    weights = tape.scale(weights)  # + mask
+    weights = tape.cast(tape.unary(tape.cast(weights, FLOAT32), "output"), itemsize)
+    weights = tape.dropout(weights, c.model.attention_dropout)
+    out = tape.new((weights, value_states), query.width, itemsize, (weights, value_states))
+    return tape.copy(out)

@@ -1,0 +1,247 @@
+"""The decoder layers of the supported architectures, written as transformers 5 writes their forward.
+
+Local variables are those of the library's code, because they decide how long a tensor lives.
+"""
+
+from __future__ import annotations
+
+from peftbench.estimate.adapted import linear
+from peftbench.estimate.attention import attention, keep_in_cache, rotate
+from peftbench.estimate.autograd import FLOAT32, Tensor
+from peftbench.estimate.modules import Context, activation, layer_norm, rms_norm
+from peftbench.spec.layouts import LAYOUTS, Layout
+
+
+def decoder_layer(c: Context, x: Tensor, dense_mlp: bool = False) -> Tensor:
+    """Run one decoder layer of the model's family."""
+    family = c.model.model_type
+    if family in ("gemma2", "gemma3_text", "olmo2"):
+        return _sandwich_layer(c, x)
+    if family in ("gpt2", "gpt_bigcode"):
+        return _gpt2_block(c, x)
+    if family == "opt":
+        return _opt_layer(c, x)
+    if c.model.parallel_attention or family == "falcon":
+        return _parallel_layer(c, x)
+    if family == "gpt_neox":
+        return _sequential_neox_layer(c, x)
+    return _llama_layer(c, x, dense_mlp)
+
+
+# ── layers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _llama_layer(c: Context, x: Tensor, dense_mlp: bool) -> Tensor:
+    """Llama, Mistral, Qwen, Phi-3, SmolLM3, Gemma and the mixtures of experts."""
+    residual = x
+    hidden_states = rms_norm(c, x)
+    hidden_states = _self_attention(c, hidden_states)
+    hidden_states = c.tape.add(residual, c.tape.dropout(hidden_states, c.model.residual_dropout))
+    residual = hidden_states
+    hidden_states = rms_norm(c, hidden_states)
+    if c.model.num_experts and not dense_mlp:
+        hidden_states = _experts(c, hidden_states)
+    else:
+        hidden_states = _mlp(c, hidden_states)
+    return c.tape.add(residual, c.tape.dropout(hidden_states, c.model.residual_dropout))
+
+
+def _sandwich_layer(c: Context, x: Tensor) -> Tensor:
+    """Gemma 2 and 3 norm before and after each block, OLMo 2 only after."""
+    before = c.model.norms_per_layer == 4
+    residual = hidden_states = x
+    if before:
+        hidden_states = rms_norm(c, hidden_states)
+    hidden_states = _self_attention(c, hidden_states)
+    hidden_states = rms_norm(c, hidden_states)
+    hidden_states = c.tape.add(residual, hidden_states)
+    residual = hidden_states
+    if before:
+        hidden_states = rms_norm(c, hidden_states)
+    hidden_states = _mlp(c, hidden_states)
+    hidden_states = rms_norm(c, hidden_states)
+    return c.tape.add(residual, hidden_states)
+
+
+def _gpt2_block(c: Context, x: Tensor) -> Tensor:
+    residual = x
+    hidden_states = layer_norm(c, x)
+    attention_output = _self_attention(c, hidden_states)
+    attention_output = c.tape.dropout(attention_output, c.model.residual_dropout)
+    hidden_states = c.tape.add(attention_output, residual)
+    residual = hidden_states
+    hidden_states = layer_norm(c, hidden_states)
+    feed_forward = c.tape.dropout(_plain_mlp(c, hidden_states), c.model.residual_dropout)
+    return c.tape.add(residual, feed_forward)
+
+
+def _opt_layer(c: Context, x: Tensor) -> Tensor:
+    """OPT norms before each block, OPT-350m after."""
+    before = c.model.norm_before
+    residual = hidden_states = x
+    if before:
+        hidden_states = layer_norm(c, hidden_states)
+    hidden_states = c.tape.dropout(_self_attention(c, hidden_states), c.model.residual_dropout)
+    hidden_states = c.tape.add(residual, hidden_states)
+    if not before:
+        hidden_states = layer_norm(c, hidden_states)
+    residual = hidden_states
+    if before:
+        hidden_states = layer_norm(c, hidden_states)
+    hidden_states = c.tape.dropout(_plain_mlp(c, hidden_states), c.model.residual_dropout)
+    hidden_states = c.tape.add(residual, hidden_states)
+    return hidden_states if before else layer_norm(c, hidden_states)
+
+
+def _parallel_layer(c: Context, x: Tensor) -> Tensor:
+    """GPT-NeoX, Phi and Falcon: attention and MLP read the same residual, through one norm or two."""
+    model, tape = c.model, c.tape
+    residual = x
+    normed = layer_norm(c, x)
+    attention_output = tape.dropout(_self_attention(c, normed), model.residual_dropout)
+    if model.model_type == "falcon" and not model.parallel_attention:
+        residual = tape.add(residual, attention_output)
+        return tape.add(residual, _plain_mlp(c, layer_norm(c, residual)))
+    if model.norms_per_layer == 2:
+        normed = layer_norm(c, x)
+    feed_forward = tape.dropout(_plain_mlp(c, normed), model.residual_dropout)
+    return tape.add(tape.add(feed_forward, attention_output), residual)
+
+
+def _sequential_neox_layer(c: Context, x: Tensor) -> Tensor:
+    tape = c.tape
+    attention_output = tape.dropout(_self_attention(c, layer_norm(c, x)), c.model.residual_dropout)
+    attention_output = tape.add(attention_output, x)
+    feed_forward = tape.dropout(_plain_mlp(c, layer_norm(c, attention_output)), c.model.residual_dropout)
+    return tape.add(feed_forward, attention_output)
+
+
+# ── attention ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+def _layout(c: Context) -> Layout:
+    return LAYOUTS[c.model.model_type]
+
+
+def _self_attention(c: Context, hidden_states: Tensor) -> Tensor:
+    query, key, value = _project(c, hidden_states)
+    if c.rotates and c.model.rotary_dim:
+        query, key = rotate(c, query), rotate(c, key)
+    key, value = keep_in_cache(c, key, value)
+    output = attention(c, query, key, value)
+    layout = _layout(c)
+    return linear(c, layout.attention + layout.output, output, c.model.hidden_size, c.model.attention_output_bias)
+
+
+def _project(c: Context, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, from one matrix or three."""
+    model, layout = c.model, _layout(c)
+    names = [layout.attention + name for name in layout.qkv]
+    if len(names) == 1:
+        return _project_fused(c, hidden_states)
+    query = linear(c, names[0], hidden_states, model.query_size, model.qkv_bias)
+    if model.model_type == "opt":
+        query = c.tape.scale(query)
+    if model.qk_norm != "none":
+        query = rms_norm(c, query)
+    key = linear(c, names[1], hidden_states, model.key_value_size, model.qkv_bias)
+    if model.qk_norm != "none":
+        key = rms_norm(c, key)
+    value = linear(c, names[2], hidden_states, model.key_value_size, model.qkv_bias)
+    return query, key, value
+
+
+def _project_fused(c: Context, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    model, tape = c.model, c.tape
+    widths = (model.query_size, model.key_value_size, model.key_value_size)
+    layout = _layout(c)
+    fused = linear(c, layout.attention + layout.qkv[0], hidden_states, sum(widths), model.qkv_bias)
+    if model.model_type in ("phi3", "falcon"):
+        query, key, value = (tape.slice(fused, width) for width in widths)
+    else:
+        query, key, value = tape.split(fused, widths)
+    return query, key, value
+
+
+# ── feed-forward networks ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _mlp(c: Context, x: Tensor) -> Tensor:
+    """Gated: down(act(gate(x)) * up(x)); Phi-3 has gate and up in one matrix."""
+    model, tape = c.model, c.tape
+    inner = model.intermediate_size
+    if model.model_type == "phi3":
+        gate, up = tape.split(linear(c, "mlp.gate_up_proj", x, 2 * inner), (inner, inner))
+        gated = tape.multiply(up, activation(c, gate))
+        return linear(c, "mlp.down_proj", gated, model.hidden_size)
+    if c.fused_kernels:
+        gate, up = linear(c, "mlp.gate_proj", x, inner), linear(c, "mlp.up_proj", x, inner)
+        gated = tape.new((gate, up), inner, gate.itemsize, (gate, up), returns_saved=True)
+        del gate, up
+        return linear(c, "mlp.down_proj", gated, model.hidden_size)
+    return linear(
+        c, "mlp.down_proj",
+        tape.multiply(
+            activation(c, linear(c, "mlp.gate_proj", x, inner, model.mlp_bias)),
+            linear(c, "mlp.up_proj", x, inner, model.mlp_bias),
+        ),
+        model.hidden_size, model.mlp_bias,
+    )  # fmt: skip
+
+
+def _plain_mlp(c: Context, x: Tensor) -> Tensor:
+    """fc2(act(fc1(x)))."""
+    layout = _layout(c)
+    inner = linear(c, layout.mlp + layout.inner[0], x, c.model.intermediate_size, c.model.mlp_bias)
+    inner = activation(c, inner)
+    return linear(c, layout.mlp + layout.down, inner, c.model.hidden_size, c.model.mlp_bias)
+
+
+def _experts(c: Context, hidden_states: Tensor) -> Tensor:
+    """Fused experts through grouped_mm: each token is copied to its k experts, and everything inner is k-fold.
+
+    Source: grouped_mm_experts_forward in transformers/integrations/moe.py.
+    """
+    model, tape = c.model, c.tape
+    top_k, inner, hidden = model.num_experts_per_tok, model.moe_intermediate_size, model.hidden_size
+    weights = _router(c, hidden_states)
+    selected = tape.new((hidden_states,), top_k * hidden, hidden_states.itemsize)
+    gate_up = _grouped(c, selected, 2 * top_k * inner, 2 * inner * hidden)
+    del selected
+    if model.model_type == "gpt_oss":
+        gated = _gpt_oss_gate(c, gate_up)
+    else:
+        gate, up = tape.split(gate_up, (top_k * inner, top_k * inner))
+        gated = tape.multiply(activation(c, gate), up)
+        del gate, up
+    del gate_up
+    out = _grouped(c, gated, top_k * hidden, inner * hidden)
+    del gated
+    weighted = tape.multiply(out, weights)
+    del out
+    return tape.new((tape.copy(weighted),), hidden, hidden_states.itemsize)
+
+
+def _router(c: Context, hidden_states: Tensor) -> Tensor:
+    tape, model = c.tape, c.model
+    logits = tape.new((hidden_states,), model.num_experts, hidden_states.itemsize)
+    probabilities = tape.unary(tape.cast(logits, FLOAT32), "output")
+    return tape.new((probabilities,), model.num_experts_per_tok, hidden_states.itemsize)
+
+
+def _grouped(c: Context, x: Tensor, width: int, elements: int) -> Tensor:
+    """grouped_mm over all experts; trained when the base is."""
+    gradient = elements * c.model.num_experts * c.weight_itemsize if c.full else 0
+    out = c.tape.tensor(width, x.itemsize, x.needs_grad or c.full)
+    if out.needs_grad:
+        c.tape.record((out,), (x,), (x,) if c.full else (), parameter_gradients=gradient)
+    return out
+
+
+def _gpt_oss_gate(c: Context, gate_up: Tensor) -> Tensor:
+    """(clamp(up) + 1) * clamp(gate) * sigmoid(alpha * gate) on interleaved channels."""
+    tape, half = c.tape, gate_up.width // 2
+    gate, up = tape.slice(gate_up, half), tape.slice(gate_up, half)
+    gate = tape.unary(gate, "input")
+    up = tape.unary(up, "input")
+    glu = tape.multiply(gate, tape.unary(tape.scale(gate), "output"))
+    return tape.multiply(tape.scale(up), glu)

@@ -1,0 +1,126 @@
+"""What the head and the cross-entropy of each loss implementation keep: the logits are often the largest term."""
+
+from __future__ import annotations
+
+from peftbench.estimate.autograd import FLOAT32, Tape, Tensor
+from peftbench.estimate.modules import Context, base_linear, dense, layer_norm, rms_norm
+from peftbench.memory import Part
+from peftbench.spec.layouts import LAYOUTS
+
+CHUNKS = 8
+"""num_output_chunks of torchtune's CEWithChunkedOutputLoss."""
+
+
+def head_and_loss(
+    c: Context, stream_itemsize: int, loss: str, tokens: int, upcast_head: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Final norm, lm_head and loss on the last layer's output, which is made here.
+
+    Returns the loss and the logits that the model's outputs hold.
+    """
+    hidden_states = c.tape.tensor(c.model.hidden_size, stream_itemsize, True)
+    if c.model.final_norm:
+        norm = layer_norm if LAYOUTS[c.model.model_type].layer_norm else rms_norm
+        hidden_states = norm(c, hidden_states)
+    if c.model.embedding_size != c.model.hidden_size:
+        hidden_states = base_linear(c, hidden_states, c.model.embedding_size)
+    c.tape.part = Part.LOGITS
+    if loss == "liger":
+        return _fused_linear(c, hidden_states, tokens), None
+    itemsize = FLOAT32 if upcast_head else c.weight_itemsize
+    logits = dense(c.tape, hidden_states, c.model.vocab_size, itemsize, c.full, c.model.lm_head_bias)
+    if c.model.final_logit_softcapping:
+        logits = c.tape.scale(c.tape.unary(c.tape.scale(logits), "output"))
+    return _LOSSES[loss](c.tape, logits), logits
+
+
+def _cross_entropy(tape: Tape, logits: Tensor) -> Tensor:
+    """F.cross_entropy: log_softmax saves its float32 output; nll_loss saves that too and makes a full gradient."""
+    log_probabilities = tape.unary(logits, "output")
+    return tape.new((log_probabilities,), 0, FLOAT32, (log_probabilities,))
+
+
+def _transformers(tape: Tape, logits: Tensor) -> Tensor:
+    """transformers 5 shifts the labels: float32 logits, log-probabilities and in backward two gradients, 12 V.
+
+    Source: ForCausalLMLoss in transformers/loss/loss_utils.py.
+    """
+    upcast = tape.cast(logits, FLOAT32)
+    return _cross_entropy(tape, upcast)
+
+
+def _transformers_4(tape: Tape, logits: Tensor) -> Tensor:
+    """transformers 4.46 to 4.49 shift the logits: a second float32 copy, 14 V with the 16-bit logits.
+
+    Source: ForCausalLMLoss of 4.48: `logits = logits.float()`, `logits[..., :-1, :].contiguous()`.
+    """
+    upcast = tape.cast(logits, FLOAT32)
+    shifted = tape.copy(tape.slice(upcast, upcast.width))
+    return _cross_entropy(tape, shifted)
+
+
+def _fused(tape: Tape, logits: Tensor) -> Tensor:
+    """A fused cross-entropy kernel under the 4.4x loss: upcast and shifted copy remain, 10 V with the 16-bit logits.
+
+    The kernel writes the gradient over the shifted logits and keeps no log-probabilities.
+    Source: measured on Mistral-7B with FOAK's kernel (fms-acceleration, 24bdadb), and Liger's cross_entropy.
+    """
+    upcast = tape.cast(logits, FLOAT32)
+    shifted = tape.copy(tape.slice(upcast, upcast.width))
+    return tape.new((shifted,), 0, FLOAT32, (shifted,), returns_saved=True)
+
+
+def _fused_rebound(tape: Tape, logits: Tensor) -> Tensor:
+    """A fused kernel under transformers 4.45 and older, which upcast inside the model: the 16-bit logits are gone."""
+    upcast = tape.cast(logits, FLOAT32)
+    logits.storage = None
+    shifted = tape.copy(tape.slice(upcast, upcast.width))
+    return tape.new((shifted,), 0, FLOAT32, (shifted,), returns_saved=True)
+
+
+def _fused_5(tape: Tape, logits: Tensor) -> Tensor:
+    """A fused kernel under transformers 5: it works on the upcast logits, 6 V with the 16-bit ones."""
+    upcast = tape.cast(logits, FLOAT32)
+    return tape.new((upcast,), 0, FLOAT32, (upcast,), returns_saved=True)
+
+
+def _chunked(tape: Tape, logits: Tensor) -> Tensor:
+    """Cross-entropy over chunks of the tokens: each chunk's float32 log-probabilities are saved, its gradients are not.
+
+    Source: CEWithChunkedOutputLoss of torchtune.
+    """
+    upcast = tape.tensor(logits.width // CHUNKS, FLOAT32)
+    log_probabilities = tape.tensor(logits.width, FLOAT32, logits.needs_grad)
+    del upcast
+    chunk = (Part.LOGITS, 2 * FLOAT32 * logits.width // CHUNKS, 0)
+    return tape.new((logits,), 0, FLOAT32, (log_probabilities,), scratch=(chunk,))
+
+
+def _fused_linear(c: Context, hidden_states: Tensor, tokens: int) -> Tensor:
+    """Liger's fused linear cross-entropy: logits of one chunk of tokens at a time; the gradient is made in forward.
+
+    The tokens are cut into V / hidden chunks, rounded up to a power of two, so a chunk of logits is about as large
+    as the hidden states. Source: LigerFusedLinearCrossEntropyFunction, liger-kernel ops/fused_linear_cross_entropy.py.
+    """
+    tape, vocabulary, hidden = c.tape, c.model.vocab_size, hidden_states.width
+    parts = -(-vocabulary // hidden)
+    chunk = 1 << (-(-tokens // parts) - 1).bit_length()
+    gradient = tape.tensor(hidden, hidden_states.itemsize)
+    weight_gradient = vocabulary * hidden * c.weight_itemsize if c.full else 0
+    # A chunk holds its logits, whose gradient overwrites them.
+    tape.scratch(Part.LOGITS, 0, min(chunk, tokens) * vocabulary * hidden_states.itemsize)
+    if weight_gradient:
+        tape.scratch(Part.LOGITS, 0, weight_gradient)
+    loss = tape.tensor(0, FLOAT32, True)
+    tape.record((loss,), (hidden_states,), (gradient,), returns_saved=True, parameter_gradients=weight_gradient)
+    return loss
+
+
+_LOSSES = {
+    "transformers": _transformers,
+    "transformers-4": _transformers_4,
+    "fused": _fused,
+    "fused-4.45": _fused_rebound,
+    "fused-5": _fused_5,
+    "chunked": _chunked,
+}

@@ -1,0 +1,201 @@
+"""What linear layers, norms and activations keep for backward, as transformers and bitsandbytes run them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from peftbench.estimate.autograd import FLOAT32, Storage, Tape, Tensor
+from peftbench.memory import Part
+from peftbench.spec.adapter import AdapterSpec
+from peftbench.spec.model import ModelSpec
+from peftbench.spec.quantization import QuantizationSpec
+
+
+@dataclass(slots=True)
+class Context:
+    """One decoder layer being run on a tape: the model, the recipe, and how its modules compute."""
+
+    tape: Tape
+    model: ModelSpec
+    weight_itemsize: int
+    """Of base weights that are not quantized."""
+    norm_itemsize: int
+    """Of norm weights: 4 after prepare_model_for_kbit_training."""
+    full: bool
+    """The base weights are trained."""
+    norms_trainable: bool
+    adapter: AdapterSpec | None
+    targets: frozenset[str]
+    """Module names that carry the adapter."""
+    quantization: QuantizationSpec | None
+    attention_kernel: str
+    """"flash", "efficient", "math" or "eager"."""
+    sequence_length: int
+    fused_kernels: bool
+    use_cache: bool
+    rotates: bool = True
+    sliding: bool = False
+    masked: bool = False
+    """An explicit attention mask is built, so SDPA cannot take the causal shortcut."""
+    virtual_tokens: int = 0
+    """Keys and values that prefix tuning puts before the sequence."""
+    rope_itemsize: int = 2
+    cache: list[Storage] = field(default_factory=list)
+    """Keys and values that the model's outputs keep."""
+
+
+# ── linear layers ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def dense(tape: Tape, x: Tensor, out_features: int, itemsize: int, trainable: bool, bias: bool = False) -> Tensor:
+    """F.linear with a weight of `itemsize`: saves x only if the weight is trained.
+
+    Under autocast, x and a wider weight are cast first. The cast of a trained weight is cached until autocast ends
+    and is saved for the input's gradient; that of a frozen one lives as long as the graph needs it.
+    """
+    elements = x.width * out_features + (out_features if bias else 0)
+    low = x if tape.autocast is None else tape.cast(x, tape.autocast)
+    if tape.autocast is not None and itemsize != tape.autocast:
+        return _dense_with_cast_weight(tape, low, out_features, elements, itemsize, trainable)
+    out = tape.tensor(out_features, low.itemsize, x.needs_grad or trainable)
+    if out.needs_grad:
+        gradient = elements * itemsize if trainable else 0
+        saved = (low,) if trainable else ()
+        tape.record((out,), (low,), saved, parameter_gradients=gradient, saves_constant=True)
+    return out
+
+
+def _dense_with_cast_weight(
+    tape: Tape, x: Tensor, out_features: int, elements: int, itemsize: int, trainable: bool
+) -> Tensor:
+    low = x.itemsize
+    weight = tape.tensor(0, low, trainable, part=Part.ACTIVATIONS, fixed_elements=elements)
+    if trainable:
+        tape.record((weight,), (), parameter_gradients=elements * itemsize)
+        if weight.storage is not None:
+            tape.kept.append(weight.storage)
+    out = tape.tensor(out_features, low, x.needs_grad or trainable)
+    if out.needs_grad:
+        saved = (x, weight) if trainable else (weight,)
+        tape.record((out,), (x, weight), saved)
+    return out
+
+
+def quantized(c: Context, x: Tensor, out_features: int) -> Tensor:
+    """bitsandbytes' Linear4bit or Linear8bitLt.
+
+    4 bit: the weight is dequantized for the product and again for the input's gradient; nothing of x is saved.
+    8 bit: x itself is saved (MatMul8bitLt keeps A), and the products go through int8 and int32 temporaries.
+    Source: bitsandbytes/autograd/_functions.py and nn/modules.py, 0.50.
+    """
+    quantization, tape = c.quantization, c.tape
+    assert quantization is not None  # callers ask for it
+    elements = x.width * out_features
+    if not quantization.four_bit:
+        return _int8(tape, x, out_features, elements)
+    compute = quantization.compute_dtype.bytes
+    low = tape.cast(x, compute)
+    absmax = elements // quantization.blocksize * FLOAT32
+    dequantized = elements * compute + (absmax if quantization.double_quant else 0)
+    # The kernel writes its output beside the dequantized weight; forward for more than a few tokens.
+    out = tape.tensor(out_features, compute, x.needs_grad)
+    tape.scratch(Part.DEQUANTIZATION, 0, dequantized)
+    if x.needs_grad:
+        tape.record((out,), (low,), scratch=((Part.DEQUANTIZATION, 0, dequantized),))
+    return tape.cast(out, x.itemsize)
+
+
+def _int8(tape: Tape, x: Tensor, out_features: int, elements: int) -> Tensor:
+    half = 0 if x.itemsize == 2 and tape.autocast is None else 2 * x.width
+    tape.scratch(Part.DEQUANTIZATION, half + x.width, 0)
+    out = tape.tensor(out_features, x.itemsize, x.needs_grad)
+    tape.scratch(Part.DEQUANTIZATION, x.width + FLOAT32 * out_features, 0)
+    if x.needs_grad:
+        scratch = ((Part.DEQUANTIZATION, 0, elements * x.itemsize),)
+        tape.record((out,), (x,), (x,), scratch=scratch)
+    return out
+
+
+def base_linear(c: Context, x: Tensor, out_features: int, bias: bool = False) -> Tensor:
+    """A linear layer of the base model, before any adapter."""
+    if c.quantization is not None:
+        return quantized(c, x, out_features)
+    return dense(c.tape, x, out_features, c.weight_itemsize, c.full, bias)
+
+
+# ── norms ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def layer_norm(c: Context, x: Tensor) -> Tensor:
+    """nn.LayerNorm: saves its input and two statistics a token; autocast runs it in float32."""
+    tape = c.tape
+    wide = x if tape.autocast is None else tape.cast(x, FLOAT32)
+    out = tape.tensor(x.width, wide.itemsize, x.needs_grad or c.norms_trainable)
+    if out.needs_grad:
+        gradient = 2 * x.width * c.norm_itemsize if c.norms_trainable else 0
+        tape.record((out,), (wide,), (wide,), parameter_gradients=gradient)
+    return out
+
+
+def rms_norm(c: Context, x: Tensor) -> Tensor:
+    """RMSNorm as the model's family writes it; each computes in float32 and differs in where it returns.
+
+    Source: modeling_llama.py, modeling_gemma.py and modeling_olmo2.py of transformers 5.
+    """
+    tape, itemsize = c.tape, x.itemsize
+    if c.fused_kernels:
+        return tape.new((x,), x.width, itemsize, (x,))
+    if c.model.model_type.startswith("gemma"):
+        normed = _normalize(tape, tape.cast(x, FLOAT32))
+        return tape.cast(_times_weight(c, normed, FLOAT32), itemsize)
+    normed = _normalize(tape, tape.cast(x, FLOAT32))
+    if c.model.model_type == "olmo2":
+        normed = _times_weight(c, normed, c.norm_itemsize)
+        return tape.cast(normed, itemsize)
+    normed = tape.cast(normed, itemsize)
+    return _times_weight(c, normed, c.norm_itemsize)
+
+
+def _normalize(tape: Tape, x: Tensor) -> Tensor:
+    """x * rsqrt(x.pow(2).mean(-1) + eps): saves x twice, for the power and for the product."""
+    square = tape.power(x)
+    mean = tape.new((square,), 1, FLOAT32)
+    del square
+    root = tape.unary(mean, "output")
+    # The product's backward makes grad * x in full before summing it to one number a token.
+    full = ((tape.part, x.per_token, 0),) if x.needs_grad else ()
+    return tape.new((x, root), x.width, FLOAT32, (x, root), scratch=full)
+
+
+def _times_weight(c: Context, x: Tensor, weight_itemsize: int) -> Tensor:
+    itemsize = max(x.itemsize, weight_itemsize)
+    if not c.norms_trainable:
+        return c.tape.new((x,), x.width, itemsize)
+    out = c.tape.tensor(x.width, itemsize, True)
+    scratch = ((c.tape.part, x.width * itemsize, 0),)
+    c.tape.record((out,), (x,), (x,), scratch=scratch, parameter_gradients=x.width * c.norm_itemsize)
+    return out
+
+
+# ── activation functions ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def activation(c: Context, x: Tensor) -> Tensor:
+    """The MLP's activation function by its name in config.json."""
+    name = c.model.hidden_act
+    if name in ("gelu_new", "gelu_fast"):
+        return _gelu_new(c.tape, x)
+    if name == "quick_gelu":
+        return c.tape.multiply(x, c.tape.unary(c.tape.scale(x), "output"))
+    return c.tape.unary(x, "output" if name in ("relu", "tanh", "sigmoid") else "input")
+
+
+def _gelu_new(tape: Tape, x: Tensor) -> Tensor:
+    """0.5 * x * (1 + tanh(√(2/π) * (x + 0.044715 * x³))), written in Python: every step is a tensor of its own."""
+    half = tape.scale(x)
+    cube = tape.scale(tape.power(x))
+    inner = tape.scale(tape.add(x, cube))
+    del cube
+    one_plus = tape.scale(tape.unary(inner, "output"))
+    del inner
+    return tape.multiply(half, one_plus)

@@ -1,0 +1,184 @@
+"""The memory of one fine-tuning step: weights, adapters, optimizer and the moments of the step, by phase."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from peftbench.estimate.activations import Sizes, StepKey, StepMoments, step_moments
+from peftbench.estimate.adapters import adapted_weights, adapter_tensors, frozen_bytes
+from peftbench.estimate.autograd import Moment
+from peftbench.estimate.kernels import attention_kernel, cublas_workspace_bytes, masks_sliding_layers
+from peftbench.estimate.optimizer import optimizer_bytes
+from peftbench.estimate.slack import context, slack
+from peftbench.estimate.tensors import TensorGroup, total_bytes, total_numel
+from peftbench.estimate.weights import quantized_weights, trained_weights, weight_bytes
+from peftbench.memory import Component, MemoryProfile, Part, Phase, exact, modelled
+from peftbench.spec.gpu import GpuSpec
+from peftbench.spec.model import ModelSpec
+from peftbench.spec.training import TrainingSpec
+from peftbench.units import human_bytes
+
+ALWAYS = frozenset({Phase.LOAD, Phase.FORWARD, Phase.BACKWARD, Phase.STEP})
+TRAINING = frozenset({Phase.FORWARD, Phase.BACKWARD, Phase.STEP})
+STEP = frozenset({Phase.STEP})
+INPUT_BYTES_PER_TOKEN = 3 * 8
+"""input_ids, attention_mask and labels as int64."""
+STEP_ERROR = 0.02
+"""Relative error of the moments of a step against the dry run; see tests/oracles."""
+
+
+def trained_tensors(model: ModelSpec, training: TrainingSpec) -> tuple[TensorGroup, ...]:
+    """The tensors that the optimizer updates."""
+    if training.adapter is None:
+        return trained_weights(model, training.dtype)
+    return adapter_tensors(model, training.adapter)
+
+
+def trainable_parameters(model: ModelSpec, training: TrainingSpec) -> int:
+    """How many parameters are trained."""
+    return total_numel(trained_tensors(model, training))
+
+
+def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None = None) -> MemoryProfile:
+    """Predict the memory of a training step from the second on, when optimizer states exist.
+
+    `gpu` decides the attention kernel, cuBLAS workspaces and context; None stands for an Ampere card.
+    Raises SpecError where the recipe cannot be: unknown target modules, optimizer or adapter type.
+    """
+    components = [
+        *_weights(model, training),
+        *_trained(model, training),
+        *_workspace(training, gpu),
+        *_moments(model, training, gpu),
+    ]
+    moving = max(_dynamic_bytes(components, phase) for phase in TRAINING)
+    return MemoryProfile((*components, slack(moving, TRAINING), context(gpu, ALWAYS)))
+
+
+# ── what is alive throughout ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _weights(model: ModelSpec, training: TrainingSpec) -> list[Component]:
+    quantization = training.quantization
+    sizes = weight_bytes(model, training.dtype, quantization)
+    if quantization is None:
+        because = f"{sizes.unquantized_bytes // training.dtype.bytes:,} parameters × {training.dtype.bytes} B"
+        return [exact(Part.WEIGHTS, sizes.unquantized_bytes + sizes.buffers_bytes, ALWAYS, because)]
+    kind = quantization.quant_type
+    rest = "fused experts, which bitsandbytes does not quantize, " if sizes.experts_bytes else ""
+    rest += "embeddings, head, norms and biases stay "
+    rest += "float32 after prepare_model_for_kbit_training" if quantization.upcast_unquantized else "16 bit"
+    return [
+        exact(Part.WEIGHTS, sizes.quantized_bytes, ALWAYS, f"{kind} codes of the linear layers"),
+        exact(Part.QUANTIZATION_CONSTANTS, sizes.constants_bytes, ALWAYS, _constants_because(training)),
+        exact(Part.UNQUANTIZED, sizes.unquantized_bytes + sizes.buffers_bytes, ALWAYS, rest),
+    ]
+
+
+def _constants_because(training: TrainingSpec) -> str:
+    quantization = training.quantization
+    if quantization is None or not quantization.four_bit:
+        return "one float32 scale a row"
+    if quantization.double_quant:
+        return f"an 8-bit absmax for each {quantization.blocksize} weights, a float32 for each 256 of those"
+    return f"a float32 absmax for each {quantization.blocksize} weights"
+
+
+def _trained(model: ModelSpec, training: TrainingSpec) -> list[Component]:
+    """Adapters, optimizer states and temporaries, and gradients where they are all alive."""
+    tensors = trained_tensors(model, training)
+    optimizer = optimizer_bytes(tensors, training.optimizer)
+    count, gradient_bytes = total_numel(tensors), total_bytes(tensors)
+    outlive = frozenset({Phase.FORWARD, Phase.BACKWARD}) if training.gradients_outlive_step else frozenset()
+    parts = [
+        exact(Part.GRADIENTS, gradient_bytes, STEP | outlive, f"{count:,} trained parameters"),
+        exact(Part.OPTIMIZER, optimizer.state_bytes, TRAINING, _optimizer_because(training, optimizer.paged_bytes)),
+        exact(Part.OPTIMIZER_TEMPORARIES, optimizer.step_temporary_bytes, STEP, f"lists that {training.optimizer} holds in its step"),
+    ]  # fmt: skip
+    if training.adapter is not None:
+        size = gradient_bytes + frozen_bytes(model, training.adapter, training.dtype)
+        because = f"{count:,} parameters in {training.adapter.dtype}"
+        parts.insert(0, exact(Part.ADAPTERS, size, ALWAYS, because))
+    return [part for part in parts if part.bytes]
+
+
+def _optimizer_because(training: TrainingSpec, paged_bytes: int) -> str:
+    paged = f"; {human_bytes(paged_bytes)} more is paged, outside torch's allocator" if paged_bytes else ""
+    return f"states of {training.optimizer}{paged}"
+
+
+def _workspace(training: TrainingSpec, gpu: GpuSpec | None) -> list[Component]:
+    size = cublas_workspace_bytes(gpu) + training.tokens * INPUT_BYTES_PER_TOKEN
+    return [exact(Part.WORKSPACE, size, TRAINING, "cuBLAS workspaces of two threads, and the batch itself")]
+
+
+# ── the moments of a step ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _moments(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> list[Component]:
+    step = moments_of(model, training, gpu)
+    tokens = training.tokens
+    forward = max(step.forward, key=lambda m: m.bytes_at(tokens))
+    backward = max(step.backward, key=lambda m: m.bytes_at(tokens))
+    held = step.outputs if training.loop == "plain" else {}
+    return [
+        *_components(forward.by_part, Phase.FORWARD, training),
+        *_components(held, Phase.FORWARD, training, "outputs of the step before, which the loop still holds"),
+        *_components(backward.by_part, Phase.BACKWARD, training),
+        *_components(held, Phase.STEP, training, "outputs that the loop still holds"),
+    ]
+
+
+def moments_of(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> StepMoments:
+    """The moments of this recipe's step, from the cache where only the number of tokens differs."""
+    return step_moments(_key(model, training, attention_kernel(model, training, gpu)))
+
+
+@lru_cache(maxsize=8192)
+def _key(model: ModelSpec, training: TrainingSpec, kernel: str) -> StepKey:
+    adapter, quantization = training.adapter, training.quantization
+    masked = masks_sliding_layers(model, training)
+    depends = kernel in ("math", "eager") or masked
+    upcast = quantization is not None and quantization.upcast_unquantized
+    return StepKey(
+        model=model,
+        weight_itemsize=training.dtype.bytes,
+        norm_itemsize=4 if upcast else training.dtype.bytes,
+        autocast_itemsize=2 if training.autocast else None,
+        full=adapter is None,
+        norms_trainable=adapter is None or adapter.peft_type == "ln_tuning",
+        adapter=adapter,
+        targets=frozenset(w.path for w in adapted_weights(model, adapter)) if adapter else frozenset(),
+        quantization=quantization if quantization and quantized_weights(model) else None,
+        attention_kernel=kernel,
+        sequence_length=training.sequence_length if depends else 0,
+        fused_kernels=training.fused_kernels,
+        checkpointing=training.gradient_checkpointing,
+        use_cache=training.use_cache and not training.gradient_checkpointing,
+        keeps_outputs=training.loop == "plain",
+        gradients_exist=training.gradients_outlive_step,
+        loss=training.loss,
+        loss_tokens=training.tokens if training.loss == "liger" else 0,
+        embeddings_need_grad=adapter is None or training.gradient_checkpointing,
+        masks_sliding_layers=masked,
+    )
+
+
+def _components(sizes: Sizes, phase: Phase, training: TrainingSpec, because: str = "") -> list[Component]:
+    tokens, phases = training.tokens, frozenset({phase})
+    return [
+        modelled(part, per_token * tokens + fixed, phases, because or _because(part, per_token, fixed, tokens), STEP_ERROR)
+        for part, (per_token, fixed) in sizes.items()
+        if per_token * tokens + fixed
+    ]  # fmt: skip
+
+
+def _because(part: Part, per_token: int, fixed: int, tokens: int) -> str:
+    by_token = f"{tokens:,} tokens × {per_token:,} B" if per_token else ""
+    constant = f"{human_bytes(fixed)}" if fixed else ""
+    return " + ".join(text for text in (by_token, constant) if text)
+
+
+def _dynamic_bytes(components: list[Component], phase: Phase) -> int:
+    """Bytes of a phase that come and go within a step."""
+    return sum(c.bytes for c in components if phase in c.phases and c.phases != ALWAYS)
