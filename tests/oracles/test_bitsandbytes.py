@@ -51,7 +51,8 @@ MODELS = {
     "falcon": {"vocab_size": 320, "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4},
     "opt": {
         "vocab_size": 320, "hidden_size": 128, "ffn_dim": 192, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "word_embed_proj_dim": 64, "max_position_embeddings": 64, "do_layer_norm_before": False,
+        "num_attention_heads": 4, "word_embed_proj_dim": 64, "max_position_embeddings": 64,
+        "do_layer_norm_before": False,
     },
     "mixtral": SMALL | {"num_local_experts": 2, "num_experts_per_tok": 1},
 }  # fmt: skip
