@@ -29,7 +29,7 @@ MIN_PAGED_NUMEL = 100_000
 
 @dataclass(frozen=True)
 class TorchRule:
-    """A `torch.optim` class: states in the parameter's dtype, and lists that a foreach step holds at once."""
+    """As in `torch.optim`: states in the parameter's dtype, and lists that a foreach step holds at once."""
 
     states: int
     foreach_lists: int = 0
@@ -59,6 +59,9 @@ RULES: dict[str, Rule] = {
     "sgd": TorchRule(states=0),  # the Trainer passes no momentum
     "adagrad": TorchRule(states=1, foreach_lists=2, before_first_step=True),  # std and numerator
     "rmsprop": TorchRule(states=1, foreach_lists=1),  # avg
+    "schedule_free_adamw": TorchRule(states=2, foreach_lists=1),  # schedulefree 1.4: denom
+    "schedule_free_radam": TorchRule(states=2, foreach_lists=1),
+    "schedule_free_sgd": TorchRule(states=1),
     "adafactor": AdafactorRule(),
     "adamw_bnb_8bit": BitsandbytesRule(states=2, bits=8),
     "adamw_8bit": BitsandbytesRule(states=2, bits=8),  # an alias
@@ -80,14 +83,13 @@ RULES: dict[str, Rule] = {
 OPTIMIZERS = tuple(RULES)
 """The names of `TrainingArguments.optim` that can be priced."""
 
-NEEDS_ANOTHER_PACKAGE = (
+NOT_DERIVED = (
     "adamw_torch_xla", "adamw_torch_npu_fused", "adamw_anyprecision", "adamw_torch_4bit", "adamw_torch_8bit",
     "galore_adamw", "galore_adamw_8bit", "galore_adafactor", "galore_adamw_layerwise",
     "galore_adamw_8bit_layerwise", "galore_adafactor_layerwise", "lomo", "adalomo", "grokadamw",
-    "schedule_free_radam", "schedule_free_adamw", "schedule_free_sgd", "apollo_adamw",
-    "apollo_adamw_layerwise", "stable_adamw",
+    "apollo_adamw", "apollo_adamw_layerwise", "stable_adamw",
 )  # fmt: skip
-"""The other names of `TrainingArguments.optim`: they come from packages whose states are not derived here."""
+"""The other names of `TrainingArguments.optim`, from packages whose states and steps are not derived here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ def check_optimizer(name: str) -> None:
     """Raise SpecError for a name that cannot be priced."""
     if name in RULES:
         return
-    if name in NEEDS_ANOTHER_PACKAGE:
+    if name in NOT_DERIVED:
         what = f"the optimizer {name!r} belongs to another package, and its memory is not modelled."
     else:
         what = f"unknown optimizer {name!r}. {did_you_mean(name, OPTIMIZERS)}".rstrip()

@@ -14,7 +14,7 @@ from transformers.trainer_optimizer import _OPTIMIZER_HANDLERS, OptimizerContext
 from transformers.training_args import OptimizerNames  # noqa: E402
 
 from peftbench.estimate.optimizer import (  # noqa: E402
-    NEEDS_ANOTHER_PACKAGE,
+    NOT_DERIVED,
     OPTIMIZERS,
     RULES,
     TorchRule,
@@ -44,14 +44,19 @@ def parameters(tensors):
 
 
 def build(name, params, **extra):
-    """The class and arguments that the Trainer would use."""
+    """The optimizer that the Trainer would make."""
+    if name.startswith("schedule_free"):
+        pytest.importorskip("schedulefree")
     arguments = transformers.TrainingArguments(output_dir="unused", optim=name, report_to=[], use_cpu=True)
     context = OptimizerContext(
         args=arguments, model=None, optim_args={}, optimizer_kwargs={"lr": 1e-3},
         adam_kwargs={"betas": (0.9, 0.999), "eps": 1e-8},
     )  # fmt: skip
     kind, kwargs = _OPTIMIZER_HANDLERS[OptimizerNames(name)](context)
-    return kind(params, **kwargs, **extra)
+    optimizer = kind(params, **kwargs, **extra)
+    if name.startswith("schedule_free"):
+        optimizer.train()
+    return optimizer
 
 
 def state_bytes(optimizer) -> int:
@@ -66,7 +71,7 @@ def state_bytes(optimizer) -> int:
 
 
 def test_every_name_of_the_trainer_is_priced_or_refused():
-    assert {str(name.value) for name in OptimizerNames} == set(OPTIMIZERS) | set(NEEDS_ANOTHER_PACKAGE)
+    assert {str(name.value) for name in OptimizerNames} == set(OPTIMIZERS) | set(NOT_DERIVED)
 
 
 @pytest.mark.parametrize("dtype", list(DType))
@@ -131,8 +136,11 @@ class LiveBytes(TorchDispatchMode):
 BIG = (((300, 200), 2), ((100, 200), 1), ((500, 300), 1), ((50,), 1))
 
 
+STEPPED = ["adamw_torch", "adagrad", "rmsprop", "sgd", "adafactor", "schedule_free_adamw"]
+
+
 @pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.BFLOAT16])
-@pytest.mark.parametrize("name", ["adamw_torch", "adagrad", "rmsprop", "sgd", "adafactor"])
+@pytest.mark.parametrize("name", STEPPED)
 def test_what_a_second_step_holds_for_a_moment(name, dtype):
     tensors = groups(dtype, BIG)
     foreach = {"foreach": True} if isinstance(RULES[name], TorchRule) else {}  # the default on CUDA
