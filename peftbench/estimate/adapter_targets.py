@@ -108,7 +108,8 @@ def targeted_weights(
     if names is None and table_name == "osf" and model.model_type not in OSF:
         names = (ALL_LINEAR,)
     if names is None:
-        return _default_weights(model, () if renamed else candidates, table_name)
+        # For LoRA on these, PEFT 0.21 loses its own default when it renames targets, and then refuses.
+        return _default_weights(model, candidates, () if renamed else TABLES[table_name].get(model.model_type, ()))
     if names == (ALL_LINEAR,):
         return _all_linear(model, candidates, renamed)
     for name in names:
@@ -165,15 +166,18 @@ def _expert_parameters(names: tuple[str, ...], renamed: Mapping[str, str]) -> se
     return inside
 
 
-def _default_weights(model: ModelSpec, candidates: tuple[Weight, ...], table_name: str) -> tuple[Weight, ...]:
-    names = TABLES[table_name].get(model.model_type)
-    chosen = tuple(w for w in candidates if names and matches(w.path, names))
-    if not chosen:
-        raise SpecError(
-            f"PEFT has no default target modules for {model.model_type} with this adapter.",
-            f"Name them (--target-modules {','.join(linear_modules(model)[:2])}) or use all-linear.",
-        )
-    return chosen
+def _default_weights(
+    model: ModelSpec, candidates: tuple[Weight, ...], defaults: tuple[str, ...]
+) -> tuple[Weight, ...]:
+    chosen = tuple(w for w in candidates if matches(w.path, defaults))
+    if chosen:
+        return chosen
+    linear = any(w.role is Role.LINEAR for w in candidates)
+    names = ",".join((linear_modules(model) if linear else modules_of(candidates))[:2])
+    raise SpecError(
+        f"PEFT has no default target modules for {model.model_type} with this adapter.",
+        f"Name them: --target-modules {names}{' (or all-linear)' if linear else ''}.",
+    )
 
 
 def modules_of(weights: tuple[Weight, ...]) -> tuple[str, ...]:

@@ -146,6 +146,8 @@ def test_bad_input_says_what_to_type_next(spec, message):
 def test_no_default_targets():
     with pytest.raises(SpecError, match="no default target modules for phi3"):
         adapter_tensors(replace(LLAMA_3B, model_type="phi3"), adapter())
+    with pytest.raises(SpecError, match="--target-modules input_layernorm,post_attention_layernorm\\."):
+        adapter_tensors(MIXTRAL, adapter("ln_tuning"))
 
 
 def test_conv1d_is_refused_where_peft_refuses_it():
