@@ -109,7 +109,8 @@ def targeted_weights(
         names = (ALL_LINEAR,)
     if names is None:
         # For LoRA on these, PEFT 0.21 loses its own default when it renames targets, and then refuses.
-        return _default_weights(model, candidates, () if renamed else TABLES[table_name].get(model.model_type, ()))
+        defaults = () if renamed else TABLES[table_name].get(model.model_type, ())
+        return _default_weights(model, candidates, defaults)
     if names == (ALL_LINEAR,):
         return _all_linear(model, candidates, renamed)
     for name in names:
