@@ -29,3 +29,10 @@ class InferenceSpec:
                 raise SpecError(f"{field} must be at least 1, not {getattr(self, field)}.")
         if self.new_tokens < 0:
             raise SpecError(f"new_tokens cannot be negative, not {self.new_tokens}.")
+
+    @property
+    def method(self) -> str:
+        """As TrainingSpec.method; a quantized base without adapter goes by its quantization: "nf4"."""
+        if self.adapter is None:
+            return self.quantization.quant_type if self.quantization else "full"
+        return ("q" if self.quantization else "") + self.adapter.peft_type.replace("_", "-")

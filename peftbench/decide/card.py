@@ -1,0 +1,108 @@
+"""Make a recipe one that can run: on this model, on this card, as the libraries would really run it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from peftbench.errors import SpecError
+from peftbench.estimate.kernels import AMPERE
+from peftbench.spec.adapter import AdapterSpec
+from peftbench.spec.dtype import DType
+from peftbench.spec.gpu import GpuSpec
+from peftbench.spec.inference import InferenceSpec
+from peftbench.spec.model import ModelSpec
+from peftbench.spec.quantization import QuantizationSpec
+from peftbench.spec.training import TrainingSpec
+
+Notes = tuple[str, ...]
+
+
+def settle_training(
+    model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None
+) -> tuple[TrainingSpec, Notes]:
+    """Return the recipe that will really run, and what had to change to get there.
+
+    Raises SpecError where the model or the card cannot run it.
+    """
+    check_length(model, training.sequence_length, "--sequence-length")
+    training, notes = (training, ()) if gpu is None else adapt_to_card(training, gpu)
+    if training.use_cache and training.gradient_checkpointing:
+        note = "transformers turns the KV cache off under gradient checkpointing: priced with --no-use-cache."
+        return replace(training, use_cache=False), (*notes, note)
+    return training, notes
+
+
+def settle_inference(
+    model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec | None
+) -> tuple[InferenceSpec, Notes]:
+    """Return the request that will really run, and what had to change; raises as settle_training."""
+    tokens = inference.prompt_tokens + inference.new_tokens
+    check_length(model, tokens, "--prompt-tokens or --new-tokens")
+    return (inference, ()) if gpu is None else _adapt_inference(inference, gpu)
+
+
+def check_length(model: ModelSpec, tokens: int, option: str) -> None:
+    """Raise SpecError for more tokens than the model has positions."""
+    if tokens > model.max_position_embeddings:
+        raise SpecError(
+            f"{tokens} tokens are beyond the {model.max_position_embeddings} positions of {model.name} "
+            "(max_position_embeddings).",
+            f"Use a smaller {option}.",
+        )
+
+
+def adapt_to_card(training: TrainingSpec, gpu: GpuSpec) -> tuple[TrainingSpec, Notes]:
+    """Replace bfloat16 by float16 on a card without it; raises SpecError for flash attention before Ampere."""
+    _check_attention(training.attention, gpu)
+    adapted = training if gpu.has_bfloat16 else replace(
+        training,
+        dtype=_half(training.dtype),
+        adapter=_adapter_in_half(training.adapter),
+        quantization=_quantization_in_half(training.quantization),
+    )  # fmt: skip
+    if adapted == training:
+        return training, ()
+    notes = [_without_bfloat16(gpu)]
+    if adapted.adapter is None or adapted.adapter.dtype is DType.FLOAT16:
+        notes.append(
+            "torch's GradScaler refuses float16 gradients: train float32 weights under autocast, "
+            "or without loss scaling."
+        )
+    return adapted, tuple(notes)
+
+
+def _adapt_inference(inference: InferenceSpec, gpu: GpuSpec) -> tuple[InferenceSpec, Notes]:
+    _check_attention(inference.attention, gpu)
+    adapted = inference if gpu.has_bfloat16 else replace(
+        inference,
+        dtype=_half(inference.dtype),
+        adapter=_adapter_in_half(inference.adapter),
+        quantization=_quantization_in_half(inference.quantization),
+    )  # fmt: skip
+    return (inference, ()) if adapted == inference else (adapted, (_without_bfloat16(gpu),))
+
+
+def _check_attention(attention: str, gpu: GpuSpec) -> None:
+    capability = gpu.compute_capability
+    if attention == "flash_attention_2" and capability is not None and capability < AMPERE:
+        major, minor = capability
+        raise SpecError(
+            f"flash_attention_2 needs compute capability 8.0 (Ampere); {gpu.name} has {major}.{minor}.",
+            "Use --attention sdpa.",
+        )
+
+
+def _without_bfloat16(gpu: GpuSpec) -> str:
+    return f"{gpu.name} has no bfloat16: priced in float16."
+
+
+def _half(dtype: DType) -> DType:
+    return DType.FLOAT16 if dtype is DType.BFLOAT16 else dtype
+
+
+def _adapter_in_half(adapter: AdapterSpec | None) -> AdapterSpec | None:
+    return adapter and replace(adapter, dtype=_half(adapter.dtype))
+
+
+def _quantization_in_half(quantization: QuantizationSpec | None) -> QuantizationSpec | None:
+    return quantization and replace(quantization, compute_dtype=_half(quantization.compute_dtype))

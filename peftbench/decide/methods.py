@@ -1,0 +1,15 @@
+"""What the names "lora" and "qlora" stand for when nothing else is said: the adapter and the quantization."""
+
+from __future__ import annotations
+
+from peftbench.spec.adapter import ALL_LINEAR, AdapterSpec
+from peftbench.spec.dtype import DType
+from peftbench.spec.quantization import QuantizationSpec
+
+LORA = AdapterSpec(peft_type="lora", r=16, target_modules=(ALL_LINEAR,))
+"""On every linear layer, as the QLoRA paper recommends, with PEFT's float32 adapters."""
+
+
+def quantization_for(dtype: DType) -> QuantizationSpec:
+    """NF4 with double quantization, computing in the 16-bit type of the recipe."""
+    return QuantizationSpec(compute_dtype=DType.BFLOAT16 if dtype is DType.FLOAT32 else dtype)

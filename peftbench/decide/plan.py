@@ -1,0 +1,129 @@
+"""The answer as one value: a recipe, its memory, whether it fits a card, and what would make it fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from peftbench.decide.advice import Change, suggest
+from peftbench.decide.card import Notes, settle_inference, settle_training
+from peftbench.decide.recipe import Options, inference_options, training_options
+from peftbench.decide.verdict import Verdict, judge
+from peftbench.estimate.adapters import adapter_file_bytes
+from peftbench.estimate.inference import estimate_inference
+from peftbench.estimate.training import estimate_training, trainable_parameters
+from peftbench.estimate.weights import checkpoint_bytes, quantized_weights
+from peftbench.memory import MemoryProfile
+from peftbench.spec.gpu import GpuSpec
+from peftbench.spec.inference import InferenceSpec
+from peftbench.spec.model import ModelSpec
+from peftbench.spec.training import TrainingSpec
+from peftbench.spec.weights import Role, num_parameters, weights_of
+from peftbench.units import human_count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One recipe on one card. `recipe` is what was priced; where it is not what was asked for, `notes` say so."""
+
+    model: ModelSpec
+    gpu: GpuSpec | None
+    """None for a plan without a card, which has no verdict."""
+    recipe: TrainingSpec | InferenceSpec
+    profile: MemoryProfile
+    verdict: Verdict | None
+    changes: tuple[Change, ...]
+    """What would make it fit, from free to costly; empty when it fits."""
+    trainable_parameters: int
+    """0 for inference."""
+    adapter_file_bytes: int
+    """On disk: the adapter, or the whole model where there is none."""
+    notes: Notes
+    """What a reader should know, one sentence each."""
+
+    @property
+    def task(self) -> str:
+        """ "training" or "inference"."""
+        return "training" if isinstance(self.recipe, TrainingSpec) else "inference"
+
+    @property
+    def method(self) -> str:
+        """The name people use: "full", "lora", "qlora", "ia3" …"""
+        return self.recipe.method
+
+    @property
+    def trainable_share(self) -> float:
+        """Trained parameters by those of the base model."""
+        return self.trainable_parameters / num_parameters(self.model)
+
+    @property
+    def options(self) -> Options:
+        """The priced recipe as flat options, under their names on the command line."""
+        if isinstance(self.recipe, TrainingSpec):
+            return training_options(self.recipe)
+        return inference_options(self.recipe)
+
+
+def make_plan(
+    model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None = None, with_changes: bool = True
+) -> Plan:
+    """Price a training recipe and judge it on a card; without a card there is no verdict.
+
+    Raises SpecError where the model, the card or PEFT cannot run it.
+    """
+    settled, notes = settle_training(model, training, gpu)
+    profile = estimate_training(model, settled, gpu)
+    verdict = judge(profile, gpu) if gpu else None
+    return Plan(
+        model=model,
+        gpu=gpu,
+        recipe=settled,
+        profile=profile,
+        verdict=verdict,
+        changes=suggest(model, settled, gpu) if gpu and with_changes else (),
+        trainable_parameters=trainable_parameters(model, settled),
+        adapter_file_bytes=_file_bytes(model, settled),
+        notes=(*notes, *_weight_notes(model, settled)),
+    )
+
+
+def make_inference_plan(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec | None = None) -> Plan:
+    """Price a generation request and judge it on a card; it has no changes.
+
+    Raises SpecError where the model, the card or PEFT cannot run it.
+    """
+    settled, notes = settle_inference(model, inference, gpu)
+    profile = estimate_inference(model, settled, gpu)
+    return Plan(
+        model=model,
+        gpu=gpu,
+        recipe=settled,
+        profile=profile,
+        verdict=judge(profile, gpu) if gpu else None,
+        changes=(),
+        trainable_parameters=0,
+        adapter_file_bytes=_file_bytes(model, settled),
+        notes=(*notes, *_weight_notes(model, settled)),
+    )
+
+
+def _file_bytes(model: ModelSpec, recipe: TrainingSpec | InferenceSpec) -> int:
+    if recipe.adapter is None:
+        return checkpoint_bytes(model, recipe.dtype)
+    return adapter_file_bytes(model, recipe.adapter, recipe.dtype)
+
+
+def _weight_notes(model: ModelSpec, recipe: TrainingSpec | InferenceSpec) -> Notes:
+    """What bitsandbytes leaves alone, where weights are quantized."""
+    if recipe.quantization is None:
+        return ()
+    if not quantized_weights(model) and not model.num_experts:
+        return (f"transformers quantizes no linear layer of {model.model_type}: all weights stay 16 bit.",)
+    kept = "float32" if recipe.quantization.upcast_unquantized else recipe.dtype.value
+    notes = [f"bitsandbytes leaves embeddings, lm_head and norms alone: they stay {kept}."]
+    if model.num_experts:
+        experts = sum(w.total for w in weights_of(model) if w.role is Role.EXPERTS)
+        notes.append(
+            f"bitsandbytes does not quantize the fused experts of transformers 5: {human_count(experts)} of "
+            f"{human_count(num_parameters(model))} parameters stay {kept}."
+        )
+    return tuple(notes)

@@ -1,0 +1,129 @@
+"""A recipe as flat options under their command-line names: what JSON shows and where two recipes differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from peftbench.estimate.adapters import method_of
+from peftbench.spec.adapter import ALL_LINEAR, AdapterSpec
+from peftbench.spec.inference import InferenceSpec
+from peftbench.spec.quantization import QuantizationSpec
+from peftbench.spec.training import TrainingSpec
+
+Value = int | float | str | bool | list[str] | dict[str, int | float | str | bool] | None
+Options = dict[str, Value]
+
+ZERO_GRADS = ("set-to-none", "keep")
+"""zero_grad(set_to_none=True) and (set_to_none=False)."""
+
+_ADAPTER = ("peft_type", "r", "target_modules", "adapter_dtype", "use_dora", "use_rslora", "adapter_options")
+_QUANTIZATION = ("quant_type", "blocksize", "double_quant", "compute_dtype", "upcast_unquantized")
+METHOD_OPTIONS = frozenset((*_ADAPTER, *_QUANTIZATION))
+"""Options that --method sets."""
+
+
+def training_options(training: TrainingSpec) -> Options:
+    """Every option of a training recipe; None where one does not apply."""
+    return {
+        "task": "training",
+        "sequence_length": training.sequence_length,
+        "micro_batch_size": training.micro_batch_size,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "dtype": training.dtype.value,
+        "autocast": training.autocast,
+        "optimizer": training.optimizer,
+        "attention": training.attention,
+        "loss": training.loss,
+        "fused_kernels": training.fused_kernels,
+        "loop": training.loop,
+        "use_cache": training.use_cache,
+        "zero_grad": ZERO_GRADS[training.zero_grad_keeps],
+        **_adapter_options(training.adapter),
+        **_quantization_options(training.quantization),
+    }
+
+
+def inference_options(inference: InferenceSpec) -> Options:
+    """Every option of a generation request; None where one does not apply."""
+    return {
+        "task": "inference",
+        "prompt_tokens": inference.prompt_tokens,
+        "new_tokens": inference.new_tokens,
+        "batch_size": inference.batch_size,
+        "dtype": inference.dtype.value,
+        "attention": inference.attention,
+        **_adapter_options(inference.adapter),
+        **_quantization_options(inference.quantization),
+    }
+
+
+def _adapter_options(adapter: AdapterSpec | None) -> Options:
+    """The adapter with the defaults of its type filled in, because they are what is priced."""
+    if adapter is None:
+        return dict.fromkeys(_ADAPTER)
+    method = method_of(adapter)
+    options = {**method.options, **dict(adapter.options)}
+    default_r = options.pop(method.rank, None) if method.rank else None
+    rest = {k: v for k, v in options.items() if v is not None and k not in _ADAPTER}
+    return {
+        "peft_type": adapter.peft_type,
+        "r": adapter.r if adapter.r is not None else default_r,
+        "target_modules": _targets(adapter.target_modules),
+        "adapter_dtype": adapter.dtype.value,
+        "use_dora": adapter.use_dora,
+        "use_rslora": adapter.use_rslora,
+        "adapter_options": rest,
+    }
+
+
+def _targets(target_modules: tuple[str, ...] | None) -> str | list[str] | None:
+    """As in PEFT's adapter_config.json: a list, "all-linear", or null for the defaults of the type."""
+    if target_modules is None:
+        return None
+    return ALL_LINEAR if target_modules == (ALL_LINEAR,) else list(target_modules)
+
+
+def _quantization_options(quantization: QuantizationSpec | None) -> Options:
+    if quantization is None:
+        return dict.fromkeys(_QUANTIZATION)
+    four_bit = quantization.four_bit
+    return {
+        "quant_type": quantization.quant_type,
+        "blocksize": quantization.blocksize if four_bit else None,
+        "double_quant": quantization.double_quant if four_bit else None,
+        "compute_dtype": quantization.compute_dtype.value if four_bit else None,
+        "upcast_unquantized": quantization.upcast_unquantized,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One option that two recipes set differently."""
+
+    option: str
+    """As typed: "--micro-batch-size"."""
+    before: Value
+    after: Value
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What to type to get `after`."""
+        if isinstance(self.after, bool):
+            return (self.option if self.after else self.option.replace("--", "--no-", 1),)
+        return (self.option, str(self.after))
+
+
+def differences(before: TrainingSpec, after: TrainingSpec) -> tuple[Difference, ...]:
+    """What to type to turn one recipe into the other; --method stands for the options that come with it."""
+    old, new = training_options(before), training_options(after)
+    changed = [name for name in old if old[name] != new[name]]
+    if before.method == after.method:
+        return tuple(Difference(_typed(name), old[name], new[name]) for name in changed)
+    method = Difference("--method", before.method, after.method)
+    rest = (name for name in changed if name not in METHOD_OPTIONS)
+    return (method, *(Difference(_typed(name), old[name], new[name]) for name in rest))
+
+
+def _typed(name: str) -> str:
+    return "--" + name.replace("_", "-")
