@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from peftbench.estimate.autograd import FLOAT32, Ledger, Moment, Node, Recomputed, Storage, Tape, Tensor
-from peftbench.estimate.layers import decoder_layer
+from peftbench.estimate.layers import decoder_layer, embeddings
 from peftbench.estimate.loss import head_and_loss
 from peftbench.estimate.modules import Context
 from peftbench.memory import Part
@@ -63,6 +64,7 @@ class Segment:
     backward: tuple[Moment, ...]
     left: Sizes
     """Alive after its backward: gradients of weights, outputs that the training loop still holds."""
+    out_itemsize: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +80,8 @@ class StepMoments:
 @lru_cache(maxsize=2048)
 def step_moments(key: StepKey) -> StepMoments:
     """String together embeddings, layers and head."""
-    kinds = [_kind(key, layer) for layer in range(key.model.num_hidden_layers)]
-    run = _run_checkpointed if key.checkpointing else _run_kept
-    segments = {kind: run(key, kind) for kind in dict.fromkeys(kinds)}
-    head = _run_head(key)
+    kinds, segments, itemsize = _layers(key)
+    head = _run_head(key, itemsize)
     forward: list[Moment] = []
     backward: list[Moment] = []
     before_forward = _embedding_kept(key)
@@ -110,22 +110,46 @@ def step_moments(key: StepKey) -> StepMoments:
 
 # ── one layer ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-Kind = tuple[bool, bool, bool, bool]
+class Kind(NamedTuple):
+    """What tells layers apart: those of one kind need the same memory."""
+
+    rotates: bool = True
+    sliding: bool = False
+    dense_mlp: bool = False
+    needs_grad: bool = True
+    """The layer's input needs a gradient."""
+    itemsize: int = 2
+    """Of the layer's input; autocast can widen the stream on the way."""
 
 
-def _kind(key: StepKey, layer: int) -> Kind:
-    """(rotates, sliding, dense MLP, input needs a gradient): layers of one kind need the same memory."""
+def _layers(key: StepKey) -> tuple[list[Kind], dict[Kind, Segment], int]:
+    """Run each kind of layer once, in order; returns the kinds by layer and the itemsize that reaches the head."""
+    run = _run_checkpointed if key.checkpointing else _run_kept
+    kinds: list[Kind] = []
+    segments: dict[Kind, Segment] = {}
+    itemsize = embedding_itemsize(key)
+    for layer in range(key.model.num_hidden_layers):
+        kind = _kind(key, layer, itemsize)
+        if kind not in segments:
+            segments[kind] = run(key, kind)
+        kinds.append(kind)
+        itemsize = segments[kind].out_itemsize
+    return kinds, segments, itemsize
+
+
+def _kind(key: StepKey, layer: int, itemsize: int) -> Kind:
     model = key.model
     needs_grad = layer > 0 or key.embeddings_need_grad
     sliding = key.masks_sliding_layers and layer in model.sliding_layers
-    return layer not in model.layers_without_rope, sliding, layer in model.dense_layers, needs_grad
+    return Kind(layer not in model.layers_without_rope, sliding, layer in model.dense_layers, needs_grad, itemsize)
 
 
 def _run_kept(key: StepKey, kind: Kind) -> Segment:
     """A layer whose saved tensors stay until its backward."""
     ledger = Ledger()
     c = _context(key, ledger, kind)
-    y = decoder_layer(c, _layer_input(c, key, kind, Part.ACTIVATIONS), kind[2])
+    y = decoder_layer(c, _layer_input(c, kind, Part.ACTIVATIONS), kind.dense_mlp)
+    out_itemsize = y.itemsize
     forward = ledger.take_moments()
     kept_in_forward = _without(ledger.by_part, y)
     c.tape.kept.clear()
@@ -134,7 +158,8 @@ def _run_kept(key: StepKey, kind: Kind) -> Segment:
         c.cache.clear()
     gradients = {y.key: Storage(ledger, Part.ACTIVATIONS, y.per_token)}
     del y
-    return _play_backward(c, gradients, forward, kept_in_forward, kept)
+    c.tape.backward(gradients)
+    return _segment(ledger, gradients, forward, kept_in_forward, kept, out_itemsize)
 
 
 def _run_checkpointed(key: StepKey, kind: Kind) -> Segment:
@@ -147,8 +172,9 @@ def _run_checkpointed(key: StepKey, kind: Kind) -> Segment:
     ledger = Ledger()
     c = _context(key, ledger, kind)
     c.tape.records = False
-    x = _layer_input(c, key, kind, Part.CHECKPOINTS)
-    y = decoder_layer(c, x, kind[2])
+    x = _layer_input(c, kind, Part.CHECKPOINTS)
+    y = decoder_layer(c, x, kind.dense_mlp)
+    out_itemsize = y.itemsize
     forward = ledger.take_moments()
     kept_in_forward = _without(ledger.by_part, y)
     c.tape.kept.clear()
@@ -166,37 +192,41 @@ def _run_checkpointed(key: StepKey, kind: Kind) -> Segment:
     nodes.clear()
     x.key = c.tape.next_key()
     with suppress(Recomputed):
-        decoder_layer(c, x, kind[2])
-    del x
-    return _play_backward(c, gradients, forward, kept_in_forward, kept)
+        decoder_layer(c, x, kind.dense_mlp)
+    c.tape.kept.clear()
+    c.tape.backward(gradients)
+    del x  # the checkpoint holds the layer's input until its last saved tensor is read
+    return _segment(ledger, gradients, forward, kept_in_forward, kept, out_itemsize)
 
 
 def _recorded(key: StepKey, kind: Kind) -> list[Node]:
     """The layer's nodes in order, without the tensors they save: what backward will go through."""
     c = _context(key, Ledger(), kind)
-    decoder_layer(c, _layer_input(c, key, kind, Part.CHECKPOINTS), kind[2])
+    decoder_layer(c, _layer_input(c, kind, Part.CHECKPOINTS), kind.dense_mlp)
     for node in c.tape.nodes:
         node.saved.clear()
     return c.tape.nodes
 
 
-def _layer_input(c: Context, key: StepKey, kind: Kind, part: Part) -> Tensor:
-    return c.tape.tensor(key.model.hidden_size, residual_itemsize(key), kind[3], part=part)
+def _layer_input(c: Context, kind: Kind, part: Part) -> Tensor:
+    return c.tape.tensor(c.model.hidden_size, kind.itemsize, kind.needs_grad, part=part)
 
 
-def _play_backward(
-    c: Context, gradients: dict[int, Storage], forward: tuple[Moment, ...], kept_in_forward: Sizes, kept: Sizes
+def _segment(
+    ledger: Ledger,
+    gradients: dict[int, Storage],
+    forward: tuple[Moment, ...],
+    kept_in_forward: Sizes,
+    kept: Sizes,
+    out_itemsize: int = FLOAT32,
 ) -> Segment:
-    ledger = c.tape.ledger
-    c.tape.kept.clear()
-    ledger.take_moments()
-    c.tape.backward(gradients)
     gradients.clear()
-    return Segment(forward, kept_in_forward, kept, ledger.take_moments(), _nonzero(ledger.by_part))
+    left = _nonzero(ledger.by_part)
+    return Segment(forward, kept_in_forward, kept, ledger.take_moments(), left, out_itemsize)
 
 
-def _context(key: StepKey, ledger: Ledger, kind: Kind = (True, False, False, True)) -> Context:
-    rotates, sliding = kind[:2]
+def _context(key: StepKey, ledger: Ledger, kind: Kind | None = None) -> Context:
+    rotates, sliding = (kind.rotates, kind.sliding) if kind else (True, False)
     tape = Tape(ledger, key.autocast_itemsize, gradients_exist=key.gradients_exist)
     kernel = "efficient" if sliding and key.attention_kernel == "flash" else key.attention_kernel
     return Context(
@@ -204,11 +234,11 @@ def _context(key: StepKey, ledger: Ledger, kind: Kind = (True, False, False, Tru
         full=key.full, norms_trainable=key.norms_trainable, adapter=key.adapter, targets=key.targets,
         quantization=key.quantization, attention_kernel=kernel, sequence_length=key.sequence_length,
         fused_kernels=key.fused_kernels, use_cache=key.use_cache, rotates=rotates, sliding=sliding,
-        masked=sliding or key.attention_kernel == "eager", rope_itemsize=residual_itemsize(key),
+        masked=sliding or key.attention_kernel == "eager", rope_itemsize=embedding_itemsize(key),
     )  # fmt: skip
 
 
-def residual_itemsize(key: StepKey) -> int:
+def embedding_itemsize(key: StepKey) -> int:
     """The stream between layers starts as the embedding and has its type."""
     upcast = key.quantization is not None and key.quantization.upcast_unquantized
     return FLOAT32 if upcast else key.weight_itemsize
@@ -217,25 +247,34 @@ def residual_itemsize(key: StepKey) -> int:
 # ── head and embeddings ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _run_head(key: StepKey) -> Segment:
+def _run_head(key: StepKey, itemsize: int) -> Segment:
     ledger = Ledger()
     c = _context(key, ledger)
     c.quantization = None  # bitsandbytes leaves lm_head alone
     upcast = key.quantization is not None and key.quantization.upcast_unquantized
-    loss, logits = head_and_loss(c, residual_itemsize(key), key.loss, key.loss_tokens, upcast)
+    loss, logits = head_and_loss(c, itemsize, key.loss, key.loss_tokens, upcast)
     forward = ledger.take_moments()
     if not key.keeps_outputs:
         logits = None
     c.tape.kept.clear()
     kept = dict(ledger.by_part)
-    segment = _play_backward(c, {loss.key: Storage(ledger, Part.LOGITS, 0)}, forward, {}, kept)
+    gradients = {loss.key: Storage(ledger, Part.LOGITS, 0)}
+    c.tape.backward(gradients)
+    segment = _segment(ledger, gradients, forward, {}, kept)
     del logits
     return segment
 
 
 def _embedding_kept(key: StepKey) -> Sizes:
-    """A dropout mask over the embeddings, where the model has one."""
-    return {Part.ACTIVATIONS: (key.model.hidden_size, 0)} if key.model.embedding_dropout else {}
+    """What the embeddings leave beside the stream: a dropout mask, a leaf of the graph, a mask for attention."""
+    ledger = Ledger()
+    c = _context(key, ledger)
+    stream = embeddings(c, key.embeddings_need_grad)
+    mask_itemsize = stream.itemsize if key.attention_kernel == "eager" else int(key.masks_sliding_layers)
+    mask = {Part.ACTIVATIONS: (key.sequence_length * mask_itemsize, 0)}
+    if any(leaf is stream.storage for leaf in c.tape.kept):
+        c.tape.kept.clear()
+    return _sum(_without(ledger.by_part, stream), mask)
 
 
 def _embedding_backward(key: StepKey) -> tuple[Moment, ...]:
@@ -246,7 +285,7 @@ def _embedding_backward(key: StepKey) -> tuple[Moment, ...]:
     if not key.full:
         return ()
     table = key.model.vocab_size * key.model.embedding_size * key.weight_itemsize
-    stream = key.model.hidden_size * residual_itemsize(key)
+    stream = key.model.hidden_size * embedding_itemsize(key)
     sizes = {Part.GRADIENTS: (0, table), Part.WORKSPACE: (3 * 8, 0), Part.ACTIVATIONS: (stream, 0)}
     return (Moment(stream + 24, table, sizes),)
 

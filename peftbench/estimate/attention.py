@@ -75,8 +75,15 @@ def attention(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def _repeat(c: Context, x: Tensor) -> Tensor:
-    """repeat_kv: keys and values copied to the number of query heads."""
-    return x if x.width == c.model.query_size else c.tape.copy(x, c.model.query_size)
+    """repeat_kv: keys and values copied to the number of query heads; a single head is expanded without a copy."""
+    if x.width == c.model.query_size:
+        return x
+    if c.model.num_key_value_heads > 1:
+        return c.tape.copy(x, c.model.query_size)
+    expanded = c.tape.view(x, c.model.query_size)
+    if x.needs_grad:
+        c.tape.record((expanded,), (x,))
+    return expanded
 
 
 def _flash(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -227,6 +227,8 @@ class Tape:
     ) -> Tensor:
         """Run an operation that allocates its output and, if any input needs a gradient, is recorded."""
         needs_grad = any(x.needs_grad for x in inputs)
+        if needs_grad:
+            self.before_output()
         out = self.tensor(width, itemsize, needs_grad)
         if needs_grad:
             self.record(
@@ -234,6 +236,11 @@ class Tape:
                 saves_constant=saves_constant,
             )  # fmt: skip
         return out
+
+    def before_output(self) -> None:
+        """Stop where the next node is the last one needed: its inputs are saved before its output is made."""
+        if self.stop_at and len(self.nodes) + 1 == self.stop_at:
+            raise Recomputed
 
     # ── elementwise operations ──────────────────────────────────────────────────────────────────────────────────
 

@@ -11,6 +11,8 @@ from peftbench.units import KIB
 AMPERE = (8, 0)
 HOPPER = (9, 0)
 FLASH_MAX_HEAD_DIM = 256
+WITHOUT_SDPA = ("gemma2", "gpt_oss")
+"""Softcapped scores and attention sinks: transformers runs these eagerly where SDPA would be the default."""
 
 
 def compute_capability(gpu: GpuSpec | None) -> tuple[int, int]:
@@ -26,8 +28,10 @@ def attention_kernel(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | No
     which keeps scores of every pair of tokens. A grouped-query model on a T4 ends there.
     Source: sdp_utils.cpp in pytorch/aten/src/ATen/native/transformers/cuda; use_gqa_in_sdpa in transformers.
     """
-    if training.attention != "sdpa":
-        return "eager" if training.attention == "eager" else "flash"
+    if training.attention == "eager" or (training.attention == "sdpa" and model.model_type in WITHOUT_SDPA):
+        return "eager"
+    if training.attention == "flash_attention_2":
+        return "flash"
     small_heads = model.head_dim <= FLASH_MAX_HEAD_DIM
     if computes_in_half(training) and small_heads and compute_capability(gpu) >= AMPERE:
         return "flash"

@@ -12,6 +12,24 @@ from peftbench.estimate.modules import Context, activation, layer_norm, rms_norm
 from peftbench.spec.layouts import LAYOUTS, Layout
 
 
+def embeddings(c: Context, needs_grad: bool) -> Tensor:
+    """The stream that enters the first layer: tokens, learned positions, a projection (OPT-350m), dropout.
+
+    With frozen weights a gradient is asked for by enable_input_require_grads, on the token embedding itself: it
+    becomes a leaf, which the graph keeps.
+    """
+    model, tape = c.model, c.tape
+    tokens = tape.tensor(model.embedding_size, c.rope_itemsize, needs_grad)
+    if needs_grad and not c.full and tokens.storage is not None:
+        tape.kept.append(tokens.storage)
+    hidden_states = tokens
+    if model.embedding_size != model.hidden_size:
+        hidden_states = linear(c, "project_in", hidden_states, model.hidden_size)
+    if model.learned_positions:
+        hidden_states = tape.new((hidden_states,), model.hidden_size, c.rope_itemsize, aliases=(hidden_states.key,))
+    return tape.dropout(hidden_states, model.embedding_dropout)
+
+
 def decoder_layer(c: Context, x: Tensor, dense_mlp: bool = False) -> Tensor:
     """Run one decoder layer of the model's family."""
     family = c.model.model_type
@@ -128,6 +146,9 @@ def _self_attention(c: Context, hidden_states: Tensor) -> Tensor:
         query, key = rotate(c, query), rotate(c, key)
     key, value = keep_in_cache(c, key, value)
     output = attention(c, query, key, value)
+    if c.rotates and (c.model.model_type == "phi3" or 0 < c.model.rotary_dim < c.model.head_dim):
+        # Concatenated queries are laid out head by head, the output takes that layout, and merging heads copies it.
+        output = c.tape.copy(output)
     layout = _layout(c)
     return linear(c, layout.attention + layout.output, output, c.model.hidden_size, c.model.attention_output_bias)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from peftbench.estimate.autograd import FLOAT32, Tape, Tensor
-from peftbench.estimate.modules import Context, base_linear, dense, layer_norm, rms_norm
+from peftbench.estimate.adapted import linear
+from peftbench.estimate.modules import Context, dense, layer_norm, rms_norm
 from peftbench.memory import Part
 from peftbench.spec.layouts import LAYOUTS
 
@@ -23,7 +24,7 @@ def head_and_loss(
         norm = layer_norm if LAYOUTS[c.model.model_type].layer_norm else rms_norm
         hidden_states = norm(c, hidden_states)
     if c.model.embedding_size != c.model.hidden_size:
-        hidden_states = base_linear(c, hidden_states, c.model.embedding_size)
+        hidden_states = linear(c, "project_out", hidden_states, c.model.embedding_size)
     c.tape.part = Part.LOGITS
     if loss == "liger":
         return _fused_linear(c, hidden_states, tokens), None

@@ -57,6 +57,8 @@ def dense(tape: Tape, x: Tensor, out_features: int, itemsize: int, trainable: bo
     low = x if tape.autocast is None else tape.cast(x, tape.autocast)
     if tape.autocast is not None and itemsize != tape.autocast:
         return _dense_with_cast_weight(tape, low, out_features, elements, itemsize, trainable)
+    if x.needs_grad or trainable:
+        tape.before_output()
     out = tape.tensor(out_features, low.itemsize, x.needs_grad or trainable)
     if out.needs_grad:
         gradient = elements * itemsize if trainable else 0
@@ -74,6 +76,8 @@ def _dense_with_cast_weight(
         tape.record((weight,), (), parameter_gradients=elements * itemsize)
         if weight.storage is not None:
             tape.kept.append(weight.storage)
+    if x.needs_grad or trainable:
+        tape.before_output()
     out = tape.tensor(out_features, low, x.needs_grad or trainable)
     if out.needs_grad:
         saved = (x, weight) if trainable else (weight,)
@@ -192,10 +196,6 @@ def activation(c: Context, x: Tensor) -> Tensor:
 
 def _gelu_new(tape: Tape, x: Tensor) -> Tensor:
     """0.5 * x * (1 + tanh(√(2/π) * (x + 0.044715 * x³))), written in Python: every step is a tensor of its own."""
-    half = tape.scale(x)
-    cube = tape.scale(tape.power(x))
-    inner = tape.scale(tape.add(x, cube))
-    del cube
-    one_plus = tape.scale(tape.unary(inner, "output"))
-    del inner
-    return tape.multiply(half, one_plus)
+    return tape.multiply(
+        tape.scale(x), tape.scale(tape.unary(tape.scale(tape.add(x, tape.scale(tape.power(x)))), "output"))
+    )
