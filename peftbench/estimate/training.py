@@ -7,11 +7,12 @@ from functools import lru_cache
 from peftbench.estimate.activations import Sizes, StepKey, StepMoments, step_moments
 from peftbench.estimate.adapters import adapted_weights, adapter_tensors, frozen_bytes
 from peftbench.estimate.autograd import Moment
+from peftbench.estimate.base_model import weight_components
 from peftbench.estimate.kernels import attention_kernel, cublas_workspace_bytes, masks_sliding_layers
 from peftbench.estimate.optimizer import optimizer_bytes
 from peftbench.estimate.slack import context, slack
 from peftbench.estimate.tensors import TensorGroup, total_bytes, total_numel
-from peftbench.estimate.weights import quantized_weights, trained_weights, weight_bytes
+from peftbench.estimate.weights import quantized_weights, trained_weights
 from peftbench.memory import Component, MemoryProfile, Part, Phase, exact, modelled
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.model import ModelSpec
@@ -46,7 +47,7 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
     Raises SpecError where the recipe cannot be: unknown target modules, optimizer or adapter type.
     """
     components = [
-        *_weights(model, training),
+        *weight_components(model, training.dtype, training.quantization, ALWAYS),
         *_trained(model, training),
         *_workspace(training, gpu),
         *_moments(model, training, gpu),
@@ -56,32 +57,6 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
 
 
 # ── what is alive throughout ────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _weights(model: ModelSpec, training: TrainingSpec) -> list[Component]:
-    quantization = training.quantization
-    sizes = weight_bytes(model, training.dtype, quantization)
-    if quantization is None:
-        because = f"{sizes.unquantized_bytes // training.dtype.bytes:,} parameters × {training.dtype.bytes} B"
-        return [exact(Part.WEIGHTS, sizes.unquantized_bytes + sizes.buffers_bytes, ALWAYS, because)]
-    kind = quantization.quant_type
-    rest = "fused experts, which bitsandbytes does not quantize, " if sizes.experts_bytes else ""
-    rest += "embeddings, head, norms and biases stay "
-    rest += "float32 after prepare_model_for_kbit_training" if quantization.upcast_unquantized else "16 bit"
-    return [
-        exact(Part.WEIGHTS, sizes.quantized_bytes, ALWAYS, f"{kind} codes of the linear layers"),
-        exact(Part.QUANTIZATION_CONSTANTS, sizes.constants_bytes, ALWAYS, _constants_because(training)),
-        exact(Part.UNQUANTIZED, sizes.unquantized_bytes + sizes.buffers_bytes, ALWAYS, rest),
-    ]
-
-
-def _constants_because(training: TrainingSpec) -> str:
-    quantization = training.quantization
-    if quantization is None or not quantization.four_bit:
-        return "one float32 scale a row"
-    if quantization.double_quant:
-        return f"an 8-bit absmax for each {quantization.blocksize} weights, a float32 for each 256 of those"
-    return f"a float32 absmax for each {quantization.blocksize} weights"
 
 
 def _trained(model: ModelSpec, training: TrainingSpec) -> list[Component]:

@@ -1,0 +1,38 @@
+"""The base model's weights as components of memory: one when they are in one dtype, three when quantized."""
+
+from __future__ import annotations
+
+from peftbench.estimate.weights import weight_bytes
+from peftbench.memory import Component, Part, Phase, exact
+from peftbench.spec.dtype import DType
+from peftbench.spec.model import ModelSpec
+from peftbench.spec.quantization import QuantizationSpec
+
+
+def weight_components(
+    model: ModelSpec, dtype: DType, quantization: QuantizationSpec | None, phases: frozenset[Phase]
+) -> list[Component]:
+    """The weights in `dtype`, or as bitsandbytes stores them: codes, constants, and what it leaves alone."""
+    sizes = weight_bytes(model, dtype, quantization)
+    rest_bytes = sizes.unquantized_bytes + sizes.buffers_bytes
+    if quantization is None:
+        because = f"{sizes.unquantized_bytes // dtype.bytes:,} parameters × {dtype.bytes} B"
+        return [exact(Part.WEIGHTS, rest_bytes, phases, because)]
+    rest = "fused experts, which bitsandbytes does not quantize, " if sizes.experts_bytes else ""
+    kept = "float32 after prepare_model_for_kbit_training" if quantization.upcast_unquantized else dtype.value
+    rest += f"embeddings, head, norms and biases stay {kept}"
+    codes = f"{quantization.quant_type} codes of the linear layers"
+    parts = [
+        exact(Part.WEIGHTS, sizes.quantized_bytes, phases, codes),
+        exact(Part.QUANTIZATION_CONSTANTS, sizes.constants_bytes, phases, _constants_because(quantization)),
+        exact(Part.UNQUANTIZED, rest_bytes, phases, rest),
+    ]
+    return [part for part in parts if part.bytes]
+
+
+def _constants_because(quantization: QuantizationSpec) -> str:
+    if not quantization.four_bit:
+        return "one float32 scale a row"
+    if quantization.double_quant:
+        return f"an 8-bit absmax for each {quantization.blocksize} weights, a float32 for each 256 of those"
+    return f"a float32 absmax for each {quantization.blocksize} weights"
