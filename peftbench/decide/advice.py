@@ -74,8 +74,8 @@ class _Setting:
 def suggest(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> tuple[Change, ...]:
     """The changes that improve the verdict, from free to costly; none when the recipe fits already.
 
-    Each rung of the ladder is tried alone, first those that only change how the step is computed. Where none of
-    them fits, the cheapest that fit together follow; then likewise what changes the result, and the method.
+    Each rung of the ladder is tried alone, first those that only change how the step is computed. Where none
+    of them fits, the cheapest that fit together follow; then likewise what changes the result and the method.
     """
     search = _Search(model, training, gpu)
     if search.start.fit is Fit.FITS:
@@ -98,7 +98,8 @@ def largest(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, field: str) 
     most = model.max_position_embeddings if field == "sequence_length" else MOST_SEQUENCES
 
     def fits(value: int) -> bool:
-        verdict = _judged(model, replace(training, **{field: value}), gpu)
+        setting: dict[str, Any] = {field: value}
+        verdict = _judged(model, replace(training, **setting), gpu)
         return verdict is not None and verdict.fit is Fit.FITS
 
     if field == "micro_batch_size":
@@ -142,7 +143,7 @@ class _Search:
         self.start = judge(estimate_training(model, training, gpu), gpu)
 
     def alone(self, rungs: Iterable[Rung], before: Sequence[Change]) -> list[Change]:
-        """Add each rung at its mildest value that fits, unless a cheaper change of its option does as well."""
+        """Add each rung at its mildest value that fits, unless a cheaper change of its option does it too."""
         found = list(before)
         for rung in rungs:
             setting = self.mildest(self.training, rung)

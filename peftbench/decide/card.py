@@ -52,7 +52,7 @@ def check_length(model: ModelSpec, tokens: int, option: str) -> None:
 
 
 def adapt_to_card(training: TrainingSpec, gpu: GpuSpec) -> tuple[TrainingSpec, Notes]:
-    """Replace bfloat16 by float16 on a card without it; raises SpecError for flash attention before Ampere."""
+    """Replace bfloat16 by float16 on a card without it; raises SpecError for flash attention on old ones."""
     _check_attention(training.attention, gpu)
     adapted = training if gpu.has_bfloat16 else replace(
         training,

@@ -85,7 +85,7 @@ def _switch(name: str, value: Any, price: str, when: Callable[[TrainingSpec], bo
     return Rung(price, values, _field(name))
 
 
-# ── values of the rungs that are more than a switch ─────────────────────────────────────────────────────────────
+# ── values of the rungs that are more than a switch ─────────────────────────────────────────────────────────
 
 
 def _losses(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[str]:

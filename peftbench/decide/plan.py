@@ -23,7 +23,7 @@ from peftbench.units import human_count
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One recipe on one card. `recipe` is what was priced; where it is not what was asked for, `notes` say so."""
+    """One recipe on one card. `recipe` is what was priced; where that was not asked for, `notes` say so."""
 
     model: ModelSpec
     gpu: GpuSpec | None
