@@ -82,6 +82,8 @@ def _constants_bytes(weight: Weight, quantization: QuantizationSpec) -> int:
 
     Double quantization stores the absmax in 8 bit, with a float32 for each 256, a table and an offset.
     """
+    if quantization.quant_type == "gptq":
+        return _gptq_constants_bytes(weight, quantization.blocksize)
     if not quantization.four_bit:
         return weight.out_features * FLOAT32_BYTES
     blocks = -(-weight.numel // quantization.blocksize)
@@ -89,6 +91,15 @@ def _constants_bytes(weight: Weight, quantization: QuantizationSpec) -> int:
         return blocks * FLOAT32_BYTES + CODE_BYTES
     nested = -(-blocks // NESTED_BLOCKSIZE) * FLOAT32_BYTES
     return blocks + nested + CODE_BYTES + NESTED_CODE_BYTES + FLOAT32_BYTES
+
+
+def _gptq_constants_bytes(weight: Weight, group_size: int) -> int:
+    """A 16-bit scale and a 4-bit zero for each group of inputs of each output, an int32 group index for each input.
+
+    Source: the buffers scales, qzeros and g_idx of AutoGPTQ's QuantLinear.
+    """
+    groups = -(-weight.in_features // group_size) * weight.out_features
+    return 2 * groups + -(-groups // 2) + 4 * weight.in_features
 
 
 def _buffers_bytes(model: ModelSpec) -> int:

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from peftbench.errors import SpecError
 from peftbench.spec.dtype import DType
 
-QUANT_TYPES = ("nf4", "fp4", "int8")
+QUANT_TYPES = ("nf4", "fp4", "int8", "gptq")
 BLOCKSIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationSpec:
-    """A `BitsAndBytesConfig`: 4 bit (nf4, fp4) with block constants, or LLM.int8()."""
+    """A `BitsAndBytesConfig`: 4 bit (nf4, fp4) with block constants, or LLM.int8(); or a 4-bit GPTQ checkpoint."""
 
     quant_type: str = "nf4"
     blocksize: int = 64
-    """Weights that share one absmax (4 bit only)."""
+    """Weights that share one absmax (4 bit only); group_size of a GPTQ checkpoint, usually 128."""
     double_quant: bool = True
-    """Store the absmax itself in 8 bit: bnb_4bit_use_double_quant."""
+    """Store the absmax itself in 8 bit: bnb_4bit_use_double_quant (nf4 and fp4 only)."""
     compute_dtype: DType = DType.BFLOAT16
     upcast_unquantized: bool = False
     """Cast norms, embeddings and head to float32, as prepare_model_for_kbit_training does."""
