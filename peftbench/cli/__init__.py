@@ -1,0 +1,87 @@
+"""The `peftbench` command: finds the verb, loads that verb's file only, and turns errors into one message."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import IO, Any
+
+import click
+
+from peftbench.errors import PeftbenchError, did_you_mean
+
+VERBS = ("plan", "models", "gpus", "validate")
+"""Each is a click command of the same name in `peftbench/cli/<verb>.py`, imported when it is asked for."""
+
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+"""What a shell reports for a process that SIGINT or SIGPIPE ended."""
+
+
+class Failure(click.ClickException):
+    """A PeftbenchError on its way to stderr: what is wrong and what to type next, exit code 2."""
+
+    exit_code = 2
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print "Error: what" and the hint, with what the terminal cannot encode replaced."""
+        stream = file or sys.stderr
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        text = f"Error: {self.message}".encode(encoding, "replace").decode(encoding)
+        click.echo(text, file=stream)
+
+
+class Verbs(click.Group):
+    """A group whose commands live in one file each."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs, in the order in which people meet them."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the verb's file; options before a verb are left for click to refuse."""
+        if cmd_name in VERBS:
+            command: click.Command = getattr(import_module(f"peftbench.cli.{cmd_name}"), cmd_name)
+            return command
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb, or say which one may be meant."""
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            what = f"no verb named {args[0][:40]!r}. {did_you_mean(args[0][:40], VERBS)}".rstrip()
+            raise PeftbenchError(what, f"Verbs: {', '.join(VERBS)}. Try: peftbench plan --model 8b --gpu t4")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; bad input ends in one message, a closed pipe and Ctrl-C in none."""
+        try:
+            return super().invoke(ctx)
+        except PeftbenchError as error:
+            raise Failure(str(error)) from error
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # what is still buffered must go nowhere when Python flushes stdout at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(PIPE_CLOSED) from None
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from peftbench import __version__
+
+        click.echo(f"peftbench {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+              help="Show the version and exit.")  # fmt: skip
+def main() -> None:
+    """Does fine-tuning of this model fit that card, what takes the memory, and what would make it fit?
+
+    Start with:  peftbench plan --model 8b --gpu t4
+    """

@@ -1,0 +1,73 @@
+"""Memory planning for fine-tuning language models: does this recipe fit that card, and why?
+
+    >>> import peftbench
+    >>> plan = peftbench.plan("8b", "t4", method="qlora", sequence_length=4096)
+    >>> plan.verdict.fit.text
+    'fits'
+
+Names are imported when they are first used, so that `import peftbench` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from peftbench.decide.plan import Plan
+    from peftbench.spec.gpu import GpuSpec
+    from peftbench.spec.model import ModelSpec
+
+_HOMES = {
+    "AdapterSpec": "peftbench.spec.adapter",
+    "DType": "peftbench.spec.dtype",
+    "GpuSpec": "peftbench.spec.gpu",
+    "InferenceSpec": "peftbench.spec.inference",
+    "MemoryProfile": "peftbench.memory",
+    "ModelSpec": "peftbench.spec.model",
+    "PeftbenchError": "peftbench.errors",
+    "Plan": "peftbench.decide.plan",
+    "QuantizationSpec": "peftbench.spec.quantization",
+    "TrainingSpec": "peftbench.spec.training",
+    "estimate_inference": "peftbench.estimate.inference",
+    "estimate_training": "peftbench.estimate.training",
+    "find_gpu": "peftbench.catalog.gpus",
+    "find_model": "peftbench.catalog.models",
+    "list_gpus": "peftbench.catalog.gpus",
+    "list_models": "peftbench.catalog.models",
+    "make_plan": "peftbench.decide.plan",
+}
+
+__all__ = ["__version__", "plan", *sorted(_HOMES)]
+
+
+def plan(
+    model: str | ModelSpec, gpu: str | GpuSpec | None = None, method: str = "lora", **recipe: Any
+) -> Plan:
+    """Predict the memory of one fine-tuning run and judge it on a card; None judges it on no card.
+
+    `recipe` has the options of `peftbench plan` with underscores: sequence_length=4096, r=8, loss="liger".
+    Raises PeftbenchError for what cannot be: its text says what to change.
+    """
+    from peftbench.catalog.gpus import find_gpu
+    from peftbench.catalog.models import find_model
+    from peftbench.decide.from_options import training_recipes, within_positions
+    from peftbench.decide.plan import make_plan
+
+    spec = find_model(model) if isinstance(model, str) else model
+    card = find_gpu(gpu) if isinstance(gpu, str) else gpu
+    (training,) = training_recipes((method,), within_positions(spec, "training", recipe))
+    return make_plan(spec, training, card)
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "__version__":
+        return import_module("importlib.metadata").version("peftbench")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'peftbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

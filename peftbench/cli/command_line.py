@@ -1,0 +1,47 @@
+"""Write a command again with some of its options changed, so that an answer can say what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+WIDEST = 78
+
+
+def retyped(params: Iterable[click.Parameter], given: dict[str, Any], changed: Sequence[str]) -> str:
+    """The command with the given options, those of `changed` in place of theirs; broken before an option."""
+    names = {word.replace("--no-", "--", 1) for word in changed if word.startswith("--")}
+    pieces = [piece for param in params if param.opts[0] not in names for piece in _typed(param, given)]
+    lines = ["  peftbench plan"]
+    for piece in (*pieces, *_options(changed)):
+        if len(lines[-1]) + 1 + len(piece) <= WIDEST:
+            lines[-1] += f" {piece}"
+        else:
+            lines.append(f"      {piece}")
+    return " \\\n".join(lines)
+
+
+def _typed(param: click.Parameter, given: dict[str, Any]) -> list[str]:
+    """One option as it was typed; nothing where it was left at its default."""
+    from shlex import quote
+
+    value = given.get(param.name or "")
+    if value is None or (value is False and not param.secondary_opts) or value == param.default:
+        return []
+    if isinstance(value, bool):
+        return [param.opts[0] if value else param.secondary_opts[0]]
+    values = value if isinstance(value, tuple) else (value,)
+    return [f"{param.opts[0]} {quote(str(each))}" for each in values]
+
+
+def _options(words: Sequence[str]) -> list[str]:
+    """Join each option with its value."""
+    pieces: list[str] = []
+    for word in words:
+        if word.startswith("--") or not pieces:
+            pieces.append(word)
+        else:
+            pieces[-1] += f" {word}"
+    return pieces

@@ -1,0 +1,23 @@
+"""`peftbench models`: the checkpoints that can be named, and where their sizes come from."""
+
+from __future__ import annotations
+
+import click
+
+from peftbench.cli.catalogue import format_option, write
+
+
+@click.command("models", short_help="List the models that can be named.")
+@format_option
+def models(format_: str) -> None:
+    """List the models that --model knows by name; the path of any supported config.json works too."""
+    from peftbench.catalog.models import list_models
+    from peftbench.report.catalogue import models_data, models_table
+    from peftbench.spec.families import FAMILIES
+
+    known = list_models()
+    note = (
+        f"{len(known)} checkpoints, each from the config.json at https://huggingface.co/<model>. "
+        f"--model also takes the path of a config.json of {', '.join(FAMILIES)}."
+    )
+    write(models_table(known, format_ != "terminal"), models_data(known), note, format_)

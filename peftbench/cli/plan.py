@@ -1,0 +1,40 @@
+"""`peftbench plan`: will this fine-tuning run fit, what takes the memory, and what would make it fit?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from peftbench.cli.options import SECTIONS, SectionedCommand
+
+
+@click.command(
+    "plan",
+    cls=SectionedCommand,
+    params=[option for options in SECTIONS.values() for option in options],
+    short_help="Predict the memory of a fine-tuning run and say whether it fits.",
+)
+@click.pass_context
+def plan(ctx: click.Context, /, **given: Any) -> None:
+    """Predict the GPU memory of a fine-tuning run, and say whether it fits, why not, and what would help.
+
+    \b
+      peftbench plan --model 8b --gpu t4
+      peftbench plan --model 8b --gpu t4 --method qlora --sequence-length 8192
+      peftbench plan --model 8b --method lora               all cards compared
+      peftbench plan --model 8b --gpu t4 --method qlora --max sequence-length
+
+    Without --method, full fine-tuning, LoRA and QLoRA are compared.
+    """
+    from peftbench.catalog.models import find_model
+    from peftbench.cli.plan_answer import answer_of, largest_of
+    from peftbench.cli.plan_question import check_question, plans_of, recipes_of
+    from peftbench.decide.verdict import Fit
+
+    check_question(given)
+    model = find_model(given["model"])
+    plans, notes = plans_of(model, recipes_of(model, given), given)
+    click.echo(largest_of(plans, given) if given["max"] else answer_of(plans, notes, given, ctx))
+    if given["check"] and all(p.verdict and p.verdict.fit is Fit.DOES_NOT_FIT for p in plans):
+        ctx.exit(1)

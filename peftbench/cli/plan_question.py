@@ -1,0 +1,115 @@
+"""From the options of `peftbench plan` to recipes, cards and the plans of both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from peftbench.errors import SpecError
+
+if TYPE_CHECKING:
+    from peftbench.decide.plan import Plan
+    from peftbench.spec.gpu import GpuSpec
+    from peftbench.spec.inference import InferenceSpec
+    from peftbench.spec.model import ModelSpec
+    from peftbench.spec.training import TrainingSpec
+
+    Recipes = tuple[TrainingSpec, ...] | tuple[InferenceSpec, ...]
+
+_QUESTION = ("model", "gpu", "gpu_memory", "no_gpu", "method", "task", "adapter_option")
+_ANSWER = ("max", "explain", "check", "format")
+
+
+def check_question(given: dict[str, Any]) -> None:
+    """Refuse questions that contradict themselves."""
+    asked = [name for name in ("max", "explain", "check") if given[name]]
+    if len(asked) > 1:
+        raise SpecError(f"--{asked[0]} and --{asked[1]} are two questions.", "Ask one at a time.")
+    if given["no_gpu"] and (given["gpu"] or given["gpu_memory"]):
+        raise SpecError("--no-gpu and a card exclude each other.", "Leave one of them out.")
+    if given["no_gpu"] and (given["max"] or given["check"]):
+        raise SpecError(f"--{asked[0]} needs a card.", "Name one, as in --gpu t4.")
+    if (given["max"] or given["explain"]) and given["format"] != "terminal":
+        raise SpecError(f"--{asked[0]} is only written for the terminal.", "Leave out --format.")
+    if given["max"] and given["task"] == "inference":
+        raise SpecError("--max is known for training only.", "Leave out --task inference.")
+
+
+def recipes_of(model: ModelSpec, given: dict[str, Any]) -> Recipes:
+    """One recipe a method, from the options that were given."""
+    from peftbench.decide.from_options import COMPARED, inference_requests, training_recipes, within_positions
+
+    options = {name: value for name, value in given.items() if name not in (*_QUESTION, *_ANSWER)}
+    options["adapter_options"] = dict(map(_assignment, given["adapter_option"])) or None
+    options = within_positions(model, given["task"], options)
+    build = inference_requests if given["task"] == "inference" else training_recipes
+    return build(given["method"] or COMPARED, options)
+
+
+def _assignment(text: str) -> tuple[str, int | float | bool | str]:
+    """Read NAME=VALUE; the value is a whole number, a number, true or false, or else text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise SpecError(
+            f"cannot read --adapter-option {text[:40]!r}.", "Write NAME=VALUE, as in oft_block_size=64."
+        )
+    for kind in (int, float):
+        try:
+            return name.strip(), kind(value)
+        except ValueError:
+            continue
+    return name.strip(), {"true": True, "false": False}.get(value.lower(), value)
+
+
+def cards_of(given: dict[str, Any]) -> tuple[GpuSpec | None, ...]:
+    """The cards that were named, all of the catalogue when none was, or no card at all."""
+    from peftbench.catalog.gpus import find_gpu, gpu_of_size, list_gpus
+
+    cards: list[GpuSpec] = []
+    for name in given["gpu"]:
+        cards += _local() if name.strip().lower() == "local" else [find_gpu(name)]
+    if given["gpu_memory"]:
+        from peftbench.units import parse_bytes
+
+        cards.append(gpu_of_size(parse_bytes(given["gpu_memory"])))
+    if given["no_gpu"] or (given["explain"] and not cards):
+        return (None,)
+    return tuple(dict.fromkeys(cards)) or list_gpus()
+
+
+def _local() -> tuple[GpuSpec, ...]:
+    from peftbench.measure.local_gpu import find_local_gpus
+
+    return find_local_gpus()
+
+
+def plans_of(model: ModelSpec, recipes: Recipes, given: dict[str, Any]) -> tuple[list[Plan], list[str]]:
+    """A plan for each card and recipe, and why some of the cards were left out when all are compared."""
+    cards = cards_of(given)
+    chosen_by_us = not (given["gpu"] or given["gpu_memory"] or given["no_gpu"])
+    with_changes = given["format"] == "json" or len(cards) == len(recipes) == 1
+    plans: list[Plan] = []
+    errors: dict[str, SpecError] = {}
+    for card in cards:
+        try:
+            plans += [plan_of(model, recipe, card, with_changes) for recipe in recipes]
+        except SpecError as error:
+            if card is None or not chosen_by_us:
+                raise
+            errors[card.name] = error
+    if not plans:
+        raise next(iter(errors.values()))
+    notes = [f"{name} is left out: {error.what}" for name, error in errors.items()]
+    if given["adapter"] == "merged":
+        notes.append("a merged adapter adds nothing: the base model alone is priced.")
+    return plans, notes
+
+
+def plan_of(
+    model: ModelSpec, recipe: TrainingSpec | InferenceSpec, card: GpuSpec | None, with_changes: bool
+) -> Plan:
+    from peftbench.decide.plan import make_inference_plan, make_plan
+    from peftbench.spec.training import TrainingSpec
+
+    if isinstance(recipe, TrainingSpec):
+        return make_plan(model, recipe, card, with_changes)
+    return make_inference_plan(model, recipe, card)

@@ -1,0 +1,67 @@
+"""The lists of `peftbench models` and `peftbench gpus`: what is known, and from which source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from peftbench.catalog.models import CatalogModel
+from peftbench.report.table import UNKNOWN, Table
+from peftbench.spec.gpu import GpuSpec
+from peftbench.units import gib, human_count
+
+
+def models_table(models: Iterable[CatalogModel], with_source: bool) -> Table:
+    """One row a checkpoint, in the order of the catalogue."""
+    headings = ("model", "short names", "parameters", "architecture", *(("source",) if with_source else ()))
+    rows = [
+        (m.id, ", ".join(m.aliases) or UNKNOWN, human_count(m.num_parameters), str(m.config["model_type"]),
+         *((m.source,) if with_source else ()))
+        for m in models
+    ]  # fmt: skip
+    return Table("", headings, rows, "llrl" + "l" * with_source)
+
+
+def models_data(models: Iterable[CatalogModel]) -> list[dict[str, object]]:
+    """The same for a program."""
+    return [
+        {"model": m.id, "aliases": list(m.aliases), "num_parameters": m.num_parameters,
+         "architecture": m.config["model_type"], "source": m.source}
+        for m in models
+    ]  # fmt: skip
+
+
+def gpus_table(gpus: Iterable[GpuSpec]) -> Table:
+    """One row a card, the smallest memory first."""
+    rows = [
+        (
+            g.name,
+            gib(g.memory_bytes),
+            _known(g.nominal_gb),
+            _capability(g),
+            "yes" if g.has_bfloat16 else "no",
+            g.memory_source,
+        )
+        for g in sorted(gpus, key=lambda g: g.memory_bytes)
+    ]
+    headings = ("card", "visible GiB", "nominal GB", "CUDA", "bf16", "source of the visible memory")
+    return Table("", headings, rows, "lrrrll")
+
+
+def gpus_data(gpus: Iterable[GpuSpec]) -> list[dict[str, object]]:
+    """The same for a program, with every figure of the catalogue."""
+    return [
+        {"gpu": g.name, "product": g.product, "memory_bytes": g.memory_bytes, "usable_bytes": g.usable_bytes,
+         "context_bytes": g.context_bytes, "nominal_gb": g.nominal_gb, "compute_capability": _capability(g),
+         "has_bfloat16": g.has_bfloat16, "memory_bandwidth_bytes_per_s": g.memory_bandwidth,
+         "multiprocessors": g.multiprocessors, "tensor_flops": g.tensor_flops,
+         "memory_source": g.memory_source, "notes": g.notes}
+        for g in gpus
+    ]  # fmt: skip
+
+
+def _known(value: object) -> str:
+    return UNKNOWN if value is None else str(value)
+
+
+def _capability(gpu: GpuSpec) -> str:
+    return ".".join(map(str, gpu.compute_capability)) if gpu.compute_capability else UNKNOWN

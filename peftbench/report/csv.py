@@ -1,0 +1,87 @@
+"""CSV: one flat row a plan, bytes as integers, units in the column names, columns in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from peftbench.decide.plan import Plan
+from peftbench.memory import Part
+from peftbench.report.table import Table
+from peftbench.spec.weights import num_parameters
+
+IDENTITY = ("model", "num_parameters", "gpu", "gpu_memory_bytes", "gpu_usable_bytes", "method")
+RECIPE = (
+    "task", "sequence_length", "micro_batch_size", "gradient_accumulation_steps", "gradient_checkpointing",
+    "dtype", "autocast", "optimizer", "attention", "loss", "fused_kernels", "loop", "use_cache", "zero_grad",
+    "prompt_tokens", "new_tokens", "batch_size",
+    "peft_type", "r", "target_modules", "adapter_dtype", "use_dora", "use_rslora", "adapter_options",
+    "quant_type", "blocksize", "double_quant", "compute_dtype", "upcast_unquantized",
+)  # fmt: skip
+ANSWER = (
+    "trainable_parameters", "adapter_file_bytes", "peak_phase", "allocated_bytes", "reserved_bytes",
+    "device_bytes", "device_low_bytes", "device_high_bytes", "fit", "headroom_bytes",
+)  # fmt: skip
+PARTS = {f"peak_{part.name.lower()}_bytes": part for part in Part}
+COLUMNS = (*IDENTITY, *RECIPE, *ANSWER, *PARTS)
+"""Frozen: new columns come at the end."""
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def render(plans: list[Plan]) -> str:
+    """Write plans as CSV with a heading."""
+    return _written(COLUMNS, [[_row(plan)[column] for column in COLUMNS] for plan in plans])
+
+
+def render_table(table: Table) -> str:
+    """Write a table of the terminal as CSV."""
+    return _written(table.headings, table.rows)
+
+
+def _written(headings: tuple[str, ...], rows: Iterable[Iterable[object]]) -> str:
+    import csv
+    import io
+
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(headings)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return file.getvalue().rstrip("\n")
+
+
+def _row(plan: Plan) -> dict[str, object]:
+    profile, verdict, gpu = plan.profile, plan.verdict, plan.gpu
+    return {
+        "model": plan.model.name,
+        "num_parameters": num_parameters(plan.model),
+        "gpu": gpu.name if gpu else None,
+        "gpu_memory_bytes": gpu.memory_bytes if gpu else None,
+        "gpu_usable_bytes": gpu.usable_bytes if gpu else None,
+        "method": plan.method,
+        **dict.fromkeys(RECIPE),
+        **plan.options,
+        "trainable_parameters": plan.trainable_parameters,
+        "adapter_file_bytes": plan.adapter_file_bytes,
+        "peak_phase": profile.peak_phase.value,
+        "allocated_bytes": profile.allocated_bytes,
+        "reserved_bytes": profile.reserved_bytes,
+        "device_bytes": profile.device_bytes,
+        "device_low_bytes": profile.device_low_bytes,
+        "device_high_bytes": profile.device_high_bytes,
+        "fit": verdict.fit.value if verdict else None,
+        "headroom_bytes": verdict.headroom_bytes if verdict else None,
+        **{column: profile.bytes_of(part) for column, part in PARTS.items()},
+    }
+
+
+def _cell(value: object) -> object:
+    """Numbers as they are, unknown as an empty cell; text that a spreadsheet would run is quoted."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        value = " ".join(map(str, value))
+    elif isinstance(value, dict):
+        value = " ".join(f"{name}={each}" for name, each in value.items())
+    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+        return f"'{value}"
+    return value

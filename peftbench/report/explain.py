@@ -1,0 +1,125 @@
+"""Where the bytes of one part come from: its components, and the docstrings of the functions behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from peftbench.decide.plan import Plan
+from peftbench.errors import SpecError, did_you_mean
+from peftbench.memory import Component, Part, Phase
+from peftbench.report.header import DOT, card_title, model_title
+from peftbench.report.terminal import two_sided, wrap
+from peftbench.spec.inference import InferenceSpec
+from peftbench.spec.training import TrainingSpec
+from peftbench.units import human_bytes
+
+if TYPE_CHECKING:
+    from peftbench.report.screens import Style
+
+FORMULAS: dict[Part, tuple[str, ...]] = {
+    Part.WEIGHTS: ("weights.weight_bytes", "weights._code_bytes"),
+    Part.QUANTIZATION_CONSTANTS: ("weights._constants_bytes",),
+    Part.UNQUANTIZED: ("weights.quantized_weights", "weights._buffers_bytes"),
+    Part.ADAPTERS: ("adapters.adapter_tensors", "adapters.frozen_bytes"),
+    Part.GRADIENTS: ("training.trained_tensors",),
+    Part.OPTIMIZER: ("optimizer.optimizer_bytes",),
+    Part.OPTIMIZER_TEMPORARIES: ("optimizer._torch_bytes", "optimizer._adafactor_bytes"),
+    Part.CHECKPOINTS: ("activations._run_checkpointed",),
+    Part.ACTIVATIONS: (
+        "activations.step_moments",
+        "layers.decoder_layer",
+        "adapted._lora",
+        "attention.attention",
+    ),
+    Part.LOGITS: ("loss.head_and_loss",),
+    Part.KV_CACHE: ("attention.keep_in_cache",),
+    Part.DEQUANTIZATION: ("modules.quantized",),
+    Part.WORKSPACE: ("kernels.cublas_workspace_bytes",),
+    Part.SLACK: ("slack.slack",),
+    Part.CONTEXT: ("slack.context",),
+}
+"""The functions of `estimate` that compute each part, whatever the recipe."""
+
+LOSSES = {
+    "transformers": "loss._transformers", "transformers-4": "loss._transformers_4", "fused": "loss._fused",
+    "fused-4.45": "loss._fused_rebound", "fused-5": "loss._fused_5", "chunked": "loss._chunked",
+    "liger": "loss._fused_linear",
+}  # fmt: skip
+ATTENTIONS = {
+    "sdpa": "attention._flash",
+    "flash_attention_2": "attention._flash",
+    "eager": "attention._eager",
+}
+
+
+def explain(plans: list[Plan], text: str, style: Style) -> str:
+    """Derive one part of every plan. Raises SpecError for a name that is no part."""
+    part = find_part(text)
+    title = two_sided(model_title(plans[0].model), card_title(plans[0].gpu), style.width)
+    return "\n\n".join(
+        [title, *(_explained(plan, part, style.width) for plan in plans), _formulas(plans, part, style.width)]
+    )
+
+
+def find_part(text: str) -> Part:
+    """The part that `text` names, in any case and with spaces, hyphens or underscores."""
+    wanted = _plain(text)
+    for part in Part:
+        if wanted in (_plain(part.value), _plain(part.name)):
+            return part
+    what = f"no part named {text[:40]!r}. {did_you_mean(text[:40], [p.value for p in Part])}".rstrip()
+    raise SpecError(what, f"Parts: {', '.join(p.value for p in Part)}.")
+
+
+def _plain(text: str) -> str:
+    return "".join(letter for letter in text.lower() if letter.isalnum())
+
+
+def _explained(plan: Plan, part: Part, width: int) -> str:
+    components = [c for c in plan.profile.components if c.part is part]
+    if not components:
+        return f"{plan.method}{DOT}{part}{DOT}none"
+    return "\n".join(line for c in components for line in _component(plan.method, c, width))
+
+
+def _component(method: str, component: Component, width: int) -> Iterator[str]:
+    """What, how much, how well known, when; then the arithmetic and the band."""
+    phases = ", ".join(phase.value for phase in Phase if phase in component.phases)
+    head = DOT.join((method, component.part.value, human_bytes(component.bytes), component.basis.value))
+    yield from wrap(f"{head}{DOT}alive in: {phases}", width)
+    yield from (f"  {line}" for line in wrap(component.because, width - 2) if component.because)
+    if component.low_bytes != component.high_bytes:
+        yield f"  expected within {human_bytes(component.low_bytes)} and {human_bytes(component.high_bytes)}"
+
+
+def _formulas(plans: list[Plan], part: Part, width: int) -> str:
+    """The docstrings of the functions, read from the code so that they cannot drift from it."""
+    names = dict.fromkeys(name for plan in plans for name in formulas_of(part, plan.recipe))
+    return "\n\n".join(_formula(name, width) for name in names)
+
+
+def formulas_of(part: Part, recipe: TrainingSpec | InferenceSpec) -> tuple[str, ...]:
+    """The functions that compute a part of this recipe: "module.function" of `estimate`."""
+    names = FORMULAS[part]
+    if isinstance(recipe, InferenceSpec):
+        return (
+            ("inference.estimate_inference",)
+            if part in (Part.KV_CACHE, Part.ACTIVATIONS, Part.LOGITS)
+            else names
+        )
+    if part is Part.LOGITS:
+        return (*names, LOSSES[recipe.loss])
+    if part is Part.ACTIVATIONS:
+        return (*names, ATTENTIONS[recipe.attention])
+    return names
+
+
+def _formula(name: str, width: int) -> str:
+    from inspect import getdoc
+
+    module, function = name.split(".")
+    doc = getdoc(getattr(import_module(f"peftbench.estimate.{module}"), function)) or ""
+    lines = [line for text in doc.split("\n") for line in (wrap(text, width - 2) if text else [""])]
+    return f"estimate/{module}.py, {function}\n" + "\n".join(f"  {line}".rstrip() for line in lines)

@@ -1,0 +1,42 @@
+"""Markdown: the tables of the terminal for an issue, a pull request or a page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peftbench.report.table import Table
+
+if TYPE_CHECKING:
+    from peftbench.decide.plan import Plan
+
+
+def plans_document(plans: list[Plan]) -> str:
+    """The assumptions, the comparison on each card in GiB, and the notes."""
+    from peftbench.report import views
+    from peftbench.report.header import DOT, assumptions, card_title, model_title
+
+    cards = list(dict.fromkeys(plan.gpu for plan in plans))
+    blocks = [f"**{_cell(model_title(plans[0].model))}**", _cell(DOT.join(assumptions(plans)))]
+    if len(cards) > 1:
+        blocks.append(render(views.cards(plans)))
+        return "\n\n".join(blocks)
+    blocks += [_cell(card_title(cards[0])), render(views.comparison(plans))]
+    notes = dict.fromkeys(note for plan in plans for note in plan.notes)
+    return "\n\n".join([*blocks, *(f"* {_cell(note)}" for note in notes)])
+
+
+def render(table: Table) -> str:
+    """Write a table in GitHub's Markdown, its title in bold above it; cells cannot break the table."""
+    from tabulate import tabulate
+
+    rows = [[_cell(cell) for cell in row] for row in table.rows]
+    headings = [_cell(heading) for heading in table.headings]
+    align = ["right" if letter == "r" else "left" for letter in table.alignments]
+    text: str = tabulate(
+        rows, headings, tablefmt="github", colalign=align if rows else None, disable_numparse=True
+    )
+    return f"**{_cell(table.title)}**\n\n{text}" if table.title else text
+
+
+def _cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

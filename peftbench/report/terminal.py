@@ -1,0 +1,122 @@
+"""Text for the terminal: tables, bars and wrapped notes; plain in pipes, at most 80 columns wide."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import TextIO
+
+from peftbench.report.table import Table
+
+WIDEST, NARROWEST = 80, 40
+GAP = "  "
+
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_COLOURS = {"fits": "32", "tight": "33", "does not fit": "31"}
+"""Green, yellow and red for a cell that says the same in words."""
+_ASCII = str.maketrans(
+    {"·": "-", "—": "-", "–": "-", "×": "x", "…": "...", "≥": ">=", "±": "+-", "→": "->", "²": "^2", "█": "#"}
+    | dict.fromkeys("▏▎▍", "")
+    | dict.fromkeys("▌▋▊▉", "#")
+)
+
+
+def terminal_width(stream: TextIO | None = None) -> int:
+    """Columns to write: those of the terminal, at most 80; COLUMNS wins. (shutil would cost milliseconds.)"""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns):
+        return max(NARROWEST, min(int(columns), WIDEST))
+    try:
+        return max(NARROWEST, min(os.get_terminal_size((stream or sys.stdout).fileno()).columns, WIDEST))
+    except (OSError, ValueError, AttributeError):
+        return WIDEST
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Colour for a person at a terminal who has not asked for none (NO_COLOR, TERM=dumb)."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return stream.isatty() and not plain
+
+
+def encodable(text: str, encoding: str | None) -> str:
+    """The text itself, or its nearest ASCII where the stream cannot encode it: `#` for bars."""
+    try:
+        text.encode(encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
+    return text
+
+
+def bar(size: int, full: int, width: int) -> str:
+    """A bar whose whole `width` stands for `full`, in eighths of a character; longer ones are cut."""
+    eighths = min(round(8 * width * size / full), 8 * width) if full > 0 else 0
+    whole, part = divmod(max(eighths, 0), 8)
+    return ("█" * whole + _EIGHTHS[part]).rstrip()
+
+
+def render(table: Table, width: int = WIDEST, colour: bool = False, indent: str = GAP) -> str:
+    """Write a table with aligned columns; left-aligned ones are wrapped where lines would grow too long."""
+    lines = [*([table.headings] if any(table.headings) else ()), *table.rows]
+    natural = [max(len(line[i]) for line in lines) for i in range(len(table.headings))] if lines else []
+    widths = _narrowed(natural, lines, table.alignments, width - len(indent) - len(GAP) * (len(natural) - 1))
+    text = [table.title] if table.title else []
+    for line in lines:
+        text += _rows(line, widths, table.alignments, colour, indent)
+    return "\n".join(text)
+
+
+def _narrowed(widths: list[int], lines: list[tuple[str, ...]], alignments: str, room: int) -> list[int]:
+    """Take from the widest left-aligned column until everything fits, but leave each its longest word."""
+    narrowed = list(widths)
+    if sum(widths) <= room:
+        return narrowed
+    words = [max(len(word) for line in lines for word in line[i].split(" ")) for i in range(len(widths))]
+    while sum(narrowed) > room:
+        wide = [i for i, letter in enumerate(alignments) if letter == "l" and narrowed[i] > words[i]]
+        if not wide:
+            break
+        narrowed[max(wide, key=lambda i: narrowed[i])] -= 1
+    return narrowed
+
+
+def _rows(
+    cells: tuple[str, ...], widths: list[int], alignments: str, colour: bool, indent: str
+) -> Iterable[str]:
+    """As many lines as the cell with the most needs."""
+    wrapped = [wrap(cell, size) or [""] for cell, size in zip(cells, widths, strict=True)]
+    for number in range(max(map(len, wrapped))):
+        parts = [lines[number] if number < len(lines) else "" for lines in wrapped]
+        padded = [_pad(*each, colour) for each in zip(parts, widths, alignments, strict=True)]
+        yield (indent + GAP.join(padded)).rstrip()
+
+
+def _pad(cell: str, width: int, alignment: str, colour: bool) -> str:
+    padded = cell.rjust(width) if alignment == "r" else cell.ljust(width)
+    if colour and cell in _COLOURS:
+        return padded.replace(cell, f"\x1b[{_COLOURS[cell]}m{cell}\x1b[0m")
+    return padded
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Break text between words into lines of at most `width`; a longer word keeps a line of its own."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        if lines and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += " " + word
+        else:
+            lines.append(word)
+    return lines
+
+
+def labelled(label: str, text: str, width: int) -> str:
+    """A note: "note  " and the text, wrapped under itself."""
+    head = f"{label:<6}"
+    lines = wrap(text, width - len(head))
+    return "\n".join((head if number == 0 else " " * len(head)) + line for number, line in enumerate(lines))
+
+
+def two_sided(left: str, right: str, width: int) -> str:
+    """`left` at the margin and `right` at the other one, or on a line of its own where both do not fit."""
+    gap = width - len(left) - len(right)
+    return left + " " * gap + right if gap >= 2 else f"{left}\n{right}"

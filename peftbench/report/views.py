@@ -1,0 +1,142 @@
+"""Plans to tables: which figures an answer shows, in which order and unit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from peftbench.decide.plan import Plan
+from peftbench.decide.verdict import Fit
+from peftbench.memory import Basis, Component, Part
+from peftbench.report.table import UNKNOWN, Table
+from peftbench.units import GIB, gib
+
+_WEIGHTS = frozenset({Part.WEIGHTS, Part.QUANTIZATION_CONSTANTS, Part.UNQUANTIZED})
+_TRAINING = {
+    "weights": _WEIGHTS,
+    "trainable": frozenset({Part.ADAPTERS, Part.GRADIENTS, Part.OPTIMIZER, Part.OPTIMIZER_TEMPORARIES}),
+    "activations": frozenset({Part.CHECKPOINTS, Part.ACTIVATIONS, Part.LOGITS, Part.KV_CACHE}),
+}
+_INFERENCE = {
+    "weights": _WEIGHTS,
+    "adapter": frozenset({Part.ADAPTERS}),
+    "KV cache": frozenset({Part.KV_CACHE}),
+    "activations": frozenset({Part.CHECKPOINTS, Part.ACTIVATIONS, Part.LOGITS}),
+}
+TIGHT_MARK = "~"
+
+
+def signed_gib(size_bytes: int, decimals: int = 2) -> str:
+    """Headroom: "+4.38" or "-5.15"."""
+    return f"{size_bytes / GIB:+.{decimals}f}"
+
+
+def comparison(plans: list[Plan]) -> Table:
+    """Methods on one card side by side, the roomiest first, in GiB at the peak of each."""
+    groups = _TRAINING if plans[0].task == "training" else _INFERENCE
+    judged = plans[0].verdict is not None
+    headings = ("GiB", *groups, "other", "peak", *(("headroom", "") if judged else ()))
+    rows = [_compared(plan, groups) for plan in by_room(plans)]
+    return Table("", headings, rows, "l" + "r" * (len(groups) + 2) + ("rl" if judged else ""))
+
+
+def _compared(plan: Plan, groups: dict[str, frozenset[Part]]) -> tuple[str, ...]:
+    peak = plan.profile.peak
+    sizes = [sum(c.bytes for c in peak if c.part in parts) for parts in groups.values()]
+    total = plan.profile.device_bytes
+    row = (
+        plan.method,
+        *(gib(size) if size else UNKNOWN for size in (*sizes, total - sum(sizes))),
+        gib(total),
+    )
+    return (*row, signed_gib(plan.verdict.headroom_bytes), plan.verdict.fit.text) if plan.verdict else row
+
+
+def by_room(plans: Iterable[Plan]) -> list[Plan]:
+    """The smallest peak first."""
+    return sorted(plans, key=lambda plan: plan.profile.device_bytes)
+
+
+def best(plans: list[Plan]) -> Plan:
+    """The plan worth a closer look: of those that fit the one that trains most, else the nearest."""
+    fitting = [p for p in plans if p.verdict is None or p.verdict.fit is Fit.FITS]
+    if fitting:
+        return max(fitting, key=lambda p: (p.trainable_parameters, p.profile.device_bytes))
+    return by_room(plans)[0]
+
+
+# ── one plan ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def parts_of(components: Iterable[Component]) -> list[tuple[Part, int, Basis]]:
+    """Bytes of each part in the order of Part, with the least certain basis of its components."""
+    found: dict[Part, tuple[int, Basis]] = {}
+    order = list(Basis)
+    for c in components:
+        size, basis = found.get(c.part, (0, Basis.EXACT))
+        found[c.part] = (size + c.bytes, max(basis, c.basis, key=order.index))
+    return [(part, *found[part]) for part in Part if part in found]
+
+
+def changes(plan: Plan) -> Table:
+    """What would make it fit, each tried alone, from free to costly."""
+    rows = [
+        (
+            " ".join(c.arguments),
+            gib(c.device_bytes),
+            signed_gib(c.verdict.headroom_bytes),
+            c.fit.text,
+            c.price,
+        )
+        for c in plan.changes
+        if c.fit is not Fit.DOES_NOT_FIT
+    ]
+    return Table("", ("nearest changes", "peak", "headroom", "", "price"), rows, "lrrll")
+
+
+# ── many cards ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def cards(plans: list[Plan]) -> Table:
+    """Headroom of every method on every card, the smallest card first, and the first card that fits."""
+    methods = list(dict.fromkeys(plan.method for plan in plans))
+    by_card: dict[str, dict[str, Plan]] = {}
+    for plan in sorted(plans, key=lambda p: p.gpu.memory_bytes if p.gpu else 0):
+        by_card.setdefault(plan.gpu.name if plan.gpu else UNKNOWN, {})[plan.method] = plan
+    rows = [
+        (name, gib(_visible(found)), *(_headroom(found.get(method)) for method in methods))
+        for name, found in by_card.items()
+    ]
+    rows.append(("fits from", "", *(_first_fitting(by_card, method) for method in methods)))
+    return Table("", ("headroom, GiB", "visible", *methods), rows, "lr" + "r" * len(methods))
+
+
+def _visible(found: dict[str, Plan]) -> int:
+    gpu = next(iter(found.values())).gpu
+    return gpu.memory_bytes if gpu else 0
+
+
+def _headroom(plan: Plan | None) -> str:
+    if plan is None or plan.verdict is None:
+        return UNKNOWN
+    mark = TIGHT_MARK if plan.verdict.fit is Fit.TIGHT else ""
+    return mark + signed_gib(plan.verdict.headroom_bytes, 1)
+
+
+def _first_fitting(by_card: dict[str, dict[str, Plan]], method: str) -> str:
+    for name, found in by_card.items():
+        plan = found.get(method)
+        if plan and plan.verdict and plan.verdict.fit is Fit.FITS:
+            return name
+    return UNKNOWN
+
+
+def maxima(option: str, found: dict[tuple[str, str], int]) -> Table:
+    """The largest value of an option by card and method."""
+    methods = list(dict.fromkeys(method for _, method in found))
+    names = dict.fromkeys(name for name, _ in found)
+    rows = [(name, *(_largest(found.get((name, m))) for m in methods)) for name in names]
+    return Table("", (f"largest {option}", *methods), rows, "l" + "r" * len(methods))
+
+
+def _largest(value: int | None) -> str:
+    return str(value) if value else UNKNOWN
