@@ -42,8 +42,9 @@ class StepKey:
     attention_kernel: str
     sequence_length: int
     """0 where no tensor depends on it."""
-    fused_kernels: bool
+    fused_kernels: str
     checkpointing: bool
+    reentrant: bool
     use_cache: bool
     keeps_outputs: bool
     gradients_exist: bool
@@ -52,6 +53,8 @@ class StepKey:
     """Tokens, where the loss is not linear in them; else 0."""
     embeddings_need_grad: bool
     masks_sliding_layers: bool
+    repeats_keys: bool
+    keeps_fused_cache: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +166,12 @@ def _run_kept(key: StepKey, kind: Kind) -> Segment:
 
 
 def _run_checkpointed(key: StepKey, kind: Kind) -> Segment:
-    """A layer that keeps its input only and is recomputed in backward (use_reentrant=False).
+    """A layer that keeps its input only and is recomputed in backward.
 
-    The operations at the layer's end that saved nothing play first; the first one that reads a saved tensor starts
+    Reentrant: the whole layer runs again first, and its output stays for the backward of the part. Otherwise the
+    operations at the layer's end that saved nothing play first; the first one that reads a saved tensor starts
     the recomputation, which stops at the last operation that saves one.
-    Source: _checkpoint_without_reentrant_generator in torch/utils/checkpoint.py.
+    Source: CheckpointFunction and _checkpoint_without_reentrant_generator in torch/utils/checkpoint.py.
     """
     ledger = Ledger()
     c = _context(key, ledger, kind)
@@ -181,22 +185,31 @@ def _run_checkpointed(key: StepKey, kind: Kind) -> Segment:
     kept = _without(ledger.by_part, y)
     gradients = {y.key: Storage(ledger, Part.ACTIVATIONS, y.per_token)}
     del y
+    if not key.keeps_outputs:
+        c.cache.clear()
+    held = c.cache
+    c = _context(key, ledger, kind)
+    recomputed = None if key.reentrant else _play_tail(c, key, kind, gradients)
+    x.key = c.tape.next_key()
+    with suppress(Recomputed):
+        recomputed = decoder_layer(c, x, kind.dense_mlp)
+    c.cache = held
+    c.tape.kept.clear()
+    c.tape.backward(gradients)
+    del recomputed
+    del x  # the checkpoint holds the layer's input until its last saved tensor is read
+    return _segment(ledger, gradients, forward, kept_in_forward, kept, out_itemsize)
+
+
+def _play_tail(c: Context, key: StepKey, kind: Kind, gradients: dict[int, Storage]) -> None:
+    """Play what comes before the first read of a saved tensor, and set where the recomputation may stop."""
     nodes = _recorded(key, kind)
     tail = 0
     while not nodes[-1 - tail].unpacks:
         tail += 1
-    c = _context(key, ledger, kind)
     c.tape.nodes = nodes[len(nodes) - tail :]
     c.tape.backward(gradients)
     c.tape.stop_at = len(nodes) - tail
-    nodes.clear()
-    x.key = c.tape.next_key()
-    with suppress(Recomputed):
-        decoder_layer(c, x, kind.dense_mlp)
-    c.tape.kept.clear()
-    c.tape.backward(gradients)
-    del x  # the checkpoint holds the layer's input until its last saved tensor is read
-    return _segment(ledger, gradients, forward, kept_in_forward, kept, out_itemsize)
 
 
 def _recorded(key: StepKey, kind: Kind) -> list[Node]:
@@ -234,6 +247,7 @@ def _context(key: StepKey, ledger: Ledger, kind: Kind | None = None) -> Context:
         full=key.full, norms_trainable=key.norms_trainable, adapter=key.adapter, targets=key.targets,
         quantization=key.quantization, attention_kernel=kernel, sequence_length=key.sequence_length,
         fused_kernels=key.fused_kernels, use_cache=key.use_cache, rotates=rotates, sliding=sliding,
+        repeats_keys=key.repeats_keys, keeps_fused_cache=key.keeps_fused_cache,
         masked=sliding or key.attention_kernel == "eager", rope_itemsize=embedding_itemsize(key),
     )  # fmt: skip
 

@@ -213,6 +213,15 @@ class Tape:
         if len(self.nodes) == self.stop_at:
             raise Recomputed
 
+    def output(self, width: int, itemsize: int, needs_grad: bool) -> Tensor:
+        """Allocate the output of an operation that saves its inputs only.
+
+        A recomputation stops when the last of those is saved, before this operation makes its output.
+        """
+        if needs_grad and self.stop_at and len(self.nodes) + 1 == self.stop_at:
+            return Tensor(None, width, itemsize, True, self.next_key())
+        return self.tensor(width, itemsize, needs_grad)
+
     def new(
         self,
         inputs: Sequence[Tensor],
@@ -220,6 +229,7 @@ class Tape:
         itemsize: int,
         saved: Iterable[Tensor] = (),
         *,
+        saves_output: bool = False,
         aliases: Iterable[int] = (),
         scratch: tuple[tuple[Part, int, int], ...] = (),
         returns_saved: bool = False,
@@ -227,20 +237,14 @@ class Tape:
     ) -> Tensor:
         """Run an operation that allocates its output and, if any input needs a gradient, is recorded."""
         needs_grad = any(x.needs_grad for x in inputs)
-        if needs_grad:
-            self.before_output()
-        out = self.tensor(width, itemsize, needs_grad)
+        make = self.tensor if saves_output else self.output
+        out = make(width, itemsize, needs_grad)
         if needs_grad:
             self.record(
-                (out,), inputs, saved, aliases=aliases, scratch=scratch, returns_saved=returns_saved,
-                saves_constant=saves_constant,
+                (out,), inputs, (*saved, out) if saves_output else saved, aliases=aliases, scratch=scratch,
+                returns_saved=returns_saved, saves_constant=saves_constant,
             )  # fmt: skip
         return out
-
-    def before_output(self) -> None:
-        """Stop where the next node is the last one needed: its inputs are saved before its output is made."""
-        if self.stop_at and len(self.nodes) + 1 == self.stop_at:
-            raise Recomputed
 
     # ── elementwise operations ──────────────────────────────────────────────────────────────────────────────────
 
@@ -269,10 +273,8 @@ class Tape:
 
     def unary(self, x: Tensor, saves: str) -> Tensor:
         """A pointwise function that saves its "input" (silu, gelu, pow) or its "output" (tanh, relu, sigmoid)."""
-        out = self.new((x,), x.width, x.itemsize, (x,) if saves == "input" else ())
-        if saves == "output" and out.needs_grad and self.records and out.storage is not None:
-            self.nodes[-1].saved.append(out.storage)
-        return out
+        saved = (x,) if saves == "input" else ()
+        return self.new((x,), x.width, x.itemsize, saved, saves_output=saves == "output")
 
     def power(self, x: Tensor) -> Tensor:
         """x.pow(n): saves x; its backward makes x.pow(n - 1) and n times that before the product."""

@@ -176,6 +176,8 @@ def _project_fused(c: Context, hidden_states: Tensor) -> tuple[Tensor, Tensor, T
     widths = (model.query_size, model.key_value_size, model.key_value_size)
     layout = _layout(c)
     fused = linear(c, layout.attention + layout.qkv[0], hidden_states, sum(widths), model.qkv_bias)
+    if c.keeps_fused_cache and fused.storage is not None:
+        c.cache.append(fused.storage)
     if model.model_type in ("phi3", "falcon"):
         query, key, value = (tape.slice(fused, width) for width in widths)
     else:
@@ -194,7 +196,7 @@ def _mlp(c: Context, x: Tensor) -> Tensor:
         gate, up = tape.split(linear(c, "mlp.gate_up_proj", x, 2 * inner), (inner, inner))
         gated = tape.multiply(up, activation(c, gate))
         return linear(c, "mlp.down_proj", gated, model.hidden_size)
-    if c.fused_kernels:
+    if c.fused_kernels == "liger":
         gate, up = linear(c, "mlp.gate_proj", x, inner), linear(c, "mlp.up_proj", x, inner)
         gated = tape.new((gate, up), inner, gate.itemsize, (gate, up), returns_saved=True)
         del gate, up

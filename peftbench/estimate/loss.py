@@ -56,7 +56,7 @@ def _transformers_4(tape: Tape, logits: Tensor) -> Tensor:
     Source: ForCausalLMLoss of 4.48: `logits = logits.float()`, `logits[..., :-1, :].contiguous()`.
     """
     upcast = tape.cast(logits, FLOAT32)
-    shifted = tape.copy(tape.slice(upcast, upcast.width))
+    shifted = _shift(tape, upcast)
     return _cross_entropy(tape, shifted)
 
 
@@ -67,22 +67,56 @@ def _fused(tape: Tape, logits: Tensor) -> Tensor:
     Source: measured on Mistral-7B with FOAK's kernel (fms-acceleration, 24bdadb), and Liger's cross_entropy.
     """
     upcast = tape.cast(logits, FLOAT32)
-    shifted = tape.copy(tape.slice(upcast, upcast.width))
-    return tape.new((shifted,), 0, FLOAT32, (shifted,), returns_saved=True)
+    shifted = _shift(tape, upcast)
+    return _fused_kernel(tape, shifted)
 
 
-def _fused_rebound(tape: Tape, logits: Tensor) -> Tensor:
-    """A fused kernel under transformers 4.45 and older, which upcast inside the model: the 16-bit logits are gone."""
+def _shift(tape: Tape, logits: Tensor) -> Tensor:
+    """logits[..., :-1, :].contiguous()."""
+    return tape.copy(tape.slice(logits, logits.width))
+
+
+def _fused_kernel(tape: Tape, logits: Tensor) -> Tensor:
+    """A cross-entropy kernel that writes the gradient over its input and keeps no log-probabilities."""
+    return tape.new((logits,), 0, FLOAT32, (logits,), returns_saved=True)
+
+
+def _rebound(tape: Tape, logits: Tensor) -> Tensor:
+    """transformers 4.45 and older upcast inside the model, so the 16-bit logits are gone: 12 V in forward."""
     upcast = tape.cast(logits, FLOAT32)
     logits.storage = None
-    shifted = tape.copy(tape.slice(upcast, upcast.width))
-    return tape.new((shifted,), 0, FLOAT32, (shifted,), returns_saved=True)
+    shifted = _shift(tape, upcast)
+    return _cross_entropy(tape, shifted)
+
+
+def _rebound_fused(tape: Tape, logits: Tensor) -> Tensor:
+    """A fused kernel under transformers 4.45 and older: 8 V."""
+    upcast = tape.cast(logits, FLOAT32)
+    logits.storage = None
+    shifted = _shift(tape, upcast)
+    return _fused_kernel(tape, shifted)
+
+
+def _shifted(tape: Tape, logits: Tensor) -> Tensor:
+    """A loss without upcast: 6 V in 16 bit; autocast runs the cross-entropy in float32, 12 V."""
+    shifted = _shift(tape, logits)
+    upcast = shifted if tape.autocast is None else tape.cast(shifted, FLOAT32)
+    return _cross_entropy(tape, upcast)
+
+
+def _shifted_fused(tape: Tape, logits: Tensor) -> Tensor:
+    """A fused kernel on shifted 16-bit logits: 4 V, 8 V where Accelerate makes a float32 copy of the outputs."""
+    shifted = _shift(tape, logits)
+    out = _fused_kernel(tape, shifted)
+    if tape.autocast is not None:
+        tape.scratch(Part.LOGITS, FLOAT32 * logits.width, 0)
+    return out
 
 
 def _fused_5(tape: Tape, logits: Tensor) -> Tensor:
     """A fused kernel under transformers 5: it works on the upcast logits, 6 V with the 16-bit ones."""
     upcast = tape.cast(logits, FLOAT32)
-    return tape.new((upcast,), 0, FLOAT32, (upcast,), returns_saved=True)
+    return _fused_kernel(tape, upcast)
 
 
 def _chunked(tape: Tape, logits: Tensor) -> Tensor:
@@ -121,7 +155,10 @@ _LOSSES = {
     "transformers": _transformers,
     "transformers-4": _transformers_4,
     "fused": _fused,
-    "fused-4.45": _fused_rebound,
     "fused-5": _fused_5,
+    "rebound": _rebound,
+    "rebound-fused": _rebound_fused,
+    "shifted": _shifted,
+    "shifted-fused": _shifted_fused,
     "chunked": _chunked,
 }

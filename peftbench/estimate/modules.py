@@ -31,7 +31,7 @@ class Context:
     attention_kernel: str
     """"flash", "efficient", "math" or "eager"."""
     sequence_length: int
-    fused_kernels: bool
+    fused_kernels: str
     use_cache: bool
     rotates: bool = True
     sliding: bool = False
@@ -40,6 +40,10 @@ class Context:
     virtual_tokens: int = 0
     """Keys and values that prefix tuning puts before the sequence."""
     rope_itemsize: int = 2
+    repeats_keys: bool = False
+    """Flash attention gets keys and values copied to the query heads (older transformers)."""
+    keeps_fused_cache: bool = False
+    """The cache holds the fused projection's whole output (GPTBigCode before transformers 5)."""
     cache: list[Storage] = field(default_factory=list)
     """Keys and values that the model's outputs keep."""
 
@@ -57,9 +61,7 @@ def dense(tape: Tape, x: Tensor, out_features: int, itemsize: int, trainable: bo
     low = x if tape.autocast is None else tape.cast(x, tape.autocast)
     if tape.autocast is not None and itemsize != tape.autocast:
         return _dense_with_cast_weight(tape, low, out_features, elements, itemsize, trainable)
-    if x.needs_grad or trainable:
-        tape.before_output()
-    out = tape.tensor(out_features, low.itemsize, x.needs_grad or trainable)
+    out = tape.output(out_features, low.itemsize, x.needs_grad or trainable)
     if out.needs_grad:
         gradient = elements * itemsize if trainable else 0
         saved = (low,) if trainable else ()
@@ -76,9 +78,7 @@ def _dense_with_cast_weight(
         tape.record((weight,), (), parameter_gradients=elements * itemsize)
         if weight.storage is not None:
             tape.kept.append(weight.storage)
-    if x.needs_grad or trainable:
-        tape.before_output()
-    out = tape.tensor(out_features, low, x.needs_grad or trainable)
+    out = tape.output(out_features, low, x.needs_grad or trainable)
     if out.needs_grad:
         saved = (x, weight) if trainable else (weight,)
         tape.record((out,), (x, weight), saved)
@@ -134,7 +134,7 @@ def layer_norm(c: Context, x: Tensor) -> Tensor:
     """nn.LayerNorm: saves its input and two statistics a token; autocast runs it in float32."""
     tape = c.tape
     wide = x if tape.autocast is None else tape.cast(x, FLOAT32)
-    out = tape.tensor(x.width, wide.itemsize, x.needs_grad or c.norms_trainable)
+    out = tape.output(x.width, wide.itemsize, x.needs_grad or c.norms_trainable)
     if out.needs_grad:
         gradient = 2 * x.width * c.norm_itemsize if c.norms_trainable else 0
         tape.record((out,), (wide,), (wide,), parameter_gradients=gradient)
@@ -147,8 +147,8 @@ def rms_norm(c: Context, x: Tensor) -> Tensor:
     Source: modeling_llama.py, modeling_gemma.py and modeling_olmo2.py of transformers 5.
     """
     tape, itemsize = c.tape, x.itemsize
-    if c.fused_kernels:
-        return tape.new((x,), x.width, itemsize, (x,))
+    if c.fused_kernels != "none":  # its backward writes over the incoming gradient
+        return tape.new((x,), x.width, itemsize, (x,), aliases=(x.key,))
     if c.model.model_type.startswith("gemma"):
         normed = _normalize(tape, tape.cast(x, FLOAT32))
         return tape.cast(_times_weight(c, normed, FLOAT32), itemsize)
@@ -175,7 +175,7 @@ def _times_weight(c: Context, x: Tensor, weight_itemsize: int) -> Tensor:
     itemsize = max(x.itemsize, weight_itemsize)
     if not c.norms_trainable:
         return c.tape.new((x,), x.width, itemsize)
-    out = c.tape.tensor(x.width, itemsize, True)
+    out = c.tape.output(x.width, itemsize, True)
     scratch = ((c.tape.part, x.width * itemsize, 0),)
     c.tape.record((out,), (x,), (x,), scratch=scratch, parameter_gradients=x.width * c.norm_itemsize)
     return out

@@ -8,6 +8,12 @@ from peftbench.estimate.activations import Sizes, StepKey, StepMoments, step_mom
 from peftbench.estimate.adapters import adapted_weights, adapter_tensors, frozen_bytes
 from peftbench.estimate.autograd import Moment
 from peftbench.estimate.base_model import weight_components
+from peftbench.estimate.generations import (
+    keeps_fused_cache,
+    loss_variant,
+    repeats_keys_for_flash,
+    rotary_table_bytes,
+)
 from peftbench.estimate.kernels import attention_kernel, cublas_workspace_bytes, masks_sliding_layers
 from peftbench.estimate.optimizer import optimizer_bytes
 from peftbench.estimate.slack import context, slack
@@ -48,6 +54,7 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
     """
     components = [
         *weight_components(model, training.dtype, training.quantization, ALWAYS),
+        *_rotary_tables(model, training),
         *_trained(model, training),
         *_workspace(training, gpu),
         *_moments(model, training, gpu),
@@ -57,6 +64,11 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
 
 
 # ── what is alive throughout ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _rotary_tables(model: ModelSpec, training: TrainingSpec) -> list[Component]:
+    size = rotary_table_bytes(model, training)
+    return [exact(Part.WEIGHTS, size, ALWAYS, "cos and sin of every position, in every layer")] if size else []
 
 
 def _trained(model: ModelSpec, training: TrainingSpec) -> list[Component]:
@@ -114,7 +126,7 @@ def _key(model: ModelSpec, training: TrainingSpec, kernel: str) -> StepKey:
     adapter, quantization = training.adapter, training.quantization
     masked = masks_sliding_layers(model, training)
     depends = kernel in ("math", "eager") or masked
-    upcast = quantization is not None and quantization.upcast_unquantized
+    upcast = quantization is not None and (quantization.upcast_unquantized or quantization.upcast_norms)
     return StepKey(
         model=model,
         weight_itemsize=training.dtype.bytes,
@@ -129,13 +141,16 @@ def _key(model: ModelSpec, training: TrainingSpec, kernel: str) -> StepKey:
         sequence_length=training.sequence_length if depends else 0,
         fused_kernels=training.fused_kernels,
         checkpointing=training.gradient_checkpointing,
+        reentrant=training.use_reentrant,
         use_cache=training.use_cache and not training.gradient_checkpointing,
         keeps_outputs=training.loop == "plain",
         gradients_exist=training.gradients_outlive_step,
-        loss=training.loss,
+        loss=loss_variant(model, training),
         loss_tokens=training.tokens if training.loss == "liger" else 0,
         embeddings_need_grad=adapter is None or training.gradient_checkpointing,
         masks_sliding_layers=masked,
+        repeats_keys=repeats_keys_for_flash(model, training),
+        keeps_fused_cache=keeps_fused_cache(model, training),
     )
 
 

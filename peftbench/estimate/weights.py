@@ -68,6 +68,8 @@ def weight_bytes(model: ModelSpec, dtype: DType, quantization: QuantizationSpec 
         # prepare_model_for_kbit_training casts every 16-bit parameter, experts included, a tied matrix once.
         rest = DType.FLOAT32 if quantization.upcast_unquantized else dtype
     unquantized = (num_parameters(model) - sum(w.total for w in quantized)) * rest.bytes
+    if quantization and quantization.upcast_norms and rest is not DType.FLOAT32:
+        unquantized += sum(w.total for w in weights_of(model) if w.role is Role.NORM) * (4 - rest.bytes)
     experts = sum(w.total for w in weights_of(model) if w.role is Role.EXPERTS) * rest.bytes
     return WeightBytes(codes, constants, unquantized, experts, _buffers_bytes(model))
 

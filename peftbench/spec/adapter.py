@@ -27,4 +27,6 @@ class AdapterSpec:
     use_rslora: bool = False
     dtype: DType = DType.FLOAT32
     """float32 is PEFT's autocast_adapter_dtype=True."""
+    dropout: float = 0.0
+    """lora_dropout: keeps a mask and a copy of the input for each target."""
     options: tuple[tuple[str, int | float | str | bool], ...] = ()

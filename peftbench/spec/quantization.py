@@ -24,6 +24,9 @@ class QuantizationSpec:
     upcast_unquantized: bool = False
     """Cast norms, embeddings and head to float32, as prepare_model_for_kbit_training does."""
 
+    upcast_norms: bool = False
+    """Cast the norms alone to float32: what TRL leaves after it has cast embeddings and head back to bfloat16."""
+
     def __post_init__(self) -> None:
         if self.quant_type not in QUANT_TYPES:
             raise SpecError(f"unknown quantization type {self.quant_type!r}.", f"Choose one of {', '.join(QUANT_TYPES)}.")

@@ -10,7 +10,9 @@ from peftbench.spec.dtype import DType
 from peftbench.spec.quantization import QuantizationSpec
 
 ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
-LOSSES = ("transformers", "transformers-4", "fused", "fused-4.45", "fused-5", "liger", "chunked")
+LOSSES = ("transformers", "transformers-4", "fused", "fused-5", "liger", "chunked")
+FUSED_KERNELS = ("none", "norm-rope", "liger")
+TRANSFORMERS = ("5", "4.48", "4.45", "4.39")
 LOOPS = ("trainer", "plain")
 
 
@@ -24,7 +26,9 @@ class TrainingSpec:
     """per_device_train_batch_size."""
     gradient_accumulation_steps: int = 1
     gradient_checkpointing: bool = True
-    """Recompute each decoder layer in the backward pass (use_reentrant=False)."""
+    """Recompute each decoder layer in the backward pass."""
+    use_reentrant: bool = False
+    """torch's older checkpointing, which holds the recomputed layer's output during its backward."""
     dtype: DType = DType.BFLOAT16
     """Of the base weights that are not quantized, and of the compute."""
     autocast: bool = True
@@ -34,16 +38,18 @@ class TrainingSpec:
     attention: str = "sdpa"
     """attn_implementation."""
     loss: str = "transformers"
-    """How the loss treats the logits: what transformers 5 or 4.46-4.49 does, a fused cross-entropy kernel in either
-    (or in 4.45 and older), Liger's fused linear and cross-entropy, or chunks of tokens."""
-    fused_kernels: bool = False
-    """RMSNorm, rotary embedding and SwiGLU as fused kernels (Liger, FOAK): each keeps its inputs only."""
+    """How the loss treats the logits: what transformers 5 or 4.46-4.49 does, a fused cross-entropy kernel in 4.4x or
+    5, Liger's fused linear and cross-entropy, or chunks of tokens."""
+    fused_kernels: str = "none"
+    """Kernels that keep their inputs only: "norm-rope" (FOAK), or "liger", which has SwiGLU as well."""
     loop: str = "trainer"
     """`trainer` drops the model's outputs before backward; `plain` keeps them until the next step replaces them."""
     use_cache: bool = False
     """Keep keys and values of every layer in the outputs: config.use_cache left on."""
     zero_grad_keeps: bool = False
     """Gradients stay allocated between steps: zero_grad(set_to_none=False)."""
+    transformers: str = "5"
+    """The generation of transformers: older ones shift or keep other tensors, see estimate/generations.py."""
     adapter: AdapterSpec | None = None
     quantization: QuantizationSpec | None = None
 
@@ -51,7 +57,10 @@ class TrainingSpec:
         for field in ("sequence_length", "micro_batch_size", "gradient_accumulation_steps"):
             if getattr(self, field) < 1:
                 raise SpecError(f"{field} must be at least 1, not {getattr(self, field)}.")
-        for field, known in (("attention", ATTENTIONS), ("loss", LOSSES), ("loop", LOOPS)):
+        for field, known in (
+            ("attention", ATTENTIONS), ("loss", LOSSES), ("loop", LOOPS), ("fused_kernels", FUSED_KERNELS),
+            ("transformers", TRANSFORMERS),
+        ):  # fmt: skip
             if getattr(self, field) not in known:
                 raise SpecError(f"unknown {field} {getattr(self, field)!r}.", f"Choose one of {', '.join(known)}.")
         if self.quantization and not self.adapter:
