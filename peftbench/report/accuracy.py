@@ -1,0 +1,69 @@
+"""The answer of `peftbench validate`: accuracy by group, and every row with its error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from peftbench.check.validation import Accuracy, ValidatedRow
+from peftbench.report.table import UNKNOWN, Table
+from peftbench.units import gib
+
+SIZES = {"allocated_max": "allocated", "reserved_max": "reserved", "nvml_used": "device"}
+
+
+def accuracy_table(accuracies: Iterable[Accuracy], by: str) -> Table:
+    """One row a group and size; errors are absolute but for the bias, which has its sign."""
+    headings = ("size", by, "rows", "median", "p90", "worst", "bias", "in band")
+    rows = [
+        (SIZES[a.metric], a.group, str(a.rows), _percent(a.median_error), _percent(a.p90_error),
+         _percent(a.worst_error), _signed(a.bias), UNKNOWN if a.in_band is None else f"{a.in_band:.0%}")
+        for a in accuracies
+    ]  # fmt: skip
+    return Table("", headings, rows, "llrrrrrr")
+
+
+def accuracy_data(accuracies: Iterable[Accuracy]) -> list[dict[str, object]]:
+    """The same for a program; errors are fractions."""
+    return [
+        {"metric": a.metric, "group": a.group, "rows": a.rows, "median_error": a.median_error,
+         "p90_error": a.p90_error, "worst_error": a.worst_error, "bias": a.bias, "in_band": a.in_band}
+        for a in accuracies
+    ]  # fmt: skip
+
+
+def rows_table(rows: Iterable[ValidatedRow]) -> Table:
+    """One row a record, in GiB."""
+    headings = ("record", "method", "size", "measured", "predicted", "error", "in band", "peak phase")
+    cells = [
+        (row.record.id, row.record.training.method, SIZES[row.record.metric], gib(row.record.measured_bytes),
+         gib(row.predicted_bytes), _signed(row.error), _band(row), row.peak_phase)
+        for row in rows
+    ]  # fmt: skip
+    return Table("", headings, cells, "lllrrrll")
+
+
+def rows_data(rows: Iterable[ValidatedRow]) -> list[dict[str, object]]:
+    """The same for a program, in bytes and with where the figure comes from."""
+    return [
+        {"id": row.record.id, "model": row.record.model, "method": row.record.training.method,
+         "gpu": row.record.gpu, "metric": row.record.metric, "measured_bytes": row.record.measured_bytes,
+         "predicted_bytes": row.predicted_bytes, "error": row.error, "low_bytes": row.low_bytes,
+         "high_bytes": row.high_bytes, "in_band": row.in_band, "peak_phase": row.peak_phase,
+         "repository": row.record.repository, "path": row.record.path, "commit": row.record.commit}
+        for row in rows
+    ]  # fmt: skip
+
+
+def _band(row: ValidatedRow) -> str:
+    """Allocated figures are not compared with a band that includes the allocator's slack."""
+    if row.record.metric == "allocated_max":
+        return UNKNOWN
+    return "yes" if row.in_band else "no"
+
+
+def _percent(fraction: float) -> str:
+    return f"{fraction:.2%}".replace("%", " %")
+
+
+def _signed(fraction: float) -> str:
+    return f"{fraction:+.2%}".replace("%", " %")
