@@ -32,7 +32,8 @@ def validate(path: str, by: str, list_rows: bool, fail_above: str | None, format
 
     limit = _fraction(fail_above) if fail_above is not None else math.inf
     report = compare(read_records(path))
-    note = "Errors are (predicted - measured) / measured; median, p90 and worst are of their absolute values."
+    note = "Percent. An error is predicted / measured - 1; median, p90 and worst are of absolute values. "
+    note += "Band: how many figures lie inside the predicted band."
     if list_rows:
         write(rows_table(report.rows), rows_data(report.rows), note, format_)
     else:

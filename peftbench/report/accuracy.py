@@ -12,11 +12,14 @@ SIZES = {"allocated_max": "allocated", "reserved_max": "reserved", "nvml_used": 
 
 
 def accuracy_table(accuracies: Iterable[Accuracy], by: str) -> Table:
-    """One row a group and size; errors are absolute but for the bias, which has its sign."""
-    headings = ("size", by, "rows", "median", "p90", "worst", "bias", "in band")
+    """One row a group and size, in percent; errors are absolute but for the bias, which has its sign.
+
+    Models and repositories are named without their owner, so that a line fits the terminal.
+    """
+    headings = ("size", by, "rows", "median", "p90", "worst", "bias", "band")
     rows = [
-        (SIZES[a.metric], a.group, str(a.rows), _percent(a.median_error), _percent(a.p90_error),
-         _percent(a.worst_error), _signed(a.bias), UNKNOWN if a.in_band is None else f"{a.in_band:.0%}")
+        (SIZES[a.metric], a.group.rpartition("/")[2], str(a.rows), _percent(a.median_error),
+         _percent(a.p90_error), _percent(a.worst_error), _percent(a.bias, "+"), _share(a.in_band))
         for a in accuracies
     ]  # fmt: skip
     return Table("", headings, rows, "llrrrrrr")
@@ -32,11 +35,11 @@ def accuracy_data(accuracies: Iterable[Accuracy]) -> list[dict[str, object]]:
 
 
 def rows_table(rows: Iterable[ValidatedRow]) -> Table:
-    """One row a record, in GiB."""
-    headings = ("record", "method", "size", "measured", "predicted", "error", "in band", "peak phase")
+    """One row a record, sizes in GiB and errors in percent."""
+    headings = ("record", "method", "size", "measured", "predicted", "error", "band", "peak")
     cells = [
         (row.record.id, row.record.training.method, SIZES[row.record.metric], gib(row.record.measured_bytes),
-         gib(row.predicted_bytes), _signed(row.error), _band(row), row.peak_phase)
+         gib(row.predicted_bytes), _percent(row.error, "+"), _band(row), row.peak_phase.split()[0])
         for row in rows
     ]  # fmt: skip
     return Table("", headings, cells, "lllrrrll")
@@ -61,9 +64,9 @@ def _band(row: ValidatedRow) -> str:
     return "yes" if row.in_band else "no"
 
 
-def _percent(fraction: float) -> str:
-    return f"{fraction:.2%}".replace("%", " %")
+def _percent(fraction: float, sign: str = "") -> str:
+    return f"{100 * fraction:{sign}.2f}"
 
 
-def _signed(fraction: float) -> str:
-    return f"{fraction:+.2%}".replace("%", " %")
+def _share(fraction: float | None) -> str:
+    return UNKNOWN if fraction is None else f"{100 * fraction:.0f}"

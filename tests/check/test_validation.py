@@ -17,7 +17,8 @@ def record(id="a", measured=1000, metric="allocated_max", model="meta-llama/Llam
 
 
 def row(measured, predicted, metric="allocated_max", low=0, high=2000, **of_record):
-    return ValidatedRow(record(measured=measured, metric=metric, **of_record), predicted, low, high, "backward pass")
+    measurement = record(measured=measured, metric=metric, **of_record)
+    return ValidatedRow(measurement, predicted, low, high, "backward pass")
 
 
 THREE = (row(1000, 990), row(1000, 1030), row(2000, 1900))
@@ -26,7 +27,8 @@ THREE = (row(1000, 990), row(1000, 1030), row(2000, 1900))
 def test_errors_have_a_sign_and_summaries_do_not():
     assert [r.error for r in THREE] == pytest.approx([-0.01, 0.03, -0.05])
     accuracy = accuracy_of("all", "allocated_max", THREE)
-    assert (accuracy.rows, accuracy.median_error, accuracy.worst_error) == (3, pytest.approx(0.03), pytest.approx(0.05))
+    assert accuracy.rows == 3
+    assert (accuracy.median_error, accuracy.worst_error) == pytest.approx((0.03, 0.05))
     assert accuracy.bias == pytest.approx(-0.01)
     assert accuracy.in_band is None
 
@@ -62,7 +64,9 @@ def test_each_size_is_compared_with_its_own():
     assert reserved.low_bytes <= reserved.predicted_bytes <= reserved.high_bytes
 
 
-@pytest.mark.parametrize("bad", [{"model": "no/such-model-anywhere"}, {"training": TrainingSpec(optimizer="adamw9")}])
+@pytest.mark.parametrize(
+    "bad", [{"model": "no/such-model-anywhere"}, {"training": TrainingSpec(optimizer="adamw9")}]
+)
 def test_a_record_that_cannot_be_predicted_is_named(bad, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(CatalogError, match="record 'odd' cannot be predicted"):
