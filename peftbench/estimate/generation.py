@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from peftbench.estimate.adapters import adapted_weights
 from peftbench.estimate.attention import attention
-from peftbench.estimate.autograd import FLOAT32, Ledger, Moment, Tape, Tensor
+from peftbench.estimate.autograd import Ledger, Moment, Tape, Tensor
 from peftbench.estimate.layers import decoder_layer
 from peftbench.estimate.modules import Context, layer_norm, rms_norm
 from peftbench.memory import Part
@@ -47,16 +47,16 @@ class _Kind(NamedTuple):
 def prefill_moments(key: GenerationKey) -> tuple[Moment, ...]:
     """What prefill holds above weights and cache, by token of the prompt: its layers and the final norm.
 
-    The caller counts the cache of all layers: it is only full at the last ones, which are the peak. The embeddings
-    stay alive throughout, as `inputs_embeds` of the model's forward.
+    The caller counts the cache of all layers: it is only full at the last ones, the peak. The embeddings stay
+    alive throughout, as `inputs_embeds` of the model's forward, and so does an attention mask.
     """
     moments: list[Moment] = []
     for kind in _kinds(key.model):
         context = _context(key, kind)
-        embeddings = context.tape.tensor(key.model.hidden_size, key.dtype.bytes)
+        throughout = _alive_throughout(context)
         decoder_layer(context, _hidden_states(context), kind.dense_mlp)
         moments += context.tape.ledger.take_moments()
-        del embeddings
+        del throughout
     return (*(_without_cache(key, moment) for moment in moments), *_final_norm(key))
 
 
@@ -112,6 +112,15 @@ def _hidden_states(c: Context) -> Tensor:
     return c.tape.tensor(c.model.hidden_size, c.weight_itemsize)
 
 
+def _alive_throughout(c: Context) -> tuple[Tensor, ...]:
+    """The embeddings, and the mask where one is made: a bias for eager attention, booleans for SDPA."""
+    embeddings = c.tape.tensor(c.model.hidden_size, c.weight_itemsize)
+    if not c.masked:
+        return (embeddings,)
+    mask_itemsize = c.weight_itemsize if c.attention_kernel == "eager" else 1
+    return embeddings, c.tape.tensor(c.sequence_length, mask_itemsize)
+
+
 def _without_cache(key: GenerationKey, moment: Moment) -> Moment:
     """Take the layer's own keys and values off: the caller counts those of all layers."""
     cache = 2 * key.model.key_value_size * key.dtype.bytes
@@ -126,11 +135,7 @@ def _final_norm(key: GenerationKey) -> Iterator[Moment]:
         return
     context = _context(key, _kinds(key.model)[-1])
     norm = layer_norm if LAYOUTS[key.model.model_type].layer_norm else rms_norm
-    embeddings = context.tape.tensor(key.model.hidden_size, key.dtype.bytes)
+    throughout = _alive_throughout(context)
     norm(context, _hidden_states(context))
-    del embeddings
+    del throughout
     yield from context.tape.ledger.take_moments()
-
-
-LOGITS_COPY_BYTES = FLOAT32
-"""generate() copies the last token's logits to float32."""

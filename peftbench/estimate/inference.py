@@ -9,7 +9,6 @@ from __future__ import annotations
 from peftbench.estimate.adapters import adapter_tensors, frozen_bytes
 from peftbench.estimate.base_model import weight_components
 from peftbench.estimate.generation import (
-    LOGITS_COPY_BYTES,
     GenerationKey,
     attention_to_past,
     decode_layer_moments,
@@ -32,6 +31,8 @@ INPUT_BYTES_PER_TOKEN = 2 * 8
 """input_ids and attention_mask as int64."""
 MOMENT_ERROR = 0.05
 """Relative error of the moments; see tests/oracles/test_generation.py."""
+COPY_BYTES = 4
+"""generate() copies the last token's logits to float32 and holds the copy until the next step replaces it."""
 FUSED_TOKENS = 4
 """Up to so many tokens bitsandbytes multiplies 4-bit weights without writing them out."""
 
@@ -46,7 +47,8 @@ def estimate_inference(
     """
     running = PREFILL | DECODE if cached_tokens(inference) > inference.prompt_tokens else PREFILL
     always = running | {Phase.LOAD}
-    moving = [*_cache(model, inference, running), *_moments(model, inference, gpu, running)]
+    key = _key(model, inference, gpu)
+    moving = [*_prefill(key, inference), *(_decode(key, inference) if Phase.DECODE in running else ())]
     peak = max(sum(c.bytes for c in moving if phase in c.phases) for phase in running)
     return MemoryProfile((
         *weight_components(model, inference.dtype, inference.quantization, always),
@@ -79,38 +81,87 @@ def _workspace_bytes(inference: InferenceSpec, gpu: GpuSpec | None) -> int:
     return cublas_workspace_bytes(gpu) // 2 + tokens * INPUT_BYTES_PER_TOKEN
 
 
-# ── the cache ───────────────────────────────────────────────────────────────────────────────────────────
+# ── prefill ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _cache(model: ModelSpec, inference: InferenceSpec, running: frozenset[Phase]) -> list[Component]:
-    """Keys and values of every layer; a sliding layer keeps its window, but not before the second token.
+def _prefill(key: GenerationKey, inference: InferenceSpec) -> list[Component]:
+    """The cache of all layers, and the widest moment of a layer or of the head, which reads one token."""
+    tokens = inference.batch_size * inference.prompt_tokens
+    widest = max(prefill_moments(key), key=lambda m: m.bytes_at(tokens))
+    cache = _cache(key, inference, key.model.num_hidden_layers * inference.prompt_tokens, PREFILL)
+    stream_bytes = tokens * key.model.hidden_size * key.dtype.bytes
+    if stream_bytes + _logits_bytes(key, inference) > widest.bytes_at(tokens):
+        stream = modelled(Part.ACTIVATIONS, stream_bytes, PREFILL, "the last layer's output", MOMENT_ERROR)
+        return [cache, stream, _logits(key, inference, PREFILL, key.dtype.bytes + COPY_BYTES)]
+    moment = [
+        modelled(part, size, PREFILL, _because(per_token, fixed, tokens), MOMENT_ERROR)
+        for part, (per_token, fixed) in widest.by_part.items()
+        if (size := per_token * tokens + fixed) > 0
+    ]
+    return [cache, *moment]
+
+
+# ── decoding ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _decode(key: GenerationKey, inference: InferenceSpec) -> list[Component]:
+    """Decoding peaks at its end, or at its start where layers slide.
 
     After prefill a sliding layer holds a slice of the prompt's keys, which keeps all of them alive; the first
-    decoding step replaces it layer by layer. So decoding peaks at its start or at its end.
+    step replaces it by the window, layer by layer.
     """
-    each = 2 * model.key_value_size * inference.dtype.bytes * inference.batch_size
+    model, tokens, prompt = key.model, cached_tokens(inference), inference.prompt_tokens
     layers, sliding = model.num_hidden_layers, len(model.sliding_layers)
-    prompt, tokens = inference.prompt_tokens, cached_tokens(inference)
     window = min(tokens, model.sliding_window or tokens)
     at_end = (layers - sliding) * tokens + sliding * window
-    because = f"{layers} layers × {each:,} B a token"
-    parts = [exact(Part.KV_CACHE, layers * prompt * each, PREFILL, f"{because} × {prompt:,} tokens")]
-    if Phase.DECODE in running:
-        size = max(layers * prompt, at_end) * each
-        slides = f", of which {sliding} layers keep {window:,}" if sliding else ""
-        parts.append(exact(Part.KV_CACHE, size, DECODE, f"{because} × {tokens:,} tokens{slides}"))
-    return parts
+    attended = tokens if sliding < layers else window
+    end = [_cache(key, inference, at_end, DECODE), *_step(key, inference, attended)]
+    start = [_cache(key, inference, layers * prompt, DECODE), *_first_step(key, inference, window)]
+    return max(end, start, key=lambda components: sum(c.bytes for c in components))
 
 
-# ── the moments ─────────────────────────────────────────────────────────────────────────────────────────
+def _step(key: GenerationKey, inference: InferenceSpec, attended: int) -> list[Component]:
+    """The largest of what a step does in turn, beside the float32 logits of the step before.
+
+    A layer's cache grows by concatenation: its keys exist twice until the old ones go, then its values.
+    """
+    batch = inference.batch_size
+    keys_bytes = batch * attended * _token_bytes(key) // 2
+    attention_bytes = batch * attended * attention_to_past(key)
+    layer_bytes = max(moment.bytes_at(batch) for moment in decode_layer_moments(key))
+    part, size, because = max(
+        (Part.KV_CACHE, keys_bytes, "keys of one layer, old and new"),
+        (Part.ACTIVATIONS, attention_bytes, f"{attended:,} cached tokens in one layer's attention"),
+        (Part.ACTIVATIONS, layer_bytes, "one layer, one token"),
+        (Part.DEQUANTIZATION, _dequantized_bytes(key, batch), "the largest matrix in 16 bit"),
+        key=lambda term: term[1],
+    )
+    if _logits_bytes(key, inference) >= size:
+        return [_logits(key, inference, DECODE, key.dtype.bytes + 2 * COPY_BYTES)]
+    before = _logits(key, inference, DECODE, COPY_BYTES)
+    return [before, modelled(part, size, DECODE, because, MOMENT_ERROR)]
 
 
-def _moments(
-    model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec | None, running: frozenset[Phase]
-) -> list[Component]:
-    key = _key(model, inference, gpu)
-    parts = _prefill(key, inference)
-    return [*parts, *_decode(key, inference)] if Phase.DECODE in running else parts
+def _first_step(key: GenerationKey, inference: InferenceSpec, window: int) -> list[Component]:
+    """The first layer of the first step, while every layer still has the whole prompt."""
+    if 0 not in key.model.sliding_layers:
+        return _step(key, inference, inference.prompt_tokens)
+    size = inference.batch_size * window * _token_bytes(key)
+    because = "the window of one layer, copied out of the prompt"
+    return [
+        _logits(key, inference, DECODE, COPY_BYTES),
+        modelled(Part.KV_CACHE, size, DECODE, because, MOMENT_ERROR),
+    ]
+
+
+def _dequantized_bytes(key: GenerationKey, tokens: int) -> int:
+    quantization = key.quantization
+    if quantization is None or not quantization.four_bit or tokens <= FUSED_TOKENS:
+        return 0
+    return max(w.numel for w in quantized_weights(key.model)) * quantization.compute_dtype.bytes
+
+
+# ── what both have ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def _key(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec | None) -> GenerationKey:
@@ -134,63 +185,26 @@ def _key(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec | None) -> Gen
     )
 
 
-def _prefill(key: GenerationKey, inference: InferenceSpec) -> list[Component]:
-    """The widest moment of a layer, or the last token's logits beside the hidden states."""
-    tokens = inference.batch_size * inference.prompt_tokens
-    widest = max(prefill_moments(key), key=lambda m: m.bytes_at(tokens))
-    hidden_bytes = 2 * tokens * key.model.hidden_size * key.dtype.bytes
-    if hidden_bytes + _logits_bytes(key, inference) > widest.bytes_at(tokens):
-        return _logits(key, inference, PREFILL)
-    return [
-        modelled(part, size, PREFILL, _because(per_token, fixed, tokens), MOMENT_ERROR)
-        for part, (per_token, fixed) in widest.by_part.items()
-        if (size := per_token * tokens + fixed) > 0
-    ]
+def _token_bytes(key: GenerationKey) -> int:
+    """Keys and values of one token in one layer."""
+    return 2 * key.model.key_value_size * key.dtype.bytes
 
 
-def _decode(key: GenerationKey, inference: InferenceSpec) -> list[Component]:
-    """The largest of what a step does in turn: the cache's growth, attention, a layer, the logits.
-
-    A layer's cache grows by concatenation: its keys exist twice until the old ones are dropped, then its values.
-    """
-    model, batch = key.model, inference.batch_size
-    past = batch * _attended(model, cached_tokens(inference))
-    keys_bytes = past * model.key_value_size * key.dtype.bytes
-    layer_bytes = max(moment.bytes_at(batch) for moment in decode_layer_moments(key))
-    attention_bytes = past * attention_to_past(key)
-    part, size, because = max(
-        (Part.KV_CACHE, keys_bytes, "keys of one layer, old and new"),
-        (Part.ACTIVATIONS, attention_bytes, f"{past:,} cached tokens in one layer's attention"),
-        (Part.ACTIVATIONS, layer_bytes, "one layer, one token"),
-        (Part.DEQUANTIZATION, _dequantized_bytes(key, batch), "the largest matrix in 16 bit"),
-        key=lambda term: term[1],
-    )
-    if _logits_bytes(key, inference) >= size:
-        return _logits(key, inference, DECODE)
-    return [modelled(part, size, DECODE, because, MOMENT_ERROR)]
-
-
-def _attended(model: ModelSpec, tokens: int) -> int:
-    """Cached tokens of the layer that keeps the most."""
-    all_slide = model.sliding_window and len(model.sliding_layers) == model.num_hidden_layers
-    return min(tokens, model.sliding_window) if all_slide and model.sliding_window else tokens
-
-
-def _dequantized_bytes(key: GenerationKey, tokens: int) -> int:
-    quantization = key.quantization
-    if quantization is None or not quantization.four_bit or tokens <= FUSED_TOKENS:
-        return 0
-    return max(w.numel for w in quantized_weights(key.model)) * quantization.compute_dtype.bytes
+def _cache(key: GenerationKey, inference: InferenceSpec, tokens: int, phases: frozenset[Phase]) -> Component:
+    """Keys and values of so many tokens, summed over the layers."""
+    each, batch = _token_bytes(key), inference.batch_size
+    because = f"{batch:,} × {tokens:,} tokens, summed over {key.model.num_hidden_layers} layers, × {each:,} B"
+    return exact(Part.KV_CACHE, batch * tokens * each, phases, because)
 
 
 def _logits_bytes(key: GenerationKey, inference: InferenceSpec) -> int:
-    return inference.batch_size * key.model.vocab_size * (key.dtype.bytes + LOGITS_COPY_BYTES)
+    return inference.batch_size * key.model.vocab_size * (key.dtype.bytes + COPY_BYTES)
 
 
-def _logits(key: GenerationKey, inference: InferenceSpec, phases: frozenset[Phase]) -> list[Component]:
-    each = key.dtype.bytes + LOGITS_COPY_BYTES
+def _logits(key: GenerationKey, inference: InferenceSpec, phases: frozenset[Phase], each: int) -> Component:
     because = f"{inference.batch_size:,} × {key.model.vocab_size:,} vocabulary × {each} B"
-    return [modelled(Part.LOGITS, _logits_bytes(key, inference), phases, because, MOMENT_ERROR)]
+    size = inference.batch_size * key.model.vocab_size * each
+    return modelled(Part.LOGITS, size, phases, because, MOMENT_ERROR)
 
 
 def _because(per_token: int, fixed: int, tokens: int) -> str:
