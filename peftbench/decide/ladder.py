@@ -97,8 +97,8 @@ def _chunked_loss(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Seq
     return ("chunked",) if unchunked and model.model_type not in LIGER_FAMILIES else ()
 
 
-def _fused_kernels(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[bool]:
-    return (True,) if not training.fused_kernels and model.model_type in LIGER_FAMILIES else ()
+def _fused_kernels(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[str]:
+    return ("liger",) if training.fused_kernels != "liger" and model.model_type in LIGER_FAMILIES else ()
 
 
 def _flash(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[str]:
@@ -159,11 +159,15 @@ def _shorter(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence
 
 def _double_quant(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[bool]:
     quantization = training.quantization
-    return (True,) if quantization and quantization.four_bit and not quantization.double_quant else ()
+    possible = quantization is not None and quantization.quant_type in ("nf4", "fp4")
+    return (True,) if quantization and possible and not quantization.double_quant else ()
 
 
-def _no_upcast(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[bool]:
-    return (False,) if training.quantization and training.quantization.upcast_unquantized else ()
+def _no_upcast(name: str) -> Values:
+    def values(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[bool]:
+        return (False,) if training.quantization and getattr(training.quantization, name) else ()
+
+    return values
 
 
 def _four_bit(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[str]:
@@ -176,6 +180,10 @@ def _quantization_field(name: str) -> Callable[[TrainingSpec, Any], TrainingSpec
         return replace(training, quantization=quantization)
 
     return apply
+
+
+def _upcast(name: str) -> tuple[Values, Callable[[TrainingSpec, Any], TrainingSpec]]:
+    return _no_upcast(name), _quantization_field(name)
 
 
 def _lora(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[str]:
@@ -202,10 +210,12 @@ LADDER: tuple[Rung, ...] = (
     _switch("use_cache", False, "nothing: training never reads the cache"),
     _switch("loop", "trainer", "nothing: the logits are not needed after the loss"),
     _switch("zero_grad_keeps", False, "nothing"),
+    _switch("use_reentrant", False, "nothing", lambda t: t.gradient_checkpointing),
     _switch("attention", "sdpa", "nothing: the same in one kernel", lambda t: t.attention == "eager"),
     _switch("optimizer", "adamw_torch_fused", "nothing", lambda t: t.optimizer == "adamw_torch"),
     _switch("autocast", True, "matrix products in 16 bit", _stream_is_wide),
-    Rung("norms, embeddings and head in 16 bit", _no_upcast, _quantization_field("upcast_unquantized")),
+    Rung("norms, embeddings and head in 16 bit", *_upcast("upcast_unquantized")),
+    Rung("norms in 16 bit", *_upcast("upcast_norms")),
     Rung("one more step to dequantize", _double_quant, _quantization_field("double_quant")),
     Rung("needs liger-kernel", _losses, _field("loss")),
     Rung("needs liger-kernel", _fused_kernels, _field("fused_kernels")),

@@ -16,8 +16,13 @@ Options = dict[str, Value]
 ZERO_GRADS = ("set-to-none", "keep")
 """zero_grad(set_to_none=True) and (set_to_none=False)."""
 
-_ADAPTER = ("peft_type", "r", "target_modules", "adapter_dtype", "use_dora", "use_rslora", "adapter_options")
-_QUANTIZATION = ("quant_type", "blocksize", "double_quant", "compute_dtype", "upcast_unquantized")
+_ADAPTER = (
+    "peft_type", "r", "target_modules", "adapter_dtype", "use_dora", "use_rslora", "lora_dropout",
+    "num_virtual_tokens", "adapter_options",
+)  # fmt: skip
+_QUANTIZATION = (
+    "quant_type", "blocksize", "double_quant", "compute_dtype", "upcast_unquantized", "upcast_norms",
+)  # fmt: skip
 METHOD_OPTIONS = frozenset((*_ADAPTER, *_QUANTIZATION))
 """Options that --method sets."""
 
@@ -30,6 +35,7 @@ def training_options(training: TrainingSpec) -> Options:
         "micro_batch_size": training.micro_batch_size,
         "gradient_accumulation_steps": training.gradient_accumulation_steps,
         "gradient_checkpointing": training.gradient_checkpointing,
+        "use_reentrant": training.use_reentrant,
         "dtype": training.dtype.value,
         "autocast": training.autocast,
         "optimizer": training.optimizer,
@@ -39,6 +45,7 @@ def training_options(training: TrainingSpec) -> Options:
         "loop": training.loop,
         "use_cache": training.use_cache,
         "zero_grad": ZERO_GRADS[training.zero_grad_keeps],
+        "transformers": training.transformers,
         **_adapter_options(training.adapter),
         **_quantization_options(training.quantization),
     }
@@ -66,13 +73,16 @@ def _adapter_options(adapter: AdapterSpec | None) -> Options:
     options = {**method.options, **dict(adapter.options)}
     default_r = options.pop(method.rank, None) if method.rank else None
     rest = {k: v for k, v in options.items() if v is not None and k not in _ADAPTER}
+    is_lora = adapter.peft_type == "lora"
     return {
         "peft_type": adapter.peft_type,
         "r": adapter.r if adapter.r is not None else default_r,
         "target_modules": _targets(adapter.target_modules),
         "adapter_dtype": adapter.dtype.value,
-        "use_dora": adapter.use_dora,
-        "use_rslora": adapter.use_rslora,
+        "use_dora": adapter.use_dora if is_lora else None,
+        "use_rslora": adapter.use_rslora if is_lora else None,
+        "lora_dropout": adapter.dropout if is_lora else None,
+        "num_virtual_tokens": options.get("num_virtual_tokens"),
         "adapter_options": rest,
     }
 
@@ -94,6 +104,7 @@ def _quantization_options(quantization: QuantizationSpec | None) -> Options:
         "double_quant": quantization.double_quant if four_bit else None,
         "compute_dtype": quantization.compute_dtype.value if four_bit else None,
         "upcast_unquantized": quantization.upcast_unquantized,
+        "upcast_norms": quantization.upcast_norms,
     }
 
 
