@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -248,7 +248,7 @@ def _context(key: StepKey, ledger: Ledger, kind: Kind | None = None) -> Context:
         quantization=key.quantization, attention_kernel=kernel, sequence_length=key.sequence_length,
         fused_kernels=key.fused_kernels, use_cache=key.use_cache, rotates=rotates, sliding=sliding,
         repeats_keys=key.repeats_keys, keeps_fused_cache=key.keeps_fused_cache,
-        masked=sliding or key.attention_kernel == "eager", rope_itemsize=embedding_itemsize(key),
+        masked=sliding or key.attention_kernel == "eager" or key.model.model_type == "falcon", rope_itemsize=embedding_itemsize(key),
     )  # fmt: skip
 
 
@@ -276,7 +276,23 @@ def _run_head(key: StepKey, itemsize: int) -> Segment:
     c.tape.backward(gradients)
     segment = _segment(ledger, gradients, forward, {}, kept)
     del logits
+    if key.full and key.model.tie_word_embeddings and key.gradients_exist:
+        waiting = {Part.GRADIENTS: (0, _table_bytes(key))}
+        return replace(segment, left=_sum(segment.left, waiting))
     return segment
+
+
+def _mask_bytes(key: StepKey, itemsize: int) -> int:
+    """Bytes of the model's attention mask for a pair of tokens: boolean for SDPA, a number where it is added."""
+    if key.model.alibi:
+        return key.model.num_attention_heads * itemsize
+    if key.attention_kernel == "eager":
+        return itemsize
+    return int(key.masks_sliding_layers or key.model.model_type == "falcon")
+
+
+def _table_bytes(key: StepKey) -> int:
+    return key.model.vocab_size * key.model.embedding_size * key.weight_itemsize
 
 
 def _embedding_kept(key: StepKey) -> Sizes:
@@ -284,21 +300,21 @@ def _embedding_kept(key: StepKey) -> Sizes:
     ledger = Ledger()
     c = _context(key, ledger)
     stream = embeddings(c, key.embeddings_need_grad)
-    mask_itemsize = stream.itemsize if key.attention_kernel == "eager" else int(key.masks_sliding_layers)
-    mask = {Part.ACTIVATIONS: (key.sequence_length * mask_itemsize, 0)}
+    mask = {Part.ACTIVATIONS: (key.sequence_length * _mask_bytes(key, stream.itemsize), 0)}
     if any(leaf is stream.storage for leaf in c.tape.kept):
         c.tape.kept.clear()
     return _sum(_without(ledger.by_part, stream), mask)
 
 
 def _embedding_backward(key: StepKey) -> tuple[Moment, ...]:
-    """Full fine-tuning: the table's gradient, beside the head's when tied, and three sorted index lists.
+    """Full fine-tuning: the table's gradient and three sorted index lists.
 
-    Source: embedding_dense_backward in pytorch/aten/src/ATen/native/cuda/Embedding.cu.
+    When tied, the head's gradient waits for it and the two are added out of place, because the head's is a
+    transposed view: three tables are alive. Source: InputBuffer::add in pytorch/torch/csrc/autograd, embedding_dense_backward in pytorch/aten/src/ATen/native/cuda/Embedding.cu.
     """
     if not key.full:
         return ()
-    table = key.model.vocab_size * key.model.embedding_size * key.weight_itemsize
+    table = _table_bytes(key) * (2 if key.model.tie_word_embeddings else 1)
     stream = key.model.hidden_size * embedding_itemsize(key)
     sizes = {Part.GRADIENTS: (0, table), Part.WORKSPACE: (3 * 8, 0), Part.ACTIVATIONS: (stream, 0)}
     return (Moment(stream + 24, table, sizes),)

@@ -120,7 +120,7 @@ def _efficient(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     out = tape.tensor(query.width, query.itemsize, query.needs_grad or key.needs_grad or value.needs_grad)
     statistics = tape.tensor(heads, FLOAT32)
     saved = [query, keys, values, out, statistics]
-    if c.masked:
+    if c.masked and not c.model.alibi:  # a boolean mask becomes a bias in every layer
         saved.append(tape.tensor(c.sequence_length, query.itemsize))
     scratch = heads * FLOAT32
     if query.itemsize != FLOAT32:
@@ -145,9 +145,12 @@ def _math(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     Source: _scaled_dot_product_attention_math in pytorch/aten/src/ATen/native/transformers/attention.cpp.
     """
     tape = c.tape
+    heads = c.model.query_size
     queries = tape.scale(tape.cast(query, FLOAT32))
-    keys = tape.scale(_repeat(c, tape.cast(key, FLOAT32)))
-    values = _repeat(c, tape.cast(value, FLOAT32))
+    keys, values = tape.cast(key, FLOAT32), tape.cast(value, FLOAT32)
+    if keys.width != heads:  # a single head is copied too, by the batched product
+        keys, values = tape.copy(keys, heads), tape.copy(values, heads)
+    keys = tape.scale(keys)
     scores = tape.copy(_scores(c, queries, keys))
     scores = tape.unary(scores, "output")
     out = tape.new((scores, values), query.width, FLOAT32, (scores, values))
@@ -156,6 +159,8 @@ def _math(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def _eager(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """eager_attention_forward: scores, scaling, mask, float32 softmax, cast, dropout, product; each S×S a head."""
+    if c.model.attention_sinks:
+        return _eager_with_sinks(c, query, key, value)
     tape, itemsize = c.tape, query.itemsize
     key_states, value_states = _repeat(c, key), _repeat(c, value)
     weights = tape.scale(_scores(c, query, key_states))
@@ -165,4 +170,22 @@ def _eager(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     weights = tape.cast(tape.unary(tape.cast(weights, FLOAT32), "output"), itemsize)
     weights = tape.dropout(weights, c.model.attention_dropout)
     out = tape.new((weights, value_states), query.width, itemsize, (weights, value_states))
+    return tape.copy(out)
+
+
+def _eager_with_sinks(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """GPT-OSS: a learned logit a head joins the scores, their maximum is subtracted, softmax stays in 16 bit.
+
+    Source: eager_attention_forward in modeling_gpt_oss.py.
+    """
+    tape = c.tape
+    key_states, value_states = _repeat(c, key), _repeat(c, value)
+    weights = tape.scale(_scores(c, query, key_states))
+    weights = tape.scale(weights)  # + mask
+    combined = tape.concatenate((weights,))
+    largest = tape.new((combined,), c.model.num_attention_heads, query.itemsize)
+    combined = tape.new((combined, largest), combined.width, query.itemsize, aliases=(combined.key,))
+    probabilities = tape.unary(combined, "output")
+    scores = tape.slice(probabilities, probabilities.width)
+    out = tape.new((scores, value_states), query.width, query.itemsize, (scores, value_states))
     return tape.copy(out)

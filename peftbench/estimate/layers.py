@@ -9,6 +9,7 @@ from peftbench.estimate.adapted import linear
 from peftbench.estimate.attention import attention, keep_in_cache, rotate
 from peftbench.estimate.autograd import FLOAT32, Tensor
 from peftbench.estimate.modules import Context, activation, layer_norm, rms_norm
+from peftbench.memory import Part
 from peftbench.spec.layouts import LAYOUTS, Layout
 
 
@@ -182,6 +183,8 @@ def _project_fused(c: Context, hidden_states: Tensor) -> tuple[Tensor, Tensor, T
         query, key, value = (tape.slice(fused, width) for width in widths)
     else:
         query, key, value = tape.split(fused, widths)
+    if model.model_type == "falcon" and 1 < model.num_key_value_heads < model.num_attention_heads:
+        key, value = (tape.copy(tape.copy(x), model.query_size) for x in (key, value))  # indexed, then broadcast
     return query, key, value
 
 
@@ -227,9 +230,8 @@ def _experts(c: Context, hidden_states: Tensor) -> Tensor:
     model, tape = c.model, c.tape
     top_k, inner, hidden = model.num_experts_per_tok, model.moe_intermediate_size, model.hidden_size
     weights = _router(c, hidden_states)
-    selected = tape.new((hidden_states,), top_k * hidden, hidden_states.itemsize)
+    selected = tape.new((hidden_states,), top_k * hidden, hidden_states.itemsize, saves_constant=True)
     gate_up = _grouped(c, selected, 2 * top_k * inner, 2 * inner * hidden)
-    del selected
     if model.model_type == "gpt_oss":
         gated = _gpt_oss_gate(c, gate_up)
     else:
@@ -240,8 +242,8 @@ def _experts(c: Context, hidden_states: Tensor) -> Tensor:
     out = _grouped(c, gated, top_k * hidden, inner * hidden)
     del gated
     weighted = tape.multiply(out, weights)
-    del out
-    return tape.new((tape.copy(weighted),), hidden, hidden_states.itemsize)
+    weighted = tape.new((weighted,), top_k * hidden, hidden_states.itemsize, saves_constant=True)  # by index
+    return tape.new((weighted,), hidden, hidden_states.itemsize)
 
 
 def _router(c: Context, hidden_states: Tensor) -> Tensor:
@@ -252,7 +254,9 @@ def _router(c: Context, hidden_states: Tensor) -> Tensor:
 
 
 def _grouped(c: Context, x: Tensor, width: int, elements: int) -> Tensor:
-    """grouped_mm over all experts; trained when the base is."""
+    """grouped_mm over all experts; trained when the base is. GPT-OSS adds a bias gathered for every token."""
+    if c.model.model_type == "gpt_oss":
+        c.tape.scratch(Part.ACTIVATIONS, width * x.itemsize, 0)
     gradient = elements * c.model.num_experts * c.weight_itemsize if c.full else 0
     out = c.tape.tensor(width, x.itemsize, x.needs_grad or c.full)
     if out.needs_grad:

@@ -125,7 +125,7 @@ def moments_of(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) ->
 def _key(model: ModelSpec, training: TrainingSpec, kernel: str) -> StepKey:
     adapter, quantization = training.adapter, training.quantization
     masked = masks_sliding_layers(model, training)
-    depends = kernel in ("math", "eager") or masked
+    depends = kernel in ("math", "eager") or masked or model.model_type == "falcon"
     upcast = quantization is not None and (quantization.upcast_unquantized or quantization.upcast_norms)
     return StepKey(
         model=model,
