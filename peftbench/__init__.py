@@ -25,6 +25,7 @@ _HOMES = {
     "MemoryProfile": "peftbench.memory",
     "ModelSpec": "peftbench.spec.model",
     "PeftbenchError": "peftbench.errors",
+    "SpecError": "peftbench.errors",
     "Plan": "peftbench.decide.plan",
     "QuantizationSpec": "peftbench.spec.quantization",
     "TrainingSpec": "peftbench.spec.training",

@@ -15,5 +15,8 @@ def gpus(format_: str) -> None:
     from peftbench.report.catalogue import gpus_data, gpus_table
 
     known = list_gpus()
-    note = f"{len(known)} cards. Another one: --gpu-memory 14.5GiB; the one in this machine: --gpu local."
+    note = (
+        f"{len(known)} cards; GiB is what torch sees. "
+        "Another one: --gpu-memory 14.5GiB; the one in this machine: --gpu local."
+    )
     write(gpus_table(known), gpus_data(known), note, format_)

@@ -17,7 +17,8 @@ def models(format_: str) -> None:
 
     known = list_models()
     note = (
-        f"{len(known)} checkpoints, each from the config.json at https://huggingface.co/<model>. "
+        f"{len(known)} checkpoints, each from the config.json at https://huggingface.co/<model>; "
+        "--format csv has the other Hub ids that mean the same. "
         f"--model also takes the path of a config.json of {', '.join(FAMILIES)}."
     )
     write(models_table(known, format_ != "terminal"), models_data(known), note, format_)

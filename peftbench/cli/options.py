@@ -24,7 +24,7 @@ MAXIMA = ("sequence-length", "micro-batch-size")
 FORMATS = ("terminal", "json", "csv", "markdown")
 
 
-class Count(click.ParamType):
+class Count(click.ParamType):  # type: ignore[type-arg]
     """A whole number from `least` to MOST; help shows it as N."""
 
     name = "N"

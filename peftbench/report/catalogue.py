@@ -10,15 +10,15 @@ from peftbench.spec.gpu import GpuSpec
 from peftbench.units import gib, human_count
 
 
-def models_table(models: Iterable[CatalogModel], with_source: bool) -> Table:
-    """One row a checkpoint, in the order of the catalogue."""
-    headings = ("model", "short names", "parameters", "architecture", *(("source",) if with_source else ()))
-    rows = [
-        (m.id, ", ".join(m.aliases) or UNKNOWN, human_count(m.num_parameters), str(m.config["model_type"]),
-         *((m.source,) if with_source else ()))
-        for m in models
-    ]  # fmt: skip
-    return Table("", headings, rows, "llrl" + "l" * with_source)
+def models_table(models: Iterable[CatalogModel], full: bool) -> Table:
+    """One row a checkpoint, in the order of the catalogue; `full` adds other Hub ids and the source."""
+    headings = ("model", "short names", "parameters", "architecture", *(("source",) if full else ()))
+    rows = []
+    for m in models:
+        names = ", ".join(alias for alias in m.aliases if full or "/" not in alias)
+        row = (m.id, names or UNKNOWN, human_count(m.num_parameters), str(m.config["model_type"]))
+        rows.append((*row, m.source) if full else row)
+    return Table("", headings, rows, "llrl" + "l" * full)
 
 
 def models_data(models: Iterable[CatalogModel]) -> list[dict[str, object]]:
@@ -43,7 +43,7 @@ def gpus_table(gpus: Iterable[GpuSpec]) -> Table:
         )
         for g in sorted(gpus, key=lambda g: g.memory_bytes)
     ]
-    headings = ("card", "visible GiB", "nominal GB", "CUDA", "bf16", "source of the visible memory")
+    headings = ("card", "GiB", "box GB", "CUDA", "bf16", "who says so")
     return Table("", headings, rows, "lrrrll")
 
 

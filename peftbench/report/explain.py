@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from peftbench.memory import Component, Part, Phase
 from peftbench.report.header import DOT, card_title, model_title
 from peftbench.report.terminal import two_sided, wrap
 from peftbench.spec.inference import InferenceSpec
+from peftbench.spec.model import ModelSpec
 from peftbench.spec.training import TrainingSpec
 from peftbench.units import human_bytes
 
@@ -27,12 +28,7 @@ FORMULAS: dict[Part, tuple[str, ...]] = {
     Part.OPTIMIZER: ("optimizer.optimizer_bytes",),
     Part.OPTIMIZER_TEMPORARIES: ("optimizer._torch_bytes", "optimizer._adafactor_bytes"),
     Part.CHECKPOINTS: ("activations._run_checkpointed",),
-    Part.ACTIVATIONS: (
-        "activations.step_moments",
-        "layers.decoder_layer",
-        "adapted._lora",
-        "attention.attention",
-    ),
+    Part.ACTIVATIONS: ("activations.step_moments", "layers.decoder_layer", "attention.attention"),
     Part.LOGITS: ("loss.head_and_loss",),
     Part.KV_CACHE: ("attention.keep_in_cache",),
     Part.DEQUANTIZATION: ("modules.quantized",),
@@ -40,18 +36,10 @@ FORMULAS: dict[Part, tuple[str, ...]] = {
     Part.SLACK: ("slack.slack",),
     Part.CONTEXT: ("slack.context",),
 }
-"""The functions of `estimate` that compute each part, whatever the recipe."""
+"""The functions of `estimate` that compute each part of a training step, whatever the recipe."""
 
-LOSSES = {
-    "transformers": "loss._transformers", "transformers-4": "loss._transformers_4", "fused": "loss._fused",
-    "fused-4.45": "loss._fused_rebound", "fused-5": "loss._fused_5", "chunked": "loss._chunked",
-    "liger": "loss._fused_linear",
-}  # fmt: skip
-ATTENTIONS = {
-    "sdpa": "attention._flash",
-    "flash_attention_2": "attention._flash",
-    "eager": "attention._eager",
-}
+GENERATION = (Part.ACTIVATIONS, Part.LOGITS, Part.KV_CACHE)
+"""What a generation request computes in a way of its own."""
 
 
 def explain(plans: list[Plan], text: str, style: Style) -> str:
@@ -96,30 +84,49 @@ def _component(method: str, component: Component, width: int) -> Iterator[str]:
 
 def _formulas(plans: list[Plan], part: Part, width: int) -> str:
     """The docstrings of the functions, read from the code so that they cannot drift from it."""
-    names = dict.fromkeys(name for plan in plans for name in formulas_of(part, plan.recipe))
-    return "\n\n".join(_formula(name, width) for name in names)
+    functions = dict.fromkeys(f for plan in plans for f in formulas_of(part, plan.model, plan.recipe))
+    return "\n\n".join(_formula(function, width) for function in functions)
 
 
-def formulas_of(part: Part, recipe: TrainingSpec | InferenceSpec) -> tuple[str, ...]:
-    """The functions that compute a part of this recipe: "module.function" of `estimate`."""
-    names = FORMULAS[part]
+def formulas_of(
+    part: Part, model: ModelSpec, recipe: TrainingSpec | InferenceSpec
+) -> tuple[Callable[..., object], ...]:
+    """The functions that compute a part of this recipe: of FORMULAS and as the recipe chooses."""
     if isinstance(recipe, InferenceSpec):
-        return (
-            ("inference.estimate_inference",)
-            if part in (Part.KV_CACHE, Part.ACTIVATIONS, Part.LOGITS)
-            else names
+        names = (
+            ("inference.estimate_inference", "generation.prefill_moments")
+            if part in GENERATION
+            else FORMULAS[part]
         )
+        return tuple(map(_function, names))
+    functions = tuple(map(_function, FORMULAS[part]))
     if part is Part.LOGITS:
-        return (*names, LOSSES[recipe.loss])
-    if part is Part.ACTIVATIONS:
-        return (*names, ATTENTIONS[recipe.attention])
-    return names
+        return (*functions, _loss(model, recipe))
+    if part is Part.ACTIVATIONS and recipe.adapter:
+        from peftbench.estimate.adapted import FORWARDS
+        from peftbench.estimate.adapted_lora import generic
+
+        return (*functions, FORWARDS.get(recipe.adapter.peft_type, generic))
+    return functions
 
 
-def _formula(name: str, width: int) -> str:
+def _loss(model: ModelSpec, recipe: TrainingSpec) -> Callable[..., object]:
+    from peftbench.estimate import loss
+    from peftbench.estimate.generations import loss_variant
+
+    return loss._fused_linear if recipe.loss == "liger" else loss._LOSSES[loss_variant(model, recipe)]
+
+
+def _function(name: str) -> Callable[..., object]:
+    module, function = name.split(".")
+    found: Callable[..., object] = getattr(import_module(f"peftbench.estimate.{module}"), function)
+    return found
+
+
+def _formula(function: Callable[..., object], width: int) -> str:
     from inspect import getdoc
 
-    module, function = name.split(".")
-    doc = getdoc(getattr(import_module(f"peftbench.estimate.{module}"), function)) or ""
+    doc = getdoc(function) or ""
     lines = [line for text in doc.split("\n") for line in (wrap(text, width - 2) if text else [""])]
-    return f"estimate/{module}.py, {function}\n" + "\n".join(f"  {line}".rstrip() for line in lines)
+    title = f"{function.__module__.removeprefix('peftbench.').replace('.', '/')}.py, {function.__name__}"
+    return title + "\n" + "\n".join(f"  {line}".rstrip() for line in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from peftbench.decide.plan import Plan
+from peftbench.estimate.adapter_methods import METHODS
 from peftbench.spec.adapter import ALL_LINEAR, AdapterSpec
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.inference import InferenceSpec
@@ -85,18 +86,24 @@ def _inference(recipe: InferenceSpec) -> list[str]:
 
 def _adapter(adapter: AdapterSpec, plans: list[Plan]) -> str:
     name = "LoRA" if adapter.peft_type == "lora" else adapter.peft_type
-    targets = adapter.target_modules
     shown = [
         name,
         "DoRA" if adapter.use_dora else "",
         "rsLoRA" if adapter.use_rslora else "",
         f"r {_rank(adapter, plans)}" if _rank(adapter, plans) else "",
-        "all linear" if targets == (ALL_LINEAR,) else ",".join(targets) if targets else "PEFT's targets",
+        _targets(adapter),
         *(f"{key}={value}" for key, value in adapter.options),
         f"dropout {adapter.dropout}" if adapter.dropout else "",
         f"in {adapter.dtype}",
     ]
     return " ".join(text for text in shown if text)
+
+
+def _targets(adapter: AdapterSpec) -> str:
+    """Where the adapter sits; prompts and prefixes sit nowhere."""
+    if adapter.target_modules is None:
+        return "PEFT's targets" if METHODS[adapter.peft_type].each else ""
+    return "all linear" if adapter.target_modules == (ALL_LINEAR,) else ",".join(adapter.target_modules)
 
 
 def _rank(adapter: AdapterSpec, plans: list[Plan]) -> object:

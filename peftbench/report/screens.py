@@ -181,7 +181,7 @@ def _changes(plan: Plan, style: Style) -> str:
     text = (
         render(table, style.width, style.colour)
         if table.rows
-        else "  no change that peftbench knows makes it fit; without --gpu it compares all cards"
+        else "  no known change makes it fit; without --gpu all cards are compared"
     )
     little = [
         f"{' '.join(c.arguments)} {views.signed_gib(c.device_bytes - plan.profile.device_bytes)}"

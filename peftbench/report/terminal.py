@@ -10,6 +10,7 @@ from typing import TextIO
 from peftbench.report.table import Table
 
 WIDEST, NARROWEST = 80, 40
+NARROWEST_COLUMN = 12
 GAP = "  "
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -67,16 +68,15 @@ def render(table: Table, width: int = WIDEST, colour: bool = False, indent: str 
 
 
 def _narrowed(widths: list[int], lines: list[tuple[str, ...]], alignments: str, room: int) -> list[int]:
-    """Take from the widest left-aligned column until everything fits, but leave each its longest word."""
+    """Take from the widest left-aligned column until all fits, leaving each its longest word if possible."""
     narrowed = list(widths)
-    if sum(widths) <= room:
-        return narrowed
     words = [max(len(word) for line in lines for word in line[i].split(" ")) for i in range(len(widths))]
-    while sum(narrowed) > room:
-        wide = [i for i, letter in enumerate(alignments) if letter == "l" and narrowed[i] > words[i]]
-        if not wide:
-            break
-        narrowed[max(wide, key=lambda i: narrowed[i])] -= 1
+    for least in (words, [NARROWEST_COLUMN] * len(widths)):
+        while sum(narrowed) > room:
+            wide = [i for i, letter in enumerate(alignments) if letter == "l" and narrowed[i] > least[i]]
+            if not wide:
+                break
+            narrowed[max(wide, key=lambda i: narrowed[i])] -= 1
     return narrowed
 
 
@@ -99,13 +99,13 @@ def _pad(cell: str, width: int, alignment: str, colour: bool) -> str:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Break text between words into lines of at most `width`; a longer word keeps a line of its own."""
+    """Break text between words into lines of at most `width`, and a longer word wherever the line ends."""
     lines: list[str] = []
     for word in text.split(" "):
         if lines and len(lines[-1]) + 1 + len(word) <= width:
             lines[-1] += " " + word
         else:
-            lines.append(word)
+            lines += [word[start : start + width] for start in range(0, len(word), width)] or [word]
     return lines
 
 

@@ -1,0 +1,189 @@
+"""Bad input: one message that says what to type next, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_runner import refusal, run
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from peftbench.catalog.models import list_models
+
+PLAN = ("plan", "--model", "8b", "--gpu", "t4")
+LLAMA = next(dict(m.config) for m in list_models() if m.config["model_type"] == "llama")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("pln",), "Did you mean plan?"),
+        (("plan", "--model", "lama-3.1-8b"), "Did you mean llama-3.1-8b?"),
+        (("plan", "--model", ""), "unknown model"),
+        (("plan", "--gpu", "t4"), "Missing option '--model'"),
+        (("plan", "--model", "8b", "--gpu", "t5"), "Did you mean t4?"),
+        (("plan", "--model", "8b", "--gpu-memory", "14"), "Write a number and a unit"),
+        (("plan", "--model", "8b", "--gpu-memory", "100MiB"), "leaves no room"),
+        ((*PLAN, "--method", "qlra"), "Did you mean qlora?"),
+        ((*PLAN, "--method", "qfull"), "no gradient"),
+        ((*PLAN, "--method", "dora"), "--use-dora"),
+        ((*PLAN, "--method", "xlora"), "not modelled"),
+        ((*PLAN, "--seq-length", "5"), "--sequence-length"),
+        ((*PLAN, "--sequence-length", "many"), "not a whole number"),
+        ((*PLAN, "--sequence-length", "0"), "not a whole number from 1"),
+        ((*PLAN, "--sequence-length", "200000"), "max_position_embeddings"),
+        ((*PLAN, "--r", "5000"), "more than the rank"),
+        ((*PLAN, "--r", "0"), "from 1"),
+        ((*PLAN, "--target-modules", "q_prj"), "Did you mean q_proj?"),
+        ((*PLAN, "--target-modules", "q_proj,,"), "empty name"),
+        ((*PLAN, "--optimizer", "adamw"), "unknown optimizer"),
+        ((*PLAN, "--blocksize", "48"), "Choose one of 32"),
+        ((*PLAN, "--method", "lora", "--blocksize", "64"), "--method qlora"),
+        ((*PLAN, "--method", "full", "--r", "8"), "--method lora"),
+        ((*PLAN, "--method", "full", "--quant-type", "nf4"), "--method qlora"),
+        ((*PLAN, "--quant-type", "int8", "--blocksize", "64"), "4-bit"),
+        ((*PLAN, "--method", "ia3", "--use-dora"), "--method lora"),
+        ((*PLAN, "--num-virtual-tokens", "5"), "prompt_tuning"),
+        ((*PLAN, "--adapter-option", "oft_block_size"), "NAME=VALUE"),
+        ((*PLAN, "--adapter-option", "r=8"), "Use --r"),
+        ((*PLAN, "--method", "oft", "--adapter-option", "oft_blocksize=8"), "Did you mean oft_block_size?"),
+        ((*PLAN, "--method", "oft", "--adapter-option", "oft_block_size=big"), "must be of type int"),
+        ((*PLAN, "--lora-dropout", "nan"), "less than 1"),
+        ((*PLAN, "--prompt-tokens", "5"), "--task training"),
+        ((*PLAN, "--task", "inference", "--loss", "liger"), "--task inference"),
+        ((*PLAN, "--task", "inference", "--adapter", "none", "--r", "8"), "no adapter"),
+        ((*PLAN, "--attention", "flash_attention_2"), "8.0 (Ampere)"),
+        ((*PLAN, "--explain", "logit"), "Did you mean logits and loss?"),
+        ((*PLAN, "--no-gpu"), "exclude each other"),
+        (("plan", "--model", "8b", "--no-gpu", "--check"), "--check needs a card"),
+        ((*PLAN, "--max", "r"), "sequence-length"),
+        ((*PLAN, "--max", "sequence-length", "--check"), "two questions"),
+        ((*PLAN, "--max", "sequence-length", "--format", "json"), "terminal"),
+    ],
+)
+def test_a_mistake_gets_one_helpful_message(arguments: tuple[str, ...], expected: str) -> None:
+    assert expected in refusal(*arguments)
+
+
+def write(path: Path, content: object) -> str:
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (json.dumps(LLAMA)[:200], "not valid JSON"),
+        ("weights", "not valid JSON"),
+        ([1, 2], "not an object"),
+        ({**LLAMA, "model_type": "bert"}, "--dry-run"),
+        ({k: v for k, v in LLAMA.items() if k != "hidden_size"}, "hidden_size"),
+        ({**LLAMA, "hidden_size": -1}, "hidden_size"),
+        ({**LLAMA, "hidden_size": "big"}, "hidden_size"),
+        ({**LLAMA, "num_hidden_layers": 10**12}, "num_hidden_layers"),
+        ({**LLAMA, "vocab_size": float("nan")}, "vocab_size"),
+        ({**LLAMA, "intermediate_size": 10**12}, "intermediate_size"),
+    ],
+)
+def test_a_broken_config_is_named(tmp_path: Path, content: object, expected: str) -> None:
+    assert expected in refusal("plan", "--gpu", "t4", "--model", write(tmp_path / "config.json", content))
+
+
+def test_a_path_that_is_no_config(tmp_path: Path) -> None:
+    binary = tmp_path / "model.json"
+    binary.write_bytes(bytes(range(256)))
+    assert "not text" in refusal("plan", "--model", str(binary))
+    assert "no config.json" in refusal("plan", "--model", str(tmp_path))
+    assert "cannot read" in refusal("plan", "--model", str(tmp_path / "none.json"))
+    (tmp_path / "sub.json").mkdir()
+    assert "no config.json" in refusal("plan", "--model", str(tmp_path / "sub.json"))
+
+
+_values = (
+    st.sampled_from(
+        [
+            "lora",
+            "all-linear",
+            "q_proj",
+            "nf4",
+            "int8",
+            "float16",
+            "eager",
+            "liger",
+            "keep",
+            "4.48",
+            "gpt2",
+            "t4",
+            "local",
+            "8GiB",
+            "logits and loss",
+            "sequence-length",
+            "inference",
+            "json",
+            "r=4",
+            "a=b",
+            "oft",
+            "ia3",
+        ]
+    )
+    | st.integers(-3, 5000).map(str)
+    | st.floats().map(str)
+    | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6)
+)
+_OPTIONS = [
+    "--model",
+    "--gpu",
+    "--gpu-memory",
+    "--no-gpu",
+    "--method",
+    "--task",
+    "--sequence-length",
+    "--micro-batch-size",
+    "--gradient-accumulation-steps",
+    "--no-gradient-checkpointing",
+    "--dtype",
+    "--no-autocast",
+    "--optimizer",
+    "--attention",
+    "--loss",
+    "--fused-kernels",
+    "--loop",
+    "--zero-grad",
+    "--use-cache",
+    "--r",
+    "--target-modules",
+    "--adapter-dtype",
+    "--use-dora",
+    "--lora-dropout",
+    "--num-virtual-tokens",
+    "--adapter-option",
+    "--quant-type",
+    "--blocksize",
+    "--no-double-quant",
+    "--compute-dtype",
+    "--upcast-unquantized",
+    "--prompt-tokens",
+    "--new-tokens",
+    "--batch-size",
+    "--adapter",
+    "--max",
+    "--explain",
+    "--check",
+    "--format",
+]
+_FLAGS = {
+    o
+    for o in _OPTIONS
+    if o.startswith("--no-") or o in ("--use-cache", "--use-dora", "--upcast-unquantized", "--check")
+}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(st.sampled_from(_OPTIONS), _values), max_size=5))
+def test_no_combination_of_options_ends_in_a_traceback(typed: list[tuple[str, str]]) -> None:
+    words = [word for name, value in typed for word in ((name,) if name in _FLAGS else (name, value))]
+    result = run("plan", "--model", "0.6b", "--gpu", "t4", *words)
+    assert result.exit_code in (0, 1, 2), (words, result.exception)
+    assert (result.exit_code == 2) == ("Error: " in result.stderr)

@@ -1,0 +1,148 @@
+"""`peftbench plan` as a shell sees it: exit codes, formats, pipes, and the Python function beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_runner import answer, refusal, run
+
+import peftbench
+
+PLAN = ("plan", "--model", "8b", "--gpu", "t4")
+
+
+def shell(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """A real process, its output in a pipe."""
+    root = str(Path(peftbench.__file__).parents[1])
+    return subprocess.run(
+        [sys.executable, "-m", "peftbench", *arguments],
+        capture_output=True, env={**os.environ, "PYTHONPATH": root, **environment},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [((*PLAN, "--check"), 0), ((*PLAN, "--method", "full", "--check"), 1), ((*PLAN, "--method", "full"), 0)],
+)
+def test_check_answers_no_with_1(arguments: tuple[str, ...], code: int) -> None:
+    assert run(*arguments).exit_code == code
+
+
+def test_a_pipe_gets_plain_text_and_nothing_on_stderr() -> None:
+    done = shell(*PLAN)
+    assert done.returncode == 0 and done.stderr == b"" and b"\x1b" not in done.stdout
+    assert "█".encode() in done.stdout
+
+
+def test_a_stream_in_ascii_gets_ascii() -> None:
+    done = shell(*PLAN, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.returncode == 0 and b"#" in done.stdout
+    assert done.stdout.isascii()
+    assert shell("gpus", PYTHONIOENCODING="ascii", PYTHONUTF8="0").stdout.isascii()
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    root = str(Path(peftbench.__file__).parents[1])
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "peftbench", *PLAN], stdout=writing, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": root},
+    )  # fmt: skip
+    os.close(writing)
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize("columns", ["60", "200"])
+def test_the_terminal_decides_the_width_up_to_80(columns: str) -> None:
+    lines = shell(*PLAN, COLUMNS=columns).stdout.decode().splitlines()
+    prose = [line for line in lines if line.startswith(("note", "next", "trains", "allocated", "sequence"))]
+    assert max(map(len, lines)) <= 80
+    assert max(map(len, prose)) <= int(columns)
+
+
+def test_json_has_a_plan_for_each_method_and_card() -> None:
+    document = json.loads(answer(*PLAN, "--gpu", "l4", "--format", "json"))
+    assert [(p["gpu"]["name"], p["method"]) for p in document["plans"]] == [
+        (gpu, method) for gpu in ("t4", "l4") for method in ("full", "lora", "qlora")
+    ]
+    alone = json.loads(answer("plan", "--model", "8b", "--no-gpu", "--format", "json"))
+    assert [p["gpu"] for p in alone["plans"]] == [None] * 3
+
+
+def test_the_command_that_is_suggested_fits() -> None:
+    screen = answer(*PLAN, "--method", "qlora", "--sequence-length", "8192", "--no-double-quant")
+    words = screen[screen.index("  peftbench plan") :].replace("\\\n", " ").split()
+    assert {"--no-double-quant", "--method"} <= set(words)
+    assert run(*words[1:], "--check").exit_code == 0
+    document = json.loads(answer(*words[1:], "--format", "json"))
+    assert document["plans"][0]["verdict"]["fit"] == "fits"
+
+
+def test_the_largest_value_is_printed_alone_and_fits() -> None:
+    largest = int(answer(*PLAN, "--method", "qlora", "--max", "sequence-length"))
+    for length, fits in ((largest, True), (largest + 128, False)):
+        words = (*PLAN, "--method", "qlora", "--sequence-length", str(length), "--format", "json")
+        assert (json.loads(answer(*words))["plans"][0]["verdict"]["fit"] == "fits") is fits
+
+
+def test_defaults_are_shown_and_shortened_to_the_model() -> None:
+    assert "sequence 1024 · micro-batch 1" in answer("plan", "--model", "gpt2", "--gpu", "t4")
+    assert "2048 tokens" in refusal("plan", "--model", "gpt2", "--gpu", "t4", "--sequence-length", "2048")
+
+
+def test_options_reach_the_recipe() -> None:
+    words = (
+        "--r 8 --target-modules q_proj,v_proj --use-dora --zero-grad keep --loop plain --no-autocast "
+        "--adapter-dtype bfloat16 --blocksize 128 --dtype float16"
+    ).split()
+    document = json.loads(
+        answer("plan", "--model", "8b", "--gpu", "l4", "--method", "qlora", *words, "--format", "json")
+    )
+    recipe = document["plans"][0]["recipe"]
+    expected = {
+        "r": 8,
+        "target_modules": ["q_proj", "v_proj"],
+        "use_dora": True,
+        "zero_grad": "keep",
+        "loop": "plain",
+        "autocast": False,
+        "adapter_dtype": "bfloat16",
+        "blocksize": 128,
+        "compute_dtype": "float16",
+    }
+    assert {name: recipe[name] for name in expected} == expected
+
+
+def test_cards_that_cannot_run_it_are_named() -> None:
+    screen = answer("plan", "--model", "8b", "--method", "lora", "--attention", "flash_attention_2")
+    assert "t4 is left out" in screen.replace("\n      ", " ")
+
+
+def test_the_card_of_this_machine_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "--gpu-memory 16GiB" in refusal("plan", "--model", "8b", "--gpu", "local")
+
+
+def test_python_gives_the_same_plan() -> None:
+    plan = peftbench.plan("8b", "t4", method="qlora", sequence_length=4096)
+    words = (*PLAN, "--method", "qlora", "--sequence-length", "4096", "--format", "json")
+    memory = json.loads(answer(*words))["plans"][0]["memory"]
+    assert plan.profile.device_bytes == memory["device_bytes"]
+
+
+def test_python_refuses_unknown_options() -> None:
+    with pytest.raises(peftbench.SpecError, match="Did you mean sequence_length"):
+        peftbench.plan("8b", sequence_len=4)
+    with pytest.raises(AttributeError):
+        _ = peftbench.nothing
+
+
+def test_every_public_name_exists() -> None:
+    for name in set(dir(peftbench)) - {"__version__"}:
+        assert getattr(peftbench, name) is not None
