@@ -55,6 +55,7 @@ class StepKey:
     masks_sliding_layers: bool
     repeats_keys: bool
     keeps_fused_cache: bool
+    quantized_saves_input: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +249,7 @@ def _context(key: StepKey, ledger: Ledger, kind: Kind | None = None) -> Context:
         quantization=key.quantization, attention_kernel=kernel, sequence_length=key.sequence_length,
         fused_kernels=key.fused_kernels, use_cache=key.use_cache, rotates=rotates, sliding=sliding,
         repeats_keys=key.repeats_keys, keeps_fused_cache=key.keeps_fused_cache,
+        quantized_saves_input=key.quantized_saves_input,
         masked=sliding or key.attention_kernel == "eager" or key.model.model_type == "falcon", rope_itemsize=embedding_itemsize(key),
     )  # fmt: skip
 

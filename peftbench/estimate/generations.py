@@ -41,6 +41,14 @@ def repeats_keys_for_flash(model: ModelSpec, training: TrainingSpec) -> bool:
     return training.transformers in ("4.45", "4.39") and model.model_type in REPEATS_KEYS_FOR_FLASH
 
 
+def quantized_saves_input(training: TrainingSpec) -> bool:
+    """Whether a frozen Linear4bit saves its input: bitsandbytes before 0.43.2, of the time of transformers 4.39.
+
+    Source: release notes of bitsandbytes 0.43.2; MatMul4Bit.forward of 0.43.1 keeps (A, B).
+    """
+    return training.transformers == "4.39"
+
+
 def rotary_table_bytes(model: ModelSpec, training: TrainingSpec) -> int:
     """Tables of cos and sin for all positions that each layer keeps in transformers 4.39."""
     if training.transformers != "4.39" or not model.rotary_dim:

@@ -44,6 +44,8 @@ class Context:
     """Flash attention gets keys and values copied to the query heads (older transformers)."""
     keeps_fused_cache: bool = False
     """The cache holds the fused projection's whole output (GPTBigCode before transformers 5)."""
+    quantized_saves_input: bool = False
+    """Linear4bit keeps its input though its weight is frozen (bitsandbytes before 0.43.2)."""
     cache: list[Storage] = field(default_factory=list)
     """Keys and values that the model's outputs keep."""
 
@@ -105,7 +107,8 @@ def quantized(c: Context, x: Tensor, out_features: int) -> Tensor:
     out = tape.tensor(out_features, compute, x.needs_grad)
     tape.scratch(Part.DEQUANTIZATION, 0, dequantized)
     if x.needs_grad:
-        tape.record((out,), (low,), scratch=((Part.DEQUANTIZATION, 0, dequantized),))
+        saved = (low,) if c.quantized_saves_input else ()
+        tape.record((out,), (low,), saved, scratch=((Part.DEQUANTIZATION, 0, dequantized),))
     return tape.cast(out, x.itemsize)
 
 

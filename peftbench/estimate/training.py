@@ -11,6 +11,7 @@ from peftbench.estimate.base_model import weight_components
 from peftbench.estimate.generations import (
     keeps_fused_cache,
     loss_variant,
+    quantized_saves_input,
     repeats_keys_for_flash,
     rotary_table_bytes,
 )
@@ -30,6 +31,9 @@ TRAINING = frozenset({Phase.FORWARD, Phase.BACKWARD, Phase.STEP})
 STEP = frozenset({Phase.STEP})
 INPUT_BYTES_PER_TOKEN = 3 * 8
 """input_ids, attention_mask and labels as int64."""
+_STEADY = frozenset({
+    Part.WEIGHTS, Part.QUANTIZATION_CONSTANTS, Part.UNQUANTIZED, Part.ADAPTERS, Part.OPTIMIZER, Part.LOGITS,
+})  # fmt: skip
 STEP_ERROR = 0.02
 """Relative error of the moments of a step against the dry run; see tests/oracles."""
 
@@ -59,8 +63,10 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
         *_workspace(training, gpu),
         *_moments(model, training, gpu),
     ]
-    moving = max(_dynamic_bytes(components, phase) for phase in TRAINING)
-    return MemoryProfile((*components, slack(moving, TRAINING), context(gpu, ALWAYS)))
+    dynamic = max(_dynamic_bytes(components, phase) for phase in TRAINING)
+    block = 0 if training.loss == "liger" else training.tokens * model.vocab_size * 4
+    reserve = slack(dynamic, block, training.gradient_checkpointing, TRAINING)
+    return MemoryProfile((*components, reserve, context(gpu, ALWAYS)))
 
 
 # ── what is alive throughout ────────────────────────────────────────────────────────────────────────────────────────
@@ -151,6 +157,7 @@ def _key(model: ModelSpec, training: TrainingSpec, kernel: str) -> StepKey:
         masks_sliding_layers=masked,
         repeats_keys=repeats_keys_for_flash(model, training),
         keeps_fused_cache=keeps_fused_cache(model, training),
+        quantized_saves_input=quantized_saves_input(training),
     )
 
 
@@ -170,5 +177,5 @@ def _because(part: Part, per_token: int, fixed: int, tokens: int) -> str:
 
 
 def _dynamic_bytes(components: list[Component], phase: Phase) -> int:
-    """Bytes of a phase that come and go within a step."""
-    return sum(c.bytes for c in components if phase in c.phases and c.phases != ALWAYS)
+    """Bytes of a phase that come and go within a step, logits left out."""
+    return sum(c.bytes for c in components if phase in c.phases and c.part not in _STEADY)
