@@ -11,7 +11,7 @@ import click
 
 from peftbench.errors import PeftbenchError, did_you_mean
 
-VERBS = ("plan", "models", "gpus", "validate")
+VERBS = ("plan", "models", "gpus", "validate", "claims")
 """Each is a click command of the same name in `peftbench/cli/<verb>.py`, imported when it is asked for."""
 
 INTERRUPTED = 130
