@@ -77,8 +77,8 @@ def _full_8b() -> Claim:
         "Full fine-tuning of an 8B model needs about 72 GB.",
         "rules of thumb of 8 to 9 bytes a parameter",
         tuple(_case(name, plan, _about(plan.profile.device_bytes, 72 * GB)) for name, plan in plans.items()),
-        "Weights, gradients and two moments in bfloat16 are 8 bytes a parameter. The foreach optimizer adds 2 "
-        "in its step, and float32 weights double everything.",
+        "Weights, gradients and two moments in bfloat16 are 8 bytes a parameter. The foreach optimizer adds "
+        "2 in its step, and float32 weights double everything.",
     )
 
 
@@ -123,7 +123,7 @@ def _qlora_65b_on_48_gb() -> Claim:
         "QLoRA of a 65B model fits one 48 GB card.",
         "Dettmers et al. 2023, the abstract of QLoRA",
         tuple(
-            _case(f"r = 64 on all linear layers, one sequence of {tokens:,} tokens, RTX A6000", plan, _fits(plan))
+            _case(f"r = 64 on all linear layers, {tokens:,} tokens, RTX A6000", plan, _fits(plan))
             for tokens, plan in plans.items()
         ),
         "With double quantization, a paged optimizer and checkpointing, one sequence at a time.",
