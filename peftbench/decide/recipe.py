@@ -76,7 +76,7 @@ def _adapter_options(adapter: AdapterSpec | None) -> Options:
     is_lora = adapter.peft_type == "lora"
     return {
         "peft_type": adapter.peft_type,
-        "r": adapter.r if adapter.r is not None else default_r,
+        "r": adapter.r or default_r or None,
         "target_modules": _targets(adapter.target_modules),
         "adapter_dtype": adapter.dtype.value,
         "use_dora": adapter.use_dora if is_lora else None,

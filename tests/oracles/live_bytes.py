@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_flatten
 
 
 class LiveBytes(TorchDispatchMode):
-    """Sums the storages that operations make, until Python and autograd let go of them; arguments are not counted."""
+    """Sums the storages that operations make, while Python or autograd holds them; not their arguments."""
 
     def __init__(self) -> None:
         super().__init__()

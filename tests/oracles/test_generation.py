@@ -19,7 +19,8 @@ from peftbench.spec.inference import InferenceSpec  # noqa: E402
 BATCH, PROMPT, NEW = 2, 384, 24
 SIZES = {
     "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 8, "intermediate_size": 768,
-    "vocab_size": 1000, "max_position_embeddings": 2048, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    "vocab_size": 1000, "max_position_embeddings": 2048, "pad_token_id": 0, "bos_token_id": 1,
+    "eos_token_id": 2,
 }  # fmt: skip
 GPT2 = {"n_embd": 256, "n_layer": 4, "n_head": 8, "vocab_size": 1000, "bos_token_id": 1, "eos_token_id": 2}
 OPT = {**SIZES, "ffn_dim": 768, "word_embed_proj_dim": 256}
