@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from peftbench.errors import SpecError
 from peftbench.estimate.kernels import AMPERE
@@ -51,6 +52,7 @@ def check_length(model: ModelSpec, tokens: int, option: str) -> None:
         )
 
 
+@lru_cache(maxsize=1024)
 def adapt_to_card(training: TrainingSpec, gpu: GpuSpec) -> tuple[TrainingSpec, Notes]:
     """Replace bfloat16 by float16 on a card without it; raises SpecError for flash attention on old ones."""
     _check_attention(training.attention, gpu)

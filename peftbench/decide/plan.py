@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from peftbench.decide.advice import Change, suggest
 from peftbench.decide.card import Notes, settle_inference, settle_training
@@ -106,12 +107,14 @@ def make_inference_plan(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec
     )
 
 
+@lru_cache(maxsize=1024)
 def _file_bytes(model: ModelSpec, recipe: TrainingSpec | InferenceSpec) -> int:
     if recipe.adapter is None:
         return checkpoint_bytes(model, recipe.dtype)
     return adapter_file_bytes(model, recipe.adapter, recipe.dtype)
 
 
+@lru_cache(maxsize=1024)
 def _weight_notes(model: ModelSpec, recipe: TrainingSpec | InferenceSpec) -> Notes:
     """What bitsandbytes leaves alone, where weights are quantized."""
     if recipe.quantization is None:
