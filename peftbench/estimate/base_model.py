@@ -31,6 +31,8 @@ def weight_components(
 
 
 def _constants_because(quantization: QuantizationSpec) -> str:
+    if quantization.quant_type == "gptq":
+        return f"a float16 scale and a 4-bit zero for each {quantization.blocksize} weights, an index a row"
     if not quantization.four_bit:
         return "one float32 scale a row"
     if quantization.double_quant:
