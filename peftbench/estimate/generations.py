@@ -46,7 +46,8 @@ def quantized_saves_input(training: TrainingSpec) -> bool:
 
     Source: release notes of bitsandbytes 0.43.2; MatMul4Bit.forward of 0.43.1 keeps (A, B).
     """
-    return training.transformers == "4.39"
+    bitsandbytes = training.quantization is not None and training.quantization.quant_type != "gptq"
+    return training.transformers == "4.39" and bitsandbytes
 
 
 def rotary_table_bytes(model: ModelSpec, training: TrainingSpec) -> int:
