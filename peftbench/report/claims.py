@@ -12,8 +12,8 @@ HEAD = """# Common claims, computed
 
 Made by `peftbench claims > results/claims.md`. Every figure is computed by the library when the page is made,
 and a test compares the page with what the command prints. GB is 10⁹ bytes, as in the claims. Unless a row
-says otherwise: one sequence of 2,048 tokens, gradient checkpointing, autocast, and the peak of the device with
-its CUDA context. A claim is *partly* true when it holds in some of the cases."""
+says otherwise: one sequence of 2,048 tokens, gradient checkpointing, autocast, and the peak of the device
+with its CUDA context. A claim is *partly* true when it holds in some of the cases."""
 
 
 def claims_page(claims: Iterable[Claim]) -> str:
