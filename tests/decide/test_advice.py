@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from cases import A100, CARDS, FULL, LLAMA_8B, LORA_16, QLORA, RECIPES, SMALL, T4
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recipes_and_cards import A100, CARDS, FULL, LLAMA_8B, LORA_16, QLORA, RECIPES, SMALL, T4
 
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 import pytest
-from cases import A100, CARDS, FULL, LLAMA_8B, LORA_16, QLORA, RECIPES, SMALL, T4
 from hypothesis import given, settings
+from recipes_and_cards import A100, CARDS, FULL, LLAMA_8B, LORA_16, QLORA, RECIPES, SMALL, T4
 
 from peftbench.catalog.models import find_model
 from peftbench.decide.from_options import training_recipes
