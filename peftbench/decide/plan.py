@@ -116,13 +116,14 @@ def _file_bytes(model: ModelSpec, recipe: TrainingSpec | InferenceSpec) -> int:
 
 @lru_cache(maxsize=1024)
 def _weight_notes(model: ModelSpec, recipe: TrainingSpec | InferenceSpec) -> Notes:
-    """What bitsandbytes leaves alone, where weights are quantized."""
+    """What a quantization leaves alone."""
     if recipe.quantization is None:
         return ()
     if not quantized_weights(model) and not model.num_experts:
         return (f"transformers quantizes no linear layer of {model.model_type}: all weights stay 16 bit.",)
     kept = "float32" if recipe.quantization.upcast_unquantized else recipe.dtype.value
-    notes = [f"bitsandbytes leaves embeddings, lm_head and norms alone: they stay {kept}."]
+    who = "GPTQ" if recipe.quantization.quant_type == "gptq" else "bitsandbytes"
+    notes = [f"{who} leaves embeddings, lm_head and norms alone: they stay {kept}."]
     if model.num_experts:
         experts = sum(w.total for w in weights_of(model) if w.role is Role.EXPERTS)
         notes.append(
