@@ -9,11 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from peftbench.estimate.autograd import FLOAT32, Ledger, Moment, Node, Recomputed, Storage, Tape, Tensor
+from peftbench.estimate.autograd import (
+    FLOAT32,
+    Ledger,
+    Moment,
+    Node,
+    Recomputed,
+    Size,
+    Storage,
+    Tape,
+    Tensor,
+    exceeds,
+)
 from peftbench.estimate.layers import decoder_layer, embeddings
 from peftbench.estimate.loss import head_and_loss
 from peftbench.estimate.modules import Context
@@ -22,8 +33,7 @@ from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.model import ModelSpec
 from peftbench.spec.quantization import QuantizationSpec
 
-Sizes = dict[Part, tuple[int, int]]
-"""Bytes by part, each as (per_token, fixed)."""
+Sizes = dict[Part, Size]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +50,6 @@ class StepKey:
     targets: frozenset[str]
     quantization: QuantizationSpec | None
     attention_kernel: str
-    sequence_length: int
-    """0 where no tensor depends on it."""
     fused_kernels: str
     checkpointing: bool
     reentrant: bool
@@ -58,8 +66,7 @@ class StepKey:
     quantized_saves_input: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """One layer, or the head: its moments and what it leaves behind, above its surroundings."""
 
     forward: tuple[Moment, ...]
@@ -71,8 +78,7 @@ class Segment:
     out_itemsize: int
 
 
-@dataclass(frozen=True, slots=True)
-class StepMoments:
+class StepMoments(NamedTuple):
     """Every moment of a step that can be its peak, above weights and optimizer states."""
 
     forward: tuple[Moment, ...]
@@ -246,7 +252,7 @@ def _context(key: StepKey, ledger: Ledger, kind: Kind | None = None) -> Context:
     return Context(
         tape=tape, model=key.model, weight_itemsize=key.weight_itemsize, norm_itemsize=key.norm_itemsize,
         full=key.full, norms_trainable=key.norms_trainable, adapter=key.adapter, targets=key.targets,
-        quantization=key.quantization, attention_kernel=kernel, sequence_length=key.sequence_length,
+        quantization=key.quantization, attention_kernel=kernel,
         fused_kernels=key.fused_kernels, use_cache=key.use_cache, rotates=rotates, sliding=sliding,
         repeats_keys=key.repeats_keys, keeps_fused_cache=key.keeps_fused_cache,
         quantized_saves_input=key.quantized_saves_input,
@@ -279,8 +285,8 @@ def _run_head(key: StepKey, itemsize: int) -> Segment:
     segment = _segment(ledger, gradients, forward, {}, kept)
     del logits
     if key.full and key.model.tie_word_embeddings and key.gradients_exist:
-        waiting = {Part.GRADIENTS: (0, _table_bytes(key))}
-        return replace(segment, left=_sum(segment.left, waiting))
+        waiting = {Part.GRADIENTS: (0, 0, _table_bytes(key))}
+        return segment._replace(left=_sum(segment.left, waiting))
     return segment
 
 
@@ -302,7 +308,7 @@ def _embedding_kept(key: StepKey) -> Sizes:
     ledger = Ledger()
     c = _context(key, ledger)
     stream = embeddings(c, key.embeddings_need_grad)
-    mask = {Part.ACTIVATIONS: (key.sequence_length * _mask_bytes(key, stream.itemsize), 0)}
+    mask = {Part.ACTIVATIONS: (0, _mask_bytes(key, stream.itemsize), 0)}
     if any(leaf is stream.storage for leaf in c.tape.kept):
         c.tape.kept.clear()
     return _sum(_without(ledger.by_part, stream), mask)
@@ -318,8 +324,8 @@ def _embedding_backward(key: StepKey) -> tuple[Moment, ...]:
         return ()
     table = _table_bytes(key) * (2 if key.model.tie_word_embeddings else 1)
     stream = key.model.hidden_size * embedding_itemsize(key)
-    sizes = {Part.GRADIENTS: (0, table), Part.WORKSPACE: (3 * 8, 0), Part.ACTIVATIONS: (stream, 0)}
-    return (Moment(stream + 24, table, sizes),)
+    sizes = {Part.GRADIENTS: (0, 0, table), Part.WORKSPACE: (3 * 8, 0, 0), Part.ACTIVATIONS: (stream, 0, 0)}
+    return (Moment(stream + 3 * 8, 0, table, sizes),)
 
 
 # ── arithmetic on sizes ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -327,30 +333,32 @@ def _embedding_backward(key: StepKey) -> tuple[Moment, ...]:
 
 def _sum(a: Sizes, b: Sizes) -> Sizes:
     total = dict(a)
-    for part, (per_token, fixed) in b.items():
-        before = total.get(part, (0, 0))
-        total[part] = (before[0] + per_token, before[1] + fixed)
+    for part, (per_token, per_pair, fixed) in b.items():
+        before = total.get(part, (0, 0, 0))
+        total[part] = (before[0] + per_token, before[1] + per_pair, before[2] + fixed)
     return total
 
 
 def _without(sizes: Sizes, tensor: Tensor) -> Sizes:
-    return _nonzero(_sum(sizes, {Part.ACTIVATIONS: (-tensor.per_token, 0)}))
+    return _nonzero(_sum(sizes, {Part.ACTIVATIONS: (-tensor.per_token, 0, 0)}))
 
 
 def _nonzero(sizes: Sizes) -> Sizes:
-    return {part: size for part, size in sizes.items() if size != (0, 0)}
+    return {part: size for part, size in sizes.items() if any(size)}
 
 
 def _shift(moments: Iterable[Moment], base: Sizes) -> list[Moment]:
-    per_token = sum(size[0] for size in base.values())
-    fixed = sum(size[1] for size in base.values())
-    return [Moment(m.per_token + per_token, m.fixed + fixed, _sum(m.by_part, base)) for m in moments]
+    per_token, per_pair, fixed = (sum(size[i] for size in base.values()) for i in range(3))
+    return [
+        Moment(m.per_token + per_token, m.per_pair + per_pair, m.fixed + fixed, _sum(m.by_part, base))
+        for m in moments
+    ]
 
 
 def _largest(moments: Iterable[Moment]) -> tuple[Moment, ...]:
-    """Drop the moments that another one exceeds for every number of tokens."""
+    """Drop the moments that another one exceeds whatever the tokens."""
     kept: list[Moment] = []
-    for moment in sorted(moments, key=lambda m: (-m.per_token, -m.fixed)):
-        if not kept or moment.fixed > kept[-1].fixed:
+    for moment in sorted(moments, key=lambda m: m[:3], reverse=True):
+        if not any(exceeds(larger, moment) for larger in kept):
             kept.append(moment)
     return tuple(kept)

@@ -121,7 +121,7 @@ def _efficient(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     statistics = tape.tensor(heads, FLOAT32)
     saved = [query, keys, values, out, statistics]
     if c.masked and not c.model.alibi:  # a boolean mask becomes a bias in every layer
-        saved.append(tape.tensor(c.sequence_length, query.itemsize))
+        saved.append(tape.tensor(0, query.itemsize, pairs=1))
     scratch = heads * FLOAT32
     if query.itemsize != FLOAT32:
         scratch += heads * -(-c.model.head_dim // 64) * 64 * FLOAT32
@@ -130,13 +130,10 @@ def _efficient(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return out
 
 
-def _scores_width(c: Context) -> int:
-    """Elements of the attention scores a token: one for each head and key."""
-    return c.model.num_attention_heads * (c.sequence_length + c.virtual_tokens)
-
-
 def _scores(c: Context, query: Tensor, key: Tensor) -> Tensor:
-    return c.tape.new((query, key), _scores_width(c), query.itemsize, (query, key))
+    """One score a head for each token and key."""
+    heads = c.model.num_attention_heads
+    return c.tape.new((query, key), heads * c.virtual_tokens, query.itemsize, (query, key), pairs=heads)
 
 
 def _math(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -184,7 +181,9 @@ def _eager_with_sinks(c: Context, query: Tensor, key: Tensor, value: Tensor) -> 
     weights = tape.scale(weights)  # + mask
     combined = tape.concatenate((weights,))
     largest = tape.new((combined,), c.model.num_attention_heads, query.itemsize)
-    combined = tape.new((combined, largest), combined.width, query.itemsize, aliases=(combined.key,))
+    combined = tape.new(
+        (combined, largest), combined.width, query.itemsize, pairs=combined.pairs, aliases=(combined.key,)
+    )
     probabilities = tape.unary(combined, "output")
     scores = tape.slice(probabilities, probabilities.width)
     out = tape.new((scores, value_states), query.width, query.itemsize, (scores, value_states))

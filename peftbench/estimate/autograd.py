@@ -7,30 +7,35 @@ every CPython: a function never rebinds or deletes a parameter (a test holds it)
 a caller's argument lives. Each operation states what it saves for backward and what its backward allocates;
 derivatives.yaml of PyTorch is the source unless another is named.
 
-Sizes are linear in the tokens of the micro-batch: `per_token` bytes for each token plus `fixed` bytes.
+Sizes are linear in the tokens of the micro-batch, and in the pairs of tokens and keys where attention keeps scores:
+(per_token + per_pair × sequence length) × tokens + fixed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from peftbench.memory import Part
 
 FLOAT32 = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """The bytes alive at one instant, by part, each as (per_token, fixed)."""
+Size = tuple[int, int, int]
+"""Bytes as (per token, per pair of a token and a key, fixed)."""
+
+
+class Moment(NamedTuple):
+    """The bytes alive at one instant, in all and by part."""
 
     per_token: int
+    per_pair: int
     fixed: int
-    by_part: dict[Part, tuple[int, int]]
+    by_part: dict[Part, Size]
 
-    def bytes_at(self, tokens: int) -> int:
-        """Bytes alive at this instant for a micro-batch of so many tokens."""
-        return self.per_token * tokens + self.fixed
+    def bytes_at(self, tokens: int, sequence_length: int = 0) -> int:
+        """Bytes alive at this instant for a micro-batch of so many tokens in sequences of this length."""
+        return (self.per_token + self.per_pair * sequence_length) * tokens + self.fixed
 
 
 class Recomputed(Exception):
@@ -40,29 +45,30 @@ class Recomputed(Exception):
 class Ledger:
     """The bytes alive now, and every past moment that is the peak for some number of tokens."""
 
-    __slots__ = ("_moments", "by_part", "fixed", "per_token")
+    __slots__ = ("_moments", "by_part", "fixed", "per_pair", "per_token")
 
     def __init__(self) -> None:
         self.per_token = 0
+        self.per_pair = 0
         self.fixed = 0
-        self.by_part: dict[Part, tuple[int, int]] = {}
+        self.by_part: dict[Part, Size] = {}
         self._moments: list[Moment] = []
 
-    def change(self, part: Part, per_token: int, fixed: int) -> None:
+    def change(self, part: Part, per_token: int, fixed: int, per_pair: int = 0) -> None:
         """Add (or, with negative sizes, take away) bytes of a part."""
         self.per_token += per_token
+        self.per_pair += per_pair
         self.fixed += fixed
-        before = self.by_part.get(part, (0, 0))
-        self.by_part[part] = (before[0] + per_token, before[1] + fixed)
+        before = self.by_part.get(part, (0, 0, 0))
+        self.by_part[part] = (before[0] + per_token, before[1] + per_pair, before[2] + fixed)
 
     def observe(self) -> None:
-        """Remember this moment, unless a remembered one is at least as large for every number of tokens."""
-        per_token, fixed = self.per_token, self.fixed
-        for moment in self._moments:
-            if moment.per_token >= per_token and moment.fixed >= fixed:
-                return
-        self._moments = [m for m in self._moments if m.per_token > per_token or m.fixed > fixed]
-        self._moments.append(Moment(per_token, fixed, dict(self.by_part)))
+        """Remember this moment, unless a remembered one is at least as large whatever the tokens."""
+        now = Moment(self.per_token, self.per_pair, self.fixed, self.by_part)
+        if any(exceeds(moment, now) for moment in self._moments):
+            return
+        self._moments = [moment for moment in self._moments if not exceeds(now, moment)]
+        self._moments.append(now._replace(by_part=dict(self.by_part)))
 
     def take_moments(self) -> tuple[Moment, ...]:
         """Hand over the remembered moments and begin a new stretch of time."""
@@ -70,33 +76,45 @@ class Ledger:
         return moments
 
 
+def exceeds(a: Moment, b: Moment) -> bool:
+    """Whether a is at least as large as b for every number of tokens and every sequence length."""
+    return a.per_token >= b.per_token and a.per_pair >= b.per_pair and a.fixed >= b.fixed
+
+
 class Storage:
     """Some bytes on the card; they are freed when the last reference to this object goes."""
 
-    __slots__ = ("fixed", "ledger", "part", "per_token")
+    __slots__ = ("fixed", "ledger", "part", "per_pair", "per_token")
 
-    def __init__(self, ledger: Ledger, part: Part, per_token: int, fixed: int = 0) -> None:
+    def __init__(self, ledger: Ledger, part: Part, per_token: int, fixed: int = 0, per_pair: int = 0) -> None:
         self.ledger = ledger
         self.part = part
         self.per_token = per_token
         self.fixed = fixed
-        ledger.change(part, per_token, fixed)
+        self.per_pair = per_pair
+        ledger.change(part, per_token, fixed, per_pair)
         ledger.observe()
 
     def __del__(self) -> None:
-        self.ledger.change(self.part, -self.per_token, -self.fixed)
+        self.ledger.change(self.part, -self.per_token, -self.fixed, -self.per_pair)
 
 
-@dataclass(slots=True)
 class Tensor:
-    """A view of a storage: `width` elements a token, or a matrix of `fixed_elements` that does not grow with tokens."""
+    """A view of a storage: `width` elements a token, `pairs` more for each key of its sequence, or a fixed matrix."""
 
-    storage: Storage | None
-    width: int
-    itemsize: int
-    needs_grad: bool
-    key: int
-    fixed_elements: int = 0
+    __slots__ = ("fixed_elements", "itemsize", "key", "needs_grad", "pairs", "storage", "width")
+
+    def __init__(
+        self, storage: Storage | None, width: int, itemsize: int, needs_grad: bool, key: int,
+        fixed_elements: int = 0, pairs: int = 0,
+    ) -> None:  # fmt: skip
+        self.storage = storage
+        self.width = width
+        self.itemsize = itemsize
+        self.needs_grad = needs_grad
+        self.key = key
+        self.fixed_elements = fixed_elements
+        self.pairs = pairs
 
     @property
     def per_token(self) -> int:
@@ -104,59 +122,67 @@ class Tensor:
         return self.width * self.itemsize
 
     @property
+    def per_pair(self) -> int:
+        """Bytes of this view for each token and key."""
+        return self.pairs * self.itemsize
+
+    @property
     def fixed(self) -> int:
         """Bytes that do not grow with the tokens."""
         return self.fixed_elements * self.itemsize
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(NamedTuple):
     """How a gradient flows to one input: through new bytes, or as a view of the incoming gradient."""
 
     key: int
     per_token: int
     fixed: int
-    aliases: bool = False
+    per_pair: int
+    aliases: bool
 
 
-@dataclass(slots=True)
-class Node:
+class Node(NamedTuple):
     """One operation's backward: what it waits for, what it saved, what it allocates."""
 
     outputs: tuple[int, ...]
     flows: tuple[Flow, ...]
     saved: list[Storage]
-    scratch: tuple[tuple[Part, int, int], ...] = ()
+    scratch: tuple[tuple[Part, int, int], ...]
     """Bytes alive only while the backward runs: (part, per_token, fixed)."""
-    parameter_gradients: int = 0
+    parameter_gradients: int
     """Bytes of weight gradients that this node leaves behind."""
-    returns_saved: bool = False
+    returns_saved: bool
     """The gradient is written over the first saved storages (kernels that compute it in forward or in place)."""
-    unpacks: bool = True
+    unpacks: bool
     """Its backward reads a saved tensor, be it a weight: inside a checkpoint the first such read starts the
     recomputation."""
 
 
-@dataclass(slots=True)
 class Tape:
     """Records operations as autograd does and plays their backward.
 
     `autocast` is the itemsize of the lower-precision type when torch.autocast is on, else None. `records` is False
     inside a checkpointed region, where saved tensors are dropped and recomputed later. `gradients_exist` says that
-    parameter gradients of an earlier micro-batch are alive, so new ones are added to them and freed.
+    parameter gradients of an earlier micro-batch are alive, so new ones are added to them and freed. `stop_at` is
+    the node after which a recomputation has all it needs; 0 runs to the end. `kept` are storages that outlive the
+    region: parameter gradients and autocast's cached copies of weights.
     """
 
-    ledger: Ledger
-    autocast: int | None = None
-    records: bool = True
-    gradients_exist: bool = False
-    stop_at: int = 0
-    """Node after which a recomputation has all it needs; 0 runs to the end."""
-    part: Part = Part.ACTIVATIONS
-    nodes: list[Node] = field(default_factory=list)
-    kept: list[Storage] = field(default_factory=list)
-    """Storages that outlive the region: parameter gradients and autocast's cached copies of weights."""
-    _keys: int = 0
+    __slots__ = ("_keys", "autocast", "gradients_exist", "kept", "ledger", "nodes", "part", "records", "stop_at")
+
+    def __init__(
+        self, ledger: Ledger, autocast: int | None = None, records: bool = True, gradients_exist: bool = False
+    ) -> None:
+        self.ledger = ledger
+        self.autocast = autocast
+        self.records = records
+        self.gradients_exist = gradients_exist
+        self.stop_at = 0
+        self.part = Part.ACTIVATIONS
+        self.nodes: list[Node] = []
+        self.kept: list[Storage] = []
+        self._keys = 0
 
     def next_key(self) -> int:
         """Number tensors in the order of their making, so that two runs of a layer agree."""
@@ -166,15 +192,18 @@ class Tape:
     # ── storages and tensors ────────────────────────────────────────────────────────────────────────────────────
 
     def tensor(
-        self, width: int, itemsize: int, needs_grad: bool = False, *, part: Part | None = None, fixed_elements: int = 0
-    ) -> Tensor:
-        """Allocate a tensor of `width` elements a token."""
-        storage = Storage(self.ledger, part or self.part, width * itemsize, fixed_elements * itemsize)
-        return Tensor(storage, width, itemsize, needs_grad, self.next_key(), fixed_elements)
+        self, width: int, itemsize: int, needs_grad: bool = False, *, part: Part | None = None,
+        fixed_elements: int = 0, pairs: int = 0,
+    ) -> Tensor:  # fmt: skip
+        """Allocate a tensor of `width` elements a token and `pairs` elements for each token and key."""
+        storage = Storage(
+            self.ledger, part or self.part, width * itemsize, fixed_elements * itemsize, pairs * itemsize
+        )
+        return Tensor(storage, width, itemsize, needs_grad, self.next_key(), fixed_elements, pairs)
 
-    def view(self, x: Tensor, width: int) -> Tensor:
+    def view(self, x: Tensor, width: int, pairs: int = 0) -> Tensor:
         """Name a part of a tensor without a gradient of its own: x[..., :width]."""
-        return Tensor(x.storage, width, x.itemsize, x.needs_grad, self.next_key())
+        return Tensor(x.storage, width, x.itemsize, x.needs_grad, self.next_key(), 0, pairs)
 
     def scratch(self, part: Part, per_token: int, fixed: int) -> None:
         """Allocate and free: bytes that live only inside a kernel."""
@@ -203,7 +232,7 @@ class Tape:
             return
         alias = set(aliases)
         flows = tuple(
-            Flow(x.key, x.per_token, x.fixed, x.key in alias) for x in inputs if x.needs_grad and x.storage is not None
+            Flow(x.key, x.per_token, x.fixed, x.per_pair, x.key in alias) for x in inputs if x.needs_grad and x.storage is not None
         )
         storages = [x.storage for x in saved if x.storage is not None]
         unpacks = bool(storages) or saves_constant
@@ -213,14 +242,14 @@ class Tape:
         if len(self.nodes) == self.stop_at:
             raise Recomputed
 
-    def output(self, width: int, itemsize: int, needs_grad: bool) -> Tensor:
+    def output(self, width: int, itemsize: int, needs_grad: bool, pairs: int = 0) -> Tensor:
         """Allocate the output of an operation that saves its inputs only.
 
         A recomputation stops when the last of those is saved, before this operation makes its output.
         """
         if needs_grad and self.stop_at and len(self.nodes) + 1 == self.stop_at:
-            return Tensor(None, width, itemsize, True, self.next_key())
-        return self.tensor(width, itemsize, needs_grad)
+            return Tensor(None, width, itemsize, True, self.next_key(), 0, pairs)
+        return self.tensor(width, itemsize, needs_grad, pairs=pairs)
 
     def new(
         self,
@@ -229,6 +258,7 @@ class Tape:
         itemsize: int,
         saved: Iterable[Tensor] = (),
         *,
+        pairs: int = 0,
         saves_output: bool = False,
         aliases: Iterable[int] = (),
         scratch: tuple[tuple[Part, int, int], ...] = (),
@@ -238,7 +268,7 @@ class Tape:
         """Run an operation that allocates its output and, if any input needs a gradient, is recorded."""
         needs_grad = any(x.needs_grad for x in inputs)
         make = self.tensor if saves_output else self.output
-        out = make(width, itemsize, needs_grad)
+        out = make(width, itemsize, needs_grad, pairs=pairs)
         if needs_grad:
             self.record(
                 (out,), inputs, (*saved, out) if saves_output else saved, aliases=aliases, scratch=scratch,
@@ -250,11 +280,11 @@ class Tape:
 
     def cast(self, x: Tensor, itemsize: int) -> Tensor:
         """x.to(dtype): nothing saved; the gradient is cast back."""
-        return x if x.itemsize == itemsize else self.new((x,), x.width, itemsize)
+        return x if x.itemsize == itemsize else self.new((x,), x.width, itemsize, pairs=x.pairs)
 
     def scale(self, x: Tensor) -> Tensor:
         """x * number, x / number, -x: nothing saved."""
-        return self.new((x,), x.width, x.itemsize)
+        return self.new((x,), x.width, x.itemsize, pairs=x.pairs)
 
     def scale_by_constant(self, x: Tensor) -> Tensor:
         """x * c where c is a small tensor without gradient (cos, sin, a frozen norm weight): nothing of x saved."""
@@ -264,7 +294,7 @@ class Tape:
         """a + b: nothing saved; both gradients are the incoming one, cast where the types differ."""
         itemsize = max(a.itemsize, b.itemsize)
         aliases = [x.key for x in (a, b) if x.itemsize == itemsize]
-        return self.new((a, b), max(a.width, b.width), itemsize, aliases=aliases)
+        return self.new((a, b), max(a.width, b.width), itemsize, pairs=max(a.pairs, b.pairs), aliases=aliases)
 
     def multiply(self, a: Tensor, b: Tensor) -> Tensor:
         """a * b: each factor is saved if the other needs a gradient."""
@@ -274,7 +304,7 @@ class Tape:
     def unary(self, x: Tensor, saves: str) -> Tensor:
         """A pointwise function that saves its "input" (silu, gelu, pow) or its "output" (tanh, relu, sigmoid)."""
         saved = (x,) if saves == "input" else ()
-        return self.new((x,), x.width, x.itemsize, saved, saves_output=saves == "output")
+        return self.new((x,), x.width, x.itemsize, saved, pairs=x.pairs, saves_output=saves == "output")
 
     def power(self, x: Tensor) -> Tensor:
         """x.pow(n): saves x; its backward makes x.pow(n - 1) and n times that before the product."""
@@ -285,19 +315,19 @@ class Tape:
         """native_dropout: saves a boolean mask of one byte an element; nothing happens at probability 0."""
         if probability == 0:
             return x
-        mask = self.tensor(x.width, 1)
-        return self.new((x,), x.width, x.itemsize, (mask,))
+        mask = self.tensor(x.width, 1, pairs=x.pairs)
+        return self.new((x,), x.width, x.itemsize, (mask,), pairs=x.pairs)
 
     # ── shape operations that allocate in forward or backward ───────────────────────────────────────────────────
 
     def concatenate(self, tensors: Sequence[Tensor]) -> Tensor:
         """torch.cat: a new tensor; gradients are views of the incoming one."""
-        width = sum(x.width for x in tensors)
-        return self.new(tensors, width, tensors[0].itemsize, aliases=[x.key for x in tensors])
+        width, pairs = sum(x.width for x in tensors), sum(x.pairs for x in tensors)
+        return self.new(tensors, width, tensors[0].itemsize, pairs=pairs, aliases=[x.key for x in tensors])
 
     def slice(self, x: Tensor, width: int) -> Tensor:
         """x[..., a:b]: a view; its backward allocates zeros of the whole x."""
-        out = self.view(x, width)
+        out = self.view(x, width, x.pairs)
         if x.needs_grad:
             self.record((out,), (x,))
         return out
@@ -312,7 +342,7 @@ class Tape:
     def copy(self, x: Tensor, width: int | None = None) -> Tensor:
         """x.clone(), .contiguous() or an expanded copy: the gradient is passed on, or summed when expanded."""
         wide = x.width if width is None else width
-        return self.new((x,), wide, x.itemsize, aliases=(x.key,) if wide == x.width else ())
+        return self.new((x,), wide, x.itemsize, pairs=x.pairs, aliases=(x.key,) if wide == x.width else ())
 
     # ── backward ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -338,7 +368,7 @@ class Tape:
         made = [
             node.saved[i] if node.returns_saved
             else incoming[0] if flow.aliases
-            else Storage(self.ledger, part, flow.per_token, flow.fixed)
+            else Storage(self.ledger, part, flow.per_token, flow.fixed, flow.per_pair)
             for i, flow in enumerate(node.flows)
         ]  # fmt: skip
         # PyTorch frees what a node saved and its incoming gradient before its results reach the next buffers.
@@ -354,4 +384,4 @@ class Tape:
         if old is None:
             gradients[flow.key] = new
         elif sum(buffer is old for buffer in gradients.values()) > 1:
-            gradients[flow.key] = Storage(self.ledger, old.part, flow.per_token, flow.fixed)
+            gradients[flow.key] = Storage(self.ledger, old.part, flow.per_token, flow.fixed, flow.per_pair)

@@ -30,8 +30,6 @@ class GenerationKey:
     quantization: QuantizationSpec | None
     """None where bitsandbytes finds nothing to quantize."""
     attention_kernel: str
-    sequence_length: int
-    """Of the prompt; 0 where no tensor depends on it."""
     masks_sliding_layers: bool
 
 
@@ -63,7 +61,7 @@ def prefill_moments(key: GenerationKey) -> tuple[Moment, ...]:
 @lru_cache(maxsize=2048)
 def decode_layer_moments(key: GenerationKey) -> tuple[Moment, ...]:
     """What one layer holds for each sequence while it computes one token, attention to the past apart."""
-    return prefill_moments(replace(key, sequence_length=1, masks_sliding_layers=False, quantization=None))
+    return prefill_moments(replace(key, masks_sliding_layers=False, quantization=None))
 
 
 @lru_cache(maxsize=2048)
@@ -71,12 +69,12 @@ def attention_to_past(key: GenerationKey) -> int:
     """Bytes for each cached token that attention of one new token takes, beside the cache itself."""
     if key.attention_kernel == "flash":
         return 0  # reads the cache as it is
-    one = replace(key, sequence_length=1, masks_sliding_layers=False)
+    one = replace(key, masks_sliding_layers=False)
     context = _context(one, _kinds(key.model)[-1])
     width, itemsize = key.model.key_value_size, key.dtype.bytes
     cached = (Tensor(None, width, itemsize, False, context.tape.next_key()) for _ in range(2))
     attention(context, Tensor(None, 0, itemsize, False, context.tape.next_key()), *cached)
-    return max(moment.per_token for moment in context.tape.ledger.take_moments())
+    return max(moment.per_token + moment.per_pair for moment in context.tape.ledger.take_moments())
 
 
 def _kinds(model: ModelSpec) -> tuple[_Kind, ...]:
@@ -98,7 +96,7 @@ def _context(key: GenerationKey, kind: _Kind) -> Context:
         tape=Tape(Ledger(), records=False), model=_without_dropout(key.model),
         weight_itemsize=itemsize, norm_itemsize=itemsize, full=False, norms_trainable=False,
         adapter=adapter, targets=targets, quantization=key.quantization, attention_kernel=kernel,
-        sequence_length=key.sequence_length, fused_kernels=False, use_cache=True, rotates=kind.rotates,
+        fused_kernels="none", use_cache=True, rotates=kind.rotates,
         sliding=sliding, masked=sliding or key.attention_kernel == "eager", rope_itemsize=itemsize,
     )  # fmt: skip
 
@@ -118,15 +116,15 @@ def _alive_throughout(c: Context) -> tuple[Tensor, ...]:
     if not c.masked:
         return (embeddings,)
     mask_itemsize = c.weight_itemsize if c.attention_kernel == "eager" else 1
-    return embeddings, c.tape.tensor(c.sequence_length, mask_itemsize)
+    return embeddings, c.tape.tensor(0, mask_itemsize, pairs=1)
 
 
 def _without_cache(key: GenerationKey, moment: Moment) -> Moment:
     """Take the layer's own keys and values off: the caller counts those of all layers."""
     cache = 2 * key.model.key_value_size * key.dtype.bytes
-    per_token, fixed = moment.by_part.get(Part.ACTIVATIONS, (0, 0))
-    by_part = {**moment.by_part, Part.ACTIVATIONS: (per_token - cache, fixed)}
-    return Moment(moment.per_token - cache, moment.fixed, by_part)
+    per_token, per_pair, fixed = moment.by_part.get(Part.ACTIVATIONS, (0, 0, 0))
+    by_part = {**moment.by_part, Part.ACTIVATIONS: (per_token - cache, per_pair, fixed)}
+    return moment._replace(per_token=moment.per_token - cache, by_part=by_part)
 
 
 def _final_norm(key: GenerationKey) -> Iterator[Moment]:

@@ -86,17 +86,18 @@ def _workspace_bytes(inference: InferenceSpec, gpu: GpuSpec | None) -> int:
 
 def _prefill(key: GenerationKey, inference: InferenceSpec) -> list[Component]:
     """The cache of all layers, and the widest moment of a layer or of the head, which reads one token."""
-    tokens = inference.batch_size * inference.prompt_tokens
-    widest = max(prefill_moments(key), key=lambda m: m.bytes_at(tokens))
+    length = inference.prompt_tokens
+    tokens = inference.batch_size * length
+    widest = max(prefill_moments(key), key=lambda m: m.bytes_at(tokens, length))
     cache = _cache(key, inference, key.model.num_hidden_layers * inference.prompt_tokens, PREFILL)
     stream_bytes = tokens * key.model.hidden_size * key.dtype.bytes
-    if stream_bytes + _logits_bytes(key, inference) > widest.bytes_at(tokens):
+    if stream_bytes + _logits_bytes(key, inference) > widest.bytes_at(tokens, length):
         stream = modelled(Part.ACTIVATIONS, stream_bytes, PREFILL, "the last layer's output", MOMENT_ERROR)
         return [cache, stream, _logits(key, inference, PREFILL, key.dtype.bytes + COPY_BYTES)]
     moment = [
-        modelled(part, size, PREFILL, _because(per_token, fixed, tokens), MOMENT_ERROR)
-        for part, (per_token, fixed) in widest.by_part.items()
-        if (size := per_token * tokens + fixed) > 0
+        modelled(part, size, PREFILL, _because(per_token + per_pair * length, fixed, tokens), MOMENT_ERROR)
+        for part, (per_token, per_pair, fixed) in widest.by_part.items()
+        if (size := (per_token + per_pair * length) * tokens + fixed) > 0
     ]
     return [cache, *moment]
 
@@ -128,7 +129,7 @@ def _step(key: GenerationKey, inference: InferenceSpec, attended: int) -> list[C
     batch = inference.batch_size
     keys_bytes = batch * attended * _token_bytes(key) // 2
     attention_bytes = batch * attended * attention_to_past(key)
-    layer_bytes = max(moment.bytes_at(batch) for moment in decode_layer_moments(key))
+    layer_bytes = max(moment.bytes_at(batch, 1) for moment in decode_layer_moments(key))
     part, size, because = max(
         (Part.KV_CACHE, keys_bytes, "keys of one layer, old and new"),
         (Part.ACTIVATIONS, attention_bytes, f"{attended:,} cached tokens in one layer's attention"),
@@ -180,7 +181,6 @@ def _key(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec | None) -> Gen
         adapter=inference.adapter,
         quantization=inference.quantization if quantized_weights(model) else None,
         attention_kernel=kernel,
-        sequence_length=inference.prompt_tokens if masked or kernel in ("math", "eager") else 0,
         masks_sliding_layers=masked,
     )
 

@@ -30,7 +30,6 @@ class Context:
     quantization: QuantizationSpec | None
     attention_kernel: str
     """"flash", "efficient", "math" or "eager"."""
-    sequence_length: int
     fused_kernels: str
     use_cache: bool
     rotates: bool = True

@@ -110,9 +110,9 @@ def _workspace(training: TrainingSpec, gpu: GpuSpec | None) -> list[Component]:
 
 def _moments(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> list[Component]:
     step = moments_of(model, training, gpu)
-    tokens = training.tokens
-    forward = max(step.forward, key=lambda m: m.bytes_at(tokens))
-    backward = max(step.backward, key=lambda m: m.bytes_at(tokens))
+    tokens, length = training.tokens, training.sequence_length
+    forward = max(step.forward, key=lambda m: m.bytes_at(tokens, length))
+    backward = max(step.backward, key=lambda m: m.bytes_at(tokens, length))
     held = step.outputs if training.loop == "plain" else {}
     return [
         *_components(forward.by_part, Phase.FORWARD, training),
@@ -131,7 +131,6 @@ def moments_of(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) ->
 def _key(model: ModelSpec, training: TrainingSpec, kernel: str) -> StepKey:
     adapter, quantization = training.adapter, training.quantization
     masked = masks_sliding_layers(model, training)
-    depends = kernel in ("math", "eager") or masked or model.model_type == "falcon"
     upcast = quantization is not None and (quantization.upcast_unquantized or quantization.upcast_norms)
     return StepKey(
         model=model,
@@ -144,7 +143,6 @@ def _key(model: ModelSpec, training: TrainingSpec, kernel: str) -> StepKey:
         targets=frozenset(w.path for w in adapted_weights(model, adapter)) if adapter else frozenset(),
         quantization=quantization if quantization and quantized_weights(model) else None,
         attention_kernel=kernel,
-        sequence_length=training.sequence_length if depends else 0,
         fused_kernels=training.fused_kernels,
         checkpointing=training.gradient_checkpointing,
         reentrant=training.use_reentrant,
@@ -162,15 +160,16 @@ def _key(model: ModelSpec, training: TrainingSpec, kernel: str) -> StepKey:
 
 
 def _components(sizes: Sizes, phase: Phase, training: TrainingSpec, because: str = "") -> list[Component]:
-    tokens, phases = training.tokens, frozenset({phase})
-    return [
-        modelled(part, per_token * tokens + fixed, phases, because or _because(part, per_token, fixed, tokens), STEP_ERROR)
-        for part, (per_token, fixed) in sizes.items()
-        if per_token * tokens + fixed
-    ]  # fmt: skip
+    tokens, length, phases = training.tokens, training.sequence_length, frozenset({phase})
+    components = []
+    for part, (per_token, per_pair, fixed) in sizes.items():
+        each = per_token + per_pair * length
+        if size := each * tokens + fixed:
+            components.append(modelled(part, size, phases, because or _because(each, fixed, tokens), STEP_ERROR))
+    return components
 
 
-def _because(part: Part, per_token: int, fixed: int, tokens: int) -> str:
+def _because(per_token: int, fixed: int, tokens: int) -> str:
     by_token = f"{tokens:,} tokens × {per_token:,} B" if per_token else ""
     constant = f"{human_bytes(fixed)}" if fixed else ""
     return " + ".join(text for text in (by_token, constant) if text)
