@@ -61,6 +61,8 @@ class StepKey:
     """Tokens, where the loss is not linear in them; else 0."""
     embeddings_need_grad: bool
     masks_sliding_layers: bool
+    several_sequences: bool
+    """Where that matters: eager attention copies strided heads of a batch."""
     repeats_keys: bool
     keeps_fused_cache: bool
     quantized_saves_input: bool = False
@@ -254,7 +256,7 @@ def _context(key: StepKey, ledger: Ledger, kind: Kind | None = None) -> Context:
         full=key.full, norms_trainable=key.norms_trainable, adapter=key.adapter, targets=key.targets,
         quantization=key.quantization, attention_kernel=kernel,
         fused_kernels=key.fused_kernels, use_cache=key.use_cache, rotates=rotates, sliding=sliding,
-        repeats_keys=key.repeats_keys, keeps_fused_cache=key.keeps_fused_cache,
+        several_sequences=key.several_sequences, repeats_keys=key.repeats_keys, keeps_fused_cache=key.keeps_fused_cache,
         quantized_saves_input=key.quantized_saves_input,
         masked=sliding or key.attention_kernel == "eager" or key.model.model_type == "falcon", rope_itemsize=embedding_itemsize(key),
     )  # fmt: skip

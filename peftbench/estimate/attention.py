@@ -155,19 +155,43 @@ def _math(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def _eager(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """eager_attention_forward: scores, scaling, mask, float32 softmax, cast, dropout, product; each S×S a head."""
+    """eager_attention_forward: scores, scaling, mask, softmax, dropout, product; each S×S a head.
+
+    The softmax runs in float32 and is cast back, but for GPT-2 and Falcon, which leave that to autocast. The layer
+    holds the weights that are returned beside the output until its own end.
+    """
     if c.model.attention_sinks:
         return _eager_with_sinks(c, query, key, value)
     tape, itemsize = c.tape, query.itemsize
-    key_states, value_states = _repeat(c, key), _repeat(c, value)
-    weights = tape.scale(_scores(c, query, key_states))
+    queries = query if concatenates_rotated(c) else _operand(c, query)
+    key_states, value_states = _operand(c, _repeat(c, key), key), _operand(c, _repeat(c, value), value)
+    weights = tape.scale(_scores(c, queries, key_states))
+    del queries, key_states
     if c.model.attn_logit_softcapping:
         weights = tape.scale(tape.unary(tape.scale(weights), "output"))
     weights = tape.scale(weights)  # + mask
-    weights = tape.cast(tape.unary(tape.cast(weights, FLOAT32), "output"), itemsize)
+    upcasts = tape.autocast is not None or c.model.model_type not in ("gpt2", "falcon")
+    weights = tape.cast(tape.unary(tape.cast(weights, FLOAT32 if upcasts else itemsize), "output"), itemsize)
     weights = tape.dropout(weights, c.model.attention_dropout)
+    c.attention_weights = weights.storage
     out = tape.new((weights, value_states), query.width, itemsize, (weights, value_states))
     return tape.copy(out)
+
+
+def _operand(c: Context, x: Tensor, unrepeated: Tensor | None = None) -> Tensor:
+    """What torch.matmul multiplies: batch and heads in one dimension.
+
+    A tensor that is not laid out head by head is copied for that, unless there is only one sequence; repeat_kv has
+    laid out anew what it repeated from several heads. Source: matmul in pytorch/aten/src/ATen/native/LinearAlgebra.cpp.
+    """
+    repeated = unrepeated is not None and unrepeated.storage is not x.storage
+    return c.tape.copy(x) if c.several_sequences and not repeated else x
+
+
+def concatenates_rotated(c: Context) -> bool:
+    """Whether the rotary embedding concatenates, which lays queries out head by head."""
+    model = c.model
+    return c.rotates and (model.model_type in ("phi3", "gpt_oss") or 0 < model.rotary_dim < model.head_dim)
 
 
 def _eager_with_sinks(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -176,7 +200,7 @@ def _eager_with_sinks(c: Context, query: Tensor, key: Tensor, value: Tensor) -> 
     Source: eager_attention_forward in modeling_gpt_oss.py.
     """
     tape = c.tape
-    key_states, value_states = _repeat(c, key), _repeat(c, value)
+    key_states, value_states = _operand(c, _repeat(c, key), key), _operand(c, _repeat(c, value), value)
     weights = tape.scale(_scores(c, query, key_states))
     weights = tape.scale(weights)  # + mask
     combined = tape.concatenate((weights,))
@@ -186,5 +210,6 @@ def _eager_with_sinks(c: Context, query: Tensor, key: Tensor, value: Tensor) -> 
     )
     probabilities = tape.unary(combined, "output")
     scores = tape.slice(probabilities, probabilities.width)
+    c.attention_weights = scores.storage
     out = tape.new((scores, value_states), query.width, query.itemsize, (scores, value_states))
     return tape.copy(out)

@@ -6,7 +6,7 @@ Local variables are those of the library's code, because they decide how long a 
 from __future__ import annotations
 
 from peftbench.estimate.adapted import linear
-from peftbench.estimate.attention import attention, keep_in_cache, rotate
+from peftbench.estimate.attention import attention, concatenates_rotated, keep_in_cache, rotate
 from peftbench.estimate.autograd import FLOAT32, Tensor
 from peftbench.estimate.modules import Context, activation, layer_norm, rms_norm
 from peftbench.memory import Part
@@ -32,7 +32,14 @@ def embeddings(c: Context, needs_grad: bool) -> Tensor:
 
 
 def decoder_layer(c: Context, x: Tensor, dense_mlp: bool = False) -> Tensor:
-    """Run one decoder layer of the model's family."""
+    """Run one decoder layer; until it returns, or is stopped, it holds the weights that eager attention returned."""
+    try:
+        return _family_layer(c, x, dense_mlp)
+    finally:
+        c.attention_weights = None
+
+
+def _family_layer(c: Context, x: Tensor, dense_mlp: bool) -> Tensor:
     family = c.model.model_type
     if family in ("gemma2", "gemma3_text", "olmo2"):
         return _sandwich_layer(c, x)
@@ -147,8 +154,8 @@ def _self_attention(c: Context, hidden_states: Tensor) -> Tensor:
         query, key = rotate(c, query), rotate(c, key)
     key, value = keep_in_cache(c, key, value)
     output = attention(c, query, key, value)
-    if c.rotates and (c.model.model_type == "phi3" or 0 < c.model.rotary_dim < c.model.head_dim):
-        # Concatenated queries are laid out head by head, the output takes that layout, and merging heads copies it.
+    if c.attention_kernel != "eager" and concatenates_rotated(c):
+        # The output takes the layout of concatenated queries, head by head, and merging heads copies it.
         output = c.tape.copy(output)
     layout = _layout(c)
     return linear(c, layout.attention + layout.output, output, c.model.hidden_size, c.model.attention_output_bias)
@@ -163,11 +170,12 @@ def _project(c: Context, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]
     query = linear(c, names[0], hidden_states, model.query_size, model.qkv_bias)
     if model.model_type == "opt":
         query = c.tape.scale(query)
+    norm = layer_norm if layout.layer_norm else rms_norm
     if model.qk_norm != "none":
-        query = rms_norm(c, query)
+        query = norm(c, query)
     key = linear(c, names[1], hidden_states, model.key_value_size, model.qkv_bias)
     if model.qk_norm != "none":
-        key = rms_norm(c, key)
+        key = norm(c, key)
     value = linear(c, names[2], hidden_states, model.key_value_size, model.qkv_bias)
     return query, key, value
 

@@ -36,6 +36,10 @@ class Context:
     sliding: bool = False
     masked: bool = False
     """An explicit attention mask is built, so SDPA cannot take the causal shortcut."""
+    several_sequences: bool = False
+    """The micro-batch has more than one sequence (matters to eager attention only)."""
+    attention_weights: Storage | None = None
+    """What eager attention returned beside its output."""
     virtual_tokens: int = 0
     """Keys and values that prefix tuning puts before the sequence."""
     rope_itemsize: int = 2

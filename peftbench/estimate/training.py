@@ -153,6 +153,7 @@ def _key(model: ModelSpec, training: TrainingSpec, kernel: str) -> StepKey:
         loss_tokens=training.tokens if training.loss == "liger" else 0,
         embeddings_need_grad=adapter is None or training.gradient_checkpointing,
         masks_sliding_layers=masked,
+        several_sequences=kernel == "eager" and training.micro_batch_size > 1,
         repeats_keys=repeats_keys_for_flash(model, training),
         keeps_fused_cache=keeps_fused_cache(model, training),
         quantized_saves_input=quantized_saves_input(training),
