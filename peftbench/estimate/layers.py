@@ -8,7 +8,7 @@ from __future__ import annotations
 from peftbench.estimate.adapted import linear
 from peftbench.estimate.attention import attention, concatenates_rotated, keep_in_cache, rotate
 from peftbench.estimate.autograd import FLOAT32, Tensor
-from peftbench.estimate.modules import Context, activation, layer_norm, rms_norm
+from peftbench.estimate.modules import Context, activation, dense, layer_norm, rms_norm
 from peftbench.memory import Part
 from peftbench.spec.layouts import LAYOUTS, Layout
 
@@ -127,7 +127,7 @@ def _parallel_layer(c: Context, x: Tensor) -> Tensor:
     attention_output = tape.dropout(_self_attention(c, normed), model.residual_dropout)
     if model.model_type == "falcon" and not model.parallel_attention:
         residual = tape.add(residual, attention_output)
-        return tape.add(residual, _plain_mlp(c, layer_norm(c, residual)))
+        return tape.add(residual, tape.dropout(_plain_mlp(c, layer_norm(c, residual)), model.residual_dropout))
     if model.norms_per_layer == 2:
         normed = layer_norm(c, x)
     feed_forward = tape.dropout(_plain_mlp(c, normed), model.residual_dropout)
@@ -172,10 +172,10 @@ def _project(c: Context, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]
         query = c.tape.scale(query)
     norm = layer_norm if layout.layer_norm else rms_norm
     if model.qk_norm != "none":
-        query = norm(c, query)
+        query = norm(c, query, model.num_attention_heads if model.qk_norm == "head" else 1)
     key = linear(c, names[1], hidden_states, model.key_value_size, model.qkv_bias)
     if model.qk_norm != "none":
-        key = norm(c, key)
+        key = norm(c, key, model.num_key_value_heads if model.qk_norm == "head" else 1)
     value = linear(c, names[2], hidden_states, model.key_value_size, model.qkv_bias)
     return query, key, value
 
@@ -256,7 +256,7 @@ def _experts(c: Context, hidden_states: Tensor) -> Tensor:
 
 def _router(c: Context, hidden_states: Tensor) -> Tensor:
     tape, model = c.tape, c.model
-    logits = tape.new((hidden_states,), model.num_experts, hidden_states.itemsize)
+    logits = dense(tape, hidden_states, model.num_experts, c.weight_itemsize, c.full)
     probabilities = tape.unary(tape.cast(logits, FLOAT32), "output")
     return tape.new((probabilities,), model.num_experts_per_tok, hidden_states.itemsize)
 

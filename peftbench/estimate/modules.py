@@ -136,40 +136,41 @@ def base_linear(c: Context, x: Tensor, out_features: int, bias: bool = False) ->
 # ── norms ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def layer_norm(c: Context, x: Tensor) -> Tensor:
-    """nn.LayerNorm: saves its input and two statistics a token; autocast runs it in float32."""
+def layer_norm(c: Context, x: Tensor, heads: int = 1) -> Tensor:
+    """nn.LayerNorm: saves its input, a mean and a deviation of each token or head; autocast runs it in float32."""
     tape = c.tape
     wide = x if tape.autocast is None else tape.cast(x, FLOAT32)
-    out = tape.output(x.width, wide.itemsize, x.needs_grad or c.norms_trainable)
+    out = tape.tensor(x.width, wide.itemsize, x.needs_grad or c.norms_trainable)
+    statistics = tape.tensor(2 * heads, FLOAT32)
     if out.needs_grad:
         gradient = 2 * x.width * c.norm_itemsize if c.norms_trainable else 0
-        tape.record((out,), (wide,), (wide,), parameter_gradients=gradient)
+        tape.record((out,), (wide,), (wide, statistics), parameter_gradients=gradient)
     return out
 
 
-def rms_norm(c: Context, x: Tensor) -> Tensor:
+def rms_norm(c: Context, x: Tensor, heads: int = 1) -> Tensor:
     """RMSNorm as the model's family writes it; each computes in float32 and differs in where it returns.
 
-    Source: modeling_llama.py, modeling_gemma.py and modeling_olmo2.py of transformers 5.
+    Source: modeling_llama.py, modeling_gemma.py, modeling_olmo2.py and modeling_gpt_oss.py of transformers 5.
     """
     tape, itemsize = c.tape, x.itemsize
     if c.fused_kernels != "none":  # its backward writes over the incoming gradient
         return tape.new((x,), x.width, itemsize, (x,), aliases=(x.key,))
     if c.model.model_type.startswith("gemma"):
-        normed = _normalize(tape, tape.cast(x, FLOAT32))
+        normed = _normalize(tape, tape.cast(x, FLOAT32), heads)
         return tape.cast(_times_weight(c, normed, FLOAT32), itemsize)
-    normed = _normalize(tape, tape.cast(x, FLOAT32))
-    if c.model.model_type == "olmo2":
+    normed = _normalize(tape, tape.cast(x, FLOAT32), heads)
+    if c.model.model_type in ("olmo2", "gpt_oss"):
         normed = _times_weight(c, normed, c.norm_itemsize)
         return tape.cast(normed, itemsize)
     normed = tape.cast(normed, itemsize)
     return _times_weight(c, normed, c.norm_itemsize)
 
 
-def _normalize(tape: Tape, x: Tensor) -> Tensor:
+def _normalize(tape: Tape, x: Tensor, heads: int) -> Tensor:
     """x * rsqrt(x.pow(2).mean(-1) + eps): saves x twice, for the power and for the product."""
     square = tape.power(x)
-    mean = tape.new((square,), 1, FLOAT32)
+    mean = tape.new((square,), heads, FLOAT32)
     del square
     root = tape.unary(mean, "output")
     # The product's backward makes grad * x in full before summing it to one number a token.
