@@ -41,9 +41,7 @@ _HOMES = {
 __all__ = ["__version__", "plan", *sorted(_HOMES)]
 
 
-def plan(
-    model: str | ModelSpec, gpu: str | GpuSpec | None = None, method: str = "lora", **recipe: Any
-) -> Plan:
+def plan(model: str | ModelSpec, gpu: str | GpuSpec | None = None, method: str = "lora", **recipe: Any) -> Plan:
     """Predict the memory of one fine-tuning run and judge it on a card; None judges it on no card.
 
     `recipe` has the options of `peftbench plan` with underscores: sequence_length=4096, r=8, loss="liger".

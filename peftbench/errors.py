@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 class PeftbenchError(Exception):
@@ -35,5 +34,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
     The cutoff is below difflib's default of 0.6, which would miss `t5` for `t4`.
     """
+    from difflib import get_close_matches  # only a mistake should pay for the import
+
     near = get_close_matches(word.lower(), [k.lower() for k in known], n=1, cutoff=0.5)
     return f"Did you mean {near[0]}?" if near else ""

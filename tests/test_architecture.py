@@ -73,9 +73,7 @@ def test_a_module_imports_lower_ranks_only(path: Path) -> None:
         if module.split(".")[0] != "peftbench":
             continue
         other = home(module) if home(module) in RANKS else "__init__"
-        same_house = (
-            other == own or (own, other) == ("units", "errors") or (own, other) == ("cli", "__init__")
-        )
+        same_house = other == own or (own, other) == ("units", "errors") or (own, other) == ("cli", "__init__")
         assert same_house or RANKS[other] < RANKS[own], f"{own} (rank {RANKS[own]}) imports {module}"
 
 
@@ -138,9 +136,7 @@ def test_planning_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
 def test_importing_the_package_loads_nothing_else_of_it() -> None:
     code = "import sys, peftbench; print([m for m in sys.modules if m.startswith('peftbench.')])"
     environment = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "[]"
 
 

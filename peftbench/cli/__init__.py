@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from importlib import import_module
@@ -17,6 +18,9 @@ VERBS = ("plan", "models", "gpus", "validate", "claims")
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 """What a shell reports for a process that SIGINT or SIGPIPE ended."""
+
+GC_THRESHOLDS = (50_000, 20, 20)
+"""Start-up makes many objects that stay: Python's 700 would walk over them again and again."""
 
 
 class Failure(click.ClickException):
@@ -42,6 +46,7 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the verb's file; options before a verb are left for click to refuse."""
         if cmd_name in VERBS:
+            gc.set_threshold(*GC_THRESHOLDS)
             command: click.Command = getattr(import_module(f"peftbench.cli.{cmd_name}"), cmd_name)
             return command
         return None

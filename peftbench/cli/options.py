@@ -53,9 +53,7 @@ def _option(name: str, type_: Any, text: str, default: object = None) -> click.O
 
 def _switch(name: str, text: str, default: bool) -> click.Option:
     """A pair of flags, --name and --no-name."""
-    return click.Option(
-        [f"--{name}/--no-{name}"], default=None, help=_with_default(text, "on" if default else "off")
-    )
+    return click.Option([f"--{name}/--no-{name}"], default=None, help=_with_default(text, "on" if default else "off"))
 
 
 def _choice(name: str, values: tuple[str, ...], text: str, default: object = None) -> click.Option:
@@ -189,9 +187,7 @@ INFERENCE = (
 
 ANSWER = (
     _choice("--max", MAXIMA, "Find the largest value that fits instead."),
-    click.Option(
-        ["--explain"], metavar="PART", help='Where a part comes from: "logits and loss", activations …'
-    ),
+    click.Option(["--explain"], metavar="PART", help='Where a part comes from: "logits and loss", activations …'),
     click.Option(["--check"], is_flag=True, help="Exit with 1 when every plan says `does not fit`."),
     click.Option(
         ["--format"],

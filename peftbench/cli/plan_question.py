@@ -49,9 +49,7 @@ def _assignment(text: str) -> tuple[str, int | float | bool | str]:
     """Read NAME=VALUE; the value is a whole number, a number, true or false, or else text."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        raise SpecError(
-            f"cannot read --adapter-option {text[:40]!r}.", "Write NAME=VALUE, as in oft_block_size=64."
-        )
+        raise SpecError(f"cannot read --adapter-option {text[:40]!r}.", "Write NAME=VALUE, as in oft_block_size=64.")
     for kind in (int, float):
         try:
             return name.strip(), kind(value)
@@ -104,9 +102,7 @@ def plans_of(model: ModelSpec, recipes: Recipes, given: dict[str, Any]) -> tuple
     return plans, notes
 
 
-def plan_of(
-    model: ModelSpec, recipe: TrainingSpec | InferenceSpec, card: GpuSpec | None, with_changes: bool
-) -> Plan:
+def plan_of(model: ModelSpec, recipe: TrainingSpec | InferenceSpec, card: GpuSpec | None, with_changes: bool) -> Plan:
     from peftbench.decide.plan import make_inference_plan, make_plan
     from peftbench.spec.training import TrainingSpec
 

@@ -120,9 +120,7 @@ def _checked(methods: tuple[str, ...], options: Given, task: str, own: tuple[str
         if name not in OPTIONS:
             raise SpecError(f"unknown option {name!r}. {did_you_mean(name, OPTIONS)}".rstrip())
         if name in (*_TRAINING, *_INFERENCE) and name not in own:
-            raise SpecError(
-                f"{_flag(name)} does not belong to --task {task}.", "Leave it out, or change the task."
-            )
+            raise SpecError(f"{_flag(name)} does not belong to --task {task}.", "Leave it out, or change the task.")
         method_has = any(_concerns(name, peft_type, quantized, given) for peft_type, quantized in kinds)
         if name not in (*own, *_BOTH) and not method_has:
             raise SpecError(f"{_flag(name)} does not concern {' or '.join(methods)}.", _owner(name, given))
@@ -158,9 +156,7 @@ def _check_extra(name: str, methods: tuple[str, ...], kinds: list[Method]) -> No
     if not any(name in kind.options for kind in kinds):
         known = sorted({option for kind in kinds for option in kind.options} - {*_ADAPTER})
         what = f"{' or '.join(methods)} has no option {name!r} that decides its size."
-        raise SpecError(
-            f"{what} {did_you_mean(name, known)}".rstrip(), f"Options: {', '.join(known) or 'none'}."
-        )
+        raise SpecError(f"{what} {did_you_mean(name, known)}".rstrip(), f"Options: {', '.join(known) or 'none'}.")
 
 
 def _flag(name: str) -> str:
@@ -171,9 +167,7 @@ def _flag(name: str) -> str:
 
 
 def _training(method: str, given: Given) -> TrainingSpec:
-    fields = {
-        name: given[name] for name in (*_TRAINING, "attention") if name in given and name != "zero_grad"
-    }
+    fields = {name: given[name] for name in (*_TRAINING, "attention") if name in given and name != "zero_grad"}
     if "zero_grad" in given:
         fields["zero_grad_keeps"] = _one_of("zero_grad", given["zero_grad"], ZERO_GRADS) == "keep"
     return TrainingSpec(**fields, **_shared(method, given))
@@ -201,11 +195,7 @@ def _shared(method: str, given: Given) -> dict[str, Any]:
 
 def _adapter(peft_type: str, quantized: bool, given: Given) -> AdapterSpec:
     """LORA, or PEFT's defaults for another type, with the options that concern it."""
-    fields = {
-        name: given[name]
-        for name in _ADAPTER
-        if name in given and _concerns(name, peft_type, quantized, given)
-    }
+    fields = {name: given[name] for name in _ADAPTER if name in given and _concerns(name, peft_type, quantized, given)}
     options = {name: value for name, value in _extra(given).items() if name in METHODS[peft_type].options}
     fields.pop("adapter_options", None)
     if "num_virtual_tokens" in fields:
@@ -229,9 +219,7 @@ def _targets(value: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
     """Names with commas between, or a sequence of names; each once."""
     names = tuple(name.strip() for name in (value.split(",") if isinstance(value, str) else value))
     if not names or not all(names):
-        raise SpecError(
-            f"target modules {value!r} hold an empty name.", "Write q_proj,v_proj, or all-linear."
-        )
+        raise SpecError(f"target modules {value!r} hold an empty name.", "Write q_proj,v_proj, or all-linear.")
     return tuple(dict.fromkeys(names))
 
 

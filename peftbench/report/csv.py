@@ -11,12 +11,12 @@ from peftbench.spec.weights import num_parameters
 
 IDENTITY = ("model", "num_parameters", "gpu", "gpu_memory_bytes", "gpu_usable_bytes", "method")
 RECIPE = (
-    "task", "sequence_length", "micro_batch_size", "gradient_accumulation_steps", "gradient_checkpointing",
-    "use_reentrant", "dtype", "autocast", "optimizer", "attention", "loss", "fused_kernels", "loop", "use_cache", "zero_grad",
-    "transformers", "prompt_tokens", "new_tokens", "batch_size",
-    "peft_type", "r", "target_modules", "adapter_dtype", "use_dora", "use_rslora", "lora_dropout",
-    "num_virtual_tokens", "adapter_options",
-    "quant_type", "blocksize", "double_quant", "compute_dtype", "upcast_unquantized", "upcast_norms",
+    "task", "sequence_length", "micro_batch_size", "gradient_accumulation_steps",
+    "gradient_checkpointing", "use_reentrant", "dtype", "autocast", "optimizer", "attention", "loss",
+    "fused_kernels", "loop", "use_cache", "zero_grad", "transformers", "prompt_tokens", "new_tokens",
+    "batch_size", "peft_type", "r", "target_modules", "adapter_dtype", "use_dora", "use_rslora",
+    "lora_dropout", "num_virtual_tokens", "adapter_options", "quant_type", "blocksize", "double_quant",
+    "compute_dtype", "upcast_unquantized", "upcast_norms",
 )  # fmt: skip
 ANSWER = (
     "trainable_parameters", "adapter_file_bytes", "peak_phase", "allocated_bytes", "reserved_bytes",

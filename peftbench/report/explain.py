@@ -27,7 +27,7 @@ FORMULAS: dict[Part, tuple[str, ...]] = {
     Part.GRADIENTS: ("training.trained_tensors",),
     Part.OPTIMIZER: ("optimizer.optimizer_bytes",),
     Part.OPTIMIZER_TEMPORARIES: ("optimizer._torch_bytes", "optimizer._adafactor_bytes"),
-    Part.CHECKPOINTS: ("activations._run_checkpointed",),
+    Part.CHECKPOINTS: ("segments.run_checkpointed",),
     Part.ACTIVATIONS: ("activations.step_moments", "layers.decoder_layer", "attention.attention"),
     Part.LOGITS: ("loss.head_and_loss",),
     Part.KV_CACHE: ("attention.keep_in_cache",),
@@ -93,11 +93,7 @@ def formulas_of(
 ) -> tuple[Callable[..., object], ...]:
     """The functions that compute a part of this recipe: of FORMULAS and as the recipe chooses."""
     if isinstance(recipe, InferenceSpec):
-        names = (
-            ("inference.estimate_inference", "generation.prefill_moments")
-            if part in GENERATION
-            else FORMULAS[part]
-        )
+        names = ("inference.estimate_inference", "generation.prefill_moments") if part in GENERATION else FORMULAS[part]
         return tuple(map(_function, names))
     functions = tuple(map(_function, FORMULAS[part]))
     if part is Part.LOGITS:

@@ -52,9 +52,7 @@ def _training(recipe: TrainingSpec) -> list[str]:
     shown = [
         f"sequence {recipe.sequence_length}",
         f"micro-batch {recipe.micro_batch_size}",
-        f"accumulation {recipe.gradient_accumulation_steps}"
-        if recipe.gradient_accumulation_steps > 1
-        else "",
+        f"accumulation {recipe.gradient_accumulation_steps}" if recipe.gradient_accumulation_steps > 1 else "",
         _checkpointing(recipe),
         f"{recipe.dtype} {'autocast' if recipe.autocast else 'without autocast'}",
         recipe.optimizer,

@@ -32,9 +32,7 @@ def render(table: Table) -> str:
     rows = [[_cell(cell) for cell in row] for row in table.rows]
     headings = [_cell(heading) for heading in table.headings]
     align = ["right" if letter == "r" else "left" for letter in table.alignments]
-    text: str = tabulate(
-        rows, headings, tablefmt="github", colalign=align if rows else None, disable_numparse=True
-    )
+    text: str = tabulate(rows, headings, tablefmt="github", colalign=align if rows else None, disable_numparse=True)
     return f"**{_cell(table.title)}**\n\n{text}" if table.title else text
 
 

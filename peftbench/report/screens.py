@@ -27,9 +27,7 @@ class Style:
         self.colour = colour
 
 
-def one_card(
-    plans: list[Plan], chosen: Plan, notes: list[str], next_step: str, command: str, style: Style
-) -> str:
+def one_card(plans: list[Plan], chosen: Plan, notes: list[str], next_step: str, command: str, style: Style) -> str:
     """Methods compared where there are several, and the chosen one of them in detail."""
     blocks = [_header(plans, card_title(chosen.gpu), style)]
     if len(plans) > 1:
@@ -58,9 +56,7 @@ def many_cards(plans: list[Plan], notes: list[str], style: Style) -> str:
     if lowered and usual is not plans:
         notes.append(f"{', '.join(sorted(lowered))}: no bfloat16, so bfloat16 is priced as float16.")
     if any(plan.verdict and plan.verdict.fit is Fit.TIGHT for plan in plans):
-        notes.append(
-            f"{views.TIGHT_MARK} is tight: the tensors fit, but the allocator may have to flush its cache."
-        )
+        notes.append(f"{views.TIGHT_MARK} is tight: the tensors fit, but the allocator may have to flush its cache.")
     notes.append("For one card in detail, add --gpu and its name.")
     table = render(views.cards(plans), style.width)
     texts = [labelled("note", note, style.width) for note in notes]

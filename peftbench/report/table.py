@@ -13,9 +13,7 @@ class Table:
 
     __slots__ = ("alignments", "headings", "rows", "title")
 
-    def __init__(
-        self, title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], alignments: str
-    ) -> None:
+    def __init__(self, title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], alignments: str) -> None:
         if any(len(row) != len(headings) for row in rows) or len(alignments) != len(headings):
             raise ValueError(f"ragged table {title!r}")
         self.title = title

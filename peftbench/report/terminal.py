@@ -80,9 +80,7 @@ def _narrowed(widths: list[int], lines: list[tuple[str, ...]], alignments: str, 
     return narrowed
 
 
-def _rows(
-    cells: tuple[str, ...], widths: list[int], alignments: str, colour: bool, indent: str
-) -> Iterable[str]:
+def _rows(cells: tuple[str, ...], widths: list[int], alignments: str, colour: bool, indent: str) -> Iterable[str]:
     """As many lines as the cell with the most needs."""
     wrapped = [wrap(cell, size) or [""] for cell, size in zip(cells, widths, strict=True)]
     for number in range(max(map(len, wrapped))):

@@ -97,10 +97,11 @@ def test_defaults_are_shown_and_shortened_to_the_model() -> None:
 
 
 def test_options_reach_the_recipe() -> None:
-    words = (
+    typed = (
         "--r 8 --target-modules q_proj,v_proj --use-dora --zero-grad keep --loop plain --no-autocast "
         "--adapter-dtype bfloat16 --blocksize 128 --dtype float16"
-    ).split()
+    )
+    words = typed.split()
     document = json.loads(
         answer("plan", "--model", "8b", "--gpu", "l4", "--method", "qlora", *words, "--format", "json")
     )

@@ -13,9 +13,7 @@ from peftbench.report.terminal import bar, encodable, render, terminal_width, wa
 
 
 def test_columns_are_aligned_and_unwrapped_when_there_is_room() -> None:
-    table = Table(
-        "", ("GiB", "peak", ""), [("qlora", "9.77", "fits"), ("full", "62.82", "does not fit")], "lrl"
-    )
+    table = Table("", ("GiB", "peak", ""), [("qlora", "9.77", "fits"), ("full", "62.82", "does not fit")], "lrl")
     assert render(table) == "  GiB     peak\n  qlora   9.77  fits\n  full   62.82  does not fit"
 
 
@@ -54,12 +52,8 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
     assert not wants_colour(Terminal())
 
 
-@pytest.mark.parametrize(
-    ("columns", "width"), [("60", 60), ("200", 80), ("10", 40), ("", 80), ("wide", 80), ("0", 80)]
-)
-def test_the_width_follows_the_terminal_up_to_80(
-    monkeypatch: pytest.MonkeyPatch, columns: str, width: int
-) -> None:
+@pytest.mark.parametrize(("columns", "width"), [("60", 60), ("200", 80), ("10", 40), ("", 80), ("wide", 80), ("0", 80)])
+def test_the_width_follows_the_terminal_up_to_80(monkeypatch: pytest.MonkeyPatch, columns: str, width: int) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     assert terminal_width(io.StringIO()) == width
 
