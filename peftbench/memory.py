@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class Phase(str, Enum):
@@ -51,8 +52,7 @@ class Basis(str, Enum):
     __str__ = str.__str__
 
 
-@dataclass(frozen=True, slots=True)
-class Component:
+class Component(NamedTuple):
     """Some bytes of one part, alive in some phases.
 
     `low_bytes` and `high_bytes` are the band in which the true size is expected; both equal `bytes` when exact.

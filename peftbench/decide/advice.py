@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from peftbench.decide.card import settle_training
 from peftbench.decide.ladder import LADDER, SEQUENCE_STEP, Reach, Rung
@@ -20,8 +20,7 @@ MOST_SEQUENCES = 1 << 16
 """Where `largest` stops looking for a micro-batch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One or more options set differently, and what that leads to."""
 
     differences: tuple[Difference, ...]
@@ -63,8 +62,7 @@ class Change:
         return values[0] if len(values) == 1 else " + ".join(map(str, values))
 
 
-@dataclass(frozen=True, slots=True)
-class _Setting:
+class _Setting(NamedTuple):
     """A rung at one of its values."""
 
     rung: Rung

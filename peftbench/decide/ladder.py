@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from peftbench.decide.methods import LORA, quantization_for
 from peftbench.estimate.kernels import AMPERE, compute_capability
@@ -59,8 +59,7 @@ class Reach(Enum):
     METHOD = 3  # what is trained
 
 
-@dataclass(frozen=True, slots=True)
-class Rung:
+class Rung(NamedTuple):
     """One way to save memory. `values` are its settings from mild to strong, none when it is on already."""
 
     price: str

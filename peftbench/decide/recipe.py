@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from peftbench.estimate.adapters import method_of
 from peftbench.spec.adapter import ALL_LINEAR, AdapterSpec
@@ -108,8 +108,7 @@ def _quantization_options(quantization: QuantizationSpec | None) -> Options:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(NamedTuple):
     """One option that two recipes set differently."""
 
     option: str

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from peftbench.memory import Component, MemoryProfile, Part, Phase
 from peftbench.spec.gpu import GpuSpec
@@ -30,8 +30,7 @@ class Fit(str, Enum):
         return list(Fit).index(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """One profile judged on one card; every figure is of the profile's peak."""
 
     fit: Fit

@@ -1,39 +1,54 @@
-"""What an adapter on a linear layer adds to the graph, as PEFT's forward does it."""
+"""Linear layers of the model with their adapter: which program runs for which PEFT type."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
+from peftbench.estimate import adapted_vectors as vectors
+from peftbench.estimate import adapted_weights as weights
+from peftbench.estimate.adapted_lora import dora, generic, lora
+from peftbench.estimate.adapter_shapes import Options, Site
+from peftbench.estimate.adapter_targets import IA3_FEEDFORWARD, matches
+from peftbench.estimate.adapters import options_of
 from peftbench.estimate.autograd import Tensor
-from peftbench.estimate.modules import Context, base_linear, dense
+from peftbench.estimate.modules import Context, base_linear
+from peftbench.spec.adapter import AdapterSpec
+
+FORWARDS: Mapping[str, Callable[[Context, Site, Options, Tensor], Tensor]] = {
+    "lora": lora,
+    "ia3": vectors.ia3,
+    "adalora": vectors.adalora,
+    "vera": vectors.vera,
+    "miss": vectors.miss,
+    "delora": vectors.delora,
+    "gralora": vectors.gralora,
+    "vblora": vectors.vblora,
+    "road": vectors.road,
+    "loha": weights.loha,
+    "lokr": weights.lokr,
+    "fourierft": weights.fourierft,
+    "hra": weights.hra,
+    "oft": weights.oft,
+    "boft": weights.boft,
+    "randlora": weights.randlora,
+    "c3a": weights.c3a,
+}
+"""What each PEFT type on linear layers keeps for backward; other types run as `generic`."""
+
+WITHOUT_LINEAR = ("ln_tuning", "prompt_tuning", "p_tuning", "prefix_tuning")
+"""Types whose layers run as the base model's, with more tokens or trained norms."""
+
+
+def activations_modelled(adapter: AdapterSpec) -> bool:
+    """Whether the adapter's forward pass is known here; if not, activations come from a generic adapter."""
+    return adapter.peft_type in FORWARDS or adapter.peft_type in WITHOUT_LINEAR
 
 
 def linear(c: Context, name: str, x: Tensor, out_features: int, bias: bool = False) -> Tensor:
     """A named linear layer of the model with its adapter, if it has one."""
-    if name not in c.targets:
+    if name not in c.targets or c.adapter is None:
         return base_linear(c, x, out_features, bias)
-    return _lora(c, x, out_features, bias)
-
-
-def _lora(c: Context, x: Tensor, out_features: int, bias: bool) -> Tensor:
-    """LoRA: result + B(A(x)) * scaling.
-
-    A float32 adapter casts x to float32 and keeps that copy for A's gradient, one copy for each target; the sum is
-    made in float32 and cast back. Over a bitsandbytes layer PEFT clones the result first, and under autocast leaves
-    x alone. Source: peft/tuners/lora/layer.py and bnb.py, 0.21.
-    """
-    assert c.adapter is not None  # only targets come here
-    tape, rank, itemsize = c.tape, c.adapter.r or 8, c.adapter.dtype.bytes
-    result = base_linear(c, x, out_features, bias)
-    wanted = result.itemsize
-    if c.quantization is None:
-        cast = tape.cast(x, itemsize)
-        result = tape.add(
-            result, tape.scale(dense(tape, dense(tape, cast, rank, itemsize, True), out_features, itemsize, True))
-        )
-        return tape.cast(result, wanted)
-    result = tape.copy(result)
-    converts = tape.autocast is None
-    cast = tape.cast(x, itemsize) if converts else x
-    output = tape.scale(dense(tape, dense(tape, cast, rank, itemsize, True), out_features, itemsize, True))
-    if converts:
-        output = tape.cast(output, wanted)
-    return tape.add(result, output)
+    feedforward = matches(name, IA3_FEEDFORWARD.get(c.model.model_type, ()))
+    site = Site(name, x.width, out_features, 1, bias, feedforward)
+    forward = dora if c.adapter.use_dora else FORWARDS.get(c.adapter.peft_type, generic)
+    return forward(c, site, options_of(c.adapter), x)

@@ -7,8 +7,9 @@ to get_peft_model. To add a type, add a row, and a function in adapter_shapes if
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
+from typing import NamedTuple
 
 from peftbench.estimate import adapter_frozen as frozen
 from peftbench.estimate import adapter_prompts as prompts
@@ -41,11 +42,10 @@ class Saved(Enum):
     WITH_COPIES = "a copy of the shared tensors for each module"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Method:
+class Method(NamedTuple):
     """One PEFT type."""
 
-    options: Mapping[str, Value] = field(default_factory=dict)
+    options: Mapping[str, Value] = MappingProxyType({})
     """Options that decide its size, with their defaults."""
     each: Callable[[Site, Options], Shapes] | None = None
     """Tensors of each targeted module; None for types that have no target modules."""

@@ -6,9 +6,8 @@ A matrix has k input and m output features; o holds the type's options. They yie
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from math import isqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 from peftbench.errors import SpecError
 
@@ -17,8 +16,7 @@ Shape = tuple[int, ...]
 Shapes = Iterator[Shape]
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(NamedTuple):
     """A kind of module that an adapter is put on."""
 
     path: str

@@ -49,6 +49,12 @@ def method_of(adapter: AdapterSpec) -> Method:
 
 
 @lru_cache(maxsize=1024)
+def options_of(adapter: AdapterSpec) -> Options:
+    """The adapter's options by PEFT's names, defaults filled in; raises SpecError for those that are not its own."""
+    return _options(adapter, method_of(adapter))
+
+
+@lru_cache(maxsize=1024)
 def target_modules(model: ModelSpec, adapter: AdapterSpec) -> tuple[str, ...]:
     """The names of the modules that carry the adapter; empty for prompts and prefixes.
 

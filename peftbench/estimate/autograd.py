@@ -6,9 +6,6 @@ written here with the variables of the library's function has that function's li
 every CPython: a function never rebinds or deletes a parameter (a test holds it), because versions differ in how long
 a caller's argument lives. Each operation states what it saves for backward and what its backward allocates;
 derivatives.yaml of PyTorch is the source unless another is named.
-
-Sizes are linear in the tokens of the micro-batch, and in the pairs of tokens and keys where attention keeps scores:
-(per_token + per_pair × sequence length) × tokens + fixed.
 """
 
 from __future__ import annotations
@@ -16,69 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from peftbench.estimate.ledger import Ledger
 from peftbench.memory import Part
 
 FLOAT32 = 4
 
 
-Size = tuple[int, int, int]
-"""Bytes as (per token, per pair of a token and a key, fixed)."""
-
-
-class Moment(NamedTuple):
-    """The bytes alive at one instant, in all and by part."""
-
-    per_token: int
-    per_pair: int
-    fixed: int
-    by_part: dict[Part, Size]
-
-    def bytes_at(self, tokens: int, sequence_length: int = 0) -> int:
-        """Bytes alive at this instant for a micro-batch of so many tokens in sequences of this length."""
-        return (self.per_token + self.per_pair * sequence_length) * tokens + self.fixed
-
-
 class Recomputed(Exception):
     """A checkpoint's recomputation has reached the last tensor that backward needs (torch's early stop)."""
-
-
-class Ledger:
-    """The bytes alive now, and every past moment that is the peak for some number of tokens."""
-
-    __slots__ = ("_moments", "by_part", "fixed", "per_pair", "per_token")
-
-    def __init__(self) -> None:
-        self.per_token = 0
-        self.per_pair = 0
-        self.fixed = 0
-        self.by_part: dict[Part, Size] = {}
-        self._moments: list[Moment] = []
-
-    def change(self, part: Part, per_token: int, fixed: int, per_pair: int = 0) -> None:
-        """Add (or, with negative sizes, take away) bytes of a part."""
-        self.per_token += per_token
-        self.per_pair += per_pair
-        self.fixed += fixed
-        before = self.by_part.get(part, (0, 0, 0))
-        self.by_part[part] = (before[0] + per_token, before[1] + per_pair, before[2] + fixed)
-
-    def observe(self) -> None:
-        """Remember this moment, unless a remembered one is at least as large whatever the tokens."""
-        now = Moment(self.per_token, self.per_pair, self.fixed, self.by_part)
-        if any(exceeds(moment, now) for moment in self._moments):
-            return
-        self._moments = [moment for moment in self._moments if not exceeds(now, moment)]
-        self._moments.append(now._replace(by_part=dict(self.by_part)))
-
-    def take_moments(self) -> tuple[Moment, ...]:
-        """Hand over the remembered moments and begin a new stretch of time."""
-        moments, self._moments = tuple(self._moments), []
-        return moments
-
-
-def exceeds(a: Moment, b: Moment) -> bool:
-    """Whether a is at least as large as b for every number of tokens and every sequence length."""
-    return a.per_token >= b.per_token and a.per_pair >= b.per_pair and a.fixed >= b.fixed
 
 
 class Storage:
@@ -232,7 +174,9 @@ class Tape:
             return
         alias = set(aliases)
         flows = tuple(
-            Flow(x.key, x.per_token, x.fixed, x.per_pair, x.key in alias) for x in inputs if x.needs_grad and x.storage is not None
+            Flow(x.key, x.per_token, x.fixed, x.per_pair, x.key in alias)
+            for x in inputs
+            if x.needs_grad and x.storage is not None
         )
         storages = [x.storage for x in saved if x.storage is not None]
         unpacks = bool(storages) or saves_constant

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
 from peftbench.estimate.adapters import adapted_weights
 from peftbench.estimate.attention import attention
-from peftbench.estimate.autograd import Ledger, Moment, Tape, Tensor
+from peftbench.estimate.autograd import Tape, Tensor
 from peftbench.estimate.layers import decoder_layer
+from peftbench.estimate.ledger import Ledger, Moment
 from peftbench.estimate.modules import Context, layer_norm, rms_norm
 from peftbench.memory import Part
 from peftbench.spec.adapter import AdapterSpec
@@ -20,8 +21,7 @@ from peftbench.spec.model import ModelSpec
 from peftbench.spec.quantization import QuantizationSpec
 
 
-@dataclass(frozen=True, kw_only=True)
-class GenerationKey:
+class GenerationKey(NamedTuple):
     """What decides the moments of generate(), apart from the number of tokens."""
 
     model: ModelSpec
@@ -61,7 +61,7 @@ def prefill_moments(key: GenerationKey) -> tuple[Moment, ...]:
 @lru_cache(maxsize=2048)
 def decode_layer_moments(key: GenerationKey) -> tuple[Moment, ...]:
     """What one layer holds for each sequence while it computes one token, attention to the past apart."""
-    return prefill_moments(replace(key, masks_sliding_layers=False, quantization=None))
+    return prefill_moments(key._replace(masks_sliding_layers=False, quantization=None))
 
 
 @lru_cache(maxsize=2048)
@@ -69,7 +69,7 @@ def attention_to_past(key: GenerationKey) -> int:
     """Bytes for each cached token that attention of one new token takes, beside the cache itself."""
     if key.attention_kernel == "flash":
         return 0  # reads the cache as it is
-    one = replace(key, masks_sliding_layers=False)
+    one = key._replace(masks_sliding_layers=False)
     context = _context(one, _kinds(key.model)[-1])
     width, itemsize = key.model.key_value_size, key.dtype.bytes
     cached = (Tensor(None, width, itemsize, False, context.tape.next_key()) for _ in range(2))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from peftbench.estimate.autograd import FLOAT32, Tape, Tensor
 from peftbench.estimate.adapted import linear
+from peftbench.estimate.autograd import FLOAT32, Tape, Tensor
 from peftbench.estimate.modules import Context, dense, layer_norm, rms_norm
 from peftbench.memory import Part
 from peftbench.spec.layouts import LAYOUTS

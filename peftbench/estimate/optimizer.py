@@ -7,10 +7,10 @@ transformers 5.23 `optimization.py` (Adafactor) and `trainer_optimizer.py` (whic
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from math import prod
+from typing import NamedTuple
 
 from peftbench.errors import SpecError, did_you_mean
 from peftbench.estimate.tensors import TensorGroup, total_bytes
@@ -27,8 +27,7 @@ MIN_PAGED_NUMEL = 100_000
 """bitsandbytes pages states from 1e5 elements on."""
 
 
-@dataclass(frozen=True)
-class TorchRule:
+class TorchRule(NamedTuple):
     """As in `torch.optim`: states in the parameter's dtype, and lists that a foreach step holds at once."""
 
     states: int
@@ -37,8 +36,7 @@ class TorchRule:
     """Adagrad makes its state in the constructor, the others in the first step."""
 
 
-@dataclass(frozen=True)
-class BitsandbytesRule:
+class BitsandbytesRule(NamedTuple):
     """A bitsandbytes class: states in float32 or 8 bit, perhaps in managed memory; no step temporary."""
 
     states: int
@@ -46,8 +44,7 @@ class BitsandbytesRule:
     paged: bool = False
 
 
-@dataclass(frozen=True)
-class AdafactorRule:
+class AdafactorRule(NamedTuple):
     """transformers' Adafactor: a float32 row and column of second moments for each matrix."""
 
 
@@ -92,8 +89,7 @@ NOT_DERIVED = (
 """The other names of `TrainingArguments.optim`, from packages whose states and steps are not derived here."""
 
 
-@dataclass(frozen=True, slots=True)
-class OptimizerBytes:
+class OptimizerBytes(NamedTuple):
     """What one optimizer takes; sizes of tensors, before the allocator rounds them.
 
     Scalars are left out: step counters (4 bytes a tensor, on the card for fused AdamW only), Adafactor's RMS.

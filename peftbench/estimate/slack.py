@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from peftbench.memory import Basis, Component, Part, Phase
 from peftbench.spec.cuda_context import context_band, context_bytes
 from peftbench.spec.gpu import GpuSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Shares:
+class Shares(NamedTuple):
     """Slack as a share of what comes and goes in a step, plus so many blocks of float32 logits."""
 
     of_dynamic: float

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 from peftbench.spec.dtype import DType
 
 
-@dataclass(frozen=True, slots=True)
-class TensorGroup:
+class TensorGroup(NamedTuple):
     """`count` tensors of one shape and dtype, all of the module kind `module`.
 
     The size of a single tensor matters, not only the sum: bitsandbytes keeps the states of small tensors in

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from peftbench.estimate.activations import Sizes, StepKey, StepMoments, step_moments
+from peftbench.estimate.activations import StepMoments, step_moments
 from peftbench.estimate.adapters import adapted_weights, adapter_tensors, frozen_bytes
-from peftbench.estimate.autograd import Moment
 from peftbench.estimate.base_model import weight_components
 from peftbench.estimate.generations import (
     keeps_fused_cache,
@@ -16,7 +15,9 @@ from peftbench.estimate.generations import (
     rotary_table_bytes,
 )
 from peftbench.estimate.kernels import attention_kernel, cublas_workspace_bytes, masks_sliding_layers
+from peftbench.estimate.ledger import Sizes
 from peftbench.estimate.optimizer import optimizer_bytes
+from peftbench.estimate.segments import StepKey
 from peftbench.estimate.slack import context, slack
 from peftbench.estimate.tensors import TensorGroup, total_bytes, total_numel
 from peftbench.estimate.weights import quantized_weights, trained_weights
@@ -86,7 +87,7 @@ def _trained(model: ModelSpec, training: TrainingSpec) -> list[Component]:
     parts = [
         exact(Part.GRADIENTS, gradient_bytes, STEP | outlive, f"{count:,} trained parameters"),
         exact(Part.OPTIMIZER, optimizer.state_bytes, TRAINING, _optimizer_because(training, optimizer.paged_bytes)),
-        exact(Part.OPTIMIZER_TEMPORARIES, optimizer.step_temporary_bytes, STEP, f"lists that {training.optimizer} holds in its step"),
+        exact(Part.OPTIMIZER_TEMPORARIES, optimizer.step_temporary_bytes, STEP, f"{training.optimizer}'s, in its step"),
     ]  # fmt: skip
     if training.adapter is not None:
         size = gradient_bytes + frozen_bytes(model, training.adapter, training.dtype)

@@ -6,8 +6,8 @@ transformers 5.23 `integrations/bitsandbytes.py`; PEFT 0.21 `prepare_model_for_k
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from peftbench.estimate.tensors import TensorGroup
 from peftbench.spec.dtype import DType
@@ -26,8 +26,7 @@ HEADER_BYTES_PER_TENSOR = 125
 """A tensor's name, dtype, shape and offsets in a safetensors header: 110 to 131 bytes with Llama's names."""
 
 
-@dataclass(frozen=True, slots=True)
-class WeightBytes:
+class WeightBytes(NamedTuple):
     """The base model on the card, without adapters."""
 
     quantized_bytes: int

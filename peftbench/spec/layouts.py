@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layout:
+class Layout(NamedTuple):
     """Module names of one architecture, by default those of Llama; an empty name is a module it lacks."""
 
     embedding: str = "embed_tokens"
@@ -34,9 +33,8 @@ class Layout:
 
 
 _LLAMA = Layout()
-_MIXTRAL = replace(_LLAMA, router="mlp.gate")
-_GEMMA2 = replace(
-    _LLAMA,
+_MIXTRAL = _LLAMA._replace(router="mlp.gate")
+_GEMMA2 = _LLAMA._replace(
     norms=(
         "input_layernorm",
         "post_attention_layernorm",
@@ -60,23 +58,23 @@ _OPT = Layout(
     positions="embed_positions", output="out_proj", mlp="", inner=("fc1",), down="fc2",
     norms=("self_attn_layer_norm", "final_layer_norm"), final_norm="final_layer_norm", layer_norm=True,
 )  # fmt: skip
-_FALCON = replace(
-    _NEOX, embedding="word_embeddings", attention="self_attention.", final_norm="ln_f", plain_linear=False
+_FALCON = _NEOX._replace(
+    embedding="word_embeddings", attention="self_attention.", final_norm="ln_f", plain_linear=False
 )
 
 LAYOUTS: dict[str, Layout] = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "smollm3"), _LLAMA),
     **dict.fromkeys(("gemma2", "gemma3_text"), _GEMMA2),
     **dict.fromkeys(("mixtral", "qwen3_moe"), _MIXTRAL),
-    "olmo2": replace(_LLAMA, norms=("post_attention_layernorm", "post_feedforward_layernorm")),
+    "olmo2": _LLAMA._replace(norms=("post_attention_layernorm", "post_feedforward_layernorm")),
     "phi": _PHI,
-    "phi3": replace(_LLAMA, qkv=("qkv_proj",), inner=("gate_up_proj",), fused_gate=True),
-    "gpt2": replace(_BIGCODE, conv1d=True),
+    "phi3": _LLAMA._replace(qkv=("qkv_proj",), inner=("gate_up_proj",), fused_gate=True),
+    "gpt2": _BIGCODE._replace(conv1d=True),
     "gpt_bigcode": _BIGCODE,
     "gpt_neox": _NEOX,
     "opt": _OPT,
     "falcon": _FALCON,
-    "gpt_oss": replace(_LLAMA, router="mlp.router"),
+    "gpt_oss": _LLAMA._replace(router="mlp.router"),
 }
 """By model_type; tests/oracles/test_model_weights.py compares every name with the real module."""
 

@@ -29,7 +29,8 @@ class QuantizationSpec:
 
     def __post_init__(self) -> None:
         if self.quant_type not in QUANT_TYPES:
-            raise SpecError(f"unknown quantization type {self.quant_type!r}.", f"Choose one of {', '.join(QUANT_TYPES)}.")
+            known = ", ".join(QUANT_TYPES)
+            raise SpecError(f"unknown quantization type {self.quant_type!r}.", f"Choose one of {known}.")
         if self.blocksize not in BLOCKSIZES:
             raise SpecError(
                 f"bitsandbytes refuses a block size of {self.blocksize}.",

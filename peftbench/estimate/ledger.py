@@ -1,0 +1,100 @@
+"""Which bytes are alive, and the moments at which a step can peak, as linear forms in the number of tokens.
+
+Sizes are linear in the tokens of the micro-batch, and in the pairs of tokens and keys where attention keeps scores:
+(per_token + per_pair × sequence length) × tokens + fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from peftbench.memory import Part
+
+Size = tuple[int, int, int]
+"""Bytes as (per token, per pair of a token and a key, fixed)."""
+Sizes = dict[Part, Size]
+
+
+class Moment(NamedTuple):
+    """The bytes alive at one instant, in all and by part."""
+
+    per_token: int
+    per_pair: int
+    fixed: int
+    by_part: Sizes
+
+    def bytes_at(self, tokens: int, sequence_length: int = 0) -> int:
+        """Bytes alive at this instant for a micro-batch of so many tokens in sequences of this length."""
+        return (self.per_token + self.per_pair * sequence_length) * tokens + self.fixed
+
+
+class Ledger:
+    """The bytes alive now, and every past moment that is the peak for some number of tokens."""
+
+    __slots__ = ("_moments", "by_part", "fixed", "per_pair", "per_token")
+
+    def __init__(self) -> None:
+        self.per_token = 0
+        self.per_pair = 0
+        self.fixed = 0
+        self.by_part: Sizes = {}
+        self._moments: list[Moment] = []
+
+    def change(self, part: Part, per_token: int, fixed: int, per_pair: int = 0) -> None:
+        """Add (or, with negative sizes, take away) bytes of a part."""
+        self.per_token += per_token
+        self.per_pair += per_pair
+        self.fixed += fixed
+        before = self.by_part.get(part, (0, 0, 0))
+        self.by_part[part] = (before[0] + per_token, before[1] + per_pair, before[2] + fixed)
+
+    def observe(self) -> None:
+        """Remember this moment, unless a remembered one is at least as large whatever the tokens."""
+        now = Moment(self.per_token, self.per_pair, self.fixed, self.by_part)
+        if any(exceeds(moment, now) for moment in self._moments):
+            return
+        self._moments = [moment for moment in self._moments if not exceeds(now, moment)]
+        self._moments.append(now._replace(by_part=dict(self.by_part)))
+
+    def take_moments(self) -> tuple[Moment, ...]:
+        """Hand over the remembered moments and begin a new stretch of time."""
+        moments, self._moments = tuple(self._moments), []
+        return moments
+
+
+def exceeds(a: Moment, b: Moment) -> bool:
+    """Whether a is at least as large as b for every number of tokens and every sequence length."""
+    return a.per_token >= b.per_token and a.per_pair >= b.per_pair and a.fixed >= b.fixed
+
+
+def add_sizes(a: Sizes, b: Sizes) -> Sizes:
+    """Add part by part."""
+    total = dict(a)
+    for part, (per_token, per_pair, fixed) in b.items():
+        before = total.get(part, (0, 0, 0))
+        total[part] = (before[0] + per_token, before[1] + per_pair, before[2] + fixed)
+    return total
+
+
+def nonzero(sizes: Sizes) -> Sizes:
+    """Leave out the parts that hold nothing."""
+    return {part: size for part, size in sizes.items() if any(size)}
+
+
+def shift(moments: Iterable[Moment], base: Sizes) -> list[Moment]:
+    """The same moments above other bytes that are alive all the while."""
+    per_token, per_pair, fixed = (sum(size[i] for size in base.values()) for i in range(3))
+    return [
+        Moment(m.per_token + per_token, m.per_pair + per_pair, m.fixed + fixed, add_sizes(m.by_part, base))
+        for m in moments
+    ]
+
+
+def largest_moments(moments: Iterable[Moment]) -> tuple[Moment, ...]:
+    """Drop the moments that another one exceeds whatever the tokens."""
+    kept: list[Moment] = []
+    for moment in sorted(moments, key=lambda m: m[:3], reverse=True):
+        if not any(exceeds(larger, moment) for larger in kept):
+            kept.append(moment)
+    return tuple(kept)

@@ -1,0 +1,252 @@
+"""One stretch of a step on the tape: a decoder layer, the head or the embeddings, with what it leaves behind."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import NamedTuple
+
+from peftbench.estimate.autograd import FLOAT32, Node, Recomputed, Storage, Tape, Tensor
+from peftbench.estimate.layers import decoder_layer, embeddings
+from peftbench.estimate.ledger import Ledger, Moment, Sizes, add_sizes, nonzero
+from peftbench.estimate.loss import head_and_loss
+from peftbench.estimate.modules import Context
+from peftbench.memory import Part
+from peftbench.spec.adapter import AdapterSpec
+from peftbench.spec.model import ModelSpec
+from peftbench.spec.quantization import QuantizationSpec
+
+
+class StepKey(NamedTuple):
+    """What decides the moments of a step, apart from the number of tokens."""
+
+    model: ModelSpec
+    weight_itemsize: int
+    norm_itemsize: int
+    autocast_itemsize: int | None
+    full: bool
+    norms_trainable: bool
+    adapter: AdapterSpec | None
+    targets: frozenset[str]
+    quantization: QuantizationSpec | None
+    attention_kernel: str
+    fused_kernels: str
+    checkpointing: bool
+    reentrant: bool
+    use_cache: bool
+    keeps_outputs: bool
+    gradients_exist: bool
+    loss: str
+    loss_tokens: int
+    """Tokens, where the loss is not linear in them; else 0."""
+    embeddings_need_grad: bool
+    masks_sliding_layers: bool
+    several_sequences: bool
+    """Where that matters: eager attention copies strided heads of a batch."""
+    repeats_keys: bool
+    keeps_fused_cache: bool
+    quantized_saves_input: bool = False
+
+
+class Segment(NamedTuple):
+    """One layer, or the head: its moments and what it leaves behind, above its surroundings."""
+
+    forward: tuple[Moment, ...]
+    kept_in_forward: Sizes
+    kept: Sizes
+    backward: tuple[Moment, ...]
+    left: Sizes
+    """Alive after its backward: gradients of weights, outputs that the training loop still holds."""
+    out_itemsize: int
+
+
+class Kind(NamedTuple):
+    """What tells layers apart: those of one kind need the same memory."""
+
+    rotates: bool = True
+    sliding: bool = False
+    dense_mlp: bool = False
+    needs_grad: bool = True
+    """The layer's input needs a gradient."""
+    itemsize: int = 2
+    """Of the layer's input; autocast can widen the stream on the way."""
+
+
+def run_kept(key: StepKey, kind: Kind) -> Segment:
+    """A layer whose saved tensors stay until its backward."""
+    ledger = Ledger()
+    c = _context(key, ledger, kind)
+    y = decoder_layer(c, _layer_input(c, kind, Part.ACTIVATIONS), kind.dense_mlp)
+    out_itemsize = y.itemsize
+    forward = ledger.take_moments()
+    kept_in_forward = _without(ledger.by_part, y)
+    c.tape.kept.clear()
+    kept = _without(ledger.by_part, y)
+    if not key.keeps_outputs:
+        c.cache.clear()
+    gradients = {y.key: Storage(ledger, Part.ACTIVATIONS, y.per_token)}
+    del y
+    c.tape.backward(gradients)
+    return _segment(ledger, gradients, forward, kept_in_forward, kept, out_itemsize)
+
+
+def run_checkpointed(key: StepKey, kind: Kind) -> Segment:
+    """A layer that keeps its input only and is recomputed in backward.
+
+    Reentrant: the whole layer runs again first, and its output stays for the backward of the part. Otherwise the
+    operations at the layer's end that saved nothing play first; the first one that reads a saved tensor starts
+    the recomputation, which stops at the last operation that saves one.
+    Source: CheckpointFunction and _checkpoint_without_reentrant_generator in torch/utils/checkpoint.py.
+    """
+    ledger = Ledger()
+    c = _context(key, ledger, kind)
+    c.tape.records = False
+    x = _layer_input(c, kind, Part.CHECKPOINTS)
+    y = decoder_layer(c, x, kind.dense_mlp)
+    out_itemsize = y.itemsize
+    forward = ledger.take_moments()
+    kept_in_forward = _without(ledger.by_part, y)
+    c.tape.kept.clear()
+    kept = _without(ledger.by_part, y)
+    gradients = {y.key: Storage(ledger, Part.ACTIVATIONS, y.per_token)}
+    del y
+    if not key.keeps_outputs:
+        c.cache.clear()
+    held = c.cache
+    c = _context(key, ledger, kind)
+    recomputed = None if key.reentrant else _play_tail(c, key, kind, gradients)
+    x.key = c.tape.next_key()
+    with suppress(Recomputed):
+        recomputed = decoder_layer(c, x, kind.dense_mlp)
+    c.cache = held
+    c.tape.kept.clear()
+    c.tape.backward(gradients)
+    del recomputed
+    del x  # the checkpoint holds the layer's input until its last saved tensor is read
+    return _segment(ledger, gradients, forward, kept_in_forward, kept, out_itemsize)
+
+
+def _play_tail(c: Context, key: StepKey, kind: Kind, gradients: dict[int, Storage]) -> None:
+    """Play what comes before the first read of a saved tensor, and set where the recomputation may stop."""
+    nodes = _recorded(key, kind)
+    tail = 0
+    while not nodes[-1 - tail].unpacks:
+        tail += 1
+    c.tape.nodes = nodes[len(nodes) - tail :]
+    c.tape.backward(gradients)
+    c.tape.stop_at = len(nodes) - tail
+
+
+def _recorded(key: StepKey, kind: Kind) -> list[Node]:
+    """The layer's nodes in order, without the tensors they save: what backward will go through."""
+    c = _context(key, Ledger(), kind)
+    decoder_layer(c, _layer_input(c, kind, Part.CHECKPOINTS), kind.dense_mlp)
+    for node in c.tape.nodes:
+        node.saved.clear()
+    return c.tape.nodes
+
+
+def _layer_input(c: Context, kind: Kind, part: Part) -> Tensor:
+    return c.tape.tensor(c.model.hidden_size, kind.itemsize, kind.needs_grad, part=part)
+
+
+def _segment(
+    ledger: Ledger,
+    gradients: dict[int, Storage],
+    forward: tuple[Moment, ...],
+    kept_in_forward: Sizes,
+    kept: Sizes,
+    out_itemsize: int = FLOAT32,
+) -> Segment:
+    gradients.clear()
+    left = nonzero(ledger.by_part)
+    return Segment(forward, kept_in_forward, kept, ledger.take_moments(), left, out_itemsize)
+
+
+def _context(key: StepKey, ledger: Ledger, kind: Kind | None = None) -> Context:
+    rotates, sliding = (kind.rotates, kind.sliding) if kind else (True, False)
+    tape = Tape(ledger, key.autocast_itemsize, gradients_exist=key.gradients_exist)
+    kernel = "efficient" if sliding and key.attention_kernel == "flash" else key.attention_kernel
+    return Context(
+        tape=tape, model=key.model, weight_itemsize=key.weight_itemsize, norm_itemsize=key.norm_itemsize,
+        full=key.full, norms_trainable=key.norms_trainable, adapter=key.adapter, targets=key.targets,
+        quantization=key.quantization, attention_kernel=kernel,
+        fused_kernels=key.fused_kernels, use_cache=key.use_cache, rotates=rotates, sliding=sliding,
+        several_sequences=key.several_sequences, repeats_keys=key.repeats_keys, keeps_fused_cache=key.keeps_fused_cache,
+        quantized_saves_input=key.quantized_saves_input,
+        masked=sliding or key.attention_kernel == "eager" or key.model.model_type == "falcon",
+        rope_itemsize=embedding_itemsize(key),
+    )  # fmt: skip
+
+
+def embedding_itemsize(key: StepKey) -> int:
+    """The stream between layers starts as the embedding and has its type."""
+    upcast = key.quantization is not None and key.quantization.upcast_unquantized
+    return FLOAT32 if upcast else key.weight_itemsize
+
+
+# ── head and embeddings ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def run_head(key: StepKey, itemsize: int) -> Segment:
+    """Final norm, lm_head and loss."""
+    ledger = Ledger()
+    c = _context(key, ledger)
+    c.quantization = None  # bitsandbytes leaves lm_head alone
+    upcast = key.quantization is not None and key.quantization.upcast_unquantized
+    loss, logits = head_and_loss(c, itemsize, key.loss, key.loss_tokens, upcast)
+    forward = ledger.take_moments()
+    if not key.keeps_outputs:
+        logits = None
+    c.tape.kept.clear()
+    kept = dict(ledger.by_part)
+    gradients = {loss.key: Storage(ledger, Part.LOGITS, 0)}
+    c.tape.backward(gradients)
+    segment = _segment(ledger, gradients, forward, {}, kept)
+    del logits
+    if key.full and key.model.tie_word_embeddings and key.gradients_exist:
+        waiting = {Part.GRADIENTS: (0, 0, _table_bytes(key))}
+        return segment._replace(left=add_sizes(segment.left, waiting))
+    return segment
+
+
+def _mask_bytes(key: StepKey, itemsize: int) -> int:
+    """Bytes of the model's attention mask for a pair of tokens: boolean for SDPA, a number where it is added."""
+    if key.model.alibi:
+        return key.model.num_attention_heads * itemsize
+    if key.attention_kernel == "eager":
+        return itemsize
+    return int(key.masks_sliding_layers or key.model.model_type == "falcon")
+
+
+def _table_bytes(key: StepKey) -> int:
+    return key.model.vocab_size * key.model.embedding_size * key.weight_itemsize
+
+
+def embedding_kept(key: StepKey) -> Sizes:
+    """What the embeddings leave beside the stream: a dropout mask, a leaf of the graph, a mask for attention."""
+    ledger = Ledger()
+    c = _context(key, ledger)
+    stream = embeddings(c, key.embeddings_need_grad)
+    mask = {Part.ACTIVATIONS: (0, _mask_bytes(key, stream.itemsize), 0)}
+    if any(leaf is stream.storage for leaf in c.tape.kept):
+        c.tape.kept.clear()
+    return add_sizes(_without(ledger.by_part, stream), mask)
+
+
+def embedding_backward(key: StepKey) -> tuple[Moment, ...]:
+    """Full fine-tuning: the table's gradient and three sorted index lists.
+
+    When tied, the head's gradient waits for it and the two are added out of place, because the head's is a
+    transposed view: three tables are alive. Sources: InputBuffer::add in pytorch/torch/csrc/autograd;
+    embedding_dense_backward in pytorch/aten/src/ATen/native/cuda/Embedding.cu.
+    """
+    if not key.full:
+        return ()
+    table = _table_bytes(key) * (2 if key.model.tie_word_embeddings else 1)
+    stream = key.model.hidden_size * embedding_itemsize(key)
+    sizes = {Part.GRADIENTS: (0, 0, table), Part.WORKSPACE: (3 * 8, 0, 0), Part.ACTIVATIONS: (stream, 0, 0)}
+    return (Moment(stream + 3 * 8, 0, table, sizes),)
+
+
+def _without(sizes: Sizes, tensor: Tensor) -> Sizes:
+    return nonzero(add_sizes(sizes, {Part.ACTIVATIONS: (-tensor.per_token, 0, 0)}))
