@@ -41,7 +41,7 @@ def find_gpu(text: str) -> GpuSpec:
     Raises CatalogError, with the nearest known name, for anything else.
     """
     try:
-        return _by_key()[_key(text)]
+        return _spec(_by_key()[_key(text)])
     except KeyError:
         raise CatalogError(f"unknown GPU {text!r}.", _hint(text)) from None
 
@@ -70,9 +70,8 @@ def _key(text: str) -> str:
 
 
 @cache
-def _by_key() -> dict[str, GpuSpec]:
-    cards = zip(_rows(), list_gpus(), strict=True)
-    return {_key(spelling): spec for row, spec in cards for spelling in _spellings(row)}
+def _by_key() -> dict[str, dict[str, str]]:
+    return {_key(spelling): row for row in _rows() for spelling in _spellings(row)}
 
 
 def _spellings(row: dict[str, str]) -> list[str]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from peftbench.decide.advice import Change, suggest
 from peftbench.decide.card import Notes, settle_inference, settle_training
 from peftbench.decide.recipe import Options, inference_options, training_options
 from peftbench.decide.verdict import Verdict, judge
 from peftbench.estimate.adapters import adapter_file_bytes
-from peftbench.estimate.inference import estimate_inference
 from peftbench.estimate.training import estimate_training, trainable_parameters
 from peftbench.estimate.weights import checkpoint_bytes, quantized_weights
 from peftbench.memory import MemoryProfile
@@ -20,6 +19,9 @@ from peftbench.spec.model import ModelSpec
 from peftbench.spec.training import TrainingSpec
 from peftbench.spec.weights import Role, num_parameters, weights_of
 from peftbench.units import human_count
+
+if TYPE_CHECKING:
+    from peftbench.decide.advice import Change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +82,18 @@ def make_plan(
         recipe=settled,
         profile=profile,
         verdict=verdict,
-        changes=suggest(model, settled, gpu) if gpu and with_changes else (),
+        changes=_changes(model, settled, gpu) if gpu and with_changes else (),
         trainable_parameters=trainable_parameters(model, settled),
         adapter_file_bytes=_file_bytes(model, settled),
         notes=(*notes, *_weight_notes(model, settled)),
     )
+
+
+def _changes(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> tuple[Change, ...]:
+    """Advice is loaded where it is wanted: a comparison starts faster without."""
+    from peftbench.decide.advice import suggest
+
+    return suggest(model, training, gpu)
 
 
 def make_inference_plan(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec | None = None) -> Plan:
@@ -92,6 +101,8 @@ def make_inference_plan(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec
 
     Raises SpecError where the model, the card or PEFT cannot run it.
     """
+    from peftbench.estimate.inference import estimate_inference
+
     settled, notes = settle_inference(model, inference, gpu)
     profile = estimate_inference(model, settled, gpu)
     return Plan(
