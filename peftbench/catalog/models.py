@@ -6,8 +6,8 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from peftbench.catalog.config_file import read_config_file
 from peftbench.catalog.hub import fetch_config
@@ -18,8 +18,7 @@ from peftbench.spec.model import ModelSpec
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CatalogModel:
+class CatalogModel(NamedTuple):
     """One checkpoint of models.json.
 
     A size alias ("8b") names one checkpoint of that size: Meta's newest Llama where there is one, then Qwen3,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 from typing import TYPE_CHECKING
 
 from peftbench.decide.card import Notes, settle_inference, settle_training
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from peftbench.decide.advice import Change
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(NamedTuple):
     """One recipe on one card. `recipe` is what was priced; where that was not asked for, `notes` say so."""
 
     model: ModelSpec
@@ -101,7 +100,8 @@ def make_inference_plan(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec
 
     Raises SpecError where the model, the card or PEFT cannot run it.
     """
-    from peftbench.estimate.inference import estimate_inference
+    
+    from peftbench.estimate.inference import estimate_inference  # planning training does not pay for it
 
     settled, notes = settle_inference(model, inference, gpu)
     profile = estimate_inference(model, settled, gpu)

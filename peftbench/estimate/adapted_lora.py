@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peftbench.estimate.adapted_matrices import constant, times_vector
+from peftbench.estimate.adapted_matrices import constant, through, times_vector
 from peftbench.estimate.adapter_shapes import Options, Site
 from peftbench.estimate.autograd import Storage, Tape, Tensor
 from peftbench.estimate.modules import Context, base_linear, dense
@@ -19,7 +19,7 @@ def lora(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     tape, rank, itemsize = c.tape, o["r"], adapter_itemsize(c)
     result = base_linear(c, x, s.m, s.bias)
     wanted = result.itemsize
-    probability = c.adapter.dropout if c.adapter else 0.0
+    probability = _dropout(c)
     if c.quantization is None:
         cast = tape.dropout(tape.cast(x, itemsize), probability)
         result = tape.add(
@@ -54,31 +54,41 @@ def dora(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
 def _dora_extra(c: Context, s: Site, o: Options, x: Tensor, base_result: Tensor) -> Tensor:
     """(scale - 1) * base_result + scale * B(A(x)) * scaling, where scale = magnitude / ‖W + BA‖.
 
-    The norm takes several copies of the whole weight, in the type of x; they live until this returns.
+    The norm takes several copies of the whole weight, in the type of x; they live until this returns. With dropout
+    the base result is computed anew from what is left of x, in that type, and the weight's copy is saved for it.
     Source: DoraLinearLayer.forward in peft/tuners/lora/dora.py.
     """
     tape, itemsize = c.tape, adapter_itemsize(c)
+    dropped = tape.dropout(x, _dropout(c))
     lora_weight = _lora_weight(tape, s, o, itemsize, x.itemsize)
     weight = _weight_as(c, s, x.itemsize)
     _weight_norm(tape, s, x.itemsize)
-    lora_result = dense(tape, dense(tape, x, o["r"], itemsize, True), s.m, itemsize, True)
-    without_bias = tape.scale(base_result) if s.bias else base_result
+    lora_result = dense(tape, dense(tape, dropped, o["r"], itemsize, True), s.m, itemsize, True)
+    base = base_result
+    if _dropout(c):
+        base = through(tape, dropped, weight, s.m) if weight else dense(tape, dropped, s.m, x.itemsize, False)
+    elif s.bias:
+        base = tape.scale(base_result)
     result_dora = tape.add(
-        times_vector(tape, without_bias, 0, itemsize),
+        times_vector(tape, base, 0, itemsize),
         tape.scale(times_vector(tape, lora_result, s.m * itemsize, itemsize)),
     )
     del lora_weight, weight
     return result_dora
 
 
+def _dropout(c: Context) -> float:
+    return c.adapter.dropout if c.adapter else 0.0
+
+
 def _lora_weight(tape: Tape, s: Site, o: Options, itemsize: int, wanted: int) -> list[Storage]:
-    """B(A(identity)): what stays with the product is the graph that made it, unless a checkpoint drops what that saves."""
+    """B(A(identity)): the product, and what its graph saves unless a checkpoint drops that."""
     x_eye = constant(tape, s.k * s.k, itemsize)
     low = itemsize if tape.autocast is None else tape.autocast
     eye_cast = x_eye if low == itemsize else constant(tape, s.k * s.k, low)
     inner = constant(tape, s.k * o["r"], low)
     lora_weight = constant(tape, s.k * s.m, low)
-    kept = [eye_cast, inner] if tape.records else []
+    kept = [eye_cast, inner] if tape.records and not tape.drops else []
     if low != wanted:
         lora_weight = constant(tape, s.k * s.m, wanted)
     return [tensor.storage for tensor in (lora_weight, *kept) if tensor.storage is not None]

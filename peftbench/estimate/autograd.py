@@ -105,13 +105,13 @@ class Tape:
     """Records operations as autograd does and plays their backward.
 
     `autocast` is the itemsize of the lower-precision type when torch.autocast is on, else None. `records` is False
-    inside a checkpointed region, where saved tensors are dropped and recomputed later. `gradients_exist` says that
+    under no_grad. `drops` says that a checkpoint lets go of what operations save. `gradients_exist` says that
     parameter gradients of an earlier micro-batch are alive, so new ones are added to them and freed. `stop_at` is
     the node after which a recomputation has all it needs; 0 runs to the end. `kept` are storages that outlive the
     region: parameter gradients and autocast's cached copies of weights.
     """
 
-    __slots__ = ("_keys", "autocast", "gradients_exist", "kept", "ledger", "nodes", "part", "records", "stop_at")
+    __slots__ = ("_keys", "autocast", "drops", "gradients_exist", "kept", "ledger", "nodes", "part", "records", "stop_at")
 
     def __init__(
         self, ledger: Ledger, autocast: int | None = None, records: bool = True, gradients_exist: bool = False
@@ -120,6 +120,7 @@ class Tape:
         self.autocast = autocast
         self.records = records
         self.gradients_exist = gradients_exist
+        self.drops = False
         self.stop_at = 0
         self.part = Part.ACTIVATIONS
         self.nodes: list[Node] = []
@@ -180,6 +181,8 @@ class Tape:
         )
         storages = [x.storage for x in saved if x.storage is not None]
         unpacks = bool(storages) or saves_constant
+        if self.drops:
+            storages.clear()
         self.nodes.append(
             Node(tuple(o.key for o in outputs), flows, storages, scratch, parameter_gradients, returns_saved, unpacks)
         )

@@ -99,7 +99,7 @@ def run_checkpointed(key: StepKey, kind: Kind) -> Segment:
     """
     ledger = Ledger()
     c = _context(key, ledger, kind)
-    c.tape.records = False
+    c.tape.drops = True
     x = _layer_input(c, kind, Part.CHECKPOINTS)
     y = decoder_layer(c, x, kind.dense_mlp)
     out_itemsize = y.itemsize
@@ -112,8 +112,9 @@ def run_checkpointed(key: StepKey, kind: Kind) -> Segment:
     if not key.keeps_outputs:
         c.cache.clear()
     held = c.cache
+    nodes = c.tape.nodes
     c = _context(key, ledger, kind)
-    recomputed = None if key.reentrant else _play_tail(c, key, kind, gradients)
+    recomputed = None if key.reentrant else _play_tail(c, nodes, gradients)
     x.key = c.tape.next_key()
     with suppress(Recomputed):
         recomputed = decoder_layer(c, x, kind.dense_mlp)
@@ -125,24 +126,17 @@ def run_checkpointed(key: StepKey, kind: Kind) -> Segment:
     return _segment(ledger, gradients, forward, kept_in_forward, kept, out_itemsize)
 
 
-def _play_tail(c: Context, key: StepKey, kind: Kind, gradients: dict[int, Storage]) -> None:
-    """Play what comes before the first read of a saved tensor, and set where the recomputation may stop."""
-    nodes = _recorded(key, kind)
+def _play_tail(c: Context, nodes: list[Node], gradients: dict[int, Storage]) -> None:
+    """Play what comes before the first read of a saved tensor, and set where the recomputation may stop.
+
+    `nodes` are the layer's, in order; both runs number their tensors alike.
+    """
     tail = 0
     while not nodes[-1 - tail].unpacks:
         tail += 1
     c.tape.nodes = nodes[len(nodes) - tail :]
     c.tape.backward(gradients)
     c.tape.stop_at = len(nodes) - tail
-
-
-def _recorded(key: StepKey, kind: Kind) -> list[Node]:
-    """The layer's nodes in order, without the tensors they save: what backward will go through."""
-    c = _context(key, Ledger(), kind)
-    decoder_layer(c, _layer_input(c, kind, Part.CHECKPOINTS), kind.dense_mlp)
-    for node in c.tape.nodes:
-        node.saved.clear()
-    return c.tape.nodes
 
 
 def _layer_input(c: Context, kind: Kind, part: Part) -> Tensor:
