@@ -163,10 +163,8 @@ def _eager(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if c.model.attention_sinks:
         return _eager_with_sinks(c, query, key, value)
     tape, itemsize = c.tape, query.itemsize
-    queries = query if concatenates_rotated(c) else _operand(c, query)
-    key_states, value_states = _operand(c, _repeat(c, key), key), _operand(c, _repeat(c, value), value)
-    weights = tape.scale(_scores(c, queries, key_states))
-    del queries, key_states
+    key_states, value_states = _repeat(c, key), _repeat(c, value)
+    weights = tape.scale(_batched_scores(c, query, key_states, key))
     if c.model.attn_logit_softcapping:
         weights = tape.scale(tape.unary(tape.scale(weights), "output"))
     weights = tape.scale(weights)  # + mask
@@ -174,18 +172,28 @@ def _eager(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     weights = tape.cast(tape.unary(tape.cast(weights, FLOAT32 if upcasts else itemsize), "output"), itemsize)
     weights = tape.dropout(weights, c.model.attention_dropout)
     c.attention_weights = weights.storage
-    out = tape.new((weights, value_states), query.width, itemsize, (weights, value_states))
-    return tape.copy(out)
+    return tape.copy(_batched_output(c, weights, value_states, value))
 
 
-def _operand(c: Context, x: Tensor, unrepeated: Tensor | None = None) -> Tensor:
-    """What torch.matmul multiplies: batch and heads in one dimension.
+def _batched_scores(c: Context, query: Tensor, key_states: Tensor, key: Tensor) -> Tensor:
+    concatenated = concatenates_rotated(c)
+    expanded = key_states.storage is key.storage and key_states.width != key.width
+    keys_strided = expanded or (key_states.storage is key.storage and not concatenated)
+    return _scores(c, _operand(c, query, not concatenated), _operand(c, key_states, keys_strided))
 
-    A tensor that is not laid out head by head is copied for that, unless there is only one sequence; repeat_kv has
-    laid out anew what it repeated from several heads. Source: matmul in pytorch/aten/src/ATen/native/LinearAlgebra.cpp.
+
+def _batched_output(c: Context, weights: Tensor, value_states: Tensor, value: Tensor) -> Tensor:
+    values = _operand(c, value_states, value_states.storage is value.storage)
+    return c.tape.new((weights, values), values.width, values.itemsize, (weights, values))
+
+
+def _operand(c: Context, x: Tensor, strided: bool) -> Tensor:
+    """What torch.matmul multiplies: batch and heads folded into one dimension.
+
+    That copies a tensor that is not laid out head by head, or a single head that is expanded, unless there is only
+    one sequence. Source: matmul in pytorch/aten/src/ATen/native/LinearAlgebra.cpp.
     """
-    repeated = unrepeated is not None and unrepeated.storage is not x.storage
-    return c.tape.copy(x) if c.several_sequences and not repeated else x
+    return c.tape.copy(x) if strided and c.several_sequences else x
 
 
 def concatenates_rotated(c: Context) -> bool:
@@ -200,8 +208,8 @@ def _eager_with_sinks(c: Context, query: Tensor, key: Tensor, value: Tensor) -> 
     Source: eager_attention_forward in modeling_gpt_oss.py.
     """
     tape = c.tape
-    key_states, value_states = _operand(c, _repeat(c, key), key), _operand(c, _repeat(c, value), value)
-    weights = tape.scale(_scores(c, query, key_states))
+    key_states, value_states = _repeat(c, key), _repeat(c, value)
+    weights = tape.scale(_batched_scores(c, query, key_states, key))
     weights = tape.scale(weights)  # + mask
     combined = tape.concatenate((weights,))
     largest = tape.new((combined,), c.model.num_attention_heads, query.itemsize)
@@ -211,5 +219,4 @@ def _eager_with_sinks(c: Context, query: Tensor, key: Tensor, value: Tensor) -> 
     probabilities = tape.unary(combined, "output")
     scores = tape.slice(probabilities, probabilities.width)
     c.attention_weights = scores.storage
-    out = tape.new((scores, value_states), query.width, query.itemsize, (scores, value_states))
-    return tape.copy(out)
+    return tape.copy(_batched_output(c, scores, value_states, value))
