@@ -58,7 +58,7 @@ def times_vector(tape: Tape, x: Tensor, trained: int, itemsize: int = FLOAT32) -
 
     Backward makes both products in full and in the wider type before it sums the vector's and casts that of x.
     """
-    out = tape.tensor(x.width, max(x.itemsize, itemsize), True)
+    out = tape.output(x.width, max(x.itemsize, itemsize), True)
     full = (tape.part, out.per_token, 0)
     uncast = (full,) if x.needs_grad and x.itemsize < out.itemsize else ()
     tape.record((out,), (x,), (x,), scratch=(full, *uncast), parameter_gradients=trained, saves_constant=True)

@@ -69,14 +69,12 @@ def vera(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     if c.quantization is not None and c.quantization.four_bit:
         result = tape.copy(result)
     cast = tape.cast(x, itemsize)
-    result = tape.add(
-        result,
-        times_vector(
-            tape,
-            dense(tape, times_vector(tape, dense(tape, cast, rank, itemsize, False), rank * itemsize), s.m, itemsize, False),
-            s.m * itemsize,
-        ),
-    )  # fmt: skip
+    change = dense(tape, cast, rank, itemsize, False)
+    change = times_vector(tape, change, rank * itemsize)
+    change = dense(tape, change, s.m, itemsize, False)
+    change = times_vector(tape, change, s.m * itemsize)
+    result = tape.add(result, change)
+    del change
     return tape.cast(tape.cast(result, wanted), x.itemsize)
 
 
@@ -125,7 +123,7 @@ def gralora(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
 def _blocks(c: Context, x: Tensor, width: int, trained: int) -> Tensor:
     """A block-diagonal product by batched matrix multiplication: saves x."""
     low = x if c.tape.autocast is None else c.tape.cast(x, c.tape.autocast)
-    out = c.tape.tensor(width, low.itemsize, True)
+    out = c.tape.output(width, low.itemsize, True)
     c.tape.record((out,), (low,), (low,), parameter_gradients=trained, saves_constant=True)
     return out
 

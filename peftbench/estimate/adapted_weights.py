@@ -93,17 +93,17 @@ def hra(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
 
 
 def _reflections(tape: Tape, s: Site, o: Options, itemsize: int) -> Tensor:
-    """weight - 2 * weight @ u @ u.T for each u: saves 2 * weight for u's gradient."""
+    """weight - 2 * weight @ u @ u.T for each u, from the identity on: saves 2 * weight for u's gradient."""
     square = s.k * s.k
     weight = constant(tape, square, itemsize)
     for _ in range(o["r"]):
-        doubled = matrix(tape, (weight,), square, itemsize) if weight.needs_grad else constant(tape, square, itemsize)
-        column = matrix(tape, (doubled,) if doubled.needs_grad else (), s.k, itemsize, (doubled,), trained=s.k * itemsize)
+        flows = (weight,) if weight.needs_grad else ()
+        doubled = matrix(tape, flows, square, itemsize)
+        column = matrix(tape, (doubled,), s.k, itemsize, (doubled,), trained=s.k * itemsize)
         del doubled
         outer = matrix(tape, (column,), square, itemsize, (column,))
-        reflected = matrix(tape, (weight, outer) if weight.needs_grad else (outer,), square, itemsize, aliases=(weight,))
-        weight = reflected
-        del outer, reflected
+        weight = matrix(tape, (*flows, outer), square, itemsize, aliases=flows)
+        del outer, flows
     return weight
 
 
