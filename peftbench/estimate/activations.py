@@ -16,6 +16,7 @@ from peftbench.estimate.segments import (
     Segment,
     StepKey,
     embedding_backward,
+    embedding_held,
     embedding_itemsize,
     embedding_kept,
     run_checkpointed,
@@ -41,14 +42,14 @@ def step_moments(key: StepKey) -> StepMoments:
     head = run_head(key, itemsize)
     forward: list[Moment] = []
     backward: list[Moment] = []
-    before_forward = embedding_kept(key)
-    before = dict(before_forward)
+    before = embedding_kept(key)
+    before_forward, held = dict(before), embedding_held(key)
     below: list[Sizes] = []
     for index, kind in enumerate(kinds):
         below.append(before)
         segment = segments[kind]
         if index + 1 == len(kinds) or kinds[index + 1] != kind:
-            forward += shift(segment.forward, before_forward)
+            forward += shift(segment.forward, add_sizes(before_forward, held))
         before_forward = add_sizes(before_forward, segment.kept_in_forward)
         before = add_sizes(before, segment.kept)
     forward += shift(head.forward, before_forward)

@@ -114,7 +114,10 @@ def _opt_layer(c: Context, x: Tensor) -> Tensor:
     residual = hidden_states
     if before:
         hidden_states = layer_norm(c, hidden_states)
-    hidden_states = c.tape.dropout(_plain_mlp(c, hidden_states), c.model.residual_dropout)
+    hidden_states = linear(c, "fc1", hidden_states, c.model.intermediate_size, c.model.mlp_bias)
+    hidden_states = activation(c, hidden_states)
+    hidden_states = linear(c, "fc2", hidden_states, c.model.hidden_size, c.model.mlp_bias)
+    hidden_states = c.tape.dropout(hidden_states, c.model.residual_dropout)
     hidden_states = c.tape.add(residual, hidden_states)
     return hidden_states if before else layer_norm(c, hidden_states)
 

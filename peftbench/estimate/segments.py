@@ -208,7 +208,8 @@ def _mask_bytes(key: StepKey, itemsize: int) -> int:
     if key.model.alibi:
         return key.model.num_attention_heads * itemsize
     if key.attention_kernel == "eager":
-        return itemsize
+        both = 0 < len(key.model.sliding_layers) < key.model.num_hidden_layers
+        return 2 * itemsize if both else itemsize
     return int(key.masks_sliding_layers or key.model.model_type == "falcon")
 
 
@@ -237,6 +238,20 @@ def embedding_backward(key: StepKey) -> tuple[Moment, ...]:
     if not key.full:
         return ()
     table = _table_bytes(key) * (2 if key.model.tie_word_embeddings else 1)
+def embedding_held(key: StepKey) -> Sizes:
+    """What the model's forward holds in variables until it returns: embeddings that are not the stream itself.
+
+    OPT has those of the positions for every sequence; those that GPT-2 has for one sequence are left out.
+    """
+    model = key.model
+    if not model.learned_positions and not model.embedding_dropout:
+        return {}
+    leaf = key.embeddings_need_grad and not key.full  # the graph keeps it: see embedding_kept
+    width = (0 if leaf else model.embedding_size) + (model.hidden_size if model.model_type == "opt" else 0)
+    held: Sizes = {Part.ACTIVATIONS: (width * embedding_itemsize(key), 0, 0)}
+    return nonzero(held)
+
+
     stream = key.model.hidden_size * embedding_itemsize(key)
     sizes = {Part.GRADIENTS: (0, 0, table), Part.WORKSPACE: (3 * 8, 0, 0), Part.ACTIVATIONS: (stream, 0, 0)}
     return (Moment(stream + 3 * 8, 0, table, sizes),)
