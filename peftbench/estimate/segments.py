@@ -228,16 +228,6 @@ def embedding_kept(key: StepKey) -> Sizes:
     return add_sizes(_without(ledger.by_part, stream), mask)
 
 
-def embedding_backward(key: StepKey) -> tuple[Moment, ...]:
-    """Full fine-tuning: the table's gradient and three sorted index lists.
-
-    When tied, the head's gradient waits for it and the two are added out of place, because the head's is a
-    transposed view: three tables are alive. Sources: InputBuffer::add in pytorch/torch/csrc/autograd;
-    embedding_dense_backward in pytorch/aten/src/ATen/native/cuda/Embedding.cu.
-    """
-    if not key.full:
-        return ()
-    table = _table_bytes(key) * (2 if key.model.tie_word_embeddings else 1)
 def embedding_held(key: StepKey) -> Sizes:
     """What the model's forward holds in variables until it returns: embeddings that are not the stream itself.
 
@@ -252,6 +242,16 @@ def embedding_held(key: StepKey) -> Sizes:
     return nonzero(held)
 
 
+def embedding_backward(key: StepKey) -> tuple[Moment, ...]:
+    """Full fine-tuning: the table's gradient and three sorted index lists.
+
+    When tied, the head's gradient waits for it and the two are added out of place, because the head's is a
+    transposed view: three tables are alive. Sources: InputBuffer::add in pytorch/torch/csrc/autograd;
+    embedding_dense_backward in pytorch/aten/src/ATen/native/cuda/Embedding.cu.
+    """
+    if not key.full:
+        return ()
+    table = _table_bytes(key) * (2 if key.model.tie_word_embeddings else 1)
     stream = key.model.hidden_size * embedding_itemsize(key)
     sizes = {Part.GRADIENTS: (0, 0, table), Part.WORKSPACE: (3 * 8, 0, 0), Part.ACTIVATIONS: (stream, 0, 0)}
     return (Moment(stream + 3 * 8, 0, table, sizes),)
