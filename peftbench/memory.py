@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import NamedTuple
 
 
@@ -83,7 +84,7 @@ def modelled(
 _BEYOND_ALLOCATED = frozenset({Part.SLACK, Part.CONTEXT})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MemoryProfile:
     """The memory of one training or inference step: components by phase; the peak is the largest phase.
 
@@ -93,7 +94,7 @@ class MemoryProfile:
 
     components: tuple[Component, ...]
 
-    @property
+    @cached_property
     def phases(self) -> tuple[Phase, ...]:
         """The phases in which anything is alive, in order of time."""
         alive = {phase for component in self.components for phase in component.phases}
@@ -111,12 +112,12 @@ class MemoryProfile:
         """Bytes of the device in this phase: tensors, allocator slack and context."""
         return sum(c.bytes for c in self.alive_in(phase))
 
-    @property
+    @cached_property
     def peak_phase(self) -> Phase:
         """The phase with the most allocated bytes; the earlier one of equals."""
         return max(self.phases, key=self.allocated_in)
 
-    @property
+    @cached_property
     def peak(self) -> tuple[Component, ...]:
         """The components alive at the peak."""
         return self.alive_in(self.peak_phase)

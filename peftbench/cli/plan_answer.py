@@ -65,13 +65,11 @@ def _one_card(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: c
 
 def _with_changes(chosen: Plan) -> Plan:
     """The comparison leaves the changes out: finding them for every method would take long."""
-    from dataclasses import replace
-
     from peftbench.decide.advice import suggest
 
     if chosen.changes or chosen.gpu is None or not isinstance(chosen.recipe, TrainingSpec):
         return chosen
-    return replace(chosen, changes=suggest(chosen.model, chosen.recipe, chosen.gpu))
+    return chosen._replace(changes=suggest(chosen.model, chosen.recipe, chosen.gpu))
 
 
 def _next_step(chosen: Plan) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from peftbench.decide.card import Notes, settle_inference, settle_training
 from peftbench.decide.recipe import Options, inference_options, training_options
 from peftbench.decide.verdict import Verdict, judge
 from peftbench.estimate.adapters import adapter_file_bytes
+from peftbench.estimate.kernels import attention_kernel
 from peftbench.estimate.training import estimate_training, trainable_parameters
 from peftbench.estimate.weights import checkpoint_bytes, quantized_weights
 from peftbench.memory import MemoryProfile
@@ -100,7 +100,7 @@ def make_inference_plan(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec
 
     Raises SpecError where the model, the card or PEFT cannot run it.
     """
-    
+
     from peftbench.estimate.inference import estimate_inference  # planning training does not pay for it
 
     settled, notes = settle_inference(model, inference, gpu)
@@ -123,6 +123,16 @@ def _file_bytes(model: ModelSpec, recipe: TrainingSpec | InferenceSpec) -> int:
     if recipe.adapter is None:
         return checkpoint_bytes(model, recipe.dtype)
     return adapter_file_bytes(model, recipe.adapter, recipe.dtype)
+
+
+def _attention_notes(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> Notes:
+    """Where attention keeps a score for every pair of tokens, because no fused kernel takes the recipe."""
+    kernel = attention_kernel(model, training, gpu)
+    if kernel == "math" and gpu is not None and not gpu.has_bfloat16:
+        return (f"SDPA has no fused kernel for grouped-query heads on {gpu.name}: every pair of tokens is kept.",)
+    if kernel == "eager" and training.attention == "sdpa":
+        return (f"transformers has no SDPA for {model.model_type}: attention runs eagerly, every pair is kept.",)
+    return ()
 
 
 @lru_cache(maxsize=1024)

@@ -6,8 +6,9 @@ A matrix has k input and m output features; o holds the type's options. They yie
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import isqrt
-from typing import Any, NamedTuple
+from typing import Any
 
 from peftbench.errors import SpecError
 
@@ -16,7 +17,8 @@ Shape = tuple[int, ...]
 Shapes = Iterator[Shape]
 
 
-class Site(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Site:
     """A kind of module that an adapter is put on."""
 
     path: str

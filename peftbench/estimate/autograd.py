@@ -111,7 +111,9 @@ class Tape:
     region: parameter gradients and autocast's cached copies of weights.
     """
 
-    __slots__ = ("_keys", "autocast", "drops", "gradients_exist", "kept", "ledger", "nodes", "part", "records", "stop_at")
+    __slots__ = (
+        "_keys", "autocast", "drops", "gradients_exist", "kept", "ledger", "nodes", "part", "records", "stop_at",
+    )  # fmt: skip
 
     def __init__(
         self, ledger: Ledger, autocast: int | None = None, records: bool = True, gradients_exist: bool = False

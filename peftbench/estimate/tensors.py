@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
 
 from peftbench.spec.dtype import DType
 
 
-class TensorGroup(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class TensorGroup:
     """`count` tensors of one shape and dtype, all of the module kind `module`.
 
     The size of a single tensor matters, not only the sum: bitsandbytes keeps the states of small tensors in
