@@ -53,8 +53,9 @@ def step_moments(key: StepKey) -> StepMoments:
         before_forward = add_sizes(before_forward, segment.kept_in_forward)
         before = add_sizes(before, segment.kept)
     forward += shift(head.forward, before_forward)
-    backward += shift(head.backward, before)
-    above = head.left
+    early: Sizes = {Part.GRADIENTS: (0, 0, key.early_gradients)} if key.early_gradients else {}
+    backward += shift(head.backward, add_sizes(before, early))
+    above = add_sizes(head.left, early)
     for index in range(len(kinds) - 1, -1, -1):
         kind = kinds[index]
         ends = index in (0, len(kinds) - 1) or kinds[index - 1] != kind or kinds[index + 1] != kind
@@ -62,7 +63,7 @@ def step_moments(key: StepKey) -> StepMoments:
             backward += shift(segments[kind].backward, add_sizes(below[index], above))
         above = add_sizes(above, segments[kind].left)
     backward += shift(embedding_backward(key), above)
-    outputs = {part: size for part, size in above.items() if part is not Part.GRADIENTS}
+    outputs: Sizes = {part: size for part, size in above.items() if part is not Part.GRADIENTS}
     return StepMoments(largest_moments(forward), largest_moments(backward), outputs)
 
 

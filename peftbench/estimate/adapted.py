@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from peftbench.estimate import adapted_low_rank as low_rank
 from peftbench.estimate import adapted_vectors as vectors
 from peftbench.estimate import adapted_weights as weights
 from peftbench.estimate.adapted_lora import dora, generic, lora
@@ -12,20 +13,26 @@ from peftbench.estimate.adapter_targets import IA3_FEEDFORWARD, matches
 from peftbench.estimate.adapters import options_of
 from peftbench.estimate.autograd import Tensor
 from peftbench.estimate.modules import Context, base_linear
+from peftbench.estimate.virtual_tokens import PREFIXES, PROMPTS
 from peftbench.spec.adapter import AdapterSpec
 
 FORWARDS: Mapping[str, Callable[[Context, Site, Options, Tensor], Tensor]] = {
     "lora": lora,
     "ia3": vectors.ia3,
-    "adalora": vectors.adalora,
-    "vera": vectors.vera,
+    "adalora": low_rank.adalora,
+    "vera": low_rank.vera,
+    "pvera": low_rank.pvera,
     "miss": vectors.miss,
-    "delora": vectors.delora,
-    "gralora": vectors.gralora,
-    "vblora": vectors.vblora,
+    "delora": low_rank.delora,
+    "gralora": low_rank.gralora,
+    "vblora": low_rank.vblora,
+    "lily": low_rank.lily,
+    "deft": low_rank.deft,
+    "beft": vectors.beft,
     "road": vectors.road,
     "loha": weights.loha,
     "lokr": weights.lokr,
+    "hira": weights.hira,
     "fourierft": weights.fourierft,
     "hra": weights.hra,
     "oft": weights.oft,
@@ -35,7 +42,7 @@ FORWARDS: Mapping[str, Callable[[Context, Site, Options, Tensor], Tensor]] = {
 }
 """What each PEFT type on linear layers keeps for backward; other types run as `generic`."""
 
-WITHOUT_LINEAR = ("ln_tuning", "prompt_tuning", "p_tuning", "prefix_tuning")
+WITHOUT_LINEAR = ("ln_tuning", *PROMPTS, *PREFIXES)
 """Types whose layers run as the base model's, with more tokens or trained norms."""
 
 

@@ -51,6 +51,17 @@ def lokr(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     return _with_delta(c, result, x, delta_weight)
 
 
+def hira(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
+    """result + F.linear(x, W * (A B).T): product and scaled weight are both whole matrices."""
+    tape, elements, itemsize = c.tape, s.k * s.m, adapter_itemsize(c)
+    result = base_linear(c, x, s.m, s.bias)
+    prod_ab = matrix(tape, (), elements, itemsize, trained=o["r"] * (s.k + s.m) * itemsize)
+    cast = tape.cast(x, itemsize)
+    scaled = matrix(tape, (prod_ab,), elements, itemsize)
+    change = through(tape, cast, scaled, s.m)
+    return tape.cast(tape.add(result, change), result.itemsize)
+
+
 def fourierft(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     """result + F.linear(x, ifft2(spectrum).real * scaling): the transform needs complex copies of the matrix."""
     tape, elements = c.tape, s.k * s.m

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from peftbench.estimate.autograd import FLOAT32, Tape, Tensor
 from peftbench.estimate.modules import Context
+from peftbench.estimate.virtual_tokens import put_before, repeated
 from peftbench.memory import Part
 
 
@@ -56,6 +57,8 @@ def _rotate_halves(c: Context, x: Tensor) -> Tensor:
 
 def keep_in_cache(c: Context, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """DynamicCache.update: concatenates to the (empty) cache, so keys and values are copied and outlive the layer."""
+    if c.past_tokens:
+        return put_before(c, key, value)
     if not c.use_cache:
         return key, value
     keys, values = c.tape.concatenate((key,)), c.tape.concatenate((value,))
@@ -76,6 +79,8 @@ def attention(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def _repeat(c: Context, x: Tensor) -> Tensor:
     """repeat_kv: keys and values copied to the number of query heads; a single head is expanded without a copy."""
+    if x.fixed_elements:
+        return repeated(c, x)
     if x.width == c.model.query_size:
         return x
     if c.model.num_key_value_heads > 1:
@@ -121,7 +126,7 @@ def _efficient(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     statistics = tape.tensor(heads, FLOAT32)
     saved = [query, keys, values, out, statistics]
     if c.masked and not c.model.alibi:  # a boolean mask becomes a bias in every layer
-        saved.append(tape.tensor(0, query.itemsize, pairs=1))
+        saved.append(tape.tensor(c.virtual_tokens, query.itemsize, pairs=1))
     scratch = heads * FLOAT32
     if query.itemsize != FLOAT32:
         scratch += heads * -(-c.model.head_dim // 64) * 64 * FLOAT32

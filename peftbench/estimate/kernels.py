@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from peftbench.estimate.virtual_tokens import is_prefix
 from peftbench.spec.dtype import DType
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.model import ModelSpec
@@ -32,6 +33,8 @@ def attention_kernel(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | No
         return "eager"
     if training.attention == "flash_attention_2":
         return "flash"
+    if is_prefix(training.adapter):  # more keys than queries: SDPA gets a mask, and key heads are copied
+        return "efficient"
     if model.model_type == "falcon":  # always gives SDPA a mask, and its single key head unrepeated
         return "math" if model.num_key_value_heads == 1 < model.num_attention_heads else "efficient"
     small_heads = model.head_dim <= FLASH_MAX_HEAD_DIM

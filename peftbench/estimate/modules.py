@@ -41,7 +41,9 @@ class Context:
     attention_weights: Storage | None = None
     """What eager attention returned beside its output."""
     virtual_tokens: int = 0
-    """Keys and values that prefix tuning puts before the sequence."""
+    """Keys and values that prefix tuning puts before each sequence."""
+    past_tokens: int = 0
+    """The same for the whole micro-batch."""
     rope_itemsize: int = 2
     repeats_keys: bool = False
     """Flash attention gets keys and values copied to the query heads (older transformers)."""

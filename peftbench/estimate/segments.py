@@ -10,6 +10,7 @@ from peftbench.estimate.layers import decoder_layer, embeddings
 from peftbench.estimate.ledger import Ledger, Moment, Sizes, add_sizes, nonzero
 from peftbench.estimate.loss import head_and_loss
 from peftbench.estimate.modules import Context
+from peftbench.estimate.virtual_tokens import is_prompt, virtual_tokens
 from peftbench.memory import Part
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.model import ModelSpec
@@ -45,6 +46,10 @@ class StepKey(NamedTuple):
     repeats_keys: bool
     keeps_fused_cache: bool
     quantized_saves_input: bool = False
+    past_tokens: int = 0
+    """Keys of a prefix in the micro-batch."""
+    early_gradients: int = 0
+    """Bytes of gradients that exist before the head's backward: AdaLoRA regularizes its matrices in the loss."""
 
 
 class Segment(NamedTuple):
@@ -80,9 +85,9 @@ def run_kept(key: StepKey, kind: Kind) -> Segment:
     forward = ledger.take_moments()
     kept_in_forward = _without(ledger.by_part, y)
     c.tape.kept.clear()
+    if not (key.keeps_outputs and key.use_cache):
+        c.cache.clear()  # dropped with the outputs, before backward
     kept = _without(ledger.by_part, y)
-    if not key.keeps_outputs:
-        c.cache.clear()
     gradients = {y.key: Storage(ledger, Part.ACTIVATIONS, y.per_token)}
     del y
     c.tape.backward(gradients)
@@ -114,7 +119,9 @@ def run_checkpointed(key: StepKey, kind: Kind) -> Segment:
     held = c.cache
     nodes = c.tape.nodes
     c = _context(key, ledger, kind)
-    recomputed = None if key.reentrant else _play_tail(c, nodes, gradients)
+    if not key.reentrant:
+        _play_tail(c, nodes, gradients)
+    recomputed = None
     x.key = c.tape.next_key()
     with suppress(Recomputed):
         recomputed = decoder_layer(c, x, kind.dense_mlp)
@@ -158,7 +165,7 @@ def _segment(
 
 def _context(key: StepKey, ledger: Ledger, kind: Kind | None = None) -> Context:
     rotates, sliding = (kind.rotates, kind.sliding) if kind else (True, False)
-    tape = Tape(ledger, key.autocast_itemsize, gradients_exist=key.gradients_exist)
+    tape = Tape(ledger, key.autocast_itemsize, gradients_exist=key.gradients_exist or bool(key.early_gradients))
     kernel = "efficient" if sliding and key.attention_kernel == "flash" else key.attention_kernel
     return Context(
         tape=tape, model=key.model, weight_itemsize=key.weight_itemsize, norm_itemsize=key.norm_itemsize,
@@ -167,7 +174,8 @@ def _context(key: StepKey, ledger: Ledger, kind: Kind | None = None) -> Context:
         fused_kernels=key.fused_kernels, use_cache=key.use_cache, rotates=rotates, sliding=sliding,
         several_sequences=key.several_sequences, repeats_keys=key.repeats_keys, keeps_fused_cache=key.keeps_fused_cache,
         quantized_saves_input=key.quantized_saves_input,
-        masked=sliding or key.attention_kernel == "eager" or key.model.model_type == "falcon",
+        masked=sliding or key.attention_kernel == "eager" or key.model.model_type == "falcon" or key.past_tokens > 0,
+        past_tokens=key.past_tokens, virtual_tokens=virtual_tokens(key.adapter) if key.past_tokens else 0,
         rope_itemsize=embedding_itemsize(key),
     )  # fmt: skip
 
@@ -210,7 +218,7 @@ def _mask_bytes(key: StepKey, itemsize: int) -> int:
     if key.attention_kernel == "eager":
         both = 0 < len(key.model.sliding_layers) < key.model.num_hidden_layers
         return 2 * itemsize if both else itemsize
-    return int(key.masks_sliding_layers or key.model.model_type == "falcon")
+    return int(key.masks_sliding_layers or key.model.model_type == "falcon" or key.past_tokens > 0)
 
 
 def _table_bytes(key: StepKey) -> int:
@@ -225,6 +233,8 @@ def embedding_kept(key: StepKey) -> Sizes:
     mask = {Part.ACTIVATIONS: (0, _mask_bytes(key, stream.itemsize), 0)}
     if any(leaf is stream.storage for leaf in c.tape.kept):
         c.tape.kept.clear()
+    if key.checkpointing and is_prompt(key.adapter):  # the embeddings are a leaf, and the prompt's stream a copy
+        return add_sizes(ledger.by_part, mask)
     return add_sizes(_without(ledger.by_part, stream), mask)
 
 

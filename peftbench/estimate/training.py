@@ -20,6 +20,7 @@ from peftbench.estimate.optimizer import optimizer_bytes
 from peftbench.estimate.segments import StepKey
 from peftbench.estimate.slack import context, slack
 from peftbench.estimate.tensors import TensorGroup, total_bytes, total_numel
+from peftbench.estimate.virtual_tokens import is_prompt, past_tokens, stream_length, stream_tokens
 from peftbench.estimate.weights import quantized_weights, trained_weights
 from peftbench.memory import Component, MemoryProfile, Part, Phase, exact, modelled
 from peftbench.spec.gpu import GpuSpec
@@ -65,7 +66,7 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
         *_moments(model, training, gpu),
     ]
     dynamic = max(_dynamic_bytes(components, phase) for phase in TRAINING)
-    block = 0 if training.loss == "liger" else training.tokens * model.vocab_size * 4
+    block = 0 if training.loss == "liger" else stream_tokens(training) * model.vocab_size * 4
     reserve = slack(dynamic, block, training.gradient_checkpointing, TRAINING)
     return MemoryProfile((*components, reserve, context(gpu, ALWAYS)))
 
@@ -111,7 +112,7 @@ def _workspace(training: TrainingSpec, gpu: GpuSpec | None) -> list[Component]:
 
 def _moments(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> list[Component]:
     step = moments_of(model, training, gpu)
-    tokens, length = training.tokens, training.sequence_length
+    tokens, length = stream_tokens(training), stream_length(training)
     forward = max(step.forward, key=lambda m: m.bytes_at(tokens, length))
     backward = max(step.backward, key=lambda m: m.bytes_at(tokens, length))
     held = step.outputs if training.loop == "plain" else {}
@@ -151,18 +152,27 @@ def _key(model: ModelSpec, training: TrainingSpec, kernel: str) -> StepKey:
         keeps_outputs=training.loop == "plain",
         gradients_exist=training.gradients_outlive_step,
         loss=loss_variant(model, training),
-        loss_tokens=training.tokens if training.loss == "liger" else 0,
-        embeddings_need_grad=adapter is None or training.gradient_checkpointing,
+        loss_tokens=stream_tokens(training) if training.loss == "liger" else 0,
+        embeddings_need_grad=adapter is None or training.gradient_checkpointing or is_prompt(adapter),
         masks_sliding_layers=masked,
         several_sequences=kernel == "eager" and training.micro_batch_size > 1,
         repeats_keys=repeats_keys_for_flash(model, training),
         keeps_fused_cache=keeps_fused_cache(model, training),
         quantized_saves_input=quantized_saves_input(training),
+        past_tokens=past_tokens(training),
+        early_gradients=_early_gradients(model, training),
     )
 
 
+def _early_gradients(model: ModelSpec, training: TrainingSpec) -> int:
+    """AdaLoRA's orthogonality penalty is added to the loss last, so all its gradients come first in backward."""
+    if training.adapter is None or training.adapter.peft_type != "adalora" or training.gradients_outlive_step:
+        return 0
+    return total_bytes(trained_tensors(model, training))
+
+
 def _components(sizes: Sizes, phase: Phase, training: TrainingSpec, because: str = "") -> list[Component]:
-    tokens, length, phases = training.tokens, training.sequence_length, frozenset({phase})
+    tokens, length, phases = stream_tokens(training), stream_length(training), frozenset({phase})
     components = []
     for part, (per_token, per_pair, fixed) in sizes.items():
         each = per_token + per_pair * length
