@@ -84,7 +84,7 @@ def make_plan(
         changes=_changes(model, settled, gpu) if gpu and with_changes else (),
         trainable_parameters=trainable_parameters(model, settled),
         adapter_file_bytes=_file_bytes(model, settled),
-        notes=(*notes, *_weight_notes(model, settled)),
+        notes=(*notes, *_weight_notes(model, settled), *_attention_notes(model, settled, gpu)),
     )
 
 
