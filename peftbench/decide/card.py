@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from peftbench.errors import SpecError
 from peftbench.estimate.kernels import AMPERE
+from peftbench.estimate.virtual_tokens import is_prefix
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.dtype import DType
 from peftbench.spec.gpu import GpuSpec
@@ -27,6 +28,9 @@ def settle_training(
     """
     check_length(model, training.sequence_length, "--sequence-length")
     training, notes = (training, ()) if gpu is None else adapt_to_card(training, gpu)
+    if is_prefix(training.adapter) and training.gradient_checkpointing:
+        note = "PEFT's prefixes do not work with gradient checkpointing: priced without it."
+        return replace(training, gradient_checkpointing=False), (*notes, note)
     if training.use_cache and training.gradient_checkpointing:
         note = "transformers turns the KV cache off under gradient checkpointing: priced with --no-use-cache."
         return replace(training, use_cache=False), (*notes, note)

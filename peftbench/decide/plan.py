@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from peftbench.decide.card import Notes, settle_inference, settle_training
 from peftbench.decide.recipe import Options, inference_options, training_options
 from peftbench.decide.verdict import Verdict, judge
+from peftbench.estimate.adapted import activations_modelled
 from peftbench.estimate.adapters import adapter_file_bytes
 from peftbench.estimate.kernels import attention_kernel
 from peftbench.estimate.training import estimate_training, trainable_parameters
@@ -84,7 +85,9 @@ def make_plan(
         changes=_changes(model, settled, gpu) if gpu and with_changes else (),
         trainable_parameters=trainable_parameters(model, settled),
         adapter_file_bytes=_file_bytes(model, settled),
-        notes=(*notes, *_weight_notes(model, settled), *_attention_notes(model, settled, gpu)),
+        notes=(
+            *notes, *_weight_notes(model, settled), *_attention_notes(model, settled, gpu), *_adapter_notes(settled),
+        ),  # fmt: skip
     )
 
 
@@ -133,6 +136,13 @@ def _attention_notes(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | No
     if kernel == "eager" and training.attention == "sdpa":
         return (f"transformers has no SDPA for {model.model_type}: attention runs eagerly, every pair is kept.",)
     return ()
+
+
+def _adapter_notes(training: TrainingSpec) -> Notes:
+    """Where the activations are those of a generic adapter."""
+    if training.adapter is None or activations_modelled(training.adapter):
+        return ()
+    return (f"What {training.adapter.peft_type} keeps for backward is not modelled: its activations are a guess.",)
 
 
 @lru_cache(maxsize=1024)

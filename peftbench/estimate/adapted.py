@@ -46,9 +46,9 @@ WITHOUT_LINEAR = ("ln_tuning", *PROMPTS, *PREFIXES)
 """Types whose layers run as the base model's, with more tokens or trained norms."""
 
 
-def activations_modelled(adapter: AdapterSpec) -> bool:
+def activations_modelled(adapter: AdapterSpec | None) -> bool:
     """Whether the adapter's forward pass is known here; if not, activations come from a generic adapter."""
-    return adapter.peft_type in FORWARDS or adapter.peft_type in WITHOUT_LINEAR
+    return adapter is None or adapter.peft_type in FORWARDS or adapter.peft_type in WITHOUT_LINEAR
 
 
 def linear(c: Context, name: str, x: Tensor, out_features: int, bias: bool = False) -> Tensor:
