@@ -51,11 +51,13 @@ class Ledger:
 
     def observe(self) -> None:
         """Remember this moment, unless a remembered one is at least as large whatever the tokens."""
-        now = Moment(self.per_token, self.per_pair, self.fixed, self.by_part)
-        if any(exceeds(moment, now) for moment in self._moments):
-            return
+        per_token, per_pair, fixed = self.per_token, self.per_pair, self.fixed
+        for moment in self._moments:  # spelled out: this runs for every allocation
+            if moment[0] >= per_token and moment[1] >= per_pair and moment[2] >= fixed:
+                return
+        now = Moment(per_token, per_pair, fixed, dict(self.by_part))
         self._moments = [moment for moment in self._moments if not exceeds(now, moment)]
-        self._moments.append(now._replace(by_part=dict(self.by_part)))
+        self._moments.append(now)
 
     def take_moments(self) -> tuple[Moment, ...]:
         """Hand over the remembered moments and begin a new stretch of time."""

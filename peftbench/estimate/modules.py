@@ -11,7 +11,7 @@ from peftbench.spec.model import ModelSpec
 from peftbench.spec.quantization import QuantizationSpec
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False)
 class Context:
     """One decoder layer being run on a tape: the model, the recipe, and how its modules compute."""
 
