@@ -87,7 +87,7 @@ def make_plan(
         adapter_file_bytes=_file_bytes(model, settled),
         notes=(
             *notes, *_weight_notes(model, settled), *_attention_notes(model, settled, gpu), *_adapter_notes(settled),
-        ),  # fmt: skip
+        ),
     )
 
 
