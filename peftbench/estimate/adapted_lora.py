@@ -89,6 +89,7 @@ def _lora_weight(tape: Tape, s: Site, o: Options, itemsize: int, wanted: int) ->
     inner = constant(tape, s.k * o["r"], low)
     lora_weight = constant(tape, s.k * s.m, low)
     kept = [eye_cast, inner] if tape.records and not tape.drops else []
+    del x_eye, eye_cast, inner
     if low != wanted:
         lora_weight = constant(tape, s.k * s.m, wanted)
     return [tensor.storage for tensor in (lora_weight, *kept) if tensor.storage is not None]

@@ -27,12 +27,18 @@ def adalora(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     inner = through(tape, cast, scaled_a, rank)
     if c.quantization is None:
         scaled = tape.scale(dense(tape, inner, s.m, itemsize, True))
-        return add_in_place(tape, result, tape.scale_by_constant(scaled))
+        return add_in_place(tape, result, _by_ranknum(tape, scaled))
     output = dense(tape, inner, s.m, itemsize, True)
     if converts:
         output = tape.cast(output, wanted)
-    output = tape.scale_by_constant(tape.scale(output))
+    output = _by_ranknum(tape, tape.scale(output))
     return add_in_place(tape, result, output) if c.quantization.four_bit else tape.add(result, output)
+
+
+def _by_ranknum(tape: Tape, x: Tensor) -> Tensor:
+    """x / ranknum, a float32 tensor of one number: the quotient is float32, and so is its gradient until cast."""
+    scratch = ((tape.part, x.width * FLOAT32, 0),) if x.itemsize < FLOAT32 else ()
+    return tape.new((x,), x.width, FLOAT32, scratch=scratch, saves_constant=True)
 
 
 def vera(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:

@@ -53,15 +53,18 @@ def through(tape: Tape, x: Tensor, weight: Tensor, out_features: int) -> Tensor:
     return tape.new((low, low_weight), out_features, low.itemsize, saved)
 
 
-def times_vector(tape: Tape, x: Tensor, trained: int, itemsize: int = FLOAT32) -> Tensor:
-    """x * v with a vector of `trained` bytes: x is saved.
+def times_vector(tape: Tape, x: Tensor, trained: int, itemsize: int = FLOAT32, vector_first: bool = True) -> Tensor:
+    """v * x with a vector of `trained` bytes: x is saved.
 
-    Backward makes both products in full and in the wider type before it sums the vector's and casts that of x.
+    Backward makes both products in full and in the wider type, then, in the order of the factors, sums the vector's
+    and casts that of x. Source: validate_outputs in pytorch/torch/csrc/autograd/engine.cpp.
     """
     out = tape.output(x.width, max(x.itemsize, itemsize), True)
-    full = (tape.part, out.per_token, 0)
-    uncast = (full,) if x.needs_grad and x.itemsize < out.itemsize else ()
-    tape.record((out,), (x,), (x,), scratch=(full, *uncast), parameter_gradients=trained, saves_constant=True)
+    scratch = out.per_token
+    if x.needs_grad and x.itemsize < out.itemsize:
+        scratch += out.per_token - (x.per_token if vector_first else 0)
+    sizes = ((tape.part, scratch, 0),)
+    tape.record((out,), (x,), (x,), scratch=sizes, parameter_gradients=trained, saves_constant=True)
     return out
 
 

@@ -20,10 +20,10 @@ def ia3(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     tape, itemsize = c.tape, adapter_itemsize(c)
     if s.feedforward:
         wide = tape.cast(x, itemsize)
-        interm = tape.cast(times_vector(tape, wide, s.k * itemsize, itemsize), x.itemsize)
+        interm = tape.cast(times_vector(tape, wide, s.k * itemsize, itemsize, False), x.itemsize)
         return base_linear(c, interm, s.m, s.bias)
     result = base_linear(c, x, s.m, s.bias)
-    return tape.cast(times_vector(tape, result, s.m * itemsize, itemsize), result.itemsize)
+    return tape.cast(times_vector(tape, result, s.m * itemsize, itemsize, False), result.itemsize)
 
 
 def _ia3_quantized(c: Context, s: Site, x: Tensor) -> Tensor:
@@ -32,10 +32,10 @@ def _ia3_quantized(c: Context, s: Site, x: Tensor) -> Tensor:
     tape, itemsize = c.tape, adapter_itemsize(c)
     wide = tape.cast(x, FLOAT32) if tape.autocast is None else x
     if s.feedforward:
-        result = base_linear(c, times_vector(tape, wide, s.k * itemsize, itemsize), s.m, s.bias)
+        result = base_linear(c, times_vector(tape, wide, s.k * itemsize, itemsize, False), s.m, s.bias)
     else:
         result = base_linear(c, wide, s.m, s.bias)
-        result = times_vector(tape, result, s.m * itemsize, itemsize)
+        result = times_vector(tape, result, s.m * itemsize, itemsize, False)
     return tape.copy(result) if c.quantization.four_bit else result
 
 
@@ -61,7 +61,7 @@ def road(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     trained = s.m * itemsize
     rotate_half_x = _rotate_pairs(c, result)
     result = tape.add(
-        times_vector(tape, result, trained, itemsize), times_vector(tape, rotate_half_x, trained, itemsize)
+        times_vector(tape, result, trained, itemsize, False), times_vector(tape, rotate_half_x, trained, itemsize, False)
     )
     return tape.cast(result, wanted)
 

@@ -27,7 +27,9 @@ def loha(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     tape.scratch(tape.part, 0, 3 * size)
     unscaled = constant(tape, elements, itemsize)
     trained = 2 * o["r"] * (s.k + s.m) * adapter_itemsize(c)
-    diff_weight = matrix(tape, (), elements, itemsize, trained=trained, scratch=4 * size)
+    # Backward runs outside autocast: its products are in the parameters' type.
+    scratch = size + 3 * elements * adapter_itemsize(c)
+    diff_weight = matrix(tape, (), elements, itemsize, trained=trained, scratch=scratch)
     del unscaled
     return _with_delta(c, result, x, diff_weight)
 
@@ -55,9 +57,10 @@ def hira(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     """result + F.linear(x, W * (A B).T): product and scaled weight are both whole matrices."""
     tape, elements, itemsize = c.tape, s.k * s.m, adapter_itemsize(c)
     result = base_linear(c, x, s.m, s.bias)
-    prod_ab = matrix(tape, (), elements, itemsize, trained=o["r"] * (s.k + s.m) * itemsize)
+    product = tape.autocast or itemsize
+    prod_ab = matrix(tape, (), elements, product, trained=o["r"] * (s.k + s.m) * itemsize)
     cast = tape.cast(x, itemsize)
-    scaled = matrix(tape, (prod_ab,), elements, itemsize)
+    scaled = matrix(tape, (prod_ab,), elements, max(product, c.weight_itemsize))
     change = through(tape, cast, scaled, s.m)
     return tape.cast(tape.add(result, change), result.itemsize)
 
@@ -109,10 +112,10 @@ def _reflections(tape: Tape, s: Site, o: Options, itemsize: int) -> Tensor:
     weight = constant(tape, square, itemsize)
     for _ in range(o["r"]):
         flows = (weight,) if weight.needs_grad else ()
-        doubled = matrix(tape, flows, square, itemsize)
-        column = matrix(tape, (doubled,), s.k, itemsize, (doubled,), trained=s.k * itemsize)
+        doubled = lowered(tape, matrix(tape, flows, square, itemsize))
+        column = matrix(tape, (doubled,), s.k, doubled.itemsize, (doubled,), trained=s.k * itemsize)
+        outer = matrix(tape, (column,), square, doubled.itemsize, (column,))
         del doubled
-        outer = matrix(tape, (column,), square, itemsize, (column,))
         weight = matrix(tape, (*flows, outer), square, itemsize, aliases=flows)
         del outer, flows
     return weight
@@ -163,7 +166,7 @@ def boft(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     result = base_linear(c, x_rotated, s.m, s.bias)
     if s.bias:
         result = tape.scale(result)
-    result = times_vector(tape, result, s.m * itemsize, itemsize)
+    result = times_vector(tape, result, s.m * itemsize, itemsize, False)
     if s.bias:
         result = tape.scale(result)
     return tape.cast(result, x.itemsize)
