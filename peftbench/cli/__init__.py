@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -47,6 +48,7 @@ class Verbs(click.Group):
         """Import the verb's file; options before a verb are left for click to refuse."""
         if cmd_name in VERBS:
             gc.set_threshold(*GC_THRESHOLDS)
+            atexit.register(gc.freeze)  # the last collections of a process would walk over them once more
             command: click.Command = getattr(import_module(f"peftbench.cli.{cmd_name}"), cmd_name)
             return command
         return None
