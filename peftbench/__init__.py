@@ -54,7 +54,7 @@ def plan(model: str | ModelSpec, gpu: str | GpuSpec | None = None, method: str =
 
     spec = find_model(model) if isinstance(model, str) else model
     card = find_gpu(gpu) if isinstance(gpu, str) else gpu
-    (training,) = training_recipes((method,), within_positions(spec, "training", recipe))
+    (training,) = training_recipes((method,), within_positions(spec, "training", (method,), recipe))
     return make_plan(spec, training, card)
 
 

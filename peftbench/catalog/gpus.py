@@ -43,7 +43,7 @@ def find_gpu(text: str) -> GpuSpec:
     try:
         return _spec(_by_key()[_key(text)])
     except KeyError:
-        raise CatalogError(f"unknown GPU {text!r}.", _hint(text)) from None
+        raise CatalogError(f"unknown GPU {text[:40]!r}.", _hint(text[:40])) from None
 
 
 def gpu_of_size(memory_bytes: int) -> GpuSpec:

@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 _QUESTION = ("model", "gpu", "gpu_memory", "no_gpu", "method", "task", "adapter_option")
 _ANSWER = ("max", "explain", "check", "format")
+_EXAMPLES = {"gpu_memory": "--gpu-memory 14.5GiB", "explain": "--explain activations"}
 
 
 def check_question(given: dict[str, Any]) -> None:
     """Refuse questions that contradict themselves."""
+    for name in ("gpu_memory", "explain"):
+        if given[name] is not None and not given[name].strip():
+            raise SpecError(f"--{name.replace('_', '-')} is empty.", f"Write it as in {_EXAMPLES[name]}.")
     asked = [name for name in ("max", "explain", "check") if given[name]]
     if len(asked) > 1:
         raise SpecError(f"--{asked[0]} and --{asked[1]} are two questions.", "Ask one at a time.")
@@ -40,9 +44,10 @@ def recipes_of(model: ModelSpec, given: dict[str, Any]) -> Recipes:
 
     options = {name: value for name, value in given.items() if name not in (*_QUESTION, *_ANSWER)}
     options["adapter_options"] = dict(map(_assignment, given["adapter_option"])) or None
-    options = within_positions(model, given["task"], options)
+    methods = given["method"] or COMPARED
+    options = within_positions(model, given["task"], methods, options)
     build = inference_requests if given["task"] == "inference" else training_recipes
-    return build(given["method"] or COMPARED, options)
+    return build(methods, options)
 
 
 def _assignment(text: str) -> tuple[str, int | float | bool | str]:

@@ -12,6 +12,7 @@ from peftbench.decide.recipe import Difference, Value, differences
 from peftbench.decide.verdict import Fit, Verdict, judge
 from peftbench.errors import SpecError
 from peftbench.estimate.training import estimate_training
+from peftbench.estimate.virtual_tokens import virtual_tokens
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.model import ModelSpec
 from peftbench.spec.training import TrainingSpec
@@ -93,7 +94,8 @@ def largest(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, field: str) 
     """
     if field not in ("sequence_length", "micro_batch_size"):
         raise SpecError(f"no largest {field} can be found.", "Choose sequence_length or micro_batch_size.")
-    most = model.max_position_embeddings if field == "sequence_length" else MOST_SEQUENCES
+    positions = model.max_position_embeddings - virtual_tokens(training.adapter)
+    most = positions if field == "sequence_length" else MOST_SEQUENCES
 
     def fits(value: int) -> bool:
         setting: dict[str, Any] = {field: value}

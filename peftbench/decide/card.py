@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from peftbench.errors import SpecError
 from peftbench.estimate.kernels import AMPERE
-from peftbench.estimate.virtual_tokens import is_prefix
+from peftbench.estimate.virtual_tokens import is_prefix, virtual_tokens
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.dtype import DType
 from peftbench.spec.gpu import GpuSpec
@@ -26,7 +26,7 @@ def settle_training(
 
     Raises SpecError where the model or the card cannot run it.
     """
-    check_length(model, training.sequence_length, "--sequence-length")
+    check_length(model, training.sequence_length, "--sequence-length", virtual_tokens(training.adapter))
     training, notes = (training, ()) if gpu is None else adapt_to_card(training, gpu)
     if is_prefix(training.adapter) and training.gradient_checkpointing:
         note = "PEFT's prefixes do not work with gradient checkpointing: priced without it."
@@ -42,17 +42,18 @@ def settle_inference(
 ) -> tuple[InferenceSpec, Notes]:
     """Return the request that will really run, and what had to change; raises as settle_training."""
     tokens = inference.prompt_tokens + inference.new_tokens
-    check_length(model, tokens, "--prompt-tokens or --new-tokens")
+    check_length(model, tokens, "--prompt-tokens or --new-tokens", virtual_tokens(inference.adapter))
     return (inference, ()) if gpu is None else _adapt_inference(inference, gpu)
 
 
-def check_length(model: ModelSpec, tokens: int, option: str) -> None:
-    """Raise SpecError for more tokens than the model has positions."""
-    if tokens > model.max_position_embeddings:
+def check_length(model: ModelSpec, tokens: int, option: str, virtual: int) -> None:
+    """Raise SpecError for more tokens, with those of a prompt or prefix, than the model has positions."""
+    if tokens + virtual > model.max_position_embeddings:
+        plus = f" and {virtual} virtual" if virtual else ""
         raise SpecError(
-            f"{tokens} tokens are beyond the {model.max_position_embeddings} positions of {model.name} "
+            f"{tokens}{plus} tokens are beyond the {model.max_position_embeddings} positions of {model.name} "
             "(max_position_embeddings).",
-            f"Use a smaller {option}.",
+            f"Use a smaller {option}{' or --num-virtual-tokens' if virtual else ''}.",
         )
 
 

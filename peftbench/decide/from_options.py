@@ -66,15 +66,23 @@ def inference_requests(methods: tuple[str, ...], options: Given) -> tuple[Infere
     return tuple(dict.fromkeys(_inference(method, given) for method in methods))
 
 
-def within_positions(model: ModelSpec, task: str, options: Given) -> dict[str, Any]:
+def within_positions(model: ModelSpec, task: str, methods: tuple[str, ...], options: Given) -> dict[str, Any]:
     """Cut a default length to the positions of the model; lengths that were given stay as they are."""
     name = "prompt_tokens" if task == "inference" else "sequence_length"
     new_tokens = options.get("new_tokens") or InferenceSpec.new_tokens
-    most = model.max_position_embeddings - (new_tokens if task == "inference" else 0)
+    most = model.max_position_embeddings - max(_virtual_tokens(method, options) for method in methods)
+    most -= new_tokens if task == "inference" else 0
     default = InferenceSpec.prompt_tokens if task == "inference" else TrainingSpec.sequence_length
     if options.get(name) is None and 0 < most < default:
         return {**options, name: most}
     return dict(options)
+
+
+def _virtual_tokens(method: str, options: Given) -> int:
+    """Positions that a prompt or prefix takes, with PEFT's default length where none is given."""
+    peft_type, _ = split_method(method)
+    default: Any = METHODS[peft_type].options.get("num_virtual_tokens", 0) if peft_type else 0
+    return int(options.get("num_virtual_tokens") or default) if default else 0
 
 
 # ── methods ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -126,6 +134,8 @@ def _checked(methods: tuple[str, ...], options: Given, task: str, own: tuple[str
             raise SpecError(f"{_flag(name)} does not concern {' or '.join(methods)}.", _owner(name, given))
     for name in _extra(given):
         _check_extra(name, methods, [METHODS[peft_type] for peft_type, _ in kinds if peft_type])
+    if "adapter" in given and not any(peft_type for peft_type, _ in kinds):
+        raise SpecError("--adapter does not concern full: it has none.", "It belongs to --method lora, qlora ….")
     if given.get("adapter") == "none" and any(name in given for name in _ADAPTER):
         raise SpecError("--adapter none leaves no adapter to give options to.", "Use --adapter dynamic.")
     return given
@@ -196,7 +206,11 @@ def _shared(method: str, given: Given) -> dict[str, Any]:
 def _adapter(peft_type: str, quantized: bool, given: Given) -> AdapterSpec:
     """LORA, or PEFT's defaults for another type, with the options that concern it."""
     fields = {name: given[name] for name in _ADAPTER if name in given and _concerns(name, peft_type, quantized, given)}
-    options = {name: value for name, value in _extra(given).items() if name in METHODS[peft_type].options}
+    defaults = METHODS[peft_type].options
+    options = {
+        name: str(value) if isinstance(defaults[name], str) else value
+        for name, value in _extra(given).items() if name in defaults
+    }  # fmt: skip
     fields.pop("adapter_options", None)
     if "num_virtual_tokens" in fields:
         options["num_virtual_tokens"] = fields.pop("num_virtual_tokens")
@@ -236,7 +250,8 @@ def _dtype(name: str, value: object) -> DType:
 
 def _share(name: str, value: float) -> float:
     if not 0 <= value < 1:
-        raise SpecError(f"{name} must be at least 0 and less than 1, not {value}.")
+        what = f"{_flag(name)} must be at least 0 and less than 1, not {value}."
+        raise SpecError(what, f"Write it as in {_flag(name)} 0.05.")
     return value
 
 

@@ -112,7 +112,7 @@ def check_optimizer(name: str) -> None:
     if name in NOT_DERIVED:
         what = f"the optimizer {name!r} belongs to another package, and its memory is not modelled."
     else:
-        what = f"unknown optimizer {name!r}. {did_you_mean(name, OPTIMIZERS)}".rstrip()
+        what = f"unknown optimizer {name[:40]!r}. {did_you_mean(name[:40], OPTIMIZERS)}".rstrip()
     raise SpecError(what, f"Choose one of {', '.join(OPTIMIZERS)}.")
 
 

@@ -26,6 +26,7 @@ LLAMA = next(dict(m.config) for m in list_models() if m.config["model_type"] == 
         (("plan", "--model", "8b", "--gpu", "t5"), "Did you mean t4?"),
         (("plan", "--model", "8b", "--gpu-memory", "14"), "Write a number and a unit"),
         (("plan", "--model", "8b", "--gpu-memory", "100MiB"), "leaves no room"),
+        (("plan", "--model", "8b", "--gpu-memory", ""), "--gpu-memory 14.5GiB"),
         ((*PLAN, "--method", "qlra"), "Did you mean qlora?"),
         ((*PLAN, "--method", "qfull"), "no gradient"),
         ((*PLAN, "--method", "dora"), "--use-dora"),
@@ -50,12 +51,16 @@ LLAMA = next(dict(m.config) for m in list_models() if m.config["model_type"] == 
         ((*PLAN, "--adapter-option", "r=8"), "Use --r"),
         ((*PLAN, "--method", "oft", "--adapter-option", "oft_blocksize=8"), "Did you mean oft_block_size?"),
         ((*PLAN, "--method", "oft", "--adapter-option", "oft_block_size=big"), "must be of type int"),
-        ((*PLAN, "--lora-dropout", "nan"), "less than 1"),
+        ((*PLAN, "--lora-dropout", "nan"), "--lora-dropout 0.05"),
         ((*PLAN, "--prompt-tokens", "5"), "--task training"),
         ((*PLAN, "--task", "inference", "--loss", "liger"), "--task inference"),
         ((*PLAN, "--task", "inference", "--adapter", "none", "--r", "8"), "no adapter"),
+        ((*PLAN, "--task", "inference", "--method", "full", "--adapter", "merged"), "--method lora"),
+        ((*PLAN, "--method", "prompt-tuning", "--num-virtual-tokens", "131072"), "--num-virtual-tokens"),
+        ((*PLAN, "--method", "trainable-tokens"), "--adapter-option token_indices=128000,128001"),
         ((*PLAN, "--attention", "flash_attention_2"), "8.0 (Ampere)"),
         ((*PLAN, "--explain", "logit"), "Did you mean logits and loss?"),
+        ((*PLAN, "--explain", " "), "--explain activations"),
         ((*PLAN, "--no-gpu"), "exclude each other"),
         (("plan", "--model", "8b", "--no-gpu", "--check"), "--check needs a card"),
         ((*PLAN, "--max", "r"), "sequence-length"),
@@ -65,6 +70,11 @@ LLAMA = next(dict(m.config) for m in list_models() if m.config["model_type"] == 
 )
 def test_a_mistake_gets_one_helpful_message(arguments: tuple[str, ...], expected: str) -> None:
     assert expected in refusal(*arguments)
+
+
+@pytest.mark.parametrize("option", ["--gpu", "--gpu-memory", "--method", "--optimizer", "--target-modules", "--explain"])
+def test_a_long_value_is_not_repeated_in_full(option: str) -> None:
+    assert len(refusal("plan", "--model", "8b", option, "z" * 5000)) < 1000
 
 
 def write(path: Path, content: object) -> str:
