@@ -96,6 +96,18 @@ def test_defaults_are_shown_and_shortened_to_the_model() -> None:
     assert "2048 tokens" in refusal("plan", "--model", "gpt2", "--gpu", "t4", "--sequence-length", "2048")
 
 
+def test_virtual_tokens_take_positions_of_the_model() -> None:
+    assert "sequence 1004" in run("plan", "--model", "gpt2", "--gpu", "t4", "--method", "prompt-tuning").stdout
+    longest = run("plan", "--model", "gpt2", "--gpu", "t4", "--method", "p-tuning", "--max", "sequence-length")
+    assert longest.stdout.strip() == "1004"
+
+
+def test_the_recipe_over_many_cards_is_that_of_cards_with_bfloat16() -> None:
+    shown = run("plan", "--model", "0.6b", "--gpu", "t4", "--gpu", "l4", "--max", "micro-batch-size").stdout
+    assert "bfloat16 autocast" in shown and "float16 autocast" not in shown.replace("bfloat16", "")
+    assert "t4: no bfloat16" in shown
+
+
 def test_options_reach_the_recipe() -> None:
     typed = (
         "--r 8 --target-modules q_proj,v_proj --use-dora --zero-grad keep --loop plain --no-autocast "
