@@ -47,5 +47,6 @@ def parse_bytes(text: str) -> int:
     unit = _UNITS.get(match[2].lower()) if match else None
     size = float(match[1]) * unit if match and unit else math.nan
     if not 1 <= size <= 1 << 50:
-        raise SpecError(f"cannot read {text[:40]!r} as a memory size.", "Write a number and a unit, as in 14.5GiB or 16GB.")
+        what = f"cannot read {text[:40]!r} as a memory size."
+        raise SpecError(what, "Write a number and a unit, as in 14.5GiB or 16GB.")
     return int(size)

@@ -88,7 +88,9 @@ def tokens_given(o: Options) -> int:
     """How many token ids the option token_indices lists: "12,815,40"."""
     ids = [part.strip() for part in o["token_indices"].split(",")]
     if not all(part.isdecimal() for part in ids):
-        raise SpecError("trainable_tokens needs the tokens' ids.", "Write --adapter-option token_indices=128000,128001.")
+        raise SpecError(
+            "trainable_tokens needs the tokens' ids.", "Write --adapter-option token_indices=128000,128001."
+        )
     return len(set(ids))
 
 
