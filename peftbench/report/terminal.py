@@ -59,34 +59,51 @@ def bar(size: int, full: int, width: int) -> str:
 def render(table: Table, width: int = WIDEST, colour: bool = False, indent: str = GAP) -> str:
     """Write a table with aligned columns; left-aligned ones are wrapped where lines would grow too long."""
     lines = [*([table.headings] if any(table.headings) else ()), *table.rows]
-    natural = [max(len(line[i]) for line in lines) for i in range(len(table.headings))] if lines else []
-    widths = _narrowed(natural, lines, table.alignments, width - len(indent) - len(GAP) * (len(natural) - 1))
+    widths, gap = _fitting(lines, table.alignments, width - len(indent))
     text = [table.title] if table.title else []
     for line in lines:
-        text += _rows(line, widths, table.alignments, colour, indent)
+        text += _rows(line, widths, table.alignments, colour, indent, gap)
     return "\n".join(text)
 
 
-def _narrowed(widths: list[int], lines: list[tuple[str, ...]], alignments: str, room: int) -> list[int]:
-    """Take from the widest left-aligned column until all fits, leaving each its longest word if possible."""
+def _fitting(lines: list[tuple[str, ...]], alignments: str, room: int) -> tuple[list[int], str]:
+    """Widths and gap: whole words two spaces apart, else one space, else words are broken too."""
+    columns = list(zip(*lines, strict=True))
+    natural = [max(map(len, column)) for column in columns]
+    words = [max(len(word) for cell in column for word in _words(cell)) for column in columns]
+    for gap, least in ((GAP, words), (" ", words), (" ", [NARROWEST_COLUMN] * len(columns))):
+        left = room - len(gap) * (len(columns) - 1)
+        widths = _narrowed(natural, least, alignments, left)
+        if sum(widths) <= left:
+            break
+    return widths, gap
+
+
+def _narrowed(widths: list[int], least: list[int], alignments: str, room: int) -> list[int]:
+    """Take from the widest left-aligned column until all fits, leaving each at least so much."""
     narrowed = list(widths)
-    words = [max(len(word) for line in lines for word in line[i].split(" ")) for i in range(len(widths))]
-    for least in (words, [NARROWEST_COLUMN] * len(widths)):
-        while sum(narrowed) > room:
-            wide = [i for i, letter in enumerate(alignments) if letter == "l" and narrowed[i] > least[i]]
-            if not wide:
-                break
-            narrowed[max(wide, key=lambda i: narrowed[i])] -= 1
+    while sum(narrowed) > room:
+        wide = [i for i, letter in enumerate(alignments) if letter == "l" and narrowed[i] > least[i]]
+        if not wide:
+            break
+        narrowed[max(wide, key=lambda i: narrowed[i])] -= 1
     return narrowed
 
 
-def _rows(cells: tuple[str, ...], widths: list[int], alignments: str, colour: bool, indent: str) -> Iterable[str]:
+def _words(cell: str) -> list[str]:
+    """What stays on one line: the words, or a verdict as a whole."""
+    return [cell] if cell in _COLOURS else cell.split(" ")
+
+
+def _rows(
+    cells: tuple[str, ...], widths: list[int], alignments: str, colour: bool, indent: str, gap: str
+) -> Iterable[str]:
     """As many lines as the cell with the most needs."""
     wrapped = [wrap(cell, size) or [""] for cell, size in zip(cells, widths, strict=True)]
     for number in range(max(map(len, wrapped))):
         parts = [lines[number] if number < len(lines) else "" for lines in wrapped]
         padded = [_pad(*each, colour) for each in zip(parts, widths, alignments, strict=True)]
-        yield (indent + GAP.join(padded)).rstrip()
+        yield (indent + gap.join(padded)).rstrip()
 
 
 def _pad(cell: str, width: int, alignment: str, colour: bool) -> str:
@@ -97,13 +114,17 @@ def _pad(cell: str, width: int, alignment: str, colour: bool) -> str:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Break text between words into lines of at most `width`, and a longer word wherever the line ends."""
+    """Break text between words into lines of at most `width`, and a longer word after a hyphen or where it must."""
     lines: list[str] = []
     for word in text.split(" "):
         if lines and len(lines[-1]) + 1 + len(word) <= width:
             lines[-1] += " " + word
-        else:
-            lines += [word[start : start + width] for start in range(0, len(word), width)] or [word]
+            continue
+        while len(word) > width:
+            end = len(word[:width].rstrip("-").rpartition("-")[0]) + 1
+            lines.append(word[: end if end > 2 else width])
+            word = word[len(lines[-1]) :]
+        lines.append(word)
     return lines
 
 

@@ -22,6 +22,16 @@ def test_a_long_cell_is_wrapped_under_itself() -> None:
     assert render(table, 32).splitlines() == ["  because of  weights and many", "              other words"]
 
 
+def test_a_verdict_stays_on_one_line_where_a_single_space_makes_room() -> None:
+    table = Table("", ("GiB", "peak", ""), [("prompt-tuning", "19.83", "does not fit")], "lrl")
+    assert render(table, 34).splitlines()[1] == "  prompt-tuning 19.83 does not fit"
+
+
+def test_a_word_too_long_is_broken_after_a_hyphen() -> None:
+    assert wrap("--gradient-checkpointing", 14) == ["--gradient-", "checkpointing"]
+    assert wrap("checkpointing", 8) == ["checkpoi", "nting"]
+
+
 def test_a_ragged_table_is_a_bug() -> None:
     with pytest.raises(ValueError, match="ragged"):
         Table("", ("a", "b"), [("1",)], "lr")
@@ -71,7 +81,7 @@ def test_a_stream_without_utf_8_gets_ascii() -> None:
     assert encodable("██▌", "utf-8") == "██▌"
 
 
-@given(st.text("ab ", max_size=60), st.integers(1, 20))
+@given(st.text("ab- ", max_size=60), st.integers(1, 20))
 def test_wrapping_keeps_every_word(text: str, width: int) -> None:
     lines = wrap(text, width)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
