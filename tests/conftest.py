@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"
+"""Kernels of torch allocate scratch for each thread: the oracles measure one thread's."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

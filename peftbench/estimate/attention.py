@@ -177,7 +177,7 @@ def _eager(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     weights = tape.cast(tape.unary(tape.cast(weights, FLOAT32 if upcasts else itemsize), "output"), itemsize)
     weights = tape.dropout(weights, c.model.attention_dropout)
     c.attention_weights = weights.storage
-    return tape.copy(_batched_output(c, weights, value_states, value))
+    return tape.copy(_batched_output(c, query, weights, value_states, value))
 
 
 def _batched_scores(c: Context, query: Tensor, key_states: Tensor, key: Tensor) -> Tensor:
@@ -187,9 +187,9 @@ def _batched_scores(c: Context, query: Tensor, key_states: Tensor, key: Tensor) 
     return _scores(c, _operand(c, query, not concatenated), _operand(c, key_states, keys_strided))
 
 
-def _batched_output(c: Context, weights: Tensor, value_states: Tensor, value: Tensor) -> Tensor:
+def _batched_output(c: Context, query: Tensor, weights: Tensor, value_states: Tensor, value: Tensor) -> Tensor:
     values = _operand(c, value_states, value_states.storage is value.storage)
-    return c.tape.new((weights, values), values.width, values.itemsize, (weights, values))
+    return c.tape.new((weights, values), query.width, values.itemsize, (weights, values))
 
 
 def _operand(c: Context, x: Tensor, strided: bool) -> Tensor:
@@ -224,4 +224,4 @@ def _eager_with_sinks(c: Context, query: Tensor, key: Tensor, value: Tensor) -> 
     probabilities = tape.unary(combined, "output")
     scores = tape.slice(probabilities, probabilities.width)
     c.attention_weights = scores.storage
-    return tape.copy(_batched_output(c, scores, value_states, value))
+    return tape.copy(_batched_output(c, query, scores, value_states, value))

@@ -82,6 +82,8 @@ class Flow(NamedTuple):
     fixed: int
     per_pair: int
     aliases: bool
+    is_view: bool
+    """The gradient is a view of a product's result, to which torch never adds in place."""
 
 
 class Node(NamedTuple):
@@ -108,11 +110,14 @@ class Tape:
     under no_grad. `drops` says that a checkpoint lets go of what operations save. `gradients_exist` says that
     parameter gradients of an earlier micro-batch are alive, so new ones are added to them and freed. `stop_at` is
     the node after which a recomputation has all it needs; 0 runs to the end. `kept` are storages that outlive the
-    region: parameter gradients and autocast's cached copies of weights.
+    region: parameter gradients and autocast's cached copies of weights. `flattened` says that tensors have two
+    dimensions here, so that products need no reshaping.
     """
 
     __slots__ = (
-        "_keys", "autocast", "drops", "gradients_exist", "kept", "ledger", "nodes", "part", "records", "stop_at",
+        "_keys", "_views", "autocast", "drops", "flattened",
+        "gradients_exist", "kept", "ledger", "nodes", "part", "records",
+        "stop_at",
     )  # fmt: skip
 
     def __init__(
@@ -123,11 +128,13 @@ class Tape:
         self.records = records
         self.gradients_exist = gradients_exist
         self.drops = False
+        self.flattened = False
         self.stop_at = 0
         self.part = Part.ACTIVATIONS
         self.nodes: list[Node] = []
         self.kept: list[Storage] = []
         self._keys = 0
+        self._views: set[int] = set()
 
     def next_key(self) -> int:
         """Number tensors in the order of their making, so that two runs of a layer agree."""
@@ -167,17 +174,19 @@ class Tape:
         parameter_gradients: int = 0,
         returns_saved: bool = False,
         saves_constant: bool = False,
+        gives_views: bool = False,
     ) -> None:
         """Note an operation for backward.
 
         `aliases` are the keys of inputs whose gradient is a view of the output's. `saves_constant` says that the
-        operation saves a weight or a table, which takes no bytes here.
+        operation saves a weight or a table, which takes no bytes here. `gives_views` says that its gradients are
+        products reshaped to three dimensions.
         """
         if not self.records:
             return
         alias = set(aliases)
         flows = tuple(
-            Flow(x.key, x.per_token, x.fixed, x.per_pair, x.key in alias)
+            Flow(x.key, x.per_token, x.fixed, x.per_pair, x.key in alias, gives_views)
             for x in inputs
             if x.needs_grad and x.storage is not None
         )
@@ -328,9 +337,15 @@ class Tape:
             self._accumulate(flow, made.pop(), gradients)
 
     def _accumulate(self, flow: Flow, new: Storage, gradients: dict[int, Storage]) -> None:
-        """Add to a gradient buffer as torch's InputBuffer does: in place only if the buffer alone owns its bytes."""
+        """Add to a gradient buffer as torch's InputBuffer does: in place only if the buffer alone owns its bytes.
+
+        That the first sum with a view is a new tensor was seen in profiles of torch 2.13 (tests/oracles).
+        """
         old = gradients.get(flow.key)
         if old is None:
             gradients[flow.key] = new
-        elif sum(buffer is old for buffer in gradients.values()) > 1:
+            if flow.is_view:
+                self._views.add(flow.key)
+        elif flow.key in self._views or sum(buffer is old for buffer in gradients.values()) > 1:
             gradients[flow.key] = Storage(self.ledger, old.part, flow.per_token, flow.fixed, flow.per_pair)
+            self._views.discard(flow.key)

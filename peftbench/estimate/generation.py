@@ -111,8 +111,12 @@ def _hidden_states(c: Context) -> Tensor:
 
 
 def _alive_throughout(c: Context) -> tuple[Tensor, ...]:
-    """The embeddings, and the mask where one is made: a bias for eager attention, booleans for SDPA."""
-    embeddings = c.tape.tensor(c.model.hidden_size, c.weight_itemsize)
+    """The embeddings, and the mask where one is made: a bias for eager attention, booleans for SDPA.
+
+    OPT embeds the positions of every sequence beside the tokens.
+    """
+    tables = 2 if c.model.model_type == "opt" else 1
+    embeddings = c.tape.tensor(tables * c.model.hidden_size, c.weight_itemsize)
     if not c.masked:
         return (embeddings,)
     mask_itemsize = c.weight_itemsize if c.attention_kernel == "eager" else 1

@@ -5,6 +5,8 @@ Local variables are those of the library's code, because they decide how long a 
 
 from __future__ import annotations
 
+from math import prod
+
 from peftbench.estimate.adapted import linear
 from peftbench.estimate.attention import attention, concatenates_rotated, keep_in_cache, rotate
 from peftbench.estimate.autograd import FLOAT32, Tensor
@@ -111,6 +113,7 @@ def _opt_layer(c: Context, x: Tensor) -> Tensor:
     hidden_states = c.tape.add(residual, hidden_states)
     if not before:
         hidden_states = layer_norm(c, hidden_states)
+    c.tape.flattened = True
     residual = hidden_states
     if before:
         hidden_states = layer_norm(c, hidden_states)
@@ -242,7 +245,8 @@ def _experts(c: Context, hidden_states: Tensor) -> Tensor:
     top_k, inner, hidden = model.num_experts_per_tok, model.moe_intermediate_size, model.hidden_size
     weights = _router(c, hidden_states)
     selected = tape.new((hidden_states,), top_k * hidden, hidden_states.itemsize, saves_constant=True)
-    gate_up = _grouped(c, selected, 2 * top_k * inner, 2 * inner * hidden)
+    folded: list[Tensor] = []  # PEFT's parametrizations cache their weights until this forward is over
+    gate_up = _grouped(c, selected, 2 * top_k * inner, (2 * inner, hidden), folded)
     if model.model_type == "gpt_oss":
         gated = _gpt_oss_gate(c, gate_up)
     else:
@@ -250,7 +254,7 @@ def _experts(c: Context, hidden_states: Tensor) -> Tensor:
         gated = tape.multiply(activation(c, gate), up)
         del gate, up
     del gate_up
-    out = _grouped(c, gated, top_k * hidden, inner * hidden)
+    out = _grouped(c, gated, top_k * hidden, (hidden, inner), folded)
     del gated
     weighted = tape.multiply(out, weights)
     weighted = tape.new((weighted,), top_k * hidden, hidden_states.itemsize, saves_constant=True)  # by index
@@ -264,15 +268,31 @@ def _router(c: Context, hidden_states: Tensor) -> Tensor:
     return tape.new((probabilities,), model.num_experts_per_tok, hidden_states.itemsize)
 
 
-def _grouped(c: Context, x: Tensor, width: int, elements: int) -> Tensor:
+def _grouped(c: Context, x: Tensor, width: int, shape: tuple[int, int], folded: list[Tensor]) -> Tensor:
     """grouped_mm over all experts; trained when the base is. GPT-OSS adds a bias gathered for every token."""
     if c.model.model_type == "gpt_oss":
         c.tape.scratch(Part.ACTIVATIONS, width * x.itemsize, 0)
-    gradient = elements * c.model.num_experts * c.weight_itemsize if c.full else 0
+    if "mlp.experts" in c.targets:
+        folded.append(_folded_weight(c, shape))
+        return c.tape.new((x, folded[-1]), width, x.itemsize, (x, folded[-1]))
+    gradient = prod(shape) * c.model.num_experts * c.weight_itemsize if c.full else 0
     out = c.tape.tensor(width, x.itemsize, x.needs_grad or c.full)
     if out.needs_grad:
-        c.tape.record((out,), (x,), (x,) if c.full else (), parameter_gradients=gradient)
+        c.tape.record((out,), (x,), (x,) if c.full else (), parameter_gradients=gradient, saves_constant=True)
     return out
+
+
+def _folded_weight(c: Context, shape: tuple[int, int]) -> Tensor:
+    """The weights of all experts with LoRA folded in, W + scaling * B A: as large as W, saved for the tokens' gradient.
+
+    Each expert has a rank of its own, twice for the fused gate and up. Source: ParamWrapper and _LoraFactorsProxy in
+    peft/tuners/lora/layer.py, 0.21.
+    """
+    assert c.adapter is not None  # only targets come here
+    experts, rank = c.model.num_experts, (c.adapter.r or 8) * (2 if shape[0] > c.model.hidden_size else 1)
+    weight = c.tape.tensor(0, c.weight_itemsize, True, fixed_elements=experts * prod(shape))
+    c.tape.record((weight,), (), parameter_gradients=experts * rank * sum(shape) * c.adapter.dtype.bytes)
+    return weight
 
 
 def _gpt_oss_gate(c: Context, gate_up: Tensor) -> Tensor:

@@ -72,7 +72,9 @@ def dense(tape: Tape, x: Tensor, out_features: int, itemsize: int, trainable: bo
     if out.needs_grad:
         gradient = elements * itemsize if trainable else 0
         saved = (low,) if trainable else ()
-        tape.record((out,), (low,), saved, parameter_gradients=gradient, saves_constant=True)
+        tape.record(
+            (out,), (low,), saved, parameter_gradients=gradient, saves_constant=True, gives_views=not tape.flattened
+        )  # fmt: skip
     return out
 
 
