@@ -11,17 +11,19 @@ if TYPE_CHECKING:
 
 
 def plans_document(plans: list[Plan]) -> str:
-    """The assumptions, the comparison on each card in GiB, and the notes."""
+    """The assumptions, the comparison on each card in GiB, and the notes; over many cards those of the usual ones."""
     from peftbench.report import views
     from peftbench.report.header import DOT, assumptions, card_title, model_title
 
     cards = list(dict.fromkeys(plan.gpu for plan in plans))
-    blocks = [f"**{_cell(model_title(plans[0].model))}**", _cell(DOT.join(assumptions(plans)))]
-    if len(cards) > 1:
+    several = len(cards) > 1
+    usual, lowered = views.usual(plans) if several else (plans, [])
+    blocks = [f"**{_cell(model_title(plans[0].model))}**", _cell(DOT.join(assumptions(usual)))]
+    if several:
         blocks.append(render(views.cards(plans)))
-        return "\n\n".join(blocks)
-    blocks += [_cell(card_title(cards[0])), render(views.comparison(plans))]
-    notes = dict.fromkeys(note for plan in plans for note in plan.notes)
+    else:
+        blocks += [_cell(card_title(cards[0])), render(views.comparison(plans))]
+    notes = dict.fromkeys([*(note for plan in usual for note in plan.notes), *lowered])
     return "\n\n".join([*blocks, *(f"* {_cell(note)}" for note in notes)])
 
 

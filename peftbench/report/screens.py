@@ -50,7 +50,7 @@ def _notes_about(plans: list[Plan], chosen: Plan) -> list[str]:
 
 def many_cards(plans: list[Plan], notes: list[str], style: Style) -> str:
     """Every method on every card, by headroom; the recipe shown is that of cards with bfloat16."""
-    usual, lowered = _usual(plans)
+    usual, lowered = views.usual(plans)
     notes = [*notes, *dict.fromkeys(note for plan in usual for note in plan.notes), *lowered]
     if any(plan.verdict and plan.verdict.fit is Fit.TIGHT for plan in plans):
         notes.append(f"{views.TIGHT_MARK} is tight: the tensors fit, but the allocator may have to flush its cache.")
@@ -60,20 +60,11 @@ def many_cards(plans: list[Plan], notes: list[str], style: Style) -> str:
     return "\n\n".join([_header(usual, _cards_title(plans), style), table, "\n".join(texts)])
 
 
-def _usual(plans: list[Plan]) -> tuple[list[Plan], list[str]]:
-    """The plans on cards with bfloat16, all where there are none, and a note that names the other cards."""
-    lowered = {plan.gpu.name for plan in plans if plan.gpu and not plan.gpu.has_bfloat16}
-    usual = [plan for plan in plans if plan.gpu and plan.gpu.name not in lowered]
-    if not (usual and lowered):
-        return plans, []
-    return usual, [f"{', '.join(sorted(lowered))}: no bfloat16, so bfloat16 is priced as float16."]
-
-
 def maxima(found: dict[tuple[str, str], int], option: str, plans: list[Plan], style: Style) -> str:
     """The largest value alone for one card and method, else a table."""
     if len(found) == 1:
         return str(next(iter(found.values())))
-    usual, notes = _usual(plans)
+    usual, notes = views.usual(plans)
     blocks = [_header(usual, _cards_title(plans), style), render(views.maxima(option, found), style.width)]
     return "\n\n".join([*blocks, *(labelled("note", note, style.width) for note in notes)])
 

@@ -10,7 +10,7 @@ from peftbench.memory import Basis, Component, Part
 from peftbench.report.table import UNKNOWN, Table
 from peftbench.units import GIB, gib
 
-_WEIGHTS = frozenset({Part.WEIGHTS, Part.QUANTIZATION_CONSTANTS, Part.UNQUANTIZED})
+_WEIGHTS = frozenset({Part.WEIGHTS, Part.QUANTIZATION_CONSTANTS, Part.EXPERTS, Part.UNQUANTIZED})
 _TRAINING = {
     "weights": _WEIGHTS,
     "trainable": frozenset({Part.ADAPTERS, Part.GRADIENTS, Part.OPTIMIZER, Part.OPTIMIZER_TEMPORARIES}),
@@ -108,6 +108,15 @@ def cards(plans: list[Plan]) -> Table:
     ]
     rows.append(("fits from", "", *(_first_fitting(by_card, method) for method in methods)))
     return Table("", ("headroom, GiB", "visible", *methods), rows, "lr" + "r" * len(methods))
+
+
+def usual(plans: list[Plan]) -> tuple[list[Plan], list[str]]:
+    """The plans on cards with bfloat16, all where there are none, and a note that names the other cards."""
+    lowered = {plan.gpu.name for plan in plans if plan.gpu and not plan.gpu.has_bfloat16}
+    usual = [plan for plan in plans if plan.gpu and plan.gpu.name not in lowered]
+    if not (usual and lowered):
+        return plans, []
+    return usual, [f"{', '.join(sorted(lowered))}: no bfloat16, so bfloat16 is priced as float16."]
 
 
 def _visible(found: dict[str, Plan]) -> int:

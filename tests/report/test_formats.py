@@ -9,6 +9,7 @@ from dataclasses import replace
 from peftbench import find_gpu, find_model, plan
 from peftbench.memory import Part
 from peftbench.report.csv import COLUMNS, render, render_table
+from peftbench.report.markdown import plans_document
 from peftbench.report.markdown import render as render_markdown
 from peftbench.report.table import Table
 
@@ -38,6 +39,12 @@ def test_a_spreadsheet_runs_no_cell() -> None:
     assert row["model"] == "'=HYPERLINK(1)"
     cells = render_table(Table("", ("a",), [("@x",), ("-1",), ("fine",)], "l")).splitlines()
     assert cells == ["a", "'@x", "'-1", "fine"]
+
+
+def test_markdown_over_many_cards_shows_the_usual_recipe_once() -> None:
+    text = plans_document([plan("1b", gpu, "qlora") for gpu in ("t4", "l4")])
+    assert "bfloat16 autocast" in text and text.count("nf4 block 64") == 1
+    assert "* t4: no bfloat16" in text
 
 
 def test_markdown_cells_cannot_break_the_table() -> None:
