@@ -123,7 +123,7 @@ def test_folders_without_a_model(tmp_path: Path) -> None:
 
 def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
     assert "No such file" in refusal(str(tmp_path / "missing.json")).what
-    assert "null byte" in refusal("a\0b.json").what
+    assert "null" in refusal("a\0b.json").what
     (tmp_path / "config.json").mkdir()
     assert "not a regular file" in refusal(str(tmp_path)).what
 
