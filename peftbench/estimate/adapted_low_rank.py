@@ -36,9 +36,14 @@ def adalora(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
 
 
 def _by_ranknum(tape: Tape, x: Tensor) -> Tensor:
-    """x / ranknum, a float32 tensor of one number: the quotient is float32, and so is its gradient until cast."""
-    scratch = ((tape.part, x.width * FLOAT32, 0),) if x.itemsize < FLOAT32 else ()
-    return tape.new((x,), x.width, FLOAT32, scratch=scratch, saves_constant=True)
+    """x / ranknum, a float32 tensor of one number: the quotient is float32, and so is its gradient until cast.
+
+    PEFT 0.21 makes ranknum a trained parameter when it moves the adapter to the card (0.19 did not), so x is saved
+    and backward computes -gradient * (x / ranknum) / ranknum, each step in full.
+    """
+    full = x.width * FLOAT32
+    scratch = ((tape.part, 4 * full - x.per_token, 0),)
+    return tape.new((x,), x.width, FLOAT32, (x,), scratch=scratch, saves_constant=True)
 
 
 def vera(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:

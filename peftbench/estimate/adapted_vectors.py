@@ -60,9 +60,9 @@ def road(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     result = tape.cast(result, itemsize)
     trained = s.m * itemsize
     rotate_half_x = _rotate_pairs(c, result)
-    result = tape.add(
-        times_vector(tape, result, trained, itemsize, False), times_vector(tape, rotate_half_x, trained, itemsize, False)
-    )
+    turned = times_vector(tape, result, trained, itemsize, False)
+    result = tape.add(turned, times_vector(tape, rotate_half_x, trained, itemsize, False))
+    del turned
     return tape.cast(result, wanted)
 
 

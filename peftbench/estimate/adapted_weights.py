@@ -151,16 +151,21 @@ def _rotated_by_blocks(tape: Tape, s: Site, o: Options, x: Tensor) -> Tensor:
     return tape.cast(x_rotated, itemsize)
 
 
+BOFT_MATRICES = 3
+"""torch.linalg.solve saves its matrix, the factors of that and the solution; all are block diagonals."""
+
+
 def boft(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     """base(x @ R) * s with R as a dense k x k matrix, whose factors live until this returns."""
     tape, itemsize, square = c.tape, adapter_itemsize(c), s.k * s.k
     boft_rotation = constant(tape, square, x.itemsize)
     trained = (sum(prod(shape) for shape in shapes.boft(s, o)) - s.m) * itemsize
-    block_diagonal = matrix(tape, (), square, FLOAT32, trained=trained)
-    boft_p = constant(tape, square, x.itemsize)
+    solved = constant(tape, BOFT_MATRICES * s.k * shapes.boft_block(s, o), FLOAT32)
+    block_diagonal = matrix(tape, (), square, FLOAT32, (solved,), trained=trained)
+    boft_p = [constant(tape, square, x.itemsize)] if x.itemsize != FLOAT32 else []  # boft_P.to(x)
     block_diagonal = _cast_matrix(tape, block_diagonal, x.itemsize)
-    butterfly = matrix(tape, (block_diagonal,), square, x.itemsize, (boft_p,))
-    butterfly = matrix(tape, (butterfly,), square, x.itemsize, (boft_p,))
+    butterfly = matrix(tape, (block_diagonal,), square, x.itemsize, boft_p)
+    butterfly = matrix(tape, (butterfly,), square, x.itemsize, boft_p)
     boft_rotation = matrix(tape, (butterfly,), square, x.itemsize, (boft_rotation,))
     x_rotated = through(tape, x, boft_rotation, s.k)
     result = base_linear(c, x_rotated, s.m, s.bias)

@@ -122,12 +122,17 @@ def oft(s: Site, o: Options) -> Shapes:
     yield (1 if o["block_share"] else s.k // block, block * (block - 1) // 2)
 
 
+def boft_block(s: Site, o: Options) -> int:
+    """Size of BOFT's blocks."""
+    number: int = o["boft_block_num"]
+    return s.k // number if number else int(o["boft_block_size"])
+
+
 def boft(s: Site, o: Options) -> Shapes:
     """Without PEFT's CUDA extension the butterfly factor is 1."""
     number = o["boft_block_num"]
-    part = number or o["boft_block_size"]
-    must_divide(s, part, "boft_block_num" if number else "boft_block_size", s.k)
-    block = s.k // number if number else part
+    must_divide(s, number or o["boft_block_size"], "boft_block_num" if number else "boft_block_size", s.k)
+    block = boft_block(s, o)
     yield from ((1, s.k // block, block, block), (s.m, 1))
 
 
