@@ -27,6 +27,7 @@ class Part(str, Enum):
     WEIGHTS = "weights"
     QUANTIZATION_CONSTANTS = "quantization constants"
     UNQUANTIZED = "embeddings, head, norms"
+    EXPERTS = "unquantized experts"
     ADAPTERS = "adapters"
     GRADIENTS = "gradients"
     OPTIMIZER = "optimizer states"

@@ -115,9 +115,8 @@ class Tape:
     """
 
     __slots__ = (
-        "_keys", "_views", "autocast", "drops", "flattened",
-        "gradients_exist", "kept", "ledger", "nodes", "part", "records",
-        "stop_at",
+        "_keys", "_views", "autocast", "drops", "flattened", "gradients_exist", "kept", "ledger", "nodes", "part",
+        "records", "stop_at",
     )  # fmt: skip
 
     def __init__(
@@ -243,10 +242,6 @@ class Tape:
     def scale(self, x: Tensor) -> Tensor:
         """x * number, x / number, -x: nothing saved."""
         return self.new((x,), x.width, x.itemsize, pairs=x.pairs)
-
-    def scale_by_constant(self, x: Tensor) -> Tensor:
-        """x * c where c is a small tensor without gradient (cos, sin, a frozen norm weight): nothing of x saved."""
-        return self.new((x,), x.width, x.itemsize, saves_constant=True)
 
     def add(self, a: Tensor, b: Tensor) -> Tensor:
         """a + b: nothing saved; both gradients are the incoming one, cast where the types differ."""

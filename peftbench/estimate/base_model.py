@@ -1,4 +1,4 @@
-"""The base model's weights as components of memory: one when they are in one dtype, three when quantized."""
+"""The base model's weights as components of memory: one when they are in one dtype, several when quantized."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ def weight_components(
     if quantization is None:
         because = f"{sizes.unquantized_bytes // dtype.bytes:,} parameters × {dtype.bytes} B"
         return [exact(Part.WEIGHTS, rest_bytes, phases, because)]
-    rest = "fused experts, which bitsandbytes does not quantize, " if sizes.experts_bytes else ""
     kept = "float32 after prepare_model_for_kbit_training" if quantization.upcast_unquantized else dtype.value
-    rest += f"embeddings, head, norms and biases stay {kept}"
+    experts = f"three-dimensional parameters, which bitsandbytes does not quantize, stay {kept}"
+    rest = f"embeddings, head, norms and biases stay {kept}"
     codes = f"{quantization.quant_type} codes of the linear layers"
     parts = [
         exact(Part.WEIGHTS, sizes.quantized_bytes, phases, codes),
         exact(Part.QUANTIZATION_CONSTANTS, sizes.constants_bytes, phases, _constants_because(quantization)),
-        exact(Part.UNQUANTIZED, rest_bytes, phases, rest),
+        exact(Part.EXPERTS, sizes.experts_bytes, phases, experts),
+        exact(Part.UNQUANTIZED, rest_bytes - sizes.experts_bytes, phases, rest),
     ]
     return [part for part in parts if part.bytes]
 

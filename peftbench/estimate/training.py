@@ -35,7 +35,8 @@ STEP = frozenset({Phase.STEP})
 INPUT_BYTES_PER_TOKEN = 3 * 8
 """input_ids, attention_mask and labels as int64."""
 _STEADY = frozenset({
-    Part.WEIGHTS, Part.QUANTIZATION_CONSTANTS, Part.UNQUANTIZED, Part.ADAPTERS, Part.OPTIMIZER, Part.LOGITS,
+    Part.WEIGHTS, Part.QUANTIZATION_CONSTANTS, Part.EXPERTS, Part.UNQUANTIZED, Part.ADAPTERS, Part.OPTIMIZER,
+    Part.LOGITS,
 })  # fmt: skip
 STEP_ERROR = 0.02
 """Relative error of the moments of a step against the dry run; see tests/oracles."""

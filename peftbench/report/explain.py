@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FORMULAS: dict[Part, tuple[str, ...]] = {
     Part.WEIGHTS: ("weights.weight_bytes", "weights._code_bytes"),
     Part.QUANTIZATION_CONSTANTS: ("weights._constants_bytes",),
+    Part.EXPERTS: ("weights.quantized_weights",),
     Part.UNQUANTIZED: ("weights.quantized_weights", "weights._buffers_bytes"),
     Part.ADAPTERS: ("adapters.adapter_tensors", "adapters.frozen_bytes"),
     Part.GRADIENTS: ("training.trained_tensors",),
