@@ -62,11 +62,11 @@ def _family_layer(c: Context, x: Tensor, dense_mlp: bool) -> Tensor:
 def _llama_layer(c: Context, x: Tensor, dense_mlp: bool) -> Tensor:
     """Llama, Mistral, Qwen, Phi-3, SmolLM3, Gemma and the mixtures of experts."""
     residual = x
-    hidden_states = rms_norm(c, x)
+    hidden_states = rms_norm(c, x, "input_layernorm")
     hidden_states = _self_attention(c, hidden_states)
     hidden_states = c.tape.add(residual, c.tape.dropout(hidden_states, c.model.residual_dropout))
     residual = hidden_states
-    hidden_states = rms_norm(c, hidden_states)
+    hidden_states = rms_norm(c, hidden_states, "post_attention_layernorm")
     if c.model.num_experts and not dense_mlp:
         hidden_states = _experts(c, hidden_states)
     else:
@@ -79,15 +79,15 @@ def _sandwich_layer(c: Context, x: Tensor) -> Tensor:
     before = c.model.norms_per_layer == 4
     residual = hidden_states = x
     if before:
-        hidden_states = rms_norm(c, hidden_states)
+        hidden_states = rms_norm(c, hidden_states, "input_layernorm")
     hidden_states = _self_attention(c, hidden_states)
-    hidden_states = rms_norm(c, hidden_states)
+    hidden_states = rms_norm(c, hidden_states, "post_attention_layernorm")
     hidden_states = c.tape.add(residual, hidden_states)
     residual = hidden_states
     if before:
-        hidden_states = rms_norm(c, hidden_states)
+        hidden_states = rms_norm(c, hidden_states, "pre_feedforward_layernorm")
     hidden_states = _mlp(c, hidden_states)
-    hidden_states = rms_norm(c, hidden_states)
+    hidden_states = rms_norm(c, hidden_states, "post_feedforward_layernorm")
     return c.tape.add(residual, hidden_states)
 
 
@@ -178,10 +178,10 @@ def _project(c: Context, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]
         query = c.tape.scale(query)
     norm = layer_norm if layout.layer_norm else rms_norm
     if model.qk_norm != "none":
-        query = norm(c, query, model.num_attention_heads if model.qk_norm == "head" else 1)
+        query = norm(c, query, "q_norm", model.num_attention_heads if model.qk_norm == "head" else 1)
     key = linear(c, names[1], hidden_states, model.key_value_size, model.qkv_bias)
     if model.qk_norm != "none":
-        key = norm(c, key, model.num_key_value_heads if model.qk_norm == "head" else 1)
+        key = norm(c, key, "k_norm", model.num_key_value_heads if model.qk_norm == "head" else 1)
     value = linear(c, names[2], hidden_states, model.key_value_size, model.qkv_bias)
     return query, key, value
 

@@ -22,7 +22,7 @@ def head_and_loss(
     hidden_states = c.tape.tensor(c.model.hidden_size, stream_itemsize, True)
     if c.model.final_norm:
         norm = layer_norm if LAYOUTS[c.model.model_type].layer_norm else rms_norm
-        hidden_states = norm(c, hidden_states)
+        hidden_states = norm(c, hidden_states, "" if norm is layer_norm else "norm")
     if c.model.embedding_size != c.model.hidden_size:
         hidden_states = linear(c, "project_out", hidden_states, c.model.embedding_size)
     c.tape.part = Part.LOGITS

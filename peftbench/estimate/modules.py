@@ -140,35 +140,42 @@ def base_linear(c: Context, x: Tensor, out_features: int, bias: bool = False) ->
 # ── norms ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def layer_norm(c: Context, x: Tensor, heads: int = 1) -> Tensor:
+def trains_norm(c: Context, name: str) -> bool:
+    """Whether a norm is trained: with everything else, or by ln_tuning, which names some (a norm without name: all)."""
+    if c.full or not name or not c.norms_trainable:
+        return c.norms_trainable
+    return any(path == name or path.endswith(f".{name}") for path in c.targets)
+
+
+def layer_norm(c: Context, x: Tensor, name: str = "", heads: int = 1) -> Tensor:
     """nn.LayerNorm: saves its input, a mean and a deviation of each token or head; autocast runs it in float32."""
-    tape = c.tape
+    tape, trained = c.tape, trains_norm(c, name)
     wide = x if tape.autocast is None else tape.cast(x, FLOAT32)
-    out = tape.tensor(x.width, wide.itemsize, x.needs_grad or c.norms_trainable)
+    out = tape.tensor(x.width, wide.itemsize, x.needs_grad or trained)
     statistics = tape.tensor(2 * heads, FLOAT32)
     if out.needs_grad:
-        gradient = 2 * x.width * c.norm_itemsize if c.norms_trainable else 0
+        gradient = 2 * x.width * c.norm_itemsize if trained else 0
         tape.record((out,), (wide,), (wide, statistics), parameter_gradients=gradient)
     return out
 
 
-def rms_norm(c: Context, x: Tensor, heads: int = 1) -> Tensor:
+def rms_norm(c: Context, x: Tensor, name: str = "", heads: int = 1) -> Tensor:
     """RMSNorm as the model's family writes it; each computes in float32 and differs in where it returns.
 
     Source: modeling_llama.py, modeling_gemma.py, modeling_olmo2.py and modeling_gpt_oss.py of transformers 5.
     """
-    tape, itemsize = c.tape, x.itemsize
+    tape, itemsize, trained = c.tape, x.itemsize, trains_norm(c, name)
     if c.fused_kernels != "none":  # its backward writes over the incoming gradient
         return tape.new((x,), x.width, itemsize, (x,), aliases=(x.key,))
     if c.model.model_type.startswith("gemma"):
         normed = _normalize(tape, tape.cast(x, FLOAT32), heads)
-        return tape.cast(_times_weight(c, normed, FLOAT32), itemsize)
+        return tape.cast(_times_weight(c, normed, FLOAT32, trained), itemsize)
     normed = _normalize(tape, tape.cast(x, FLOAT32), heads)
     if c.model.model_type in ("olmo2", "gpt_oss"):
-        normed = _times_weight(c, normed, c.norm_itemsize)
+        normed = _times_weight(c, normed, c.norm_itemsize, trained)
         return tape.cast(normed, itemsize)
     normed = tape.cast(normed, itemsize)
-    return _times_weight(c, normed, c.norm_itemsize)
+    return _times_weight(c, normed, c.norm_itemsize, trained)
 
 
 def _normalize(tape: Tape, x: Tensor, heads: int) -> Tensor:
@@ -182,9 +189,9 @@ def _normalize(tape: Tape, x: Tensor, heads: int) -> Tensor:
     return tape.new((x, root), x.width, FLOAT32, (x, root), scratch=full)
 
 
-def _times_weight(c: Context, x: Tensor, weight_itemsize: int) -> Tensor:
+def _times_weight(c: Context, x: Tensor, weight_itemsize: int, trained: bool) -> Tensor:
     itemsize = max(x.itemsize, weight_itemsize)
-    if not c.norms_trainable:
+    if not trained:
         return c.tape.new((x,), x.width, itemsize)
     out = c.tape.output(x.width, itemsize, True)
     scratch = ((c.tape.part, x.width * itemsize, 0),)

@@ -37,7 +37,8 @@ TARGETS = ("q_proj", "v_proj", "gate_proj", "down_proj")
 PROMPT = {"num_virtual_tokens": 5}
 OPTIONS: dict[str, dict[str, int]] = {
     "lora": {"r": 4}, "adalora": {"init_r": 6}, "loha": {"r": 4}, "lokr": {"r": 2}, "vera": {"r": 16},
-    "pvera": {"r": 16}, "hira": {"r": 4}, "hra": {"r": 3}, "oft": {"oft_block_size": 16}, "boft": {"boft_block_size": 4},
+    "pvera": {"r": 16}, "hira": {"r": 4}, "hra": {"r": 3}, "oft": {"oft_block_size": 16},
+    "boft": {"boft_block_size": 4},
     "randlora": {"r": 8}, "fourierft": {"n_frequency": 20}, "miss": {"r": 8}, "road": {"group_size": 16},
     "c3a": {"block_size": 16}, "delora": {"r": 4}, "gralora": {"r": 8}, "deft": {"r": 4}, "lily": {"r": 4},
     "vblora": {"r": 4, "num_vectors": 12, "vector_length": 16}, "prompt_tuning": PROMPT, "prefix_tuning": PROMPT,
