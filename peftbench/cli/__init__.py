@@ -71,9 +71,16 @@ class Verbs(click.Group):
         except KeyboardInterrupt:
             raise click.exceptions.Exit(INTERRUPTED) from None
         except BrokenPipeError:
-            # what is still buffered must go nowhere when Python flushes stdout at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             raise click.exceptions.Exit(PIPE_CLOSED) from None
+        except OSError as error:
+            _drop_output()
+            raise Failure(f"cannot write the answer: {error.strerror}.\n  Send it elsewhere.") from error
+
+
+def _drop_output() -> None:
+    """What is still buffered goes nowhere when Python flushes stdout at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

@@ -41,4 +41,4 @@ def write(table: Table, data: list[dict[str, object]], note: str, format_: str) 
 
         width = terminal_width()
         text = f"{render(table, width, indent='')}\n\n{labelled('note', note, width)}"
-        click.echo(encodable(text, sys.stdout.encoding))
+        click.echo(encodable(text, getattr(sys.stdout, "encoding", None)))

@@ -112,7 +112,7 @@ def _style() -> Style:
 def _encodable(text: str) -> str:
     from peftbench.report.terminal import encodable
 
-    return encodable(text, sys.stdout.encoding)
+    return encodable(text, getattr(sys.stdout, "encoding", None))
 
 
 def largest_of(plans: list[Plan], given: dict[str, Any]) -> str:

@@ -34,10 +34,10 @@ def terminal_width(stream: TextIO | None = None) -> int:
         return WIDEST
 
 
-def wants_colour(stream: TextIO) -> bool:
-    """Colour for a person at a terminal who has not asked for none (NO_COLOR, TERM=dumb)."""
+def wants_colour(stream: TextIO | None) -> bool:
+    """Colour for a person at a terminal who has not asked for none (NO_COLOR, TERM=dumb); None is a closed stream."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return stream.isatty() and not plain
+    return stream is not None and stream.isatty() and not plain
 
 
 def encodable(text: str, encoding: str | None) -> str:

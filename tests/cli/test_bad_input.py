@@ -72,7 +72,9 @@ def test_a_mistake_gets_one_helpful_message(arguments: tuple[str, ...], expected
     assert expected in refusal(*arguments)
 
 
-@pytest.mark.parametrize("option", ["--gpu", "--gpu-memory", "--method", "--optimizer", "--target-modules", "--explain"])
+@pytest.mark.parametrize(
+    "option", ["--gpu", "--gpu-memory", "--method", "--optimizer", "--target-modules", "--explain"]
+)
 def test_a_long_value_is_not_repeated_in_full(option: str) -> None:
     assert len(refusal("plan", "--model", "8b", option, "z" * 5000)) < 1000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,27 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     )  # fmt: skip
     os.close(writing)
     assert done.stderr == b""
+
+
+def redirected(to: str) -> subprocess.CompletedProcess[str]:
+    """A real process whose output a shell sends somewhere."""
+    command = shlex.join([sys.executable, "-m", "peftbench", *PLAN])
+    root = str(Path(peftbench.__file__).parents[1])
+    return subprocess.run(
+        f"{command} {to}", shell=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root}
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
+def test_a_full_disk_gets_one_message() -> None:
+    done = redirected("> /dev/full")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: cannot write the answer: No space left on device")
+
+
+def test_a_closed_stdout_is_no_error() -> None:
+    done = redirected(">&-")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("columns", ["60", "200"])
