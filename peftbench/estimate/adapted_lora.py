@@ -109,6 +109,21 @@ def _weight_norm(tape: Tape, s: Site, itemsize: int) -> None:
     tape.scratch(Part.ACTIVATIONS, 0, 2 * s.k * s.m * itemsize)
 
 
+EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
+"""Names of token embeddings, of which only LoRA can adapt one."""
+
+
+def adapted_embedding(c: Context, result: Tensor) -> Tensor:
+    """LoRA on the token embedding: result + (embedding of A @ B) * scaling. Source: Embedding in lora/layer.py."""
+    if c.adapter is None or c.targets.isdisjoint(EMBEDDINGS):
+        return result
+    tape, rank, itemsize = c.tape, c.adapter.r or 8, adapter_itemsize(c)
+    after_a = tape.tensor(rank, itemsize, True)
+    tape.record((after_a,), (), parameter_gradients=c.model.vocab_size * rank * itemsize)
+    change = tape.scale(dense(tape, after_a, result.width, itemsize, True))
+    return tape.cast(tape.add(result, change), result.itemsize)
+
+
 def generic(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     """An adapter that has no program here: as LoRA of rank 16, with one more full-width float32 result kept."""
     tape, itemsize = c.tape, adapter_itemsize(c)

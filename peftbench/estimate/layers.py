@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import prod
 
 from peftbench.estimate.adapted import linear
+from peftbench.estimate.adapted_lora import adapted_embedding
 from peftbench.estimate.attention import attention, concatenates_rotated, keep_in_cache, rotate
 from peftbench.estimate.autograd import FLOAT32, Tensor
 from peftbench.estimate.modules import Context, activation, dense, layer_norm, rms_norm
@@ -25,7 +26,7 @@ def embeddings(c: Context, needs_grad: bool) -> Tensor:
     tokens = tape.tensor(model.embedding_size, c.rope_itemsize, needs_grad)
     if needs_grad and not c.full and tokens.storage is not None:
         tape.kept.append(tokens.storage)
-    hidden_states = tokens
+    hidden_states = adapted_embedding(c, tokens)
     if model.embedding_size != model.hidden_size:
         hidden_states = linear(c, "project_in", hidden_states, model.hidden_size)
     if model.learned_positions:

@@ -29,7 +29,11 @@ def head_and_loss(
     if loss == "liger":
         return _fused_linear(c, hidden_states, tokens), None
     itemsize = FLOAT32 if upcast_head else c.weight_itemsize
-    logits = dense(c.tape, hidden_states, c.model.vocab_size, itemsize, c.full, c.model.lm_head_bias)
+    if "lm_head" in c.targets:
+        c.weight_itemsize = itemsize
+        logits = linear(c, "lm_head", hidden_states, c.model.vocab_size, c.model.lm_head_bias)
+    else:
+        logits = dense(c.tape, hidden_states, c.model.vocab_size, itemsize, c.full, c.model.lm_head_bias)
     if c.model.final_logit_softcapping:
         logits = c.tape.scale(c.tape.unary(c.tape.scale(logits), "output"))
     return _LOSSES[loss](c.tape, logits), logits

@@ -27,6 +27,7 @@ from peftbench.memory import Component, MemoryProfile, Part, Phase, exact, model
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.model import ModelSpec
 from peftbench.spec.training import TrainingSpec
+from peftbench.spec.weights import Role
 from peftbench.units import human_bytes
 
 ALWAYS = frozenset({Phase.LOAD, Phase.FORWARD, Phase.BACKWARD, Phase.STEP})
@@ -157,7 +158,7 @@ def _key(model: ModelSpec, training: TrainingSpec, kernel: str) -> StepKey:
         gradients_exist=training.gradients_outlive_step,
         loss=loss_variant(model, training),
         loss_tokens=stream_tokens(training) if training.loss == "liger" else 0,
-        embeddings_need_grad=adapter is None or training.gradient_checkpointing or is_prompt(adapter),
+        embeddings_need_grad=_embeddings_need_grad(model, training),
         masks_sliding_layers=masked,
         several_sequences=kernel == "eager" and training.micro_batch_size > 1,
         repeats_keys=repeats_keys_for_flash(model, training),
@@ -166,6 +167,14 @@ def _key(model: ModelSpec, training: TrainingSpec, kernel: str) -> StepKey:
         past_tokens=past_tokens(training),
         early_gradients=_early_gradients(model, training),
     )
+
+
+def _embeddings_need_grad(model: ModelSpec, training: TrainingSpec) -> bool:
+    """Whether the first layer's input has a gradient: something before it is trained, or checkpoints ask for it."""
+    adapter = training.adapter
+    if adapter is None or training.gradient_checkpointing or is_prompt(adapter):
+        return True
+    return any(weight.role is Role.EMBEDDING for weight in adapted_weights(model, adapter))
 
 
 def _early_gradients(model: ModelSpec, training: TrainingSpec) -> int:
