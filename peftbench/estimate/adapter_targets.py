@@ -193,7 +193,7 @@ def _missing(model: ModelSpec, name: str, candidates: tuple[Weight, ...]) -> Spe
         if model.num_experts:
             what += " Experts are fused parameters, which target_modules do not reach."
     else:
-        what = f"{model.name} has no module {name[:40]!r}. {did_you_mean(name[:40], known)}".rstrip()
+        what = f"{model.name} has no module {name[:40]!r}. {did_you_mean(name[:40], (*known, ALL_LINEAR))}".rstrip()
     return SpecError(what, f"It has {', '.join(known)}.")
 
 

@@ -39,6 +39,8 @@ LLAMA = next(dict(m.config) for m in list_models() if m.config["model_type"] == 
         ((*PLAN, "--r", "0"), "from 1"),
         ((*PLAN, "--target-modules", "q_prj"), "Did you mean q_proj?"),
         ((*PLAN, "--target-modules", "q_proj,,"), "empty name"),
+        ((*PLAN, "--target-modules", "all_linear"), "Did you mean all-linear?"),
+        ((*PLAN, "--method", "oft", "--adapter-option", "oft_block_size=-8"), "PEFT's default is"),
         ((*PLAN, "--optimizer", "adamw"), "unknown optimizer"),
         ((*PLAN, "--blocksize", "48"), "Choose one of 32"),
         ((*PLAN, "--method", "lora", "--blocksize", "64"), "--method qlora"),
