@@ -111,12 +111,12 @@ def run_checkpointed(key: StepKey, kind: Kind) -> Segment:
     forward = ledger.take_moments()
     kept_in_forward = _without(ledger.by_part, y)
     c.tape.kept.clear()
+    if not key.keeps_outputs:
+        c.cache.clear()  # dropped with the outputs, before backward
+    held = c.cache
     kept = _without(ledger.by_part, y)
     gradients = {y.key: Storage(ledger, Part.ACTIVATIONS, y.per_token)}
     del y
-    if not key.keeps_outputs:
-        c.cache.clear()
-    held = c.cache
     nodes = c.tape.nodes
     c = _context(key, ledger, kind)
     if not key.reentrant:

@@ -49,7 +49,7 @@ def trained_tensors(model: ModelSpec, training: TrainingSpec) -> tuple[TensorGro
     """The tensors that the optimizer updates."""
     if training.adapter is None:
         return trained_weights(model, training.dtype)
-    return adapter_tensors(model, training.adapter)
+    return adapter_tensors(model, training.adapter, training.dtype)
 
 
 def trainable_parameters(model: ModelSpec, training: TrainingSpec) -> int:
