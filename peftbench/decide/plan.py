@@ -147,9 +147,11 @@ def _adapter_notes(training: TrainingSpec) -> Notes:
 
 @lru_cache(maxsize=1024)
 def _weight_notes(model: ModelSpec, recipe: TrainingSpec | InferenceSpec) -> Notes:
-    """What a quantization leaves alone."""
+    """What a quantization leaves alone, and what the checkpoint says of its own."""
     if recipe.quantization is None:
-        return ()
+        stored = model.stored_quantization
+        said = f"the checkpoint is stored as {stored}: priced as if its weights were {recipe.dtype.value}."
+        return (said,) if stored else ()
     if not quantized_weights(model) and not model.num_experts:
         return (f"transformers quantizes no linear layer of {model.model_type}: all weights stay 16 bit.",)
     kept = "float32" if recipe.quantization.upcast_unquantized else recipe.dtype.value

@@ -20,13 +20,16 @@ _GEMMA3_DEFAULTS = {"num_attention_heads": 8, "vocab_size": 262_208}
 def read_config(config: Mapping[str, object], name: str, source: str) -> ModelSpec:
     """Build the ModelSpec of a parsed config.json; keys it omits have the defaults of transformers' class.
 
-    A quantization_config and the dtype are ignored: both are part of the recipe, not of the model.
+    The dtype is ignored and a quantization_config only named: both are part of the recipe, not of the model.
     Raises SpecError for an unsupported architecture and for missing, mistyped or impossible values.
     """
     config = _text_part(config, name)
     model_type = _model_type(config, name)
     keys = ConfigKeys(config, name, SPELLINGS.get(model_type))
-    model = ModelSpec(name=name, source=source, model_type=model_type, **FAMILIES[model_type](keys))
+    model = ModelSpec(
+        name=name, source=source, model_type=model_type, stored_quantization=_stored_quantization(config),
+        **FAMILIES[model_type](keys),
+    )  # fmt: skip
     if num_parameters(model) > MOST_PARAMETERS:
         raise SpecError(
             f"{name}: these sizes make {num_parameters(model):,} parameters, more than any model has.",
@@ -46,6 +49,12 @@ def _text_part(config: Mapping[str, object], name: str) -> Mapping[str, object]:
             "Download the complete config.json of the model.",
         )
     return {"model_type": "gemma3_text", **_GEMMA3_DEFAULTS, **text}
+
+
+def _stored_quantization(config: Mapping[str, object]) -> str:
+    stored = config.get("quantization_config")
+    method = stored.get("quant_method", "unknown") if isinstance(stored, Mapping) else ""
+    return str(method)[:40]
 
 
 def _model_type(config: Mapping[str, object], name: str) -> str:

@@ -132,3 +132,12 @@ def test_every_field_of_a_recipe_is_an_option() -> None:
     of_adapter = {RENAMED_IN_ADAPTER.get(f.name, f.name) for f in fields(AdapterSpec)}
     of_quantization = {f.name for f in fields(QuantizationSpec)}
     assert of_training | of_adapter | of_quantization <= set(options)
+
+
+def test_a_quantized_checkpoint_is_said_to_be_priced_as_if_it_were_not() -> None:
+    config = {
+        "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "intermediate_size": 96, "vocab_size": 100, "quantization_config": {"quant_method": "gptq"},
+    }  # fmt: skip
+    plan = make_plan(read_config(config, "tiny", "test"), TrainingSpec(sequence_length=64))
+    assert any("stored as gptq" in note for note in plan.notes)

@@ -126,9 +126,8 @@ def test_missing_model_type_shows_the_architectures_entry() -> None:
     )
 
 
-def test_quantization_and_dtype_belong_to_the_recipe() -> None:
+def test_the_dtype_belongs_to_the_recipe() -> None:
     extra = {
-        "quantization_config": {"bits": 4},
         "dtype": "bfloat16",
         "torch_dtype": "float16",
         "rope_scaling": None,
@@ -174,3 +173,9 @@ def test_falcon_combinations_that_cannot_run_are_refused() -> None:
         model_type="falcon", new_decoder_architecture=True, parallel_attn=False, num_kv_heads=4
     )
     assert "num_ln_in_parallel_attn" in refusal(model_type="falcon", num_ln_in_parallel_attn=2)
+
+
+def test_a_stored_quantization_is_named() -> None:
+    assert read(quantization_config={"quant_method": "gptq", "bits": 4}).stored_quantization == "gptq"
+    assert read(quantization_config={"bits": 4}).stored_quantization == "unknown"
+    assert read().stored_quantization == ""
