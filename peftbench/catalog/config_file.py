@@ -55,10 +55,12 @@ def _parse(content: bytes, path: str) -> Mapping[str, object]:
         config = json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise CatalogError(f"{path} is not text in UTF-8.", _HINT) from error
-    except (ValueError, RecursionError) as error:
+    except json.JSONDecodeError as error:
         raise CatalogError(
             f"{path} is not valid JSON: {error}.", "The file may be cut short: download it again."
         ) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets in brackets
+        raise CatalogError(f"{path} is no config.json of a model: its JSON is out of bounds.", _HINT) from error
     if not isinstance(config, dict):
         raise CatalogError(f"{path} holds a JSON {type(config).__name__}, not an object.", _HINT)
     return config

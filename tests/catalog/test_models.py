@@ -95,13 +95,14 @@ def test_other_file_names_and_relative_paths(tmp_path: Path, monkeypatch: pytest
     [
         (b"", "not valid JSON"),
         (json.dumps(TINY).encode()[:40], "not valid JSON"),
-        (b"[" * 100_000, "not valid JSON"),
+        (b"[" * 100_000, "out of bounds"),
+        (b"[" + b"9" * 5000 + b"]", "out of bounds"),
         (b"\x80\x02PK\xff\xfe", "not text in UTF-8"),
         (b"[1, 2]", "a JSON list, not an object"),
         (b"null", "a JSON NoneType, not an object"),
         (b" " * (MOST_BYTES + 1), "far too many"),
     ],
-    ids=["empty", "truncated", "deep", "binary", "list", "null", "huge file"],
+    ids=["empty", "truncated", "deep", "digits", "binary", "list", "null", "huge file"],
 )
 def test_files_that_are_no_config(tmp_path: Path, content: bytes, part: str) -> None:
     error = refusal(write(tmp_path / "config.json", content))
