@@ -86,7 +86,8 @@ def make_plan(
         trainable_parameters=trainable_parameters(model, settled),
         adapter_file_bytes=_file_bytes(model, settled),
         notes=(
-            *notes, *_weight_notes(model, settled), *_attention_notes(model, settled, gpu), *_adapter_notes(settled),
+            *notes, *_weight_notes(model, settled), *_attention_notes(model, settled, gpu),
+            *_activation_notes(settled),
         ),
     )
 
@@ -138,11 +139,16 @@ def _attention_notes(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | No
     return ()
 
 
-def _adapter_notes(training: TrainingSpec) -> Notes:
-    """Where the activations are those of a generic adapter."""
+def _activation_notes(training: TrainingSpec) -> Notes:
+    """Where the activations are those of a generic adapter, and where checkpointing does not reach them."""
+    eight_bit = training.quantization is not None and not training.quantization.four_bit
+    unseen = eight_bit and training.gradient_checkpointing and not training.use_reentrant
+    kept = "8-bit layers keep their inputs, which only --use-reentrant drops (MatMul8bitLt's ctx)."
+    notes = (kept,) if unseen else ()
     if training.adapter is None or activations_modelled(training.adapter):
-        return ()
-    return (f"What {training.adapter.peft_type} keeps for backward is not modelled: its activations are a guess.",)
+        return notes
+    generic = f"What {training.adapter.peft_type} keeps for backward is not modelled: its activations are a guess."
+    return (*notes, generic)
 
 
 @lru_cache(maxsize=1024)

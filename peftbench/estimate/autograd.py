@@ -110,13 +110,14 @@ class Tape:
     under no_grad. `drops` says that a checkpoint lets go of what operations save. `gradients_exist` says that
     parameter gradients of an earlier micro-batch are alive, so new ones are added to them and freed. `stop_at` is
     the node after which a recomputation has all it needs; 0 runs to the end. `kept` are storages that outlive the
-    region: parameter gradients and autocast's cached copies of weights. `flattened` says that tensors have two
-    dimensions here, so that products need no reshaping.
+    region: parameter gradients and autocast's cached copies of weights. `attributes` are what functions keep on
+    their ctx without save_for_backward: alive as long as the graph, and unknown to checkpointing. `flattened` says
+    that tensors have two dimensions here, so that products need no reshaping.
     """
 
     __slots__ = (
-        "_keys", "_views", "autocast", "drops", "flattened", "gradients_exist", "kept", "ledger", "nodes", "part",
-        "records", "stop_at",
+        "_keys", "_views", "attributes", "autocast", "drops", "flattened", "gradients_exist", "kept", "ledger", "nodes",
+        "part", "records", "stop_at",
     )  # fmt: skip
 
     def __init__(
@@ -132,6 +133,7 @@ class Tape:
         self.part = Part.ACTIVATIONS
         self.nodes: list[Node] = []
         self.kept: list[Storage] = []
+        self.attributes: list[Storage] = []
         self._keys = 0
         self._views: set[int] = set()
 

@@ -50,7 +50,7 @@ class Context:
     keeps_fused_cache: bool = False
     """The cache holds the fused projection's whole output (GPTBigCode before transformers 5)."""
     quantized_saves_input: bool = False
-    """Linear4bit keeps its input though its weight is frozen (bitsandbytes before 0.43.2)."""
+    """Linear4bit keeps its input on the ctx though its weight is frozen (bitsandbytes before 0.43.2)."""
     cache: list[Storage] = field(default_factory=list)
     """Keys and values that the model's outputs keep."""
 
@@ -98,7 +98,8 @@ def quantized(c: Context, x: Tensor, out_features: int) -> Tensor:
     """bitsandbytes' Linear4bit or Linear8bitLt.
 
     4 bit: the weight is dequantized for the product and again for the input's gradient; nothing of x is saved.
-    8 bit: x itself is saved (MatMul8bitLt keeps A), and the products go through int8 and int32 temporaries.
+    8 bit: x itself stays on the ctx (MatMul8bitLt's ctx.tensors), and the products go through int8 and int32
+    temporaries.
     Source: bitsandbytes/autograd/_functions.py and nn/modules.py, 0.50.
     """
     quantization, tape = c.quantization, c.tape
@@ -114,8 +115,9 @@ def quantized(c: Context, x: Tensor, out_features: int) -> Tensor:
     out = tape.tensor(out_features, compute, x.needs_grad)
     tape.scratch(Part.DEQUANTIZATION, 0, dequantized)
     if x.needs_grad:
-        saved = (low,) if c.quantized_saves_input else ()
-        tape.record((out,), (low,), saved, scratch=((Part.DEQUANTIZATION, 0, dequantized),))
+        if c.quantized_saves_input:
+            _keep_on_ctx(tape, low)
+        tape.record((out,), (low,), scratch=((Part.DEQUANTIZATION, 0, dequantized),))
     return tape.cast(out, x.itemsize)
 
 
@@ -125,9 +127,15 @@ def _int8(tape: Tape, x: Tensor, out_features: int, elements: int) -> Tensor:
     out = tape.tensor(out_features, x.itemsize, x.needs_grad)
     tape.scratch(Part.DEQUANTIZATION, x.width + FLOAT32 * out_features, 0)
     if x.needs_grad:
-        scratch = ((Part.DEQUANTIZATION, 0, elements * x.itemsize),)
-        tape.record((out,), (x,), (x,), scratch=scratch)
+        _keep_on_ctx(tape, x)
+        tape.record((out,), (x,), scratch=((Part.DEQUANTIZATION, 0, elements * x.itemsize),))
     return out
+
+
+def _keep_on_ctx(tape: Tape, x: Tensor) -> None:
+    """ctx.tensors = x in a torch.autograd.Function, without save_for_backward."""
+    if tape.records and x.storage is not None:
+        tape.attributes.append(x.storage)
 
 
 def base_linear(c: Context, x: Tensor, out_features: int, bias: bool = False) -> Tensor:

@@ -107,13 +107,15 @@ def run_checkpointed(key: StepKey, kind: Kind) -> Segment:
     c.tape.drops = True
     x = _layer_input(c, kind, Part.CHECKPOINTS)
     y = decoder_layer(c, x, kind.dense_mlp)
+    if key.reentrant:
+        c.tape.attributes.clear()  # the part ran without a graph
     out_itemsize = y.itemsize
     forward = ledger.take_moments()
     kept_in_forward = _without(ledger.by_part, y)
     c.tape.kept.clear()
     if not key.keeps_outputs:
         c.cache.clear()  # dropped with the outputs, before backward
-    held = c.cache
+    held, attributes = c.cache, c.tape.attributes
     kept = _without(ledger.by_part, y)
     gradients = {y.key: Storage(ledger, Part.ACTIVATIONS, y.per_token)}
     del y
@@ -127,7 +129,11 @@ def run_checkpointed(key: StepKey, kind: Kind) -> Segment:
         recomputed = decoder_layer(c, x, kind.dense_mlp)
     c.cache = held
     c.tape.kept.clear()
+    if not key.reentrant:
+        c.tape.attributes = attributes  # the recomputed graph is gone, the one that is played is the first
     c.tape.backward(gradients)
+    if key.reentrant:
+        c.tape.attributes.clear()
     del recomputed
     del x  # the checkpoint holds the layer's input until its last saved tensor is read
     return _segment(ledger, gradients, forward, kept_in_forward, kept, out_itemsize)

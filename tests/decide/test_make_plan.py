@@ -141,3 +141,12 @@ def test_a_quantized_checkpoint_is_said_to_be_priced_as_if_it_were_not() -> None
     }  # fmt: skip
     plan = make_plan(read_config(config, "tiny", "test"), TrainingSpec(sequence_length=64))
     assert any("stored as gptq" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize(("reentrant", "said"), [(False, True), (True, False)])
+def test_a_note_says_what_checkpointing_does_not_see(reentrant: bool, said: bool) -> None:
+    training = TrainingSpec(
+        adapter=AdapterSpec(), quantization=QuantizationSpec(quant_type="int8"), use_reentrant=reentrant
+    )
+    notes = make_plan(LLAMA_8B, training).notes
+    assert any("--use-reentrant" in note for note in notes) is said

@@ -1,10 +1,14 @@
 """Quantized weights against bitsandbytes itself: matrices of many shapes, and whole tiny models."""
 
+import weakref
+
 import pytest
 
 torch = pytest.importorskip("torch")
 bnb = pytest.importorskip("bitsandbytes")
 transformers = pytest.importorskip("transformers")
+
+from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from peftbench.estimate.weights import _code_bytes, _constants_bytes, weight_bytes  # noqa: E402
 from peftbench.spec.config_json import read_config  # noqa: E402
@@ -115,3 +119,25 @@ def test_upcast_by_prepare_model_for_kbit_training(tmp_path):
     peft.prepare_model_for_kbit_training(loaded)
     held = weight_bytes(read_config(config, "mixtral", "a test"), DType.BFLOAT16, spec)
     assert (held.quantized_bytes, held.constants_bytes, held.unquantized_bytes) == parts_of(loaded)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoints_do_not_see_what_8_bit_layers_keep(reentrant):
+    """MatMul8bitLt, which runs on a card: its input lives from forward on, and until the graph is gone."""
+    from bitsandbytes.autograd._functions import MatMul8bitLt, MatmulLtState
+
+    weight = torch.randn(32, 64)
+    state = MatmulLtState()
+    state.CB, state.SCB, _ = bnb.functional.int8_vectorwise_quant(weight.half())
+    inputs = []
+
+    def layer(x):
+        inputs.append(weakref.ref(doubled := 2 * x))
+        return MatMul8bitLt.apply(doubled, weight, None, None, state).exp()
+
+    loss = checkpoint(layer, torch.ones(8, 64, requires_grad=True), use_reentrant=reentrant).sum()
+    assert [ref() is not None for ref in inputs] == [not reentrant]
+    loss.backward()
+    assert [ref() is not None for ref in inputs] == [not reentrant, False]
+    del loss
+    assert [ref() is not None for ref in inputs] == [False, False]
