@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from typing import TypeVar
 
 from peftbench.errors import SpecError
 from peftbench.estimate.kernels import AMPERE
@@ -17,6 +18,7 @@ from peftbench.spec.quantization import QuantizationSpec
 from peftbench.spec.training import TrainingSpec
 
 Notes = tuple[str, ...]
+Recipe = TypeVar("Recipe", TrainingSpec, InferenceSpec)
 
 
 def settle_training(
@@ -60,13 +62,7 @@ def check_length(model: ModelSpec, tokens: int, option: str, virtual: int) -> No
 @lru_cache(maxsize=1024)
 def adapt_to_card(training: TrainingSpec, gpu: GpuSpec) -> tuple[TrainingSpec, Notes]:
     """Replace bfloat16 by float16 on a card without it; raises SpecError for flash attention on old ones."""
-    _check_attention(training.attention, gpu)
-    adapted = training if gpu.has_bfloat16 else replace(
-        training,
-        dtype=_half(training.dtype),
-        adapter=_adapter_in_half(training.adapter),
-        quantization=_quantization_in_half(training.quantization),
-    )  # fmt: skip
+    adapted = _in_half(training, gpu)
     if adapted == training:
         return training, ()
     notes = [_without_bfloat16(gpu)]
@@ -79,14 +75,21 @@ def adapt_to_card(training: TrainingSpec, gpu: GpuSpec) -> tuple[TrainingSpec, N
 
 
 def _adapt_inference(inference: InferenceSpec, gpu: GpuSpec) -> tuple[InferenceSpec, Notes]:
-    _check_attention(inference.attention, gpu)
-    adapted = inference if gpu.has_bfloat16 else replace(
-        inference,
-        dtype=_half(inference.dtype),
-        adapter=_adapter_in_half(inference.adapter),
-        quantization=_quantization_in_half(inference.quantization),
-    )  # fmt: skip
+    adapted = _in_half(inference, gpu)
     return (inference, ()) if adapted == inference else (adapted, (_without_bfloat16(gpu),))
+
+
+def _in_half(recipe: Recipe, gpu: GpuSpec) -> Recipe:
+    """The recipe without bfloat16 where the card has none; raises SpecError for flash attention on old ones."""
+    _check_attention(recipe.attention, gpu)
+    if gpu.has_bfloat16:
+        return recipe
+    return replace(
+        recipe,
+        dtype=_half(recipe.dtype),
+        adapter=_adapter_in_half(recipe.adapter),
+        quantization=_quantization_in_half(recipe.quantization),
+    )
 
 
 def _check_attention(attention: str, gpu: GpuSpec) -> None:
