@@ -21,6 +21,10 @@ class SpecError(PeftbenchError):
     """A recipe, model or card that cannot exist: a value is out of range or two values exclude each other."""
 
 
+class NoFormula(SpecError):
+    """Nothing is wrong, but no formula covers it: a dry run can tell what such an architecture or adapter needs."""
+
+
 class CatalogError(PeftbenchError):
     """A name that no data file knows, or a data file that cannot be read."""
 

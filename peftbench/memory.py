@@ -48,6 +48,7 @@ class Basis(str, Enum):
     """How a component's bytes are known."""
 
     EXACT = "exact"  # counted; an oracle test holds it to the byte
+    TRACED = "traced"  # the libraries' own code asked for it, in a dry run
     MODELLED = "modelled"  # a formula whose error `peftbench validate` prints
     ASSUMED = "assumed"  # a constant taken from a named source
 

@@ -21,7 +21,12 @@ def read_config_file(path: str) -> tuple[Mapping[str, object], str]:
     """
     if os.path.isdir(path):
         path = _inside(path)
-    return _parse(_read(path), path), path
+    return read_json_file(path), path
+
+
+def read_json_file(path: str, hint: str = _HINT) -> Mapping[str, object]:
+    """The JSON object in a file; `hint` says what to pass instead. Raises CatalogError."""
+    return _parse(_read(path, hint), path, hint)
 
 
 def _inside(folder: str) -> str:
@@ -36,31 +41,31 @@ def _inside(folder: str) -> str:
     raise CatalogError(f"{folder} has no config.json.", _HINT)
 
 
-def _read(path: str) -> bytes:
+def _read(path: str, hint: str) -> bytes:
     try:
         size = os.path.getsize(path)
         if not os.path.isfile(path):
-            raise CatalogError(f"{path} is not a regular file.", _HINT)
+            raise CatalogError(f"{path} is not a regular file.", hint)
         if size > MOST_BYTES:
-            raise CatalogError(f"{path} has {size:,} bytes, far too many for a config.json.", _HINT)
+            raise CatalogError(f"{path} has {size:,} bytes, far too many for a config.json.", hint)
         with open(path, "rb") as file:
             return file.read()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise CatalogError(f"cannot read {path}: {why}.", _HINT) from error
+        raise CatalogError(f"cannot read {path}: {why}.", hint) from error
 
 
-def _parse(content: bytes, path: str) -> Mapping[str, object]:
+def _parse(content: bytes, path: str, hint: str) -> Mapping[str, object]:
     try:
         config = json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise CatalogError(f"{path} is not text in UTF-8.", _HINT) from error
+        raise CatalogError(f"{path} is not text in UTF-8.", hint) from error
     except json.JSONDecodeError as error:
         raise CatalogError(
             f"{path} is not valid JSON: {error}.", "The file may be cut short: download it again."
         ) from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets in brackets
-        raise CatalogError(f"{path} is no config.json of a model: its JSON is out of bounds.", _HINT) from error
+        raise CatalogError(f"{path} is no config.json of a model: its JSON is out of bounds.", hint) from error
     if not isinstance(config, dict):
-        raise CatalogError(f"{path} holds a JSON {type(config).__name__}, not an object.", _HINT)
+        raise CatalogError(f"{path} holds a JSON {type(config).__name__}, not an object.", hint)
     return config

@@ -13,7 +13,10 @@ from peftbench.catalog.config_file import read_config_file
 from peftbench.catalog.hub import fetch_config
 from peftbench.errors import CatalogError, did_you_mean
 from peftbench.spec.config_json import read_config
-from peftbench.spec.model import ModelSpec
+from peftbench.spec.model import ModelSpec, OtherModel
+
+UNKNOWN_POSITIONS = 1 << 30
+"""Where a config.json has no max_position_embeddings, as those of recurrent models."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
@@ -49,23 +52,52 @@ def list_models() -> tuple[CatalogModel, ...]:
     return tuple(CatalogModel(**{**entry, "aliases": tuple(entry["aliases"])}) for entry in entries)
 
 
+class NamedConfig(NamedTuple):
+    """A config.json, the name of its model, and where it was found."""
+
+    config: Mapping[str, object]
+    name: str
+    source: str
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model by formula; raises SpecError for an architecture that has none."""
+        return read_config(self.config, self.name, self.source)
+
+    @property
+    def other(self) -> OtherModel:
+        """The model by name, for a dry run."""
+        model_type, positions = self.config.get("model_type"), self.config.get("max_position_embeddings")
+        return OtherModel(
+            name=self.name,
+            source=self.source,
+            model_type=str(model_type)[:60],
+            max_position_embeddings=positions if type(positions) is int and positions > 0 else UNKNOWN_POSITIONS,
+        )
+
+
 def find_model(text: str) -> ModelSpec:
-    """Return the model that `text` names; `spec.name` says which one was meant.
+    """Return the model that `text` names by formula; raises as find_config and NamedConfig.spec do."""
+    return find_config(text).spec
+
+
+def find_config(text: str) -> NamedConfig:
+    """Return the config.json that `text` names; `name` says which model was meant.
 
     In this order: an explicit path (./, /, ~ or .json), a name of the catalogue in any case, a file or folder
     that exists, a Hub id. A folder named like a catalogue entry is reached with "./" in front.
-    Raises CatalogError or SpecError.
+    Raises CatalogError.
     """
     text = text.strip()
     if text.endswith(".json") or text.startswith((".", "/", "~")):
         return _from_path(text)
     known = _by_name().get(text.lower())
     if known:
-        return known.spec
+        return NamedConfig(known.config, known.id, known.source)
     if text and os.path.exists(text):
         return _from_path(text)
     if _HUB_ID.fullmatch(text):
-        return read_config(fetch_config(text, _near(text)), text, f"https://huggingface.co/{text}")
+        return NamedConfig(fetch_config(text, _near(text)), text, f"https://huggingface.co/{text}")
     raise CatalogError(
         f"unknown model {text[:80]!r}.",
         f"{_near(text)}`peftbench models` lists all {len(list_models())}; "
@@ -73,12 +105,12 @@ def find_model(text: str) -> ModelSpec:
     )
 
 
-def _from_path(text: str) -> ModelSpec:
+def _from_path(text: str) -> NamedConfig:
     path = os.path.expanduser(text)
     config, path = read_config_file(path)
     folder, file = os.path.split(os.path.abspath(path))
     name = os.path.basename(folder) if file == "config.json" else file.removesuffix(".json")
-    return read_config(config, name or file, path)
+    return NamedConfig(config, name or file, path)
 
 
 @lru_cache(maxsize=1)

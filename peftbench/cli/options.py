@@ -148,6 +148,7 @@ ADAPTER = (
     _option("--lora-dropout", click.FLOAT, "Keeps a mask and a copy for each target.", AdapterSpec.dropout),
     _option("--num-virtual-tokens", COUNT, "Length of a prompt or prefix.", 20),
     _many("--adapter-option", "Another option of a PEFT type, under PEFT's name", "NAME=VALUE"),
+    click.Option(["--adapter-config"], metavar="FILE", help="The adapter_config.json that PEFT wrote."),
 )
 
 QUANTIZATION = (
@@ -185,6 +186,25 @@ INFERENCE = (
     ),
 )
 
+DRY_RUN = (
+    click.Option(
+        ["--dry-run"], is_flag=True,
+        help="Also run the real step on fake tensors: needs peftbench[bench], takes seconds.",
+    ),
+    click.Option(["--batch-lengths"], metavar="N,N,…", help="Lengths of the batches, a step each: 696,610,…"),
+    _option(
+        "--torch-empty-cache-steps", COUNT, "torch.cuda.empty_cache() after every so many steps.", "never"
+    ),
+    click.Option(["--padded"], is_flag=True, help="Batches have padding, so attention gets a mask."),
+    click.Option(["--alloc-conf"], metavar="TEXT", help="PYTORCH_ALLOC_CONF, as in expandable_segments:True."),
+    click.Option(["--extrapolate"], is_flag=True, help="Run a few layers and go on from there: allocated memory only."),
+    click.Option(
+        ["--dry-run-device"], type=click.Choice(("cuda", "cpu")), default="cuda", show_default=True,
+        help="cpu where fake CUDA does not hold.",
+    ),
+    click.Option(["--no-cache"], is_flag=True, help="Run again what was run before."),
+)  # fmt: skip
+
 ANSWER = (
     _choice("--max", MAXIMA, "Find the largest value that fits instead."),
     click.Option(["--explain"], metavar="PART", help='Where a part comes from: "logits and loss", activations …'),
@@ -204,6 +224,7 @@ SECTIONS = {
     "Adapter": ADAPTER,
     "Quantization": QUANTIZATION,
     "Inference": INFERENCE,
+    "Dry run": DRY_RUN,
     "Answer": ANSWER,
 }
 

@@ -24,17 +24,24 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
       peftbench plan --model 8b --gpu t4 --method qlora --sequence-length 8192
       peftbench plan --model 8b --method lora               all cards compared
       peftbench plan --model 8b --gpu t4 --method qlora --max sequence-length
+      peftbench plan --model 8b --gpu t4 --method qlora --dry-run
 
     Without --method, full fine-tuning, LoRA and QLoRA are compared.
     """
-    from peftbench.catalog.models import find_model
+    from peftbench.catalog.models import find_config
     from peftbench.cli.plan_answer import answer_of, largest_of
     from peftbench.cli.plan_question import check_question, plans_of, recipes_of
     from peftbench.decide.verdict import Fit
 
     check_question(given)
-    model = find_model(given["model"])
-    plans, notes = plans_of(model, recipes_of(model, given), given)
+    named = find_config(given["model"])
+    if given["dry_run"]:
+        from peftbench.cli.plan_dry import dry_plans_of
+
+        plans, notes = dry_plans_of(named, given)
+    else:
+        model = named.spec
+        plans, notes = plans_of(model, recipes_of(model, given), given)
     click.echo(largest_of(plans, given) if given["max"] else answer_of(plans, notes, given, ctx))
-    if given["check"] and all(p.verdict and p.verdict.fit is Fit.DOES_NOT_FIT for p in plans):
+    if given["check"] and all(p.final_verdict and p.final_verdict.fit is Fit.DOES_NOT_FIT for p in plans):
         ctx.exit(1)

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from peftbench.spec.training import TrainingSpec
-
 if TYPE_CHECKING:
     from peftbench.decide.plan import Plan
     from peftbench.report.screens import Style
@@ -67,18 +65,18 @@ def _with_changes(chosen: Plan) -> Plan:
     """The comparison leaves the changes out: finding them for every method would take long."""
     from peftbench.decide.advice import suggest
 
-    if chosen.changes or chosen.gpu is None or not isinstance(chosen.recipe, TrainingSpec):
+    if chosen.changes or not chosen.variable:
         return chosen
-    return chosen._replace(changes=suggest(chosen.model, chosen.recipe, chosen.gpu))
+    return chosen._replace(changes=suggest(*chosen.variable))
 
 
 def _next_step(chosen: Plan) -> str:
     from peftbench.decide.advice import largest
 
-    if chosen.gpu is None or not isinstance(chosen.recipe, TrainingSpec):
+    if not chosen.variable:
         return ""
-    longest = largest(chosen.model, chosen.recipe, chosen.gpu, "sequence_length")
-    if longest > chosen.recipe.sequence_length:
+    longest = largest(*chosen.variable, "sequence_length")
+    if longest > chosen.variable[1].sequence_length:
         whole = ", all positions of the model" if longest == chosen.model.max_position_embeddings else ""
         return f"{chosen.method} fits up to --sequence-length {longest}{whole}. Estimated, not measured."
     return ""
@@ -122,8 +120,6 @@ def largest_of(plans: list[Plan], given: dict[str, Any]) -> str:
 
     field = given["max"].replace("-", "_")
     found = {
-        (plan.gpu.name, plan.method): largest(plan.model, plan.recipe, plan.gpu, field)
-        for plan in plans
-        if plan.gpu and isinstance(plan.recipe, TrainingSpec)
+        (plan.variable[2].name, plan.method): largest(*plan.variable, field) for plan in plans if plan.variable
     }
     return _encodable(maxima(found, given["max"], plans, _style()))

@@ -10,12 +10,16 @@ if TYPE_CHECKING:
     from peftbench.decide.plan import Plan
     from peftbench.spec.gpu import GpuSpec
     from peftbench.spec.inference import InferenceSpec
-    from peftbench.spec.model import ModelSpec
+    from peftbench.spec.model import ModelSpec, OtherModel
     from peftbench.spec.training import TrainingSpec
 
     Recipes = tuple[TrainingSpec, ...] | tuple[InferenceSpec, ...]
 
-_QUESTION = ("model", "gpu", "gpu_memory", "no_gpu", "method", "task", "adapter_option")
+_QUESTION = ("model", "gpu", "gpu_memory", "no_gpu", "method", "task", "adapter_option", "adapter_config")
+DRY_RUN = (
+    "dry_run", "batch_lengths", "torch_empty_cache_steps", "padded", "alloc_conf", "extrapolate", "dry_run_device",
+    "no_cache",
+)  # fmt: skip
 _ANSWER = ("max", "explain", "check", "format")
 _EXAMPLES = {"gpu_memory": "--gpu-memory 14.5GiB", "explain": "--explain activations"}
 
@@ -34,20 +38,37 @@ def check_question(given: dict[str, Any]) -> None:
         raise SpecError(f"--{asked[0]} needs a card.", "Name one, as in --gpu t4.")
     if (given["max"] or given["explain"]) and given["format"] != "terminal":
         raise SpecError(f"--{asked[0]} is only written for the terminal.", "Leave out --format.")
+    _check_dry_run(given)
     if given["max"] and given["task"] == "inference":
         raise SpecError("--max is known for training only.", "Leave out --task inference.")
 
 
-def recipes_of(model: ModelSpec, given: dict[str, Any]) -> Recipes:
-    """One recipe a method, from the options that were given."""
+def _check_dry_run(given: dict[str, Any]) -> None:
+    if not given["dry_run"]:
+        unused = [name for name in DRY_RUN if given[name] and (name, given[name]) != ("dry_run_device", "cuda")]
+        if unused:
+            raise SpecError(f"--{unused[0].replace('_', '-')} belongs to a dry run.", "Add --dry-run.")
+        return
+    if given["max"] or given["explain"]:
+        asked = "max" if given["max"] else "explain"
+        raise SpecError(f"--{asked} is answered by formula.", "Leave out --dry-run.")
+    if not (given["gpu"] or given["gpu_memory"] or given["no_gpu"]):
+        raise SpecError("a dry run needs a card, for kernels depend on it.", "Name one, as in --gpu t4, or --no-gpu.")
+
+
+def recipes_of(model: ModelSpec | OtherModel, given: dict[str, Any]) -> Recipes:
+    """One recipe a method, from the options that were given; one recipe for an adapter_config.json."""
     from peftbench.decide.from_options import COMPARED, inference_requests, training_recipes, within_positions
 
-    options = {name: value for name, value in given.items() if name not in (*_QUESTION, *_ANSWER)}
+    options = {name: value for name, value in given.items() if name not in (*_QUESTION, *_ANSWER, *DRY_RUN)}
     options["adapter_options"] = dict(map(_assignment, given["adapter_option"])) or None
     methods = given["method"] or COMPARED
-    options = within_positions(model, given["task"], methods, options)
     build = inference_requests if given["task"] == "inference" else training_recipes
-    return build(methods, options)
+    if given["adapter_config"]:
+        from peftbench.cli.adapter_question import recipe_with_adapter
+
+        return recipe_with_adapter(model, options, given, build)
+    return build(methods, within_positions(model, given["task"], methods, options))
 
 
 def _assignment(text: str) -> tuple[str, int | float | bool | str]:

@@ -13,7 +13,7 @@ from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.dtype import DType
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.inference import InferenceSpec
-from peftbench.spec.model import ModelSpec
+from peftbench.spec.model import ModelSpec, OtherModel
 from peftbench.spec.quantization import QuantizationSpec
 from peftbench.spec.training import TrainingSpec
 
@@ -21,8 +21,17 @@ Notes = tuple[str, ...]
 Recipe = TypeVar("Recipe", TrainingSpec, InferenceSpec)
 
 
+def settle(
+    model: ModelSpec | OtherModel, recipe: TrainingSpec | InferenceSpec, gpu: GpuSpec | None
+) -> tuple[TrainingSpec | InferenceSpec, Notes]:
+    """settle_training or settle_inference."""
+    if isinstance(recipe, TrainingSpec):
+        return settle_training(model, recipe, gpu)
+    return settle_inference(model, recipe, gpu)
+
+
 def settle_training(
-    model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None
+    model: ModelSpec | OtherModel, training: TrainingSpec, gpu: GpuSpec | None
 ) -> tuple[TrainingSpec, Notes]:
     """Return the recipe that will really run, and what had to change to get there.
 
@@ -40,7 +49,7 @@ def settle_training(
 
 
 def settle_inference(
-    model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec | None
+    model: ModelSpec | OtherModel, inference: InferenceSpec, gpu: GpuSpec | None
 ) -> tuple[InferenceSpec, Notes]:
     """Return the request that will really run, and what had to change; raises as settle_training."""
     tokens = inference.prompt_tokens + inference.new_tokens
@@ -48,7 +57,7 @@ def settle_inference(
     return (inference, ()) if gpu is None else _adapt_inference(inference, gpu)
 
 
-def check_length(model: ModelSpec, tokens: int, option: str, virtual: int) -> None:
+def check_length(model: ModelSpec | OtherModel, tokens: int, option: str, virtual: int) -> None:
     """Raise SpecError for more tokens, with those of a prompt or prefix, than the model has positions."""
     if tokens + virtual > model.max_position_embeddings:
         plus = f" and {virtual} virtual" if virtual else ""

@@ -13,7 +13,7 @@ from peftbench.estimate.adapter_methods import METHODS, NOT_DERIVED, Method
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.dtype import DType
 from peftbench.spec.inference import InferenceSpec
-from peftbench.spec.model import ModelSpec
+from peftbench.spec.model import ModelSpec, OtherModel
 from peftbench.spec.quantization import QuantizationSpec
 from peftbench.spec.training import TrainingSpec
 
@@ -66,7 +66,8 @@ def inference_requests(methods: tuple[str, ...], options: Given) -> tuple[Infere
     return tuple(dict.fromkeys(_inference(method, given) for method in methods))
 
 
-def within_positions(model: ModelSpec, task: str, methods: tuple[str, ...], options: Given) -> dict[str, Any]:
+def within_positions(
+    model: ModelSpec | OtherModel, task: str, methods: tuple[str, ...], options: Given) -> dict[str, Any]:
     """Cut a default length to the positions of the model; lengths that were given stay as they are."""
     name = "prompt_tokens" if task == "inference" else "sequence_length"
     new_tokens = options.get("new_tokens") or InferenceSpec.new_tokens

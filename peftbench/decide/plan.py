@@ -16,19 +16,21 @@ from peftbench.estimate.weights import checkpoint_bytes, quantized_weights
 from peftbench.memory import MemoryProfile
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.inference import InferenceSpec
-from peftbench.spec.model import ModelSpec
+from peftbench.spec.model import ModelSpec, OtherModel
 from peftbench.spec.training import TrainingSpec
 from peftbench.spec.weights import Role, num_parameters, weights_of
 from peftbench.units import human_count
 
 if TYPE_CHECKING:
     from peftbench.decide.advice import Change
+    from peftbench.dryrun.extrapolate import Extrapolation
+    from peftbench.dryrun.session import DryRun
 
 
 class Plan(NamedTuple):
     """One recipe on one card. `recipe` is what was priced; where that was not asked for, `notes` say so."""
 
-    model: ModelSpec
+    model: ModelSpec | OtherModel
     gpu: GpuSpec | None
     """None for a plan without a card, which has no verdict."""
     recipe: TrainingSpec | InferenceSpec
@@ -42,6 +44,8 @@ class Plan(NamedTuple):
     """On disk: the adapter, or the whole model where there is none."""
     notes: Notes
     """What a reader should know, one sentence each."""
+    dry_run: DryRun | Extrapolation | None = None
+    """The same recipe on fake tensors, where that was asked for; the profile itself where there is no formula."""
 
     @property
     def task(self) -> str:
@@ -52,6 +56,28 @@ class Plan(NamedTuple):
     def method(self) -> str:
         """The name people use: "full", "lora", "qlora", "ia3" …"""
         return self.recipe.method
+
+    @property
+    def dry_verdict(self) -> Verdict | None:
+        """The dry run judged on the card."""
+        return judge(self.dry_run.profile, self.gpu) if self.dry_run and self.gpu else None
+
+    @property
+    def final_verdict(self) -> Verdict | None:
+        """That of the dry run, which is closer to the truth, where there is one."""
+        return self.dry_verdict or self.verdict
+
+    @property
+    def by_formula(self) -> bool:
+        """Whether `profile` is an estimate: an architecture or adapter without formula has the dry run alone."""
+        return self.dry_run is None or self.profile is not self.dry_run.profile
+
+    @property
+    def variable(self) -> tuple[ModelSpec, TrainingSpec, GpuSpec] | None:
+        """What advice can vary: a training recipe with a formula, on a card."""
+        if isinstance(self.model, ModelSpec) and isinstance(self.recipe, TrainingSpec) and self.gpu and self.by_formula:
+            return self.model, self.recipe, self.gpu
+        return None
 
     @property
     def trainable_share(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from peftbench.estimate.adapters import method_of
+from peftbench.estimate.adapter_methods import METHODS, Method
 from peftbench.spec.adapter import ALL_LINEAR, AdapterSpec
 from peftbench.spec.inference import InferenceSpec
 from peftbench.spec.quantization import QuantizationSpec
@@ -69,7 +69,7 @@ def _adapter_options(adapter: AdapterSpec | None) -> Options:
     """The adapter with the defaults of its type filled in, because they are what is priced."""
     if adapter is None:
         return dict.fromkeys(_ADAPTER)
-    method = method_of(adapter)
+    method = METHODS.get(adapter.peft_type, Method())  # a type without formula has what was given, no more
     options = {**method.options, **dict(adapter.options)}
     default_r = options.pop(method.rank, None) if method.rank else None
     rest = {k: v for k, v in options.items() if v is not None and k not in _ADAPTER}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
-from peftbench.errors import SpecError, did_you_mean
+from peftbench.errors import NoFormula, SpecError, did_you_mean
 from peftbench.estimate.adapter_frozen import Frozen, Kind
 from peftbench.estimate.adapter_methods import METHODS, NOT_DERIVED, Method, Saved, TrainedIn, Value
 from peftbench.estimate.adapter_shapes import Options, Shape, Site
@@ -41,11 +41,11 @@ def method_of(adapter: AdapterSpec) -> Method:
     """The row of the adapter's type; raises SpecError for a type that is unknown or not modelled."""
     if adapter.peft_type in METHODS:
         return METHODS[adapter.peft_type]
+    hint = f"Choose one of {', '.join(METHODS)}."
     if adapter.peft_type in NOT_DERIVED:
-        what = f"the size of a {adapter.peft_type} adapter is not modelled."
-    else:
-        what = f"unknown PEFT type {adapter.peft_type!r}. {did_you_mean(adapter.peft_type, METHODS)}".rstrip()
-    raise SpecError(what, f"Choose one of {', '.join(METHODS)}.")
+        raise NoFormula(f"the size of a {adapter.peft_type} adapter is not modelled.", hint)
+    what = f"unknown PEFT type {adapter.peft_type!r}. {did_you_mean(adapter.peft_type, METHODS)}".rstrip()
+    raise SpecError(what, hint)
 
 
 @lru_cache(maxsize=1024)

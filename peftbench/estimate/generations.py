@@ -15,12 +15,12 @@ REPEATS_KEYS_FOR_FLASH = ("mistral", "mixtral", "qwen2")
 """Families whose flash attention, up to 4.45, copies keys and values to every query head first."""
 
 
-def loss_variant(model: ModelSpec, training: TrainingSpec) -> str:
+def loss_variant(model_type: str, training: TrainingSpec) -> str:
     """The loss of `estimate/loss.py` that this generation runs for this family."""
     loss, version = training.loss, training.transformers
     if loss in ("liger", "chunked", "fused-5"):
         return loss
-    if version != "5" and model.model_type in NO_UPCAST:
+    if version != "5" and model_type in NO_UPCAST:
         return "shifted-fused" if loss == "fused" else "shifted"
     if version in ("4.45", "4.39"):
         return "rebound-fused" if loss == "fused" else "rebound"

@@ -12,7 +12,7 @@ from itertools import chain
 from math import prod
 from typing import NamedTuple
 
-from peftbench.errors import SpecError, did_you_mean
+from peftbench.errors import NoFormula, SpecError, did_you_mean
 from peftbench.estimate.tensors import TensorGroup, total_bytes
 from peftbench.spec.dtype import DType
 
@@ -109,11 +109,10 @@ def check_optimizer(name: str) -> None:
     """Raise SpecError for a name that cannot be priced."""
     if name in RULES:
         return
+    hint = f"Choose one of {', '.join(OPTIMIZERS)}."
     if name in NOT_DERIVED:
-        what = f"the optimizer {name!r} belongs to another package, and its memory is not modelled."
-    else:
-        what = f"unknown optimizer {name[:40]!r}. {did_you_mean(name[:40], OPTIMIZERS)}".rstrip()
-    raise SpecError(what, f"Choose one of {', '.join(OPTIMIZERS)}.")
+        raise NoFormula(f"the optimizer {name!r} belongs to another package, and its memory is not modelled.", hint)
+    raise SpecError(f"unknown optimizer {name[:40]!r}. {did_you_mean(name[:40], OPTIMIZERS)}".rstrip(), hint)
 
 
 @lru_cache(maxsize=4096)

@@ -156,7 +156,7 @@ def _key(model: ModelSpec, training: TrainingSpec, kernel: str) -> StepKey:
         use_cache=training.use_cache and not training.gradient_checkpointing,
         keeps_outputs=training.loop == "plain",
         gradients_exist=training.gradients_outlive_step,
-        loss=loss_variant(model, training),
+        loss=loss_variant(model.model_type, training),
         loss_tokens=stream_tokens(training) if training.loss == "liger" else 0,
         embeddings_need_grad=_embeddings_need_grad(model, training),
         masks_sliding_layers=masked,

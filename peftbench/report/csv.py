@@ -23,7 +23,8 @@ ANSWER = (
     "device_bytes", "device_low_bytes", "device_high_bytes", "fit", "headroom_bytes",
 )  # fmt: skip
 PARTS = {f"peak_{part.name.lower()}_bytes": part for part in Part}
-COLUMNS = (*IDENTITY, *RECIPE, *ANSWER, *PARTS)
+DRY_RUN = ("dry_run_allocated_bytes", "dry_run_reserved_bytes", "dry_run_device_bytes", "dry_run_fit")
+COLUMNS = (*IDENTITY, *RECIPE, *ANSWER, *PARTS, *DRY_RUN)
 """Frozen: new columns come at the end."""
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -72,7 +73,16 @@ def _row(plan: Plan) -> dict[str, object]:
         "fit": verdict.fit.value if verdict else None,
         "headroom_bytes": verdict.headroom_bytes if verdict else None,
         **{column: profile.bytes_of(part) for column, part in PARTS.items()},
+        **_dry_run(plan),
     }
+
+
+def _dry_run(plan: Plan) -> dict[str, object]:
+    if plan.dry_run is None:
+        return dict.fromkeys(DRY_RUN)
+    profile, verdict = plan.dry_run.profile, plan.dry_verdict
+    sizes = (profile.allocated_bytes, profile.reserved_bytes, profile.device_bytes)
+    return dict(zip(DRY_RUN, (*sizes, verdict.fit.value if verdict else None), strict=True))
 
 
 def _cell(value: object) -> object:

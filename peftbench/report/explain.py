@@ -85,7 +85,12 @@ def _component(method: str, component: Component, width: int) -> Iterator[str]:
 
 def _formulas(plans: list[Plan], part: Part, width: int) -> str:
     """The docstrings of the functions, read from the code so that they cannot drift from it."""
-    functions = dict.fromkeys(f for plan in plans for f in formulas_of(part, plan.model, plan.recipe))
+    functions = dict.fromkeys(
+        function
+        for plan in plans
+        if isinstance(plan.model, ModelSpec)
+        for function in formulas_of(part, plan.model, plan.recipe)
+    )
     return "\n\n".join(_formula(function, width) for function in functions)
 
 
@@ -111,7 +116,7 @@ def _loss(model: ModelSpec, recipe: TrainingSpec) -> Callable[..., object]:
     from peftbench.estimate import loss
     from peftbench.estimate.generations import loss_variant
 
-    return loss._fused_linear if recipe.loss == "liger" else loss._LOSSES[loss_variant(model, recipe)]
+    return loss._fused_linear if recipe.loss == "liger" else loss._LOSSES[loss_variant(model.model_type, recipe)]
 
 
 def _function(name: str) -> Callable[..., object]:

@@ -7,7 +7,7 @@ from peftbench.estimate.adapter_methods import METHODS
 from peftbench.spec.adapter import ALL_LINEAR, AdapterSpec
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.inference import InferenceSpec
-from peftbench.spec.model import ModelSpec
+from peftbench.spec.model import ModelSpec, OtherModel
 from peftbench.spec.quantization import QuantizationSpec
 from peftbench.spec.training import TrainingSpec
 from peftbench.spec.weights import num_parameters
@@ -16,7 +16,7 @@ from peftbench.units import gib, human_count
 DOT = " · "
 
 
-def model_title(model: ModelSpec) -> str:
+def model_title(model: ModelSpec | OtherModel) -> str:
     """What the name resolved to, and its size."""
     return f"{model.name}{DOT}{human_count(num_parameters(model))} parameters"
 
@@ -100,7 +100,8 @@ def _adapter(adapter: AdapterSpec, plans: list[Plan]) -> str:
 def _targets(adapter: AdapterSpec) -> str:
     """Where the adapter sits; prompts and prefixes sit nowhere."""
     if adapter.target_modules is None:
-        return "PEFT's targets" if METHODS[adapter.peft_type].each else ""
+        method = METHODS.get(adapter.peft_type)
+        return "PEFT's targets" if method is None or method.each else ""
     return "all linear" if adapter.target_modules == (ALL_LINEAR,) else ",".join(adapter.target_modules)
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peftbench.decide.advice import Change
 from peftbench.decide.plan import Plan
 from peftbench.decide.verdict import Verdict
 from peftbench.memory import Component, MemoryProfile
 from peftbench.spec.gpu import GpuSpec
-from peftbench.spec.model import ModelSpec
+from peftbench.spec.model import ModelSpec, OtherModel
 from peftbench.spec.weights import num_parameters
+
+if TYPE_CHECKING:
+    from peftbench.dryrun.extrapolate import Extrapolation
+    from peftbench.dryrun.session import DryRun
 
 SCHEMA_VERSION = 1
 """Raised when a key changes its meaning or goes; new keys do not raise it."""
@@ -20,7 +24,7 @@ SCHEMA_VERSION = 1
 Document = dict[str, Any]
 
 
-def plan_document(model: ModelSpec, plans: Iterable[Plan]) -> Document:
+def plan_document(model: ModelSpec | OtherModel, plans: Iterable[Plan]) -> Document:
     """Everything that `plan` found out about one model, ready for json.dumps."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -42,6 +46,19 @@ def _plan(plan: Plan) -> Document:
         "verdict": _verdict(plan.verdict) if plan.verdict else None,
         "changes": [_change(change) for change in plan.changes],
         "notes": list(plan.notes),
+        **({"dry_run": _dry_run(plan.dry_run, plan.dry_verdict)} if plan.dry_run else {}),
+    }
+
+
+def _dry_run(dry_run: DryRun | Extrapolation, verdict: Verdict | None) -> Document:
+    """The keys of "memory", a verdict, and the course of the run; null for an extrapolation, which has none."""
+    from peftbench.report.timeline import timeline_document
+
+    return {
+        **_memory(dry_run.profile),
+        "verdict": _verdict(verdict) if verdict else None,
+        "facts": dict(dry_run.facts),
+        "timeline": timeline_document(dry_run),
     }
 
 

@@ -33,11 +33,23 @@ def one_card(plans: list[Plan], chosen: Plan, notes: list[str], next_step: str, 
     if len(plans) > 1:
         blocks.append(render(views.comparison(plans), style.width, style.colour))
     blocks += _detail(chosen, style, len(plans) > 1)
+    if chosen.dry_run:
+        from peftbench.report.dry_run import held, side_by_side
+
+        blocks += [side_by_side(chosen, style.width), _dry_verdict(chosen, style), held(chosen, style.width)]
     lines = [labelled("note", note, style.width) for note in (*_notes_about(plans, chosen), *notes)]
     if next_step:
         lines.append(labelled("next", next_step, style.width))
     blocks += ["\n".join(lines), command]
     return "\n\n".join(block for block in blocks if block)
+
+
+def _dry_verdict(plan: Plan, style: Style) -> str:
+    """The verdict of the dry run in one sentence, where it stands beside that of the estimate."""
+    verdict = plan.dry_verdict
+    if verdict is None or not plan.by_formula:
+        return ""
+    return "\n".join(wrap(f"dry run: {verdict.fit.text}; {verdict.reason}", style.width))
 
 
 def _notes_about(plans: list[Plan], chosen: Plan) -> list[str]:

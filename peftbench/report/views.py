@@ -34,12 +34,15 @@ def comparison(plans: list[Plan]) -> Table:
     """Methods on one card side by side, the roomiest first, in GiB at the peak of each."""
     groups = _TRAINING if plans[0].task == "training" else _INFERENCE
     judged = plans[0].verdict is not None
-    headings = ("GiB", *groups, "other", "peak", *(("headroom", "") if judged else ()))
-    rows = [_compared(plan, groups) for plan in by_room(plans)]
-    return Table("", headings, rows, "l" + "r" * (len(groups) + 2) + ("rl" if judged else ""))
+    dry = any(plan.dry_run for plan in plans)
+    sizes = (*groups, "other", "peak", *(("dry run",) if dry else ()))
+    rows = [_compared(plan, groups, dry) for plan in by_room(plans)]
+    headings = ("GiB", *sizes, *(("headroom", "") if judged else ()))
+    return Table("", headings, rows, "l" + "r" * len(sizes) + ("rl" if judged else ""))
 
 
-def _compared(plan: Plan, groups: dict[str, frozenset[Part]]) -> tuple[str, ...]:
+def _compared(plan: Plan, groups: dict[str, frozenset[Part]], dry: bool) -> tuple[str, ...]:
+    """The verdict is that of the dry run where there is one."""
     peak = plan.profile.peak
     sizes = [sum(c.bytes for c in peak if c.part in parts) for parts in groups.values()]
     total = plan.profile.device_bytes
@@ -47,8 +50,10 @@ def _compared(plan: Plan, groups: dict[str, frozenset[Part]]) -> tuple[str, ...]
         plan.method,
         *(gib(size) if size else UNKNOWN for size in (*sizes, total - sum(sizes))),
         gib(total),
+        *((gib(plan.dry_run.profile.device_bytes) if plan.dry_run else UNKNOWN,) if dry else ()),
     )
-    return (*row, signed_gib(plan.verdict.headroom_bytes), plan.verdict.fit.text) if plan.verdict else row
+    verdict = plan.final_verdict
+    return (*row, signed_gib(verdict.headroom_bytes), verdict.fit.text) if verdict else row
 
 
 def by_room(plans: Iterable[Plan]) -> list[Plan]:
@@ -125,16 +130,17 @@ def _visible(found: dict[str, Plan]) -> int:
 
 
 def _headroom(plan: Plan | None) -> str:
-    if plan is None or plan.verdict is None:
+    verdict = plan.final_verdict if plan else None
+    if verdict is None:
         return UNKNOWN
-    mark = TIGHT_MARK if plan.verdict.fit is Fit.TIGHT else ""
-    return mark + signed_gib(plan.verdict.headroom_bytes, 1)
+    mark = TIGHT_MARK if verdict.fit is Fit.TIGHT else ""
+    return mark + signed_gib(verdict.headroom_bytes, 1)
 
 
 def _first_fitting(by_card: dict[str, dict[str, Plan]], method: str) -> str:
     for name, found in by_card.items():
         plan = found.get(method)
-        if plan and plan.verdict and plan.verdict.fit is Fit.FITS:
+        if plan and plan.final_verdict and plan.final_verdict.fit is Fit.FITS:
             return name
     return UNKNOWN
 

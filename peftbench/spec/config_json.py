@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from peftbench.errors import SpecError, did_you_mean
+from peftbench.errors import NoFormula, SpecError, did_you_mean
 from peftbench.spec.config_keys import ConfigKeys
 from peftbench.spec.families import FAMILIES, SPELLINGS
 from peftbench.spec.model import ModelSpec
@@ -61,7 +61,7 @@ def _model_type(config: Mapping[str, object], name: str) -> str:
     model_type = config.get("model_type")
     if isinstance(model_type, str) and model_type in FAMILIES:
         return model_type
-    raise SpecError(
+    raise NoFormula(
         f"{name}: {_architecture(config)} is not an architecture that peftbench knows by formula.",
         f"{_near(model_type)}Known: {', '.join(FAMILIES)}. "
         "For anything else that transformers can build, use --dry-run.",

@@ -1,4 +1,4 @@
-"""A decoder-only transformer in the words of its config.json."""
+"""A decoder-only transformer in the words of its config.json, known by formula or by name only."""
 
 from __future__ import annotations
 
@@ -79,3 +79,15 @@ class ModelSpec:
     def key_value_size(self) -> int:
         """Channels of all key heads, which are as many as those of all value heads."""
         return self.num_key_value_heads * self.head_dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherModel:
+    """A model whose architecture is not known by formula: only a dry run can say what it needs."""
+
+    name: str
+    source: str
+    model_type: str
+    max_position_embeddings: int
+    num_parameters: int = 0
+    """0 until a dry run has built it."""

@@ -1,4 +1,4 @@
-"""A recipe as plain JSON values and back, so that a file can hold every field of a TrainingSpec."""
+"""A recipe as plain JSON values and back, so that a file can hold every field of a spec."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any, TypeVar, get_type_hints
 from peftbench.errors import SpecError, did_you_mean
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.dtype import DType
+from peftbench.spec.inference import InferenceSpec
 from peftbench.spec.quantization import QuantizationSpec
 from peftbench.spec.training import TrainingSpec
 
-Spec = TypeVar("Spec", TrainingSpec, AdapterSpec, QuantizationSpec)
+Spec = TypeVar("Spec", TrainingSpec, InferenceSpec, AdapterSpec, QuantizationSpec)
 
 
 def training_to_json(training: TrainingSpec) -> dict[str, object]:
@@ -25,10 +26,19 @@ def training_from_json(value: object) -> TrainingSpec:
 
     Raises SpecError for anything but an object, for unknown fields, wrong types and recipes that cannot be.
     """
-    given = dict(_object(value, "training"))
-    given["adapter"] = _nested(AdapterSpec, given.get("adapter"), "training.adapter")
-    given["quantization"] = _nested(QuantizationSpec, given.get("quantization"), "training.quantization")
-    return _build(TrainingSpec, given, "training")
+    return _build(TrainingSpec, _with_parts(value, "training"), "training")
+
+
+def inference_from_json(value: object) -> InferenceSpec:
+    """The inverse of dataclasses.asdict for a generation request; raises as training_from_json."""
+    return _build(InferenceSpec, _with_parts(value, "inference"), "inference")
+
+
+def _with_parts(value: object, where: str) -> dict[str, object]:
+    given = dict(_object(value, where))
+    given["adapter"] = _nested(AdapterSpec, given.get("adapter"), f"{where}.adapter")
+    given["quantization"] = _nested(QuantizationSpec, given.get("quantization"), f"{where}.quantization")
+    return given
 
 
 def _nested(spec: type[Spec], value: object, where: str) -> Spec | None:

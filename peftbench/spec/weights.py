@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from math import prod
 
 from peftbench.spec.layouts import FALCON_PARALLEL_NORMS, LAYOUTS, Layout
-from peftbench.spec.model import ModelSpec
+from peftbench.spec.model import ModelSpec, OtherModel
 
 
 class Role(str, Enum):
@@ -95,8 +95,10 @@ def weights_of(model: ModelSpec) -> tuple[Weight, ...]:
 
 
 @lru_cache(maxsize=256)
-def num_parameters(model: ModelSpec) -> int:
+def num_parameters(model: ModelSpec | OtherModel) -> int:
     """The exact number of parameters: sum(p.numel() for p in model.parameters())."""
+    if isinstance(model, OtherModel):
+        return model.num_parameters
     return sum(weight.total for weight in weights_of(model))
 
 

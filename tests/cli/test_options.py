@@ -42,6 +42,7 @@ PLAN = {
     "--lora-dropout",
     "--num-virtual-tokens",
     "--adapter-option",
+    "--adapter-config",
     "--quant-type",
     "--blocksize",
     "--double-quant",
@@ -55,6 +56,14 @@ PLAN = {
     "--new-tokens",
     "--batch-size",
     "--adapter",
+    "--dry-run",
+    "--batch-lengths",
+    "--torch-empty-cache-steps",
+    "--padded",
+    "--alloc-conf",
+    "--extrapolate",
+    "--dry-run-device",
+    "--no-cache",
     "--max",
     "--explain",
     "--check",
@@ -90,4 +99,4 @@ def test_every_verb_and_option_has_help() -> None:
 def test_every_recipe_option_of_the_command_line_reaches_a_recipe() -> None:
     sections = ("Training recipe", "Adapter", "Quantization", "Inference")
     names = {option.name for section in sections for option in SECTIONS[section]}
-    assert names - {"adapter_option"} == set(OPTIONS) - {"adapter_options"}
+    assert names - {"adapter_option", "adapter_config"} == set(OPTIONS) - {"adapter_options"}

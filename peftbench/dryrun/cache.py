@@ -1,0 +1,92 @@
+"""Traces on disk, by workload and library versions, so that the same question is only run once.
+
+An entry is written to a file of its own and then renamed, so that two processes never see half of one. Nothing that
+goes wrong here stops an answer: an unreadable entry is run again, and a full disk is only told.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+from peftbench.dryrun.trace import VERSION, Trace, trace_from_json, trace_to_json
+from peftbench.dryrun.workload import Workload, workload_to_json
+
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
+COMPRESSION = 1
+"""gzip's fastest: a trace shrinks tenfold all the same."""
+
+
+def cache_folder() -> Path:
+    """PEFTBENCH_CACHE, else the user's cache folder."""
+    named = os.environ.get("PEFTBENCH_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "peftbench" / "dryrun"
+
+
+def library_versions() -> dict[str, str]:
+    """The installed versions of what a trace depends on; those that are not installed are left out."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def code_digest() -> str:
+    """Of the dry run's own files: an entry of another version of them is not used."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class TraceCache:
+    """A folder of traces. `tell` is given one sentence where the folder cannot be used."""
+
+    def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
+        self.folder = folder
+        self.tell = tell
+        self._versions = json.dumps([VERSION, library_versions(), code_digest()], sort_keys=True)
+
+    def path(self, workload: Workload) -> Path:
+        """Where this workload's trace is, or would be."""
+        key = json.dumps(workload_to_json(workload), sort_keys=True) + self._versions
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json.gz"
+
+    def read(self, workload: Workload) -> Trace | None:
+        """The trace, or None where there is none that can be read."""
+        path = self.path(workload)
+        try:
+            with gzip.open(path, "rt", encoding="utf-8") as file:
+                return trace_from_json(json.load(file))
+        except FileNotFoundError:
+            return None
+        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, IndexError) as error:
+            self.tell(f"the cached dry run {path.name} cannot be read ({type(error).__name__}): it is run again.")
+            return None
+
+    def write(self, workload: Workload, trace: Trace) -> None:
+        """Keep the trace; where that fails, say so and go on."""
+        path = self.path(workload)
+        temporary = ""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".part")
+            with os.fdopen(handle, "wb") as file:
+                file.write(gzip.compress(json.dumps(trace_to_json(trace)).encode(), COMPRESSION))
+            os.replace(temporary, path)
+        except OSError as error:
+            self.tell(f"the dry run could not be cached in {self.folder}: {error.strerror}.")
+            if temporary and os.path.exists(temporary):
+                os.unlink(temporary)

@@ -1,0 +1,124 @@
+"""Allocated memory of a deep model from runs of two, three and four layers, where it proves linear in depth.
+
+Reserved memory is not linear: which freed blocks later tensors fit into depends on all of them. It is modelled as the
+estimate models it, and says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from peftbench.dryrun.profile import profile_of
+from peftbench.dryrun.replay import replay
+from peftbench.dryrun.trace import Trace
+from peftbench.dryrun.workload import Workload
+from peftbench.estimate.slack import slack
+from peftbench.memory import Basis, Component, MemoryProfile, Part, Phase
+from peftbench.spec.gpu import GpuSpec
+from peftbench.spec.training import TrainingSpec
+
+DEPTHS = (2, 3, 4)
+"""The first two say what a layer adds, the third whether it is true."""
+TOLERANCE = 5e-4
+"""How far the third may be off, as a share of what is allocated in a phase."""
+_STEADY = frozenset({
+    Part.WEIGHTS, Part.QUANTIZATION_CONSTANTS, Part.UNQUANTIZED, Part.EXPERTS, Part.ADAPTERS, Part.OPTIMIZER,
+    Part.LOGITS,
+})  # fmt: skip
+
+Sizes = dict[Phase, dict[Part, int]]
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """As a DryRun, but without a timeline and without an allocator."""
+
+    workload: Workload
+    profile: MemoryProfile
+    facts: Mapping[str, Any]
+    gpu: GpuSpec | None
+
+
+def extrapolate(
+    workload: Workload, gpu: GpuSpec | None, run: Callable[[Workload], Trace]
+) -> Extrapolation | None:
+    """None where it would not be faster, or where depth proves not to be linear: run at full depth then."""
+    depth = _depth(workload)
+    if depth is None or depth <= DEPTHS[-1]:
+        return None
+    traces = [run(replace(workload, layers=layers)) for layers in DEPTHS]
+    second, third, fourth = (_sizes(trace, gpu) for trace in traces)
+    if not _is_linear(second, third, fourth):
+        return None
+    facts = _facts(traces, depth)
+    if facts["num_parameters"] != traces[-1].facts["full_num_parameters"]:
+        return None  # layers that differ come later
+    return Extrapolation(workload, _profile(_grown(second, third, depth), workload, gpu, facts), facts, gpu)
+
+
+def _depth(workload: Workload) -> int | None:
+    """The layers of the model; configs have one of these names for it."""
+    config = json.loads(workload.config)
+    found = (config.get(name) for name in ("num_hidden_layers", "n_layer", "n_layers", "num_layers"))
+    return next((layers for layers in found if isinstance(layers, int)), None)
+
+
+def _sizes(trace: Trace, gpu: GpuSpec | None) -> Sizes:
+    profile = profile_of(trace, replay(trace), gpu)
+    return {
+        phase: {part: _bytes_of(profile, part, phase) for part in Part if part not in (Part.SLACK, Part.CONTEXT)}
+        for phase in profile.phases
+    }
+
+
+def _bytes_of(profile: MemoryProfile, part: Part, phase: Phase) -> int:
+    return sum(component.bytes for component in profile.alive_in(phase) if component.part is part)
+
+
+def _is_linear(second: Sizes, third: Sizes, fourth: Sizes) -> bool:
+    for phase, sizes in fourth.items():
+        total = sum(sizes.values())
+        expected = 2 * sum(third[phase].values()) - sum(second[phase].values())
+        if abs(expected - total) > TOLERANCE * total:
+            return False
+    return True
+
+
+def _grown(second: Sizes, third: Sizes, depth: int) -> Sizes:
+    return {
+        phase: {part: size + (depth - 3) * (size - second[phase][part]) for part, size in sizes.items()}
+        for phase, sizes in third.items()
+    }
+
+
+def _facts(traces: list[Trace], depth: int) -> dict[str, Any]:
+    """Counts are linear in depth too."""
+    second, third = traces[0].facts, traces[1].facts
+    counts = ("num_parameters", "trainable_parameters", "saved_bytes")
+    return {**third, **{name: third[name] + (depth - 3) * (third[name] - second[name]) for name in counts}}
+
+
+def _profile(sizes: Sizes, workload: Workload, gpu: GpuSpec | None, facts: Mapping[str, Any]) -> MemoryProfile:
+    from peftbench.estimate.slack import context
+
+    components = [
+        Component(part, size, Basis.TRACED, frozenset({phase}), "from 2 and 3 layers", *_band(size))
+        for phase, parts in sizes.items()
+        for part, size in parts.items()
+        if size
+    ]
+    phases = frozenset(sizes)
+    dynamic = max(sum(s for part, s in parts.items() if part not in _STEADY) for parts in sizes.values())
+    recipe = workload.recipe
+    training = isinstance(recipe, TrainingSpec)
+    block = recipe.tokens * facts["vocab_size"] * 4 if isinstance(recipe, TrainingSpec) else 0
+    reserve = slack(dynamic, block, training and recipe.gradient_checkpointing, phases - {Phase.LOAD})  # type: ignore[union-attr]
+    return MemoryProfile((*components, reserve, context(gpu, phases)))
+
+
+def _band(size: int) -> tuple[int, int]:
+    spread = round(size * 0.005)
+    return size - spread, size + spread

@@ -1,0 +1,168 @@
+"""Build the real model of transformers, quantized and adapted by the real libraries, without any memory.
+
+Everything is built on torch's meta device, where tensors have a shape and no data; `materialize.py` then describes
+the same tensors on the card.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from peftbench.dryrun.adapter import peft_config
+from peftbench.dryrun.refusal import Refused
+from peftbench.dryrun.workload import Workload
+from peftbench.spec.dtype import DType
+from peftbench.spec.quantization import QuantizationSpec
+from peftbench.spec.training import TrainingSpec
+
+
+class BuiltModel(NamedTuple):
+    """A model on the meta device."""
+
+    model: nn.Module
+    base: frozenset[int]
+    """The ids of the base model's own parameters and buffers: the others belong to the adapter."""
+    num_parameters: int
+    """Of the base model, before it is quantized."""
+
+
+def torch_dtype(dtype: DType) -> torch.dtype:
+    """The torch dtype of that name."""
+    found: torch.dtype = getattr(torch, dtype.value)
+    return found
+
+
+def build(workload: Workload) -> BuiltModel:
+    """Raises Refused where transformers or PEFT will not have the config or the adapter."""
+    recipe = workload.recipe
+    config = _config(workload)
+    model = _base_model(config, recipe.dtype, recipe.attention)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    if recipe.quantization:
+        _quantize(model, recipe.quantization)
+        _prepare(model, recipe.quantization)
+    base = frozenset(map(id, (*model.parameters(), *model.buffers())))
+    if recipe.adapter or workload.adapter_config:
+        model = _adapt(model, workload)
+    return BuiltModel(model, base, num_parameters)
+
+
+def count_parameters(workload: Workload) -> int:
+    """Of the base model, built for its shapes only."""
+    model = _base_model(_config(workload), workload.recipe.dtype, workload.recipe.attention)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _config(workload: Workload) -> Any:
+    from transformers import AutoConfig
+
+    given = json.loads(workload.config)
+    model_type = given.pop("model_type", None)
+    given.pop("quantization_config", None)  # the recipe decides how the weights are stored
+    try:
+        config = AutoConfig.for_model(model_type, **given)
+        if workload.layers is not None:
+            _keep_layers(config, workload.layers)
+    except Exception as error:  # a config can be wrong in any way
+        raise Refused(f"transformers refuses the config.json: {_first_line(error)}", "Correct it.") from error
+    return config
+
+
+def _keep_layers(config: Any, layers: int) -> None:
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layers]
+
+
+def _base_model(config: Any, dtype: DType, attention: str) -> nn.Module:
+    """`sdpa` is what transformers chooses by itself where a model has it; flash attention runs as SDPA's flash."""
+    from transformers import AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
+
+    implementation = "eager" if attention == "eager" else None
+    try:
+        with no_init_weights(), torch.device("meta"):
+            model: nn.Module = AutoModelForCausalLM.from_config(
+                config, dtype=torch_dtype(dtype), attn_implementation=implementation
+            )
+    except Exception as error:  # a class can refuse its config in any way
+        raise Refused(f"transformers cannot build {config.model_type}: {_first_line(error)}", "Correct it.") from error
+    model.tie_weights()
+    return model
+
+
+def _quantize(model: nn.Module, quantization: QuantizationSpec) -> None:
+    """Exchange the linear layers as `from_pretrained(quantization_config=…)` does."""
+    from transformers import BitsAndBytesConfig
+    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+    from transformers.quantizers.base import HfQuantizer
+
+    if quantization.quant_type == "gptq":
+        raise Refused("a GPTQ checkpoint cannot be dry-run.", "Use --quant-type nf4, or leave out --dry-run.")
+    if quantization.four_bit:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=quantization.quant_type,
+            bnb_4bit_use_double_quant=quantization.double_quant,
+            bnb_4bit_compute_dtype=torch_dtype(quantization.compute_dtype),
+        )
+    else:
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    kept = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
+    replace_with_bnb_linear(model, modules_to_not_convert=kept, quantization_config=config)
+    model.is_loaded_in_4bit, model.is_loaded_in_8bit = quantization.four_bit, not quantization.four_bit
+    model.is_quantized = True
+
+
+def _prepare(model: nn.Module, quantization: QuantizationSpec) -> None:
+    """prepare_model_for_kbit_training, or only its float32 norms, or nothing but freezing."""
+    from peft import prepare_model_for_kbit_training
+
+    if quantization.upcast_unquantized:
+        prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        return
+    model.requires_grad_(False)
+    if quantization.upcast_norms:
+        for module in model.modules():
+            if "norm" in type(module).__name__.lower():
+                module.float()
+
+
+def _adapt(model: nn.Module, workload: Workload) -> nn.Module:
+    from peft import get_peft_model
+
+    adapter = workload.recipe.adapter
+    in_float32 = adapter is None or adapter.dtype is DType.FLOAT32
+    config = peft_config(workload)
+    before = {id(parameter) for parameter in model.parameters()}
+    try:
+        with torch.device("meta"):
+            adapted: nn.Module = get_peft_model(model, config, autocast_adapter_dtype=in_float32)
+    except Exception as error:  # PEFT refuses with errors of every kind
+        raise Refused(
+            f"PEFT cannot put this adapter on the model: {_first_line(error)}",
+            "Choose other target modules or another type.",
+        ) from error
+    if not isinstance(workload.recipe, TrainingSpec):
+        adapted.requires_grad_(False)
+    elif not any(parameter.requires_grad for parameter in adapted.parameters()):
+        raise Refused("the adapter trains nothing on this model.", "Name modules that the model has.")
+    if adapter is not None and not in_float32:
+        _cast_adapter(adapted, before, torch_dtype(adapter.dtype))
+    return adapted
+
+
+def _cast_adapter(model: nn.Module, before: set[int], dtype: torch.dtype) -> None:
+    """On a quantized base PEFT makes adapters in float32 whatever is asked."""
+    for parameter in model.parameters():
+        if id(parameter) not in before and parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:300] if text else type(error).__name__

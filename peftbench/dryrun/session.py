@@ -1,0 +1,92 @@
+"""Ask for dry runs: from the cache where the question was asked before, else from a child process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import TracebackType
+from typing import Any
+
+from peftbench.dryrun.allocator_settings import AllocatorSettings
+from peftbench.dryrun.cache import TraceCache, cache_folder
+from peftbench.dryrun.extrapolate import Extrapolation, extrapolate
+from peftbench.dryrun.profile import profile_of
+from peftbench.dryrun.replay import DEFAULT, Replay, replay
+from peftbench.dryrun.runner import DryRunner, Progress
+from peftbench.dryrun.trace import Trace
+from peftbench.dryrun.workload import Workload
+from peftbench.memory import MemoryProfile
+from peftbench.spec.gpu import GpuSpec
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """A workload that was run on fake tensors, and what an allocator of a card makes of it."""
+
+    workload: Workload
+    trace: Trace
+    gpu: GpuSpec | None
+    settings: AllocatorSettings = DEFAULT
+
+    @cached_property
+    def replay(self) -> Replay:
+        """With as much memory as it takes."""
+        return replay(self.trace, self.settings)
+
+    @cached_property
+    def on_card(self) -> Replay | None:
+        """With what the card leaves to the allocator, where it may flush its cache or fail; None without a card."""
+        return replay(self.trace, self.settings, self.gpu.usable_bytes) if self.gpu else None
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the run found out besides memory."""
+        return self.trace.facts
+
+    @cached_property
+    def profile(self) -> MemoryProfile:
+        """The demand, whatever the card has."""
+        return profile_of(self.trace, self.replay, self.gpu)
+
+
+class DryRunSession:
+    """Dry runs one after another, with one child process that is started when it is first needed."""
+
+    def __init__(self, use_cache: bool = True, tell: Callable[[str], None] = lambda text: None) -> None:
+        self._runner = DryRunner()
+        self._cache = TraceCache(cache_folder(), tell) if use_cache else None
+
+    def __enter__(self) -> DryRunSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
+    ) -> None:
+        self._runner.close()
+
+    def trace(self, workload: Workload, progress: Progress = lambda share: None) -> Trace:
+        """The trace of a workload. Raises Refused and DryRunError as DryRunner.run does."""
+        found = self._cache.read(workload) if self._cache else None
+        if found is None:
+            found = self._runner.run(workload, progress)
+            if self._cache:
+                self._cache.write(workload, found)
+        return found
+
+    def extrapolate(
+        self, workload: Workload, gpu: GpuSpec | None = None, progress: Progress = lambda share: None
+    ) -> DryRun | Extrapolation:
+        """A few layers stand for all where that proves right; the whole model otherwise."""
+        found = extrapolate(workload, gpu, lambda few: self.trace(few, progress))
+        return found or self.run(workload, gpu, progress=progress)
+
+    def run(
+        self,
+        workload: Workload,
+        gpu: GpuSpec | None = None,
+        settings: AllocatorSettings = DEFAULT,
+        progress: Progress = lambda share: None,
+    ) -> DryRun:
+        """Trace the workload, to be replayed on this card with these settings of the allocator."""
+        return DryRun(workload, self.trace(workload, progress), gpu, settings)

@@ -1,0 +1,141 @@
+"""Run the steps of a training recipe on a fake model, as the Trainer or a plain loop runs them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from peftbench.dryrun.loss import head_of, install_loss
+from peftbench.dryrun.model import torch_dtype
+from peftbench.dryrun.optimizer import make_optimizer
+from peftbench.dryrun.recorder import Recorder
+from peftbench.dryrun.trace import EMPTY_CACHE
+from peftbench.dryrun.workload import Workload
+from peftbench.memory import Part, Phase
+from peftbench.spec.dtype import DType
+from peftbench.spec.training import TrainingSpec
+
+MAX_GRAD_NORM = 1.0
+"""TrainingArguments' default."""
+MICRO_BATCHES = 2
+"""So many show what accumulation does; more repeat the second."""
+
+Mark = Callable[[str, int], None]
+"""Begin a phase of a step."""
+
+
+class Training:
+    """A model in training: the loop's variables are attributes, because what they hold stays alive."""
+
+    def __init__(self, model: nn.Module, workload: Workload, recorder: Recorder, mark: Mark) -> None:
+        assert isinstance(workload.recipe, TrainingSpec)
+        self.recipe, self.workload = workload.recipe, workload
+        self.model, self.recorder, self.mark = model, recorder, mark
+        self.outputs: Any = None
+        self.batch: dict[str, torch.Tensor] = {}
+        self._prepare()
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = make_optimizer(self.recipe.optimizer, self.trained, model)
+
+    def _prepare(self) -> None:
+        """Checkpointing, cache and loss as the recipe has them."""
+        causal_lm = causal_lm_of(self.model)
+        causal_lm.config.use_cache = self.recipe.use_cache and not self.recipe.gradient_checkpointing
+        if self.recipe.gradient_checkpointing:
+            if self.recipe.adapter or self.workload.adapter_config:
+                self.model.enable_input_require_grads()
+            kwargs = {"use_reentrant": self.recipe.use_reentrant}
+            causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
+            self._tag_checkpoints()
+        install_loss(causal_lm, self.recipe)
+        self.model.train()
+
+    def _tag_checkpoints(self) -> None:
+        """What a checkpointed layer is given is what checkpointing keeps."""
+
+        def tag(module: nn.Module, args: Any, kwargs: Any) -> None:
+            self.recorder.is_part(Part.CHECKPOINTS, *args, kwargs.get("hidden_states"))
+
+        for module in self.model.modules():
+            if getattr(module, "gradient_checkpointing", False) and head_of(module) is None:
+                module.register_forward_pre_hook(tag, with_kwargs=True)
+
+    def run(self) -> None:
+        """Every step of the workload, in turn."""
+        micro_batches = min(self.recipe.gradient_accumulation_steps, MICRO_BATCHES)
+        for step, length in enumerate(self.workload.lengths):
+            if self.recipe.loop == "plain":
+                self._zero_grad()
+            for _ in range(micro_batches):
+                self._micro_batch(step, length)
+            self._update(step)
+            every = self.workload.empty_cache_steps
+            if every and (step + 1) % every == 0:
+                self.mark(EMPTY_CACHE, step)
+
+    def _micro_batch(self, step: int, length: int) -> None:
+        self.mark(Phase.FORWARD, step)
+        self.batch = self._make_batch(length)
+        loss = self._forward()
+        self.mark(Phase.BACKWARD, step)
+        loss.backward()
+        self.recorder.is_part(Part.GRADIENTS, *(parameter.grad for parameter in self.trained))
+
+    def _make_batch(self, length: int) -> dict[str, torch.Tensor]:
+        shape = (self.recipe.micro_batch_size, length)
+        device = self.recorder.device_type
+        names = ("input_ids", "attention_mask", "labels")
+        batch = {name: torch.ones(shape, dtype=torch.long, device=device) for name in names}
+        self.recorder.is_part(Part.WORKSPACE, *batch.values())
+        return batch
+
+    def _forward(self) -> torch.Tensor:
+        """The loss; a plain loop keeps the outputs until the next forward pass has replaced them."""
+        with self._autocast():
+            outputs = self.model(**self.batch)
+        self._tag_cache(outputs)
+        loss: torch.Tensor = outputs.loss
+        if self.recipe.loop == "plain":
+            self.outputs = outputs
+        elif self.recipe.autocast and outputs.logits is not None:
+            outputs.logits = outputs.logits.float()  # accelerate's convert_outputs_to_fp32
+        return loss
+
+    def _autocast(self) -> Any:
+        if not self.recipe.autocast:
+            return contextlib.nullcontext()
+        half = DType.BFLOAT16 if self.recipe.dtype is DType.FLOAT32 else self.recipe.dtype
+        return torch.autocast(self.recorder.device_type, dtype=torch_dtype(half))
+
+    def _tag_cache(self, outputs: Any) -> None:
+        self.recorder.is_part(Part.KV_CACHE, *cached_tensors(getattr(outputs, "past_key_values", None)))
+
+    def _update(self, step: int) -> None:
+        self.mark(Phase.STEP, step)
+        torch.nn.utils.clip_grad_norm_(self.trained, MAX_GRAD_NORM)
+        self.optimizer.step()
+        for state in self.optimizer.state.values():
+            self.recorder.is_part(Part.OPTIMIZER, *state.values())
+        if self.recipe.loop == "trainer":
+            self._zero_grad()
+
+    def _zero_grad(self) -> None:
+        self.optimizer.zero_grad(set_to_none=not self.recipe.zero_grad_keeps)
+
+
+def causal_lm_of(model: nn.Module) -> Any:
+    """transformers' model, out of PEFT's wrapper where there is one."""
+    unwrapped = getattr(model, "get_base_model", None)
+    return unwrapped() if unwrapped else model
+
+
+def cached_tensors(cache: Any) -> list[torch.Tensor]:
+    """Keys, values and recurrent states of every layer of a transformers cache."""
+    found = []
+    for layer in getattr(cache, "layers", None) or ():
+        found += [value for value in vars(layer).values() if isinstance(value, torch.Tensor)]
+    return found

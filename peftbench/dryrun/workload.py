@@ -1,0 +1,85 @@
+"""What a dry run runs: a model's config.json, a recipe, and the kind of card it is meant for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from peftbench.errors import SpecError
+from peftbench.spec.gpu import GpuSpec
+from peftbench.spec.inference import InferenceSpec
+from peftbench.spec.training import TrainingSpec
+from peftbench.spec.training_json import inference_from_json, training_from_json
+
+AMPERE = (8, 0)
+"""The compute capability of a card that is not named."""
+A100_MULTIPROCESSORS = 108
+STEPS = 2
+"""Optimizer states exist from the second step on; a third adds nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """One dry run. Two that are equal have the same trace, so this is also the key of the cache."""
+
+    config: str
+    """The config.json of the model, as text with sorted keys."""
+    recipe: TrainingSpec | InferenceSpec
+    adapter_config: str = ""
+    """The adapter_config.json that PEFT wrote, as text; empty: the adapter of the recipe."""
+    compute_capability: tuple[int, int] = AMPERE
+    multiprocessors: int = A100_MULTIPROCESSORS
+    batch_lengths: tuple[int, ...] = ()
+    """Tokens of the sequences of each step in turn; empty: the recipe's own length, twice."""
+    empty_cache_steps: int = 0
+    """torch_empty_cache_steps: call torch.cuda.empty_cache() after every so many steps; 0: never."""
+    padded: bool = False
+    """Batches have padding, so attention gets a mask."""
+    layers: int | None = None
+    """Decoder layers to keep; None: all."""
+    device: str = "cuda"
+    """"cuda", or "cpu" where fake CUDA does not hold."""
+
+    def __post_init__(self) -> None:
+        if any(length < 1 for length in self.batch_lengths):
+            raise SpecError("batch lengths must be at least 1.", "Write them as in --batch-lengths 696,610.")
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The sequence length of every step."""
+        if self.batch_lengths or isinstance(self.recipe, InferenceSpec):
+            return self.batch_lengths
+        return (self.recipe.sequence_length,) * STEPS
+
+
+def workload_of(
+    config: Mapping[str, object], recipe: TrainingSpec | InferenceSpec, gpu: GpuSpec | None, **options: Any
+) -> Workload:
+    """A workload for this card; of the card only the generation and the number of multiprocessors matter."""
+    capability = gpu.compute_capability if gpu else None
+    multiprocessors = gpu.multiprocessors if gpu else None
+    return Workload(
+        config=json.dumps(config, sort_keys=True),
+        recipe=recipe,
+        compute_capability=capability or AMPERE,
+        multiprocessors=multiprocessors or A100_MULTIPROCESSORS,
+        **options,
+    )
+
+
+def workload_to_json(workload: Workload) -> dict[str, object]:
+    """Plain JSON values; the recipe under its task."""
+    task = "training" if isinstance(workload.recipe, TrainingSpec) else "inference"
+    return {**asdict(workload), "task": task}
+
+
+def workload_from_json(value: Mapping[str, Any]) -> Workload:
+    """The inverse of workload_to_json."""
+    fields = dict(value)
+    read = training_from_json if fields.pop("task") == "training" else inference_from_json
+    fields["recipe"] = read(fields["recipe"])
+    for name in ("compute_capability", "batch_lengths"):
+        fields[name] = tuple(fields[name])
+    return Workload(**fields)
