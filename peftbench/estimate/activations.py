@@ -19,6 +19,7 @@ from peftbench.estimate.segments import (
     embedding_held,
     embedding_itemsize,
     embedding_kept,
+    leaf_held,
     run_checkpointed,
     run_head,
     run_kept,
@@ -64,6 +65,7 @@ def step_moments(key: StepKey) -> StepMoments:
         above = add_sizes(above, segments[kind].left)
     backward += shift(embedding_backward(key), above)
     outputs: Sizes = {part: size for part, size in above.items() if part is not Part.GRADIENTS}
+    outputs = add_sizes(outputs, leaf_held(key))
     return StepMoments(largest_moments(forward), largest_moments(backward), outputs)
 
 

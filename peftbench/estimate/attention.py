@@ -154,7 +154,7 @@ def _math(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         keys, values = tape.copy(keys, heads), tape.copy(values, heads)
     keys = tape.scale(keys)
     scores = tape.copy(_scores(c, queries, keys))
-    scores = tape.unary(scores, "output")
+    scores = tape.dropout(tape.unary(scores, "output"), c.model.attention_dropout)
     out = tape.new((scores, values), query.width, FLOAT32, (scores, values))
     return tape.cast(out, query.itemsize)
 

@@ -211,19 +211,14 @@ class Tape:
         return self.tensor(width, itemsize, needs_grad, pairs=pairs)
 
     def new(
-        self,
-        inputs: Sequence[Tensor],
-        width: int,
-        itemsize: int,
-        saved: Iterable[Tensor] = (),
-        *,
+        self, inputs: Sequence[Tensor], width: int, itemsize: int, saved: Iterable[Tensor] = (), *,
         pairs: int = 0,
         saves_output: bool = False,
         aliases: Iterable[int] = (),
         scratch: tuple[tuple[Part, int, int], ...] = (),
         returns_saved: bool = False,
         saves_constant: bool = False,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Run an operation that allocates its output and, if any input needs a gradient, is recorded."""
         needs_grad = any(x.needs_grad for x in inputs)
         make = self.tensor if saves_output else self.output
@@ -252,9 +247,12 @@ class Tape:
         return self.new((a, b), max(a.width, b.width), itemsize, pairs=max(a.pairs, b.pairs), aliases=aliases)
 
     def multiply(self, a: Tensor, b: Tensor) -> Tensor:
-        """a * b: each factor is saved if the other needs a gradient."""
+        """a * b: each factor is saved if the other needs a gradient, which is made in the wider type and then cast."""
         saved = [x for x, other in ((a, b), (b, a)) if other.needs_grad]
-        return self.new((a, b), max(a.width, b.width), max(a.itemsize, b.itemsize), saved)
+        width, itemsize = max(a.width, b.width), max(a.itemsize, b.itemsize)
+        wide = (x for x in (a, b) if x.needs_grad and x.itemsize < itemsize)
+        casts = tuple((self.part, width * (itemsize - x.itemsize), 0) for x in wide)
+        return self.new((a, b), width, itemsize, saved, scratch=casts)
 
     def unary(self, x: Tensor, saves: str) -> Tensor:
         """A pointwise function that saves its "input" (silu, gelu, pow) or its "output" (tanh, relu, sigmoid)."""
@@ -262,9 +260,10 @@ class Tape:
         return self.new((x,), x.width, x.itemsize, saved, pairs=x.pairs, saves_output=saves == "output")
 
     def power(self, x: Tensor) -> Tensor:
-        """x.pow(n): saves x; its backward makes x.pow(n - 1) and n times that before the product."""
-        size = (self.part, x.per_token, 0)
-        return self.new((x,), x.width, x.itemsize, (x,), scratch=(size, size) if x.needs_grad else ())
+        """x.pow(n): saves x, in float32 under autocast; its backward makes x.pow(n - 1) and n times that first."""
+        wide = x if self.autocast is None else self.cast(x, FLOAT32)
+        size = (self.part, wide.per_token, 0)
+        return self.new((wide,), x.width, wide.itemsize, (wide,), scratch=(size, size) if x.needs_grad else ())
 
     def dropout(self, x: Tensor, probability: float) -> Tensor:
         """native_dropout: saves a boolean mask of one byte an element; nothing happens at probability 0."""

@@ -11,6 +11,9 @@ from peftbench.spec.training import TrainingSpec
 NO_UPCAST = ("gpt_bigcode", "gpt2", "gpt_neox", "opt", "falcon")
 """Families whose own loss, before transformers 5, shifts the 16-bit logits and does not upcast them."""
 
+SHIFTS = ("transformers-4", "fused", "rebound", "rebound-fused", "shifted", "shifted-fused")
+"""Losses that copy the logits without the last token's."""
+
 REPEATS_KEYS_FOR_FLASH = ("mistral", "mixtral", "qwen2")
 """Families whose flash attention, up to 4.45, copies keys and values to every query head first."""
 

@@ -270,16 +270,23 @@ def _router(c: Context, hidden_states: Tensor) -> Tensor:
 
 
 def _grouped(c: Context, x: Tensor, width: int, shape: tuple[int, int], folded: list[Tensor]) -> Tensor:
-    """grouped_mm over all experts; trained when the base is. GPT-OSS adds a bias gathered for every token."""
+    """grouped_mm over all experts; trained when the base is. GPT-OSS adds a bias gathered for every token.
+
+    Cards before Ampere run transformers' grouped_mm_fallback, whose backward makes the experts' gradient even where
+    they are frozen. Source: transformers/integrations/moe.py.
+    """
     if c.model.model_type == "gpt_oss":
         c.tape.scratch(Part.ACTIVATIONS, width * x.itemsize, 0)
     if "mlp.experts" in c.targets:
         folded.append(_folded_weight(c, shape))
         return c.tape.new((x, folded[-1]), width, x.itemsize, (x, folded[-1]))
-    gradient = prod(shape) * c.model.num_experts * c.weight_itemsize if c.full else 0
+    size = prod(shape) * c.model.num_experts * c.weight_itemsize
     out = c.tape.tensor(width, x.itemsize, x.needs_grad or c.full)
     if out.needs_grad:
-        c.tape.record((out,), (x,), (x,) if c.full else (), parameter_gradients=gradient, saves_constant=True)
+        saved = () if c.grouped_mm and not c.full else (x,)
+        scratch = () if c.grouped_mm or c.full else ((Part.ACTIVATIONS, 0, size),)
+        gradient = size if c.full else 0
+        c.tape.record((out,), (x,), saved, parameter_gradients=gradient, saves_constant=True, scratch=scratch)
     return out
 
 

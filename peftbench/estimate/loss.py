@@ -28,6 +28,8 @@ def head_and_loss(
     c.tape.part = Part.LOGITS
     if loss == "liger":
         return _fused_linear(c, hidden_states, tokens), None
+    if loss == "chunked":
+        return _chunked(c, hidden_states), None
     itemsize = FLOAT32 if upcast_head else c.weight_itemsize
     if "lm_head" in c.targets:
         c.weight_itemsize = itemsize
@@ -36,7 +38,7 @@ def head_and_loss(
         logits = dense(c.tape, hidden_states, c.model.vocab_size, itemsize, c.full, c.model.lm_head_bias)
     if c.model.final_logit_softcapping:
         logits = c.tape.scale(c.tape.unary(c.tape.scale(logits), "output"))
-    return _LOSSES[loss](c.tape, logits), logits
+    return _LOSSES[loss](c, logits), logits
 
 
 def _cross_entropy(tape: Tape, logits: Tensor) -> Tensor:
@@ -45,39 +47,40 @@ def _cross_entropy(tape: Tape, logits: Tensor) -> Tensor:
     return tape.new((log_probabilities,), 0, FLOAT32, (log_probabilities,))
 
 
-def _transformers(tape: Tape, logits: Tensor) -> Tensor:
+def _transformers(c: Context, logits: Tensor) -> Tensor:
     """transformers 5 shifts the labels: float32 logits, log-probabilities and in backward two gradients, 12 V.
 
     Source: ForCausalLMLoss in transformers/loss/loss_utils.py.
     """
-    upcast = tape.cast(logits, FLOAT32)
-    return _cross_entropy(tape, upcast)
+    upcast = c.tape.cast(logits, FLOAT32)
+    return _cross_entropy(c.tape, upcast)
 
 
-def _transformers_4(tape: Tape, logits: Tensor) -> Tensor:
+def _transformers_4(c: Context, logits: Tensor) -> Tensor:
     """transformers 4.46 to 4.49 shift the logits: a second float32 copy, 14 V with the 16-bit logits.
 
     Source: ForCausalLMLoss of 4.48: `logits = logits.float()`, `logits[..., :-1, :].contiguous()`.
     """
-    upcast = tape.cast(logits, FLOAT32)
-    shifted = _shift(tape, upcast)
-    return _cross_entropy(tape, shifted)
+    upcast = c.tape.cast(logits, FLOAT32)
+    shifted = _shift(c, upcast)
+    return _cross_entropy(c.tape, shifted)
 
 
-def _fused(tape: Tape, logits: Tensor) -> Tensor:
+def _fused(c: Context, logits: Tensor) -> Tensor:
     """A fused cross-entropy kernel under the 4.4x loss: upcast and shifted copy remain, 10 V with the 16-bit logits.
 
     The kernel writes the gradient over the shifted logits and keeps no log-probabilities.
     Source: measured on Mistral-7B with FOAK's kernel (fms-acceleration, 24bdadb), and Liger's cross_entropy.
     """
-    upcast = tape.cast(logits, FLOAT32)
-    shifted = _shift(tape, upcast)
-    return _fused_kernel(tape, shifted)
+    upcast = c.tape.cast(logits, FLOAT32)
+    shifted = _shift(c, upcast)
+    return _fused_kernel(c.tape, shifted)
 
 
-def _shift(tape: Tape, logits: Tensor) -> Tensor:
-    """logits[..., :-1, :].contiguous()."""
-    return tape.copy(tape.slice(logits, logits.width))
+def _shift(c: Context, logits: Tensor) -> Tensor:
+    """logits[..., :-1, :].contiguous(): a copy, but for a single sequence, whose slice is contiguous already."""
+    view = c.tape.slice(logits, logits.width)
+    return c.tape.copy(view) if c.several_sequences else view
 
 
 def _fused_kernel(tape: Tape, logits: Tensor) -> Tensor:
@@ -85,54 +88,68 @@ def _fused_kernel(tape: Tape, logits: Tensor) -> Tensor:
     return tape.new((logits,), 0, FLOAT32, (logits,), returns_saved=True)
 
 
-def _rebound(tape: Tape, logits: Tensor) -> Tensor:
+def _rebound(c: Context, logits: Tensor) -> Tensor:
     """transformers 4.45 and older upcast inside the model, so the 16-bit logits are gone: 12 V in forward."""
-    upcast = tape.cast(logits, FLOAT32)
+    upcast = c.tape.cast(logits, FLOAT32)
     logits.storage = None
-    shifted = _shift(tape, upcast)
-    return _cross_entropy(tape, shifted)
+    shifted = _shift(c, upcast)
+    return _cross_entropy(c.tape, shifted)
 
 
-def _rebound_fused(tape: Tape, logits: Tensor) -> Tensor:
+def _rebound_fused(c: Context, logits: Tensor) -> Tensor:
     """A fused kernel under transformers 4.45 and older: 8 V."""
-    upcast = tape.cast(logits, FLOAT32)
+    upcast = c.tape.cast(logits, FLOAT32)
     logits.storage = None
-    shifted = _shift(tape, upcast)
-    return _fused_kernel(tape, shifted)
+    shifted = _shift(c, upcast)
+    return _fused_kernel(c.tape, shifted)
 
 
-def _shifted(tape: Tape, logits: Tensor) -> Tensor:
+def _shifted(c: Context, logits: Tensor) -> Tensor:
     """A loss without upcast: 6 V in 16 bit; autocast runs the cross-entropy in float32, 12 V."""
-    shifted = _shift(tape, logits)
-    upcast = shifted if tape.autocast is None else tape.cast(shifted, FLOAT32)
-    return _cross_entropy(tape, upcast)
+    shifted = _shift(c, logits)
+    upcast = shifted if c.tape.autocast is None else c.tape.cast(shifted, FLOAT32)
+    return _cross_entropy(c.tape, upcast)
 
 
-def _shifted_fused(tape: Tape, logits: Tensor) -> Tensor:
-    """A fused kernel on shifted 16-bit logits: 4 V, 8 V where Accelerate makes a float32 copy of the outputs."""
-    shifted = _shift(tape, logits)
-    out = _fused_kernel(tape, shifted)
-    if tape.autocast is not None:
-        tape.scratch(Part.LOGITS, FLOAT32 * logits.width, 0)
-    return out
+def _shifted_fused(c: Context, logits: Tensor) -> Tensor:
+    """A fused kernel on shifted 16-bit logits: 4 V."""
+    shifted = _shift(c, logits)
+    return _fused_kernel(c.tape, shifted)
 
 
-def _fused_5(tape: Tape, logits: Tensor) -> Tensor:
+def _fused_5(c: Context, logits: Tensor) -> Tensor:
     """A fused kernel under transformers 5: it works on the upcast logits, 6 V with the 16-bit ones."""
-    upcast = tape.cast(logits, FLOAT32)
-    return _fused_kernel(tape, upcast)
+    upcast = c.tape.cast(logits, FLOAT32)
+    return _fused_kernel(c.tape, upcast)
 
 
-def _chunked(tape: Tape, logits: Tensor) -> Tensor:
-    """Cross-entropy over chunks of the tokens: each chunk's float32 log-probabilities are saved, its gradients are not.
+def _chunked(c: Context, hidden_states: Tensor) -> Tensor:
+    """Head and cross-entropy over chunks of the tokens: log-probabilities are saved, gradients are those of a chunk.
 
-    Source: CEWithChunkedOutputLoss of torchtune.
+    The logits of all chunks exist until the loss is computed. A trained head's gradient is summed over the chunks.
+    Source: CEWithChunkedOutputLoss and TransformerDecoder.chunked_output of torchtune.
     """
-    upcast = tape.tensor(logits.width // CHUNKS, FLOAT32)
-    log_probabilities = tape.tensor(logits.width, FLOAT32, logits.needs_grad)
-    del upcast
-    chunk = (Part.LOGITS, 2 * FLOAT32 * logits.width // CHUNKS, 0)
-    return tape.new((logits,), 0, FLOAT32, (log_probabilities,), scratch=(chunk,))
+    tape, vocabulary = c.tape, c.model.vocab_size
+    low = hidden_states if tape.autocast is None else tape.cast(hidden_states, tape.autocast)
+    weights = _cast_weights(c, low)
+    logits = tape.tensor(vocabulary, low.itemsize)
+    upcast = tape.tensor(vocabulary // CHUNKS, FLOAT32)
+    log_probabilities = tape.tensor(vocabulary, FLOAT32, True)
+    del upcast, logits
+    weight_gradient = vocabulary * low.width * c.weight_itemsize if c.full else 0
+    scratch = [(Part.LOGITS, 2 * FLOAT32 * vocabulary // CHUNKS, 0), (Part.GRADIENTS, 0, weight_gradient)]
+    saved = [log_probabilities, *([low] if c.full else []), *([weights] if weights else [])]
+    loss = tape.tensor(0, FLOAT32, True)
+    tape.record((loss,), (low,), saved, scratch=scratch, parameter_gradients=weight_gradient)
+    return loss
+
+
+def _cast_weights(c: Context, x: Tensor) -> Tensor | None:
+    """Copies of a wider head in autocast's type: one for each chunk, but for a trained head, whose copy is cached."""
+    if c.tape.autocast is None or c.weight_itemsize == c.tape.autocast:
+        return None
+    copies = 1 if c.full else CHUNKS
+    return c.tape.tensor(0, c.tape.autocast, fixed_elements=copies * c.model.vocab_size * x.width)
 
 
 def _fused_linear(c: Context, hidden_states: Tensor, tokens: int) -> Tensor:
@@ -164,5 +181,4 @@ _LOSSES = {
     "rebound-fused": _rebound_fused,
     "shifted": _shifted,
     "shifted-fused": _shifted_fused,
-    "chunked": _chunked,
 }

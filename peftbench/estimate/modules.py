@@ -51,6 +51,8 @@ class Context:
     """The cache holds the fused projection's whole output (GPTBigCode before transformers 5)."""
     quantized_saves_input: bool = False
     """Linear4bit keeps its input on the ctx though its weight is frozen (bitsandbytes before 0.43.2)."""
+    grouped_mm: bool = True
+    """The card multiplies all experts at once: from Ampere on."""
     cache: list[Storage] = field(default_factory=list)
     """Keys and values that the model's outputs keep."""
 

@@ -10,7 +10,7 @@ from peftbench.estimate.layers import decoder_layer, embeddings
 from peftbench.estimate.ledger import Ledger, Moment, Sizes, add_sizes, nonzero
 from peftbench.estimate.loss import head_and_loss
 from peftbench.estimate.modules import Context
-from peftbench.estimate.virtual_tokens import is_prompt, virtual_tokens
+from peftbench.estimate.virtual_tokens import encoder_copies_bytes, is_prompt, virtual_tokens
 from peftbench.memory import Part
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.model import ModelSpec
@@ -42,12 +42,13 @@ class StepKey(NamedTuple):
     embeddings_need_grad: bool
     masks_sliding_layers: bool
     several_sequences: bool
-    """Where that matters: eager attention copies strided heads of a batch."""
+    """Where that matters: eager attention copies strided heads of a batch, and older losses shift the logits."""
     repeats_keys: bool
     keeps_fused_cache: bool
     quantized_saves_input: bool = False
     past_tokens: int = 0
     """Keys of a prefix in the micro-batch."""
+    grouped_mm: bool = True
     early_gradients: int = 0
     """Bytes of gradients that exist before the head's backward: AdaLoRA regularizes its matrices in the loss."""
 
@@ -172,14 +173,15 @@ def _segment(
 def _context(key: StepKey, ledger: Ledger, kind: Kind | None = None) -> Context:
     rotates, sliding = (kind.rotates, kind.sliding) if kind else (True, False)
     tape = Tape(ledger, key.autocast_itemsize, gradients_exist=key.gradients_exist or bool(key.early_gradients))
-    kernel = "efficient" if sliding and key.attention_kernel == "flash" else key.attention_kernel
+    masked = sliding and key.attention_kernel in ("flash", "math")  # a mask has keys copied to every query head
+    kernel = "efficient" if masked else key.attention_kernel
     return Context(
         tape=tape, model=key.model, weight_itemsize=key.weight_itemsize, norm_itemsize=key.norm_itemsize,
         full=key.full, norms_trainable=key.norms_trainable, adapter=key.adapter, targets=key.targets,
         quantization=key.quantization, attention_kernel=kernel,
         fused_kernels=key.fused_kernels, use_cache=key.use_cache, rotates=rotates, sliding=sliding,
         several_sequences=key.several_sequences, repeats_keys=key.repeats_keys, keeps_fused_cache=key.keeps_fused_cache,
-        quantized_saves_input=key.quantized_saves_input,
+        quantized_saves_input=key.quantized_saves_input, grouped_mm=key.grouped_mm,
         masked=sliding or key.attention_kernel == "eager" or key.model.model_type == "falcon" or key.past_tokens > 0,
         past_tokens=key.past_tokens, virtual_tokens=virtual_tokens(key.adapter) if key.past_tokens else 0,
         rope_itemsize=embedding_itemsize(key),
@@ -202,6 +204,8 @@ def run_head(key: StepKey, itemsize: int) -> Segment:
     c.quantization = None  # bitsandbytes leaves lm_head alone
     upcast = key.quantization is not None and key.quantization.upcast_unquantized
     loss, logits = head_and_loss(c, itemsize, key.loss, key.loss_tokens, upcast)
+    if not key.keeps_outputs and key.autocast_itemsize and logits and logits.storage and logits.itemsize < FLOAT32:
+        c.tape.scratch(Part.LOGITS, FLOAT32 * logits.width, 0)  # accelerate's convert_outputs_to_fp32
     forward = ledger.take_moments()
     if not key.keeps_outputs:
         logits = None
@@ -236,12 +240,24 @@ def embedding_kept(key: StepKey) -> Sizes:
     ledger = Ledger()
     c = _context(key, ledger)
     stream = embeddings(c, key.embeddings_need_grad)
-    mask = {Part.ACTIVATIONS: (0, _mask_bytes(key, stream.itemsize), 0)}
+    copies = encoder_copies_bytes(key.model, key.adapter, key.autocast_itemsize)
+    mask = {Part.ACTIVATIONS: (0, _mask_bytes(key, stream.itemsize), copies)}
     if any(leaf is stream.storage for leaf in c.tape.kept):
         c.tape.kept.clear()
     if key.checkpointing and is_prompt(key.adapter):  # the embeddings are a leaf, and the prompt's stream a copy
         return add_sizes(ledger.by_part, mask)
     return add_sizes(_without(ledger.by_part, stream), mask)
+
+
+def leaf_held(key: StepKey) -> Sizes:
+    """What outputs hold whose embeddings are a leaf: enable_input_require_grads makes them one.
+
+    The node that would add to the leaf's gradient keeps the leaf, and the gradient is added: two streams.
+    """
+    if key.full or not key.checkpointing:
+        return {}
+    stream = key.model.hidden_size * embedding_itemsize(key)
+    return {Part.CHECKPOINTS: (stream, 0, 0), Part.ACTIVATIONS: (stream, 0, 0)}
 
 
 def embedding_held(key: StepKey) -> Sizes:

@@ -9,13 +9,20 @@ from peftbench.estimate.adapted import activations_modelled
 from peftbench.estimate.adapters import adapted_weights, adapter_tensors, frozen_bytes
 from peftbench.estimate.base_model import weight_components
 from peftbench.estimate.generations import (
+    SHIFTS,
     keeps_fused_cache,
     loss_variant,
     quantized_saves_input,
     repeats_keys_for_flash,
     rotary_table_bytes,
 )
-from peftbench.estimate.kernels import attention_kernel, cublas_workspace_bytes, masks_sliding_layers
+from peftbench.estimate.kernels import (
+    AMPERE,
+    attention_kernel,
+    compute_capability,
+    cublas_workspace_bytes,
+    masks_sliding_layers,
+)
 from peftbench.estimate.ledger import Sizes
 from peftbench.estimate.optimizer import optimizer_bytes
 from peftbench.estimate.segments import StepKey
@@ -131,13 +138,15 @@ def _moments(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> l
 
 def moments_of(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> StepMoments:
     """The moments of this recipe's step, from the cache where only the number of tokens differs."""
-    return step_moments(_key(model, training, attention_kernel(model, training, gpu)))
+    grouped_mm = not model.num_experts or compute_capability(gpu) >= AMPERE
+    return step_moments(_key(model, training, attention_kernel(model, training, gpu), grouped_mm))
 
 
 @lru_cache(maxsize=8192)
-def _key(model: ModelSpec, training: TrainingSpec, kernel: str) -> StepKey:
+def _key(model: ModelSpec, training: TrainingSpec, kernel: str, grouped_mm: bool = True) -> StepKey:
     adapter, quantization = training.adapter, training.quantization
     masked = masks_sliding_layers(model, training)
+    loss = loss_variant(model.model_type, training)
     upcast = quantization is not None and (quantization.upcast_unquantized or quantization.upcast_norms)
     return StepKey(
         model=model,
@@ -156,15 +165,16 @@ def _key(model: ModelSpec, training: TrainingSpec, kernel: str) -> StepKey:
         use_cache=training.use_cache and not training.gradient_checkpointing,
         keeps_outputs=training.loop == "plain",
         gradients_exist=training.gradients_outlive_step,
-        loss=loss_variant(model.model_type, training),
+        loss=loss,
         loss_tokens=stream_tokens(training) if training.loss == "liger" else 0,
         embeddings_need_grad=_embeddings_need_grad(model, training),
         masks_sliding_layers=masked,
-        several_sequences=kernel == "eager" and training.micro_batch_size > 1,
+        several_sequences=training.micro_batch_size > 1 and (kernel == "eager" or loss in SHIFTS),
         repeats_keys=repeats_keys_for_flash(model, training),
         keeps_fused_cache=keeps_fused_cache(model, training),
         quantized_saves_input=quantized_saves_input(training),
         past_tokens=past_tokens(training),
+        grouped_mm=grouped_mm,
         early_gradients=_early_gradients(model, training),
     )
 

@@ -6,11 +6,15 @@ PEFT passes as past_key_values. Source: PeftModelForCausalLM.forward in peft/pef
 
 from __future__ import annotations
 
+from math import prod
+
 from peftbench.errors import SpecError
+from peftbench.estimate.adapter_prompts import p_tuning
 from peftbench.estimate.adapters import options_of
 from peftbench.estimate.autograd import Storage, Tensor
 from peftbench.estimate.modules import Context
 from peftbench.spec.adapter import AdapterSpec
+from peftbench.spec.model import ModelSpec
 from peftbench.spec.training import TrainingSpec
 
 PROMPTS = ("prompt_tuning", "p_tuning", "multitask_prompt_tuning", "cpt")
@@ -32,6 +36,14 @@ def virtual_tokens(adapter: AdapterSpec | None) -> int:
     if adapter is None or not (is_prompt(adapter) or is_prefix(adapter)):
         return 0
     return int(options_of(adapter)["num_virtual_tokens"])
+
+
+def encoder_copies_bytes(model: ModelSpec, adapter: AdapterSpec | None, autocast_itemsize: int | None) -> int:
+    """Copies of a prompt encoder's layers in autocast's type: cached, and saved for the gradients of their inputs."""
+    if adapter is None or adapter.peft_type != "p_tuning" or autocast_itemsize in (None, adapter.dtype.bytes):
+        return 0
+    _, *layers = p_tuning(model, options_of(adapter))  # the first is the embedding of the prompt
+    return sum(map(prod, layers)) * (autocast_itemsize or 0)
 
 
 def stream_length(training: TrainingSpec) -> int:

@@ -116,7 +116,8 @@ def _loss(model: ModelSpec, recipe: TrainingSpec) -> Callable[..., object]:
     from peftbench.estimate import loss
     from peftbench.estimate.generations import loss_variant
 
-    return loss._fused_linear if recipe.loss == "liger" else loss._LOSSES[loss_variant(model.model_type, recipe)]
+    own = {"liger": loss._fused_linear, "chunked": loss._chunked}
+    return own.get(recipe.loss) or loss._LOSSES[loss_variant(model.model_type, recipe)]
 
 
 def _function(name: str) -> Callable[..., object]:
