@@ -22,12 +22,17 @@ LossFunction = Callable[..., torch.Tensor]
 def install_loss(causal_lm: Any, recipe: TrainingSpec) -> None:
     """Let the model compute its loss as the recipe says; transformers' own stays untouched."""
     variant = loss_variant(causal_lm.config.model_type, recipe)
-    if variant in ("liger", "chunked"):
+    if drops_logits(recipe):
         _take_over_head(causal_lm, _liger if variant == "liger" else _chunked)
     elif variant != "transformers":
         if variant.startswith("rebound"):
             head_of(causal_lm).register_forward_hook(lambda module, args, out: out.float())
         causal_lm.loss_function = _ON_LOGITS[variant]
+
+
+def drops_logits(recipe: TrainingSpec) -> bool:
+    """Whether the loss takes the hidden states, so that no logits are among the outputs."""
+    return recipe.loss in ("liger", "chunked")
 
 
 def head_of(module: Any) -> nn.Module | None:
@@ -44,7 +49,7 @@ def _take_over_head(causal_lm: Any, loss: Callable[[nn.Module, torch.Tensor, tor
     if hasattr(causal_lm.config, "final_logit_softcapping"):
         causal_lm.config.final_logit_softcapping = None  # the kernel caps what it computes
 
-    def on_hidden_states(logits: torch.Tensor, labels: torch.Tensor, **_: Any) -> torch.Tensor:
+    def on_hidden_states(logits: torch.Tensor, labels: torch.Tensor, vocab_size: int | None = None, **_: Any) -> torch.Tensor:
         head.forward = apply
         try:
             return loss(head, logits.view(-1, logits.shape[-1]), _shifted_labels(labels))
@@ -72,27 +77,27 @@ def _shift(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, to
     return shifted.view(-1, shifted.shape[-1]), labels[..., 1:].contiguous().view(-1)
 
 
-def _transformers_4(logits: torch.Tensor, labels: torch.Tensor, **_: Any) -> torch.Tensor:
+def _transformers_4(logits: torch.Tensor, labels: torch.Tensor, vocab_size: int | None = None, **_: Any) -> torch.Tensor:
     """Source: ForCausalLMLoss of transformers 4.48."""
     logits = logits.float()
     return F.cross_entropy(*_shift(logits, labels))
 
 
-def _shifted(logits: torch.Tensor, labels: torch.Tensor, **_: Any) -> torch.Tensor:
+def _shifted(logits: torch.Tensor, labels: torch.Tensor, vocab_size: int | None = None, **_: Any) -> torch.Tensor:
     """Without upcast: the losses that GPT-2's and its relatives' classes had; also after a head that upcasts."""
     return F.cross_entropy(*_shift(logits, labels))
 
 
-def _fused(logits: torch.Tensor, labels: torch.Tensor, **_: Any) -> torch.Tensor:
+def _fused(logits: torch.Tensor, labels: torch.Tensor, vocab_size: int | None = None, **_: Any) -> torch.Tensor:
     logits = logits.float()
     return _FusedCrossEntropy.apply(*_shift(logits, labels))
 
 
-def _shifted_fused(logits: torch.Tensor, labels: torch.Tensor, **_: Any) -> torch.Tensor:
+def _shifted_fused(logits: torch.Tensor, labels: torch.Tensor, vocab_size: int | None = None, **_: Any) -> torch.Tensor:
     return _FusedCrossEntropy.apply(*_shift(logits, labels))
 
 
-def _fused_5(logits: torch.Tensor, labels: torch.Tensor, **_: Any) -> torch.Tensor:
+def _fused_5(logits: torch.Tensor, labels: torch.Tensor, vocab_size: int | None = None, **_: Any) -> torch.Tensor:
     return _FusedCrossEntropy.apply(logits.float().view(-1, logits.shape[-1]), _shifted_labels(labels))
 
 

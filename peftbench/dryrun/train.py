@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from peftbench.dryrun.loss import head_of, install_loss
+from peftbench.dryrun.card import CARD
+from peftbench.dryrun.loss import drops_logits, head_of, install_loss
 from peftbench.dryrun.model import torch_dtype
 from peftbench.dryrun.optimizer import make_optimizer
 from peftbench.dryrun.recorder import Recorder
 from peftbench.dryrun.trace import EMPTY_CACHE
 from peftbench.dryrun.workload import Workload
 from peftbench.memory import Part, Phase
-from peftbench.spec.dtype import DType
 from peftbench.spec.training import TrainingSpec
 
 MAX_GRAD_NORM = 1.0
@@ -99,6 +99,8 @@ class Training:
             outputs = self.model(**self.batch)
         self._tag_cache(outputs)
         loss: torch.Tensor = outputs.loss
+        if drops_logits(self.recipe):
+            outputs.logits = None
         if self.recipe.loop == "plain":
             self.outputs = outputs
         elif self.recipe.autocast and outputs.logits is not None:
@@ -108,8 +110,10 @@ class Training:
     def _autocast(self) -> Any:
         if not self.recipe.autocast:
             return contextlib.nullcontext()
-        half = DType.BFLOAT16 if self.recipe.dtype is DType.FLOAT32 else self.recipe.dtype
-        return torch.autocast(self.recorder.device_type, dtype=torch_dtype(half))
+        half = torch_dtype(self.recipe.dtype)
+        if half is torch.float32:
+            half = torch.bfloat16 if CARD.has_bfloat16 else torch.float16
+        return torch.autocast(self.recorder.device_type, dtype=half)
 
     def _tag_cache(self, outputs: Any) -> None:
         self.recorder.is_part(Part.KV_CACHE, *cached_tensors(getattr(outputs, "past_key_values", None)))
