@@ -95,6 +95,7 @@ QUESTION = (
 
 RECIPE = (
     _option("--sequence-length", COUNT, "Tokens of each sequence.", TrainingSpec.sequence_length),
+    _switch("padded", "Sequences differ in length, so attention gets a mask.", TrainingSpec.padded),
     _option("--micro-batch-size", COUNT, "per_device_train_batch_size.", TrainingSpec.micro_batch_size),
     _option(
         "--gradient-accumulation-steps",
@@ -195,7 +196,6 @@ DRY_RUN = (
     _option(
         "--torch-empty-cache-steps", COUNT, "torch.cuda.empty_cache() after every so many steps.", "never"
     ),
-    click.Option(["--padded"], is_flag=True, help="Batches have padding, so attention gets a mask."),
     click.Option(["--alloc-conf"], metavar="TEXT", help="PYTORCH_ALLOC_CONF, as in expandable_segments:True."),
     click.Option(["--extrapolate"], is_flag=True, help="Run a few layers and go on from there: allocated memory only."),
     click.Option(
@@ -230,13 +230,15 @@ SECTIONS = {
 
 
 class SectionedCommand(click.Command):
-    """A command whose help groups the options under the headings of SECTIONS."""
+    """A command whose help groups the options under the headings of its sections."""
+
+    sections = SECTIONS
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write each section, and the options of none (--help) at the end."""
-        shown = {id(option) for options in SECTIONS.values() for option in options}
+        shown = {id(option) for options in self.sections.values() for option in options}
         rest = tuple(p for p in self.get_params(ctx) if id(p) not in shown)
-        for heading, options in {**SECTIONS, "Other": rest}.items():
+        for heading, options in {**self.sections, "Other": rest}.items():
             records = [record for option in options if (record := option.get_help_record(ctx))]
             with formatter.section(heading):
                 formatter.write_dl(records)

@@ -135,7 +135,7 @@ class CachingAllocator:
         for pool in (self._large, self._small):
             for _, _, block, _ in list(pool.free):
                 if self._settings.expandable_segments:
-                    self.reserved_bytes -= pool.unmap(block)
+                    self._unmap(pool, block)
                 elif not block.is_split:
                     self._release(block)
 
@@ -165,6 +165,9 @@ class CachingAllocator:
         return Segment(head.address, size, head.pool.is_large, self._settings.expandable_segments, tuple(blocks))
 
     # ── how memory is got and given back ────────────────────────────────────────────────────────────────────
+
+    def segment_changes(self, action: str, address: int, size: int) -> None:
+        """Called for every change of `reserved_bytes`, with torch's name for it; a subclass may write it down."""
 
     def _grow(self, pool: Pool, size: int) -> Block:
         """Get a block from new memory, freeing what is cached in torch's order until there is room: malloc()."""
@@ -200,7 +203,9 @@ class CachingAllocator:
             return self._extend(pool, size)
         if not self._reserve(segment):
             return None
-        return self._new_segment(pool, segment)
+        block = self._new_segment(pool, segment)
+        self.segment_changes("segment_alloc", block.address, segment)
+        return block
 
     def _new_segment(self, pool: Pool, size: int) -> Block:
         """A block at addresses that are multiples of a page, as unmap() needs them."""
@@ -226,6 +231,7 @@ class CachingAllocator:
             pages = aligned(min(missing, hole.size), pool.page_bytes)
             if not self._reserve(pages):
                 return None
+            self.segment_changes("segment_map", hole.address, pages)
             pool.map(hole, pages)
             block = hole
         pool.remove(block)
@@ -242,6 +248,15 @@ class CachingAllocator:
         """cudaFree a segment that is one free block."""
         block.pool.remove(block)
         self.reserved_bytes -= block.size
+        self.segment_changes("segment_free", block.address, block.size)
+
+    def _unmap(self, pool: Pool, block: Block) -> None:
+        """Take the memory from the whole pages of a free block."""
+        first = aligned(block.address, pool.page_bytes)
+        size = pool.unmap(block)
+        if size:
+            self.reserved_bytes -= size
+            self.segment_changes("segment_unmap", first, size)
 
     def _release_oversize(self, pool: Pool, size: int) -> bool:
         """Free the smallest block that is large enough but oversize, or several oversize ones from the largest down.

@@ -37,6 +37,8 @@ class Failure:
     phase: Phase
     block: Block
     error: OutOfMemory
+    position: int
+    """How many events had happened before."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def _play(
         try:
             sizes[event] = malloc(event, blocks[event].bytes)
         except OutOfMemory as error:
-            return at, Failure(stretch.mark.step, stretch.mark.phase or Phase.LOAD, blocks[event], error)
+            return at, Failure(stretch.mark.step, stretch.mark.phase or Phase.LOAD, blocks[event], error, position)
         if allocator.allocated_bytes > highest:
             highest, at = allocator.allocated_bytes, position + 1
     return at, None

@@ -1,0 +1,177 @@
+"""`peftbench timeline`: what holds the memory at every moment of a dry run, as a page to zoom into."""
+
+from __future__ import annotations
+
+import os
+from copy import copy
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from peftbench.cli.options import ADAPTER, DRY_RUN, INFERENCE, QUANTIZATION, QUESTION, RECIPE, SectionedCommand
+from peftbench.errors import PeftbenchError, SpecError
+
+if TYPE_CHECKING:
+    from peftbench.decide.plan import Plan
+    from peftbench.spec.gpu import GpuSpec
+    from peftbench.spec.inference import InferenceSpec
+    from peftbench.spec.model import ModelSpec, OtherModel
+    from peftbench.spec.training import TrainingSpec
+
+STDOUT = "-"
+VIEWER = "https://pytorch.org/memory_viz"
+
+_UNDERSTOOD = ("dry_run", "extrapolate")
+"""Options of `plan` that have no place in the help here: one goes without saying, the other is refused."""
+
+
+def _hidden(option: click.Option) -> click.Option:
+    hidden = copy(option)
+    hidden.hidden = True
+    return hidden
+
+
+OUTPUT = (
+    click.Option(
+        ["--output", "-o"], metavar="FILE", default="timeline.html", show_default=True,
+        help="The page to write; - for stdout.",
+    ),
+    click.Option(["--snapshot"], metavar="FILE", help=f"Also write a memory snapshot, which {VIEWER} opens."),
+)  # fmt: skip
+
+SECTIONS = {
+    "Question": QUESTION,
+    "Output": OUTPUT,
+    "Training recipe": RECIPE,
+    "Adapter": ADAPTER,
+    "Quantization": QUANTIZATION,
+    "Inference": INFERENCE,
+    "Dry run": tuple(_hidden(option) if option.name in _UNDERSTOOD else option for option in DRY_RUN),
+}
+
+_NOT_ASKED = {"max": None, "explain": None, "check": False, "format": "terminal"}
+
+
+class TimelineCommand(SectionedCommand):
+    """Sections of its own."""
+
+    sections = SECTIONS
+
+
+@click.command(
+    "timeline",
+    cls=TimelineCommand,
+    params=[option for options in SECTIONS.values() for option in options],
+    short_help="Draw the memory of a dry run, event by event, as a page to zoom into.",
+)
+def timeline(output: str, snapshot: str | None, **given: Any) -> None:
+    """Run one recipe on fake tensors and write a page that shows what holds the memory at every moment.
+
+    \b
+      peftbench timeline --model 8b --gpu t4 --method qlora
+      peftbench timeline --model 8b --gpu t4 --method qlora --snapshot 8b.pickle
+      peftbench timeline --model 1b --no-gpu --method lora -o - > lora.html
+
+    Takes one method, one card or --no-gpu, and the options of `plan --dry-run`. The page is one file that loads nothing
+    from the network. It shows what the recipe asks for, also where that is more than the card has.
+    """
+    from peftbench.report.timeline_html import require_plotly
+
+    _check_files(output, snapshot)
+    require_plotly()
+    plan = _dry_plan({**given, **_NOT_ASKED, "dry_run": True})
+    _write_page(output, plan)
+    if snapshot:
+        _write_snapshot(snapshot, plan)
+
+
+def _check_files(output: str, snapshot: str | None) -> None:
+    """Find out before the dry run what would go wrong after it."""
+    if snapshot in (STDOUT, ""):
+        raise PeftbenchError("a snapshot needs a file.", "Name one, as in --snapshot memory.pickle.")
+    if snapshot and os.path.abspath(snapshot) == os.path.abspath(output):
+        raise PeftbenchError("--output and --snapshot are one file.", "Name two.")
+    for option, path in (("--output", output), ("--snapshot", snapshot)):
+        if path is None or path == STDOUT:
+            continue
+        folder = os.path.dirname(path)
+        if folder and not os.path.isdir(folder):
+            raise PeftbenchError(f"there is no folder {folder}.", f"Make it, or name another file with {option}.")
+        if not path or os.path.isdir(path):
+            raise PeftbenchError(f"{option} needs a file, not {path or 'nothing'!r}.", f"As in {option} memory.html.")
+
+
+# ── the run ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _dry_plan(given: dict[str, Any]) -> Plan:
+    """The plan of the one recipe, with its dry run. Raises PeftbenchError where there is none."""
+    from peftbench.catalog.models import find_config
+    from peftbench.cli.plan_dry import model_of, run_dry
+    from peftbench.cli.plan_question import check_question
+    from peftbench.cli.progress import tell
+    from peftbench.decide.card import settle
+    from peftbench.decide.dry_plan import notes_on, plan_by_dry_run
+    from peftbench.dryrun.session import DryRunSession
+
+    if given["extrapolate"]:
+        raise SpecError("a run of a few layers has no timeline of the whole.", "Leave out --extrapolate.")
+    check_question(given)
+    named = find_config(given["model"])
+    model = model_of(named)
+    asked, card = _one_recipe(model, given), _one_card(given)
+    recipe, notes = settle(model, asked, card)
+    with DryRunSession(not given["no_cache"], tell) as session:
+        dry_run = run_dry(named, recipe, card, given, session)
+    plan = plan_by_dry_run(model, recipe, card, dry_run)
+    return plan._replace(notes=(*notes, *notes_on(dry_run)))
+
+
+def _one_recipe(model: ModelSpec | OtherModel, given: dict[str, Any]) -> TrainingSpec | InferenceSpec:
+    from peftbench.cli.plan_question import recipes_of
+
+    recipes = recipes_of(model, given)
+    if len(recipes) > 1:
+        raise SpecError("a timeline is that of one method.", "Name one, as in --method qlora.")
+    return recipes[0]
+
+
+def _one_card(given: dict[str, Any]) -> GpuSpec | None:
+    from peftbench.cli.plan_question import cards_of
+
+    cards = cards_of(given)
+    if len(cards) > 1:
+        raise SpecError("a timeline is that of one card.", "Name one, as in --gpu t4.")
+    return cards[0]
+
+
+# ── what is written ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _write_page(path: str, plan: Plan) -> None:
+    """The page, and one line that says where it is and what the peak was."""
+    from peftbench.report.timeline_html import peak, timeline_html
+
+    page = timeline_html(plan)
+    if path == STDOUT:
+        click.echo(page, nl=False)
+    else:
+        _write(path, page.encode(), "--output")
+    click.echo(f"{'the page' if path == STDOUT else path}: {peak(plan)}", err=path == STDOUT)
+
+
+def _write_snapshot(path: str, plan: Plan) -> None:
+    from peftbench.dryrun.session import DryRun
+    from peftbench.dryrun.snapshot import snapshot_bytes
+
+    assert isinstance(plan.dry_run, DryRun)
+    _write(path, snapshot_bytes(plan.dry_run.trace, plan.dry_run.settings), "--snapshot")
+    click.echo(f"{path}: drop it on {VIEWER}", err=True)
+
+
+def _write(path: str, content: bytes, option: str) -> None:
+    try:
+        with open(path, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise PeftbenchError(f"cannot write {path}: {error.strerror}.", f"Name another file with {option}.") from error
