@@ -43,6 +43,9 @@ class PublishedRecord:
     stack: Mapping[str, str]
     """Versions of the libraries: {"torch": "2.4.1"}."""
     notes: str = ""
+    batch_lengths: tuple[int, ...] = ()
+    """Lengths of batches that came before and with the peak, for a dry run; empty where all were alike."""
+    torch_empty_cache_steps: int = 0
 
 
 def read_records(path: str | os.PathLike[str]) -> tuple[PublishedRecord, ...]:
@@ -75,6 +78,8 @@ def record_to_json(record: PublishedRecord) -> dict[str, object]:
         "measured_bytes": record.measured_bytes,
         "stack": dict(record.stack),
         "notes": record.notes,
+        **({"batch_lengths": list(record.batch_lengths)} if record.batch_lengths else {}),
+        **({"torch_empty_cache_steps": record.torch_empty_cache_steps} if record.torch_empty_cache_steps else {}),
     }
 
 
@@ -99,7 +104,11 @@ def record_from_json(value: object) -> PublishedRecord:
         measured_bytes=_field(value, "measured_bytes", int),
         stack=_field(value, "stack", dict),
         notes=_field(value, "notes", str),
+        batch_lengths=tuple(_field(value, "batch_lengths", list)) if "batch_lengths" in value else (),
+        torch_empty_cache_steps=_optional_count(value, "torch_empty_cache_steps") or 0,
     )
+    if not all(type(length) is int and length > 0 for length in record.batch_lengths):
+        raise CatalogError(f"batch_lengths are {list(record.batch_lengths)!r}, not lengths.")
     if record.metric not in METRICS:
         raise CatalogError(f"metric is {record.metric!r}, not one of {', '.join(METRICS)}.")
     if record.measured_bytes <= 0:

@@ -96,9 +96,17 @@ class ValidationReport:
         return max((abs(row.error) for row in self.of_metric("allocated_max")), default=0.0)
 
 
-def validate(records: Iterable[PublishedRecord]) -> ValidationReport:
+Predictor = Callable[[PublishedRecord], MemoryProfile]
+
+
+def by_formula(record: PublishedRecord) -> MemoryProfile:
+    """The estimate of the record's run."""
+    return estimate_training(find_model(record.model), record.training, find_gpu(record.gpu))
+
+
+def validate(records: Iterable[PublishedRecord], predict: Predictor = by_formula) -> ValidationReport:
     """Predict every run afresh; raises CatalogError where a record names what cannot be predicted."""
-    return ValidationReport(tuple(_validated(record) for record in records))
+    return ValidationReport(tuple(_validated(record, predict) for record in records))
 
 
 def accuracy_of(group: str, metric: str, rows: Iterable[ValidatedRow]) -> Accuracy:
@@ -117,10 +125,9 @@ def accuracy_of(group: str, metric: str, rows: Iterable[ValidatedRow]) -> Accura
     )
 
 
-def _validated(record: PublishedRecord) -> ValidatedRow:
+def _validated(record: PublishedRecord, predict: Predictor) -> ValidatedRow:
     try:
-        model, gpu = find_model(record.model), find_gpu(record.gpu)
-        profile = estimate_training(model, record.training, gpu)
+        profile = predict(record)
     except PeftbenchError as error:
         raise CatalogError(f"record {record.id!r} cannot be predicted: {error.what}", error.hint) from None
     context = (0, 0) if record.metric == "nvml_used" else _context_band(profile)

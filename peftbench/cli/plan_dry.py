@@ -95,7 +95,6 @@ def run_dry(
         adapter_config=adapter_text(read_adapter_file(path)) if path else "",
         batch_lengths=_lengths(given["batch_lengths"]),
         empty_cache_steps=given["torch_empty_cache_steps"] or 0,
-        padded=given["padded"],
         device=given["dry_run_device"],
     )  # fmt: skip
     with Progress(f"dry run of {recipe.method}") as progress:

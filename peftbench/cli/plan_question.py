@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 _QUESTION = ("model", "gpu", "gpu_memory", "no_gpu", "method", "task", "adapter_option", "adapter_config")
 DRY_RUN = (
-    "dry_run", "batch_lengths", "torch_empty_cache_steps", "padded", "alloc_conf", "extrapolate", "dry_run_device",
-    "no_cache",
+    "dry_run", "batch_lengths", "torch_empty_cache_steps", "alloc_conf", "extrapolate", "dry_run_device", "no_cache",
 )  # fmt: skip
 _ANSWER = ("max", "explain", "check", "format")
 _EXAMPLES = {"gpu_memory": "--gpu-memory 14.5GiB", "explain": "--explain activations"}

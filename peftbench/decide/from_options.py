@@ -24,7 +24,7 @@ ADAPTER_KINDS = ("merged", "dynamic", "none")
 
 _BOTH = ("dtype", "attention")
 _TRAINING = (
-    "sequence_length", "micro_batch_size", "gradient_accumulation_steps", "gradient_checkpointing",
+    "sequence_length", "padded", "micro_batch_size", "gradient_accumulation_steps", "gradient_checkpointing",
     "autocast", "optimizer", "loss", "fused_kernels", "loop", "zero_grad", "use_cache", "use_reentrant",
     "transformers",
 )  # fmt: skip

@@ -32,6 +32,7 @@ def training_options(training: TrainingSpec) -> Options:
     return {
         "task": "training",
         "sequence_length": training.sequence_length,
+        "padded": training.padded,
         "micro_batch_size": training.micro_batch_size,
         "gradient_accumulation_steps": training.gradient_accumulation_steps,
         "gradient_checkpointing": training.gradient_checkpointing,

@@ -37,6 +37,8 @@ def attention_kernel(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | No
         return "efficient"
     if model.model_type == "falcon":  # always gives SDPA a mask, and its single key head unrepeated
         return "math" if model.num_key_value_heads == 1 < model.num_attention_heads else "efficient"
+    if training.padded:  # transformers gives SDPA a mask, and copies key heads then
+        return "efficient"
     small_heads = model.head_dim <= FLASH_MAX_HEAD_DIM
     if computes_in_half(training) and small_heads and compute_capability(gpu) >= AMPERE:
         return "flash"

@@ -275,31 +275,41 @@ def _grouped(c: Context, x: Tensor, width: int, shape: tuple[int, int], folded: 
     Cards before Ampere run transformers' grouped_mm_fallback, whose backward makes the experts' gradient even where
     they are frozen. Source: transformers/integrations/moe.py.
     """
+    itemsize = _experts_itemsize(c)
+    low = c.tape.cast(x, itemsize)  # autocast does not reach grouped_mm
     if c.model.model_type == "gpt_oss":
-        c.tape.scratch(Part.ACTIVATIONS, width * x.itemsize, 0)
+        c.tape.scratch(Part.ACTIVATIONS, width * itemsize, 0)
     if "mlp.experts" in c.targets:
         folded.append(_folded_weight(c, shape))
-        return c.tape.new((x, folded[-1]), width, x.itemsize, (x, folded[-1]))
-    size = prod(shape) * c.model.num_experts * c.weight_itemsize
-    out = c.tape.tensor(width, x.itemsize, x.needs_grad or c.full)
+        return c.tape.new((low, folded[-1]), width, itemsize, (low, folded[-1]))
+    size = prod(shape) * c.model.num_experts * itemsize
+    out = c.tape.tensor(width, itemsize, low.needs_grad or c.full)
     if out.needs_grad:
-        saved = () if c.grouped_mm and not c.full else (x,)
+        saved = () if c.grouped_mm and not c.full else (low,)
         scratch = () if c.grouped_mm or c.full else ((Part.ACTIVATIONS, 0, size),)
         gradient = size if c.full else 0
-        c.tape.record((out,), (x,), saved, parameter_gradients=gradient, saves_constant=True, scratch=scratch)
+        c.tape.record((out,), (low,), saved, parameter_gradients=gradient, saves_constant=True, scratch=scratch)
     return out
+
+
+def _experts_itemsize(c: Context) -> int:
+    """Experts are not quantized, so prepare_model_for_kbit_training makes them float32."""
+    upcast = c.quantization is not None and c.quantization.upcast_unquantized
+    return FLOAT32 if upcast else c.weight_itemsize
 
 
 def _folded_weight(c: Context, shape: tuple[int, int]) -> Tensor:
     """The weights of all experts with LoRA folded in, W + scaling * B A: as large as W, saved for the tokens' gradient.
 
-    Each expert has a rank of its own, twice for the fused gate and up. Source: ParamWrapper and _LoraFactorsProxy in
-    peft/tuners/lora/layer.py, 0.21.
+    Each expert has a rank of its own, twice for the fused gate and up. A and B are multiplied in the weights' type, and
+    the product saves its factors. Source: ParamWrapper and _LoraFactorsProxy in peft/tuners/lora/layer.py, 0.21.
     """
     assert c.adapter is not None  # only targets come here
     experts, rank = c.model.num_experts, (c.adapter.r or 8) * (2 if shape[0] > c.model.hidden_size else 1)
-    weight = c.tape.tensor(0, c.weight_itemsize, True, fixed_elements=experts * prod(shape))
-    c.tape.record((weight,), (), parameter_gradients=experts * rank * sum(shape) * c.adapter.dtype.bytes)
+    factors, itemsize = experts * rank * sum(shape), _experts_itemsize(c)
+    cast = c.tape.tensor(0, itemsize, fixed_elements=factors if itemsize != c.adapter.dtype.bytes else 0)
+    weight = c.tape.tensor(0, itemsize, True, fixed_elements=experts * prod(shape))
+    c.tape.record((weight,), (), (cast,), parameter_gradients=factors * c.adapter.dtype.bytes)
     return weight
 
 

@@ -137,7 +137,7 @@ def _chunked(c: Context, hidden_states: Tensor) -> Tensor:
     log_probabilities = tape.tensor(vocabulary, FLOAT32, True)
     del upcast, logits
     weight_gradient = vocabulary * low.width * c.weight_itemsize if c.full else 0
-    scratch = [(Part.LOGITS, 2 * FLOAT32 * vocabulary // CHUNKS, 0), (Part.GRADIENTS, 0, weight_gradient)]
+    scratch = ((Part.LOGITS, 2 * FLOAT32 * vocabulary // CHUNKS, 0), (Part.GRADIENTS, 0, weight_gradient))
     saved = [log_probabilities, *([low] if c.full else []), *([weights] if weights else [])]
     loss = tape.tensor(0, FLOAT32, True)
     tape.record((loss,), (low,), saved, scratch=scratch, parameter_gradients=weight_gradient)

@@ -49,6 +49,8 @@ class StepKey(NamedTuple):
     past_tokens: int = 0
     """Keys of a prefix in the micro-batch."""
     grouped_mm: bool = True
+    padded: bool = False
+    """Every layer of SDPA gets a mask."""
     early_gradients: int = 0
     """Bytes of gradients that exist before the head's backward: AdaLoRA regularizes its matrices in the loss."""
 
@@ -182,10 +184,15 @@ def _context(key: StepKey, ledger: Ledger, kind: Kind | None = None) -> Context:
         fused_kernels=key.fused_kernels, use_cache=key.use_cache, rotates=rotates, sliding=sliding,
         several_sequences=key.several_sequences, repeats_keys=key.repeats_keys, keeps_fused_cache=key.keeps_fused_cache,
         quantized_saves_input=key.quantized_saves_input, grouped_mm=key.grouped_mm,
-        masked=sliding or key.attention_kernel == "eager" or key.model.model_type == "falcon" or key.past_tokens > 0,
+        masked=sliding or key.attention_kernel == "eager" or _always_masked(key),
         past_tokens=key.past_tokens, virtual_tokens=virtual_tokens(key.adapter) if key.past_tokens else 0,
         rope_itemsize=embedding_itemsize(key),
     )  # fmt: skip
+
+
+def _always_masked(key: StepKey) -> bool:
+    """Whether every layer of SDPA gets a mask."""
+    return key.padded or key.model.model_type == "falcon" or key.past_tokens > 0
 
 
 def embedding_itemsize(key: StepKey) -> int:
@@ -228,7 +235,7 @@ def _mask_bytes(key: StepKey, itemsize: int) -> int:
     if key.attention_kernel == "eager":
         both = 0 < len(key.model.sliding_layers) < key.model.num_hidden_layers
         return 2 * itemsize if both else itemsize
-    return int(key.masks_sliding_layers or key.model.model_type == "falcon" or key.past_tokens > 0)
+    return int(key.masks_sliding_layers or _always_masked(key))
 
 
 def _table_bytes(key: StepKey) -> int:

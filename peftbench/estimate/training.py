@@ -100,6 +100,7 @@ def _trained(model: ModelSpec, training: TrainingSpec) -> list[Component]:
     parts = [
         exact(Part.GRADIENTS, gradient_bytes, STEP | outlive, f"{count:,} trained parameters"),
         exact(Part.OPTIMIZER, optimizer.state_bytes, TRAINING, _optimizer_because(training, optimizer.paged_bytes)),
+        exact(Part.OPTIMIZER, _importance_bytes(training, gradient_bytes), TRAINING, "AdaLoRA's averages of importance"),
         exact(Part.OPTIMIZER_TEMPORARIES, optimizer.step_temporary_bytes, STEP, f"{training.optimizer}'s, in its step"),
     ]  # fmt: skip
     if training.adapter is not None:
@@ -107,6 +108,15 @@ def _trained(model: ModelSpec, training: TrainingSpec) -> list[Component]:
         because = f"{count:,} parameters in {training.adapter.dtype}"
         parts.insert(0, exact(Part.ADAPTERS, size, ALWAYS, because))
     return [part for part in parts if part.bytes]
+
+
+def _importance_bytes(training: TrainingSpec, trained_bytes: int) -> int:
+    """AdaLoRA in a plain loop: update_and_allocate keeps the last importance and two averages of every element.
+
+    The Trainer never calls it. Source: RankAllocator.update_ipt in peft/tuners/adalora/layer.py.
+    """
+    allocates = training.adapter is not None and training.adapter.peft_type == "adalora" and training.loop == "plain"
+    return 3 * trained_bytes if allocates else 0
 
 
 def _optimizer_because(training: TrainingSpec, paged_bytes: int) -> str:
@@ -175,6 +185,7 @@ def _key(model: ModelSpec, training: TrainingSpec, kernel: str, grouped_mm: bool
         quantized_saves_input=quantized_saves_input(training),
         past_tokens=past_tokens(training),
         grouped_mm=grouped_mm,
+        padded=training.padded and training.attention == "sdpa",
         early_gradients=_early_gradients(model, training),
     )
 

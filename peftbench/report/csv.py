@@ -23,8 +23,9 @@ ANSWER = (
     "device_bytes", "device_low_bytes", "device_high_bytes", "fit", "headroom_bytes",
 )  # fmt: skip
 PARTS = {f"peak_{part.name.lower()}_bytes": part for part in Part}
+LATER = ("padded",)
 DRY_RUN = ("dry_run_allocated_bytes", "dry_run_reserved_bytes", "dry_run_device_bytes", "dry_run_fit")
-COLUMNS = (*IDENTITY, *RECIPE, *ANSWER, *PARTS, *DRY_RUN)
+COLUMNS = (*IDENTITY, *RECIPE, *ANSWER, *PARTS, *DRY_RUN, *LATER)
 """Frozen: new columns come at the end."""
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")

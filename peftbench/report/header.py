@@ -50,7 +50,7 @@ def assumptions(plans: list[Plan]) -> list[str]:
 
 def _training(recipe: TrainingSpec) -> list[str]:
     shown = [
-        f"sequence {recipe.sequence_length}",
+        f"sequence {recipe.sequence_length}{' padded' if recipe.padded else ''}",
         f"micro-batch {recipe.micro_batch_size}",
         f"accumulation {recipe.gradient_accumulation_steps}" if recipe.gradient_accumulation_steps > 1 else "",
         _checkpointing(recipe),

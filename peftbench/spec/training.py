@@ -21,7 +21,9 @@ class TrainingSpec:
     """A recipe. `adapter` and `quantization` are independent of each other; full fine-tuning has neither."""
 
     sequence_length: int = 2048
-    """Tokens of every sequence; batches are taken as padded or packed to this length."""
+    """Tokens of every sequence, padding included."""
+    padded: bool = False
+    """The sequences of a batch differ in length, so attention gets a mask."""
     micro_batch_size: int = 1
     """per_device_train_batch_size."""
     gradient_accumulation_steps: int = 1

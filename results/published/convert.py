@@ -34,6 +34,11 @@ PEFT_SEQUENCE_LENGTH = 696
 """The longest padded batch of the MetaMathQA runs, which is not stated: their texts are cut by characters.
 It is inferred once, from LoRA r=32, and shared by every row of that source."""
 
+PEFT_BATCH_LENGTHS = (100, PEFT_SEQUENCE_LENGTH)
+"""Batches are sorted by length within a bucket, and the cache is emptied before the next bucket begins with its
+longest: a short batch, an emptied cache, the longest batch."""
+PEFT_EMPTY_CACHE_STEPS = 1
+
 _OTHER_IMPLEMENTATION = {"peft-019-max"}
 """OFT of PEFT 0.15 had twice the parameters of today's, and other arithmetic."""
 
@@ -134,12 +139,13 @@ def peft_records(rows: Iterable[Row]) -> Iterator[dict[str, object]]:
         if row["source_path"].startswith("method_comparison/") and row["metric"] == "reserved_max":
             if row["id"] in _OTHER_IMPLEMENTATION:
                 continue
-            yield _record(row, _peft_training(row))
+            yield _record(row, _peft_training(row), PEFT_BATCH_LENGTHS, PEFT_EMPTY_CACHE_STEPS)
 
 
 def _peft_training(row: Row) -> TrainingSpec:
     return TrainingSpec(
         sequence_length=PEFT_SEQUENCE_LENGTH,
+        padded=True,
         micro_batch_size=4,
         gradient_checkpointing=False,
         autocast=False,
@@ -168,7 +174,9 @@ def _peft_adapter(row: Row) -> AdapterSpec | None:
 # ── one record ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _record(row: Row, training: TrainingSpec) -> dict[str, object]:
+def _record(
+    row: Row, training: TrainingSpec, batch_lengths: tuple[int, ...] = (), empty_cache_steps: int = 0
+) -> dict[str, object]:
     """The row as a record; sizes are exact integers, because the table gives decimals of a unit."""
     record = PublishedRecord(
         id=row["id"],
@@ -183,6 +191,8 @@ def _record(row: Row, training: TrainingSpec) -> dict[str, object]:
         measured_bytes=int(Decimal(row["measured_value"]) * UNITS[row["unit"]]),
         stack=_stack(row),
         notes=row["notes"],
+        batch_lengths=batch_lengths,
+        torch_empty_cache_steps=empty_cache_steps,
     )
     return record_to_json(record)
 

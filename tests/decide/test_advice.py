@@ -11,7 +11,7 @@ from recipes_and_cards import A100, CARDS, FULL, LLAMA_8B, LORA_16, QLORA, RECIP
 
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
-from peftbench.decide.advice import largest, suggest
+from peftbench.decide.advice import MOST_SEQUENCES, largest, suggest
 from peftbench.decide.card import settle_training
 from peftbench.decide.ladder import EIGHT_BIT, PAGED, SEQUENCE_STEP
 from peftbench.decide.plan import make_plan
@@ -124,7 +124,8 @@ def test_the_largest_value_fits_and_the_next_does_not(
     most = largest(SMALL, training, gpu, field)
     step = SEQUENCE_STEP if field == "sequence_length" and most >= SEQUENCE_STEP else 1
     assert most == 0 or fits(replace(training, **{field: most}), gpu)
-    if not (field == "sequence_length" and most == SMALL.max_position_embeddings):
+    bound = SMALL.max_position_embeddings if field == "sequence_length" else MOST_SEQUENCES
+    if most != bound:
         assert not fits(replace(training, **{field: most + step}), gpu)
 
 
