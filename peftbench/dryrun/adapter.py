@@ -4,25 +4,60 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from importlib import import_module
 from typing import Any
 
 from peftbench.dryrun.refusal import Refused
 from peftbench.dryrun.workload import Workload
 from peftbench.errors import did_you_mean
 from peftbench.spec.adapter import ALL_LINEAR, AdapterSpec
+from peftbench.spec.training import TrainingSpec
 
 TASK = "CAUSAL_LM"
 
 
+NO_CHECKPOINTING = {
+    "PREFIX_TUNING": "checkpointing drops the cache that it trains",
+    "CARTRIDGE": "checkpointing drops the cache that it trains",
+    "POLY": "a layer that is run again is not told the tasks",
+    "XLORA": "a layer that is run again is not told how to mix",
+}
+"""Types of PEFT 0.21 whose step fails under gradient checkpointing, on real tensors too."""
+
+NEEDS_DATA = {
+    "init_lora_weights": ("corda", "eva", "lora_ga", "loftq"),
+    "prompt_tuning_init": ("TEXT", "EXACT_SOURCE_TASK", "AVERAGE_SOURCE_TASKS", "ONLY_SOURCE_SHARED"),
+}
+"""First values that are computed from data, another adapter or a tokenizer; any others take the same memory."""
+
+
 def peft_config(workload: Workload) -> Any:
     """PEFT's configuration of the workload's adapter; raises Refused where PEFT will not have it."""
+    recipe = workload.recipe
     if workload.adapter_config:
-        given = json.loads(workload.adapter_config)
-    elif workload.recipe.adapter:
-        given = adapter_options(workload.recipe.adapter)
+        given = _parsed(workload.adapter_config)
+    elif recipe.adapter:
+        given = adapter_options(recipe.adapter)
     else:
         raise ValueError("the workload has no adapter")
-    return _configuration(given, trained=not hasattr(workload.recipe, "new_tokens"))
+    config = _configuration(given, trained=isinstance(recipe, TrainingSpec))
+    reason = NO_CHECKPOINTING.get(config.peft_type)
+    if reason and isinstance(recipe, TrainingSpec) and recipe.gradient_checkpointing:
+        name = config.peft_type.value.lower()
+        what = f"{name} cannot be trained under gradient checkpointing: {reason}."
+        raise Refused(what, "Use --no-gradient-checkpointing.")
+    return config
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    hint = "Pass the adapter_config.json that save_pretrained wrote."
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise Refused(f"the adapter's configuration is not JSON: {error}.", hint) from error
+    if not isinstance(given, dict):
+        raise Refused("the adapter's configuration is not a JSON object.", hint)
+    return given
 
 
 def adapter_options(adapter: AdapterSpec) -> dict[str, Any]:
@@ -44,7 +79,7 @@ def adapter_options(adapter: AdapterSpec) -> dict[str, Any]:
 def _complete(peft_type: str, options: dict[str, Any]) -> dict[str, Any]:
     """What PEFT asks for and the size does not depend on; one block size or the other, where there are two."""
     if peft_type == "adalora":
-        options.setdefault("total_step", 10_000)
+        options = {"total_step": 10_000, "tinit": 1000, **options}  # ranks are cut after the steps of a dry run
     if peft_type == "oft" and "r" in options:
         options["oft_block_size"] = 0
     if peft_type == "boft" and "boft_block_num" in options:
@@ -54,8 +89,9 @@ def _complete(peft_type: str, options: dict[str, Any]) -> dict[str, Any]:
     if peft_type == "trainable_tokens" and isinstance(options.get("token_indices"), str):
         options["token_indices"] = [int(index) for index in options["token_indices"].split(",")]
     if peft_type == "cpt":
-        tokens = [1] * options.pop("num_virtual_tokens", 20)
-        options |= {"cpt_token_ids": tokens, "cpt_mask": tokens, "cpt_tokens_type_mask": tokens}
+        number = options.pop("num_virtual_tokens", 20)
+        kinds = [1 + index % 4 for index in range(number)]  # input template, input, output template, output
+        options |= {"cpt_token_ids": [1] * number, "cpt_mask": [1] * number, "cpt_tokens_type_mask": kinds}
     elif peft_type in VIRTUAL:
         options.setdefault("num_virtual_tokens", 20)
     return options
@@ -64,20 +100,48 @@ def _complete(peft_type: str, options: dict[str, Any]) -> dict[str, Any]:
 VIRTUAL = ("prompt_tuning", "multitask_prompt_tuning", "prefix_tuning", "p_tuning", "cartridge")
 
 
-def _configuration(given: dict[str, Any], trained: bool) -> Any:
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING as CLASSES
+def takes_task_ids(model: Any) -> bool:
+    """Whether every sequence has to say which of several tasks it belongs to."""
+    kind = getattr(getattr(model, "active_peft_config", None), "peft_type", None)
+    return kind in ("POLY", "MULTITASK_PROMPT_TUNING")
 
+
+def virtual_tokens(model: Any) -> int:
+    """How many tokens the adapter puts in front of the prompt."""
+    config = getattr(model, "active_peft_config", None)
+    return int(config.num_virtual_tokens) if config is not None and config.is_prompt_learning else 0
+
+
+def _configuration(given: dict[str, Any], trained: bool) -> Any:
+    classes: Any = import_module("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING
     name = str(given.get("peft_type", "")).upper()
-    if name not in CLASSES:
-        known = sorted(str(getattr(kind, "value", kind)) for kind in CLASSES)
+    if name not in classes:
+        known = sorted(str(getattr(kind, "value", kind)) for kind in classes)
         raise Refused(
             f"the installed PEFT has no type {name or '(none)'}.",
             f"{did_you_mean(name, known)} It has {', '.join(known)}.".strip(),
         )
-    known_fields = {field.name for field in fields(CLASSES[name])}
-    options = {key: value for key, value in given.items() if key in known_fields}
-    options |= {"peft_type": name, "task_type": TASK, "inference_mode": not trained}
+    known_fields = {field.name for field in fields(classes[name])}
+    options = {key: value for key, value in given.items() if key in known_fields and key != "peft_type"}
+    options = {key: value for key, value in options.items() if value not in NEEDS_DATA.get(key, ())}
     try:
-        return CLASSES[name](**{key: value for key, value in options.items() if key != "peft_type"})
+        config = classes[name](**{**options, "task_type": TASK, "inference_mode": not trained})
+    except ImportError as error:
+        raise Refused(f"PEFT has no {name.lower()} here: {error}", "Or choose another type.") from error
     except Exception as error:  # a configuration checks itself in any way
         raise Refused(f"PEFT refuses the adapter: {error}", "Correct its options.") from error
+    _refuse_what_depends_on_data(config)
+    return config
+
+
+def _refuse_what_depends_on_data(config: Any) -> None:
+    if config.peft_type == "XLORA" and not config.adapters:
+        raise Refused(
+            "xlora mixes trained LoRA adapters, and none is named.",
+            "Pass an adapter_config.json whose adapters are folders on this machine.",
+        )
+    if getattr(config, "use_dynamic_rank", False):
+        raise Refused(
+            "the ranks that use_dynamic_rank chooses depend on the weights.",
+            "Leave it out: none is larger than subspace_rank.",
+        )

@@ -7,6 +7,7 @@ Source: aten/src/ATen/native/transformers/{attention.cpp,cuda/sdp_utils.cpp}.
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,34 @@ def scaled_dot_product_attention(
         return aten._scaled_dot_product_attention_math(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
         )[0]
+
+
+def flash_attention_2(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """transformers' function of this name; heads come first in its inputs and third in its result.
+
+    Softcaps, sinks and windows are done inside the kernel; batches are taken as unpadded.
+    Source: flash_attention_forward in transformers/integrations/flash_attention.py.
+    """
+    from transformers.integrations.sdpa_attention import repeat_kv
+
+    KERNELS["flash"] += 1
+    if getattr(module, "repeats_keys", False):  # transformers up to 4.45
+        key, value = (repeat_kv(tensor, module.num_key_value_groups) for tensor in (key, value))
+    if query.dtype not in HALF and torch.is_autocast_enabled("cuda"):
+        dtype = torch.get_autocast_dtype("cuda")
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    with torch.autocast("cuda", enabled=False):
+        out = _flash(query, key, value, dropout, query.shape[-2] == key.shape[-2], scaling)
+    return out.transpose(1, 2), None
 
 
 def _kernel(

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from peftbench.dryrun.adapter import takes_task_ids, virtual_tokens
 from peftbench.dryrun.recorder import Recorder
-from peftbench.dryrun.train import Mark, cached_tensors
+from peftbench.dryrun.train import Mark
 from peftbench.dryrun.workload import Workload
 from peftbench.memory import Part, Phase
 from peftbench.spec.inference import InferenceSpec
@@ -41,11 +42,25 @@ class Generation:
         return made
 
     def _forward(self, tokens: torch.Tensor, attended: int) -> None:
-        outputs = self.model(
-            input_ids=tokens, attention_mask=self._ones(attended), past_key_values=self.cache, use_cache=True,
-            logits_to_keep=1,
-        )  # fmt: skip
+        """Virtual tokens come in front of the prompt only: later they are in the cache."""
+        model: Any = self.model
+        kwargs: dict[str, Any] = {"past_key_values": self.cache, "use_cache": True, "logits_to_keep": 1}
+        if takes_task_ids(model):
+            kwargs["task_ids"] = torch.zeros(tokens.shape[:1], dtype=torch.long, device=tokens.device)
+        if self.cache is not None and virtual_tokens(model):
+            attended += virtual_tokens(model)
+            model = model.get_base_model()
+            kwargs.pop("task_ids", None)
+        outputs = model(input_ids=tokens, attention_mask=self._ones(attended), **kwargs)
         self.cache = outputs.past_key_values
         self.recorder.is_part(Part.KV_CACHE, *cached_tensors(self.cache))
         self.logits = outputs.logits[:, -1, :].to(copy=True, dtype=torch.float32)
         self.recorder.is_part(Part.LOGITS, self.logits)
+
+
+def cached_tensors(cache: Any) -> list[torch.Tensor]:
+    """Keys, values and recurrent states of every layer of a transformers cache."""
+    found = []
+    for layer in getattr(cache, "layers", None) or ():
+        found += [value for value in vars(layer).values() if isinstance(value, torch.Tensor)]
+    return found

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from peftbench.dryrun.recorder import Recorder
 from peftbench.memory import Part
@@ -50,7 +51,7 @@ def _loaded_bytes(tensor: torch.Tensor, quantization: QuantizationSpec | None) -
     return tensor.numel() * tensor.element_size()
 
 
-def is_quantized(tensor: torch.Tensor) -> bool:
+def is_quantized(tensor: object) -> bool:
     """Whether bitsandbytes stores this weight."""
     return type(tensor).__name__ in ("Params4bit", "Int8Params")
 
@@ -115,9 +116,27 @@ class _Maker:
 # ── bitsandbytes ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+class _Quantized(FakeTensor):
+    """A fake weight of bitsandbytes': its own classes cannot hold a fake tensor, and PEFT asks for their names."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied: Any = nn.Parameter(self.data.clone(), requires_grad=False)
+        copied.__class__ = type(self)
+        vars(copied).update({key: value for key, value in vars(self).items() if key not in vars(copied)})
+        return copied
+
+
+class Params4bit(_Quantized):
+    """With a quant_state."""
+
+
+class Int8Params(_Quantized):
+    """With CB and SCB."""
+
+
 def _four_bit(
-    tensor: Any, module: nn.Module, name: str, quantization: QuantizationSpec, recorder: Recorder
-) -> nn.Parameter:
+    tensor: Any, module: Any, name: str, quantization: QuantizationSpec, recorder: Recorder
+) -> Any:
     """A Params4bit in all but its class, which cannot hold a fake tensor.
 
     Source: Params4bit._quantize and quantize_4bit in bitsandbytes.
@@ -147,7 +166,8 @@ def _four_bit(
     else:
         state = QuantState(absmax=empty((blocks,), torch.float32, Part.QUANTIZATION_CONSTANTS), **common)
     recorder.release(original)
-    weight = nn.Parameter(codes, requires_grad=False)
+    weight: Any = nn.Parameter(codes, requires_grad=False)
+    weight.__class__ = Params4bit
     weight.quant_state, weight.bnb_quantized, weight.module = state, True, module
     weight.compress_statistics, weight.quant_type = quantization.double_quant, quantization.quant_type
     weight.blocksize, weight.quant_storage = blocksize, torch.uint8
@@ -157,14 +177,15 @@ def _four_bit(
 
 def _eight_bit(
     tensor: Any, module: nn.Module, name: str, quantization: QuantizationSpec, recorder: Recorder
-) -> nn.Parameter:
+) -> Any:
     """An Int8Params in all but its class: int8 rows, and a float32 scale a row.
 
     Source: Int8Params._quantize in bitsandbytes/nn/modules.py.
     """
     empty = _recording(recorder, name)
     original = recorder.scratch(tensor.numel() * 2, "int8_vectorwise_quant", Part.WEIGHTS)
-    weight = nn.Parameter(empty(tensor.shape, torch.int8, Part.WEIGHTS), requires_grad=False)
+    weight: Any = nn.Parameter(empty(tensor.shape, torch.int8, Part.WEIGHTS), requires_grad=False)
+    weight.__class__ = Int8Params
     weight.CB, weight.has_fp16_weights = weight.data, False
     weight.SCB = empty((tensor.shape[0],), torch.float32, Part.QUANTIZATION_CONSTANTS)
     recorder.release(original)

@@ -12,16 +12,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from peftbench.dryrun.adapter import peft_config
+from peftbench.dryrun.materialize import is_quantized
 from peftbench.dryrun.refusal import Refused
 from peftbench.dryrun.workload import Workload
 from peftbench.spec.dtype import DType
 from peftbench.spec.quantization import QuantizationSpec
-from peftbench.spec.training import TrainingSpec
 
 
 class BuiltModel(NamedTuple):
-    """A model on the meta device."""
+    """A base model on the meta device."""
 
     model: nn.Module
     base: frozenset[int]
@@ -37,17 +36,15 @@ def torch_dtype(dtype: DType) -> torch.dtype:
 
 
 def build(workload: Workload) -> BuiltModel:
-    """Raises Refused where transformers or PEFT will not have the config or the adapter."""
+    """Without its adapter. Raises Refused where transformers will not have the config."""
     recipe = workload.recipe
     config = _config(workload)
     model = _base_model(config, recipe.dtype, recipe.attention)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     if recipe.quantization:
-        _quantize(model, recipe.quantization)
+        _quantize(model, recipe.quantization, torch_dtype(recipe.dtype))
         _prepare(model, recipe.quantization)
     base = frozenset(map(id, (*model.parameters(), *model.buffers())))
-    if recipe.adapter or workload.adapter_config:
-        model = _adapt(model, workload)
     return BuiltModel(model, base, num_parameters)
 
 
@@ -68,7 +65,7 @@ def _config(workload: Workload) -> Any:
         if workload.layers is not None:
             _keep_layers(config, workload.layers)
     except Exception as error:  # a config can be wrong in any way
-        raise Refused(f"transformers refuses the config.json: {_first_line(error)}", "Correct it.") from error
+        raise Refused(f"transformers refuses the config.json: {first_line(error)}", "Correct it.") from error
     return config
 
 
@@ -78,7 +75,7 @@ def _keep_layers(config: Any, layers: int) -> None:
         config.layer_types = config.layer_types[:layers]
 
 
-def _base_model(config: Any, dtype: DType, attention: str) -> nn.Module:
+def _base_model(config: Any, dtype: DType, attention: str) -> Any:
     """`sdpa` is what transformers chooses by itself where a model has it; flash attention runs as SDPA's flash."""
     from transformers import AutoModelForCausalLM
     from transformers.initialization import no_init_weights
@@ -86,16 +83,18 @@ def _base_model(config: Any, dtype: DType, attention: str) -> nn.Module:
     implementation = "eager" if attention == "eager" else None
     try:
         with no_init_weights(), torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(
+            model = AutoModelForCausalLM.from_config(
                 config, dtype=torch_dtype(dtype), attn_implementation=implementation
             )
     except Exception as error:  # a class can refuse its config in any way
-        raise Refused(f"transformers cannot build {config.model_type}: {_first_line(error)}", "Correct it.") from error
+        raise Refused(f"transformers cannot build {config.model_type}: {first_line(error)}", "Correct it.") from error
     model.tie_weights()
+    if attention == "flash_attention_2":  # asked for afterwards, since it would be looked for
+        model.config._attn_implementation_internal = attention
     return model
 
 
-def _quantize(model: nn.Module, quantization: QuantizationSpec) -> None:
+def _quantize(model: Any, quantization: QuantizationSpec, dtype: torch.dtype) -> None:
     """Exchange the linear layers as `from_pretrained(quantization_config=…)` does."""
     from transformers import BitsAndBytesConfig
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
@@ -114,8 +113,18 @@ def _quantize(model: nn.Module, quantization: QuantizationSpec) -> None:
         config = BitsAndBytesConfig(load_in_8bit=True)
     kept = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
     replace_with_bnb_linear(model, modules_to_not_convert=kept, quantization_config=config)
+    _load_in(model, dtype if quantization.four_bit else torch.int8, dtype)
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = quantization.four_bit, not quantization.four_bit
     model.is_quantized = True
+
+
+def _load_in(model: nn.Module, weight: torch.dtype, bias: torch.dtype) -> None:
+    """The exchanged layers are made in float32, and their weights are read in the checkpoint's type."""
+    for module in model.modules():
+        if is_quantized(getattr(module, "weight", None)):
+            module.weight.data = module.weight.data.to(weight)
+            if module.bias is not None:
+                module.bias.data = module.bias.data.to(bias)
 
 
 def _prepare(model: nn.Module, quantization: QuantizationSpec) -> None:
@@ -132,37 +141,7 @@ def _prepare(model: nn.Module, quantization: QuantizationSpec) -> None:
                 module.float()
 
 
-def _adapt(model: nn.Module, workload: Workload) -> nn.Module:
-    from peft import get_peft_model
-
-    adapter = workload.recipe.adapter
-    in_float32 = adapter is None or adapter.dtype is DType.FLOAT32
-    config = peft_config(workload)
-    before = {id(parameter) for parameter in model.parameters()}
-    try:
-        with torch.device("meta"):
-            adapted: nn.Module = get_peft_model(model, config, autocast_adapter_dtype=in_float32)
-    except Exception as error:  # PEFT refuses with errors of every kind
-        raise Refused(
-            f"PEFT cannot put this adapter on the model: {_first_line(error)}",
-            "Choose other target modules or another type.",
-        ) from error
-    if not isinstance(workload.recipe, TrainingSpec):
-        adapted.requires_grad_(False)
-    elif not any(parameter.requires_grad for parameter in adapted.parameters()):
-        raise Refused("the adapter trains nothing on this model.", "Name modules that the model has.")
-    if adapter is not None and not in_float32:
-        _cast_adapter(adapted, before, torch_dtype(adapter.dtype))
-    return adapted
-
-
-def _cast_adapter(model: nn.Module, before: set[int], dtype: torch.dtype) -> None:
-    """On a quantized base PEFT makes adapters in float32 whatever is asked."""
-    for parameter in model.parameters():
-        if id(parameter) not in before and parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtype)
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What a library says, short enough for a message."""
     text = str(error).strip().splitlines()
     return text[0][:300] if text else type(error).__name__

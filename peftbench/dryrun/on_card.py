@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from peftbench.dryrun.attention import scaled_dot_product_attention
+from peftbench.dryrun.attention import flash_attention_2, scaled_dot_product_attention
 from peftbench.dryrun.card import CARD
 
 
@@ -22,15 +22,21 @@ def answer_as_card() -> None:
     _kernels()
     _masks()
     _outliers()
+    _grouped_products()
+    _flash_attention_2()
     torch.nn.functional.scaled_dot_product_attention = scaled_dot_product_attention
     # tensors are only described, so a device must not be opened even though one is said to be there
     FakeTensorMode.avoid_device_init = property(lambda mode: True)
 
 
 def answer_as_cpu() -> None:
-    """What a dry run on fake CPU tensors needs: masks as for real tensors, and lists in the optimizer."""
+    """What a dry run on fake CPU tensors needs: masks as for real tensors, and lists in the optimizer as on a card."""
     _foreach()
     _masks()
+    _grouped_products()
+    kernels = import_module("torch.optim.optimizer")
+    devices = kernels._get_foreach_kernels_supported_devices
+    kernels._get_foreach_kernels_supported_devices = lambda: [*devices(), "cpu"]
 
 
 def _cuda() -> None:
@@ -108,3 +114,28 @@ def _outliers() -> None:
     import_module("bitsandbytes")
     torch.library.register_fake("bitsandbytes::int8_vectorwise_quant", quantize, allow_override=True)
     torch.library.register_fake("bitsandbytes::int8_mixed_scaled_mm", multiply, allow_override=True)
+
+
+def _flash_attention_2() -> None:
+    """The flash-attn package cannot be installed without a card: its attention function is described instead."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS["flash_attention_2"] = flash_attention_2
+
+
+def _grouped_products() -> None:
+    """Fake tensors only know grouped_mm in bfloat16, a card multiplies float16 and float32 too, group by group.
+
+    Source: _grouped_mm_cuda and _grouped_mm_fallback in aten/src/ATen/native/cuda/GroupedBlas.cpp.
+    """
+    from torch._subclasses import fake_impls
+
+    def grouped_mm(mode: Any, func: Any, a: Any, b: Any, offs: Any = None, bias: Any = None, out_dtype: Any = None) -> Any:
+        groups = offs.shape[0] if offs is not None else a.shape[0]
+        rows, columns = a.shape[-2], b.shape[-1]
+        flat = (a.dim() == 2) != (b.dim() == 2)
+        shape = (rows, columns) if flat else (groups, rows, columns)
+        with mode:
+            return torch.empty(shape, dtype=out_dtype or a.dtype, device=a.device)
+
+    fake_impls.op_implementations_dict[torch.ops.aten._grouped_mm.default] = grouped_mm

@@ -17,10 +17,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from peftbench.dryrun.scratch import GEMMS, SCRATCH, cublas_workspace_bytes
+from peftbench.dryrun.values import OPEN, answer, learn
 from peftbench.memory import Part, Phase
 
-_ITEM = torch.ops.aten._local_scalar_dense.default
+_DEVICE = torch.ops.prim.device.default
 _ADD = torch.ops.aten.add.Tensor
+_INTO_ZEROS = ("aten::index_put", "aten::index_add", "aten::scatter", "aten::scatter_add", "aten::put")
+_ZEROS = ("aten::new_zeros", "aten::zeros", "aten::zeros_like")
 _PYTORCH_FRAMES = ("_python_dispatch.py", "_ops.py", "_stats.py", "eval_frame.py", "_compile.py")
 """Files of torch between the C++ engine and a dispatch mode."""
 
@@ -28,10 +31,12 @@ _PYTORCH_FRAMES = ("_python_dispatch.py", "_ops.py", "_stats.py", "eval_frame.py
 class RecordedBlock:
     """An allocation under way; `part` may be set later, when it turns out what the tensor is."""
 
-    __slots__ = ("bytes", "dtype", "module", "operation", "part", "phase", "shape", "step")
+    __slots__ = ("bytes", "dtype", "forward", "module", "operation", "part", "phase", "shape", "step")
 
     def __init__(self, size_bytes: int, phase: Phase, step: int, module: str, operation: str) -> None:
         self.bytes = size_bytes
+        self.forward = phase is not Phase.BACKWARD or torch.is_grad_enabled()
+        """Made by the model that ran, in backward where it is recomputed; otherwise by autograd."""
         self.phase = phase
         self.step = step
         self.module = module
@@ -80,12 +85,12 @@ class Recorder(TorchDispatchMode):
 
     def adopt(self, tensor: torch.Tensor, operation: str, module: str | None = None) -> int | None:
         """Record a tensor's storage as allocated now, unless it is known or on another device."""
-        if tensor.device.type != self.device_type:
-            return None
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._live:
             return self._live[key][0]
+        if tensor.device.type != self.device_type:
+            return None
         number = self._allocate(storage.nbytes(), operation, self.modules[-1] if module is None else module)
         block = self.blocks[number]
         block.shape, block.dtype = tensor.shape, tensor.dtype
@@ -122,20 +127,22 @@ class Recorder(TorchDispatchMode):
     # ── operations ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is _ITEM:
-            return _plausible(args[0].dtype)
+        if func is _DEVICE:  # asked of a fake tensor twice as often as all operations together
+            return args[0].fake_device
         name = func._schema.name
         self.operations[name] += 1
         backward = self.phase is Phase.BACKWARD
-        taken = self._takes_over(args[0]) if func is _ADD and backward else None
+        taken = self._written_to(func, name, args[0]) if backward and args else None
         if func in GEMMS:
             self._open_handle()
-        out = func(*args, **kwargs) if kwargs else func(*args)
-        if taken is not None and self._hand_over(taken, out):
-            return out
-        module = self._read_by(args) if backward else None
-        for tensor in _tensors(out):
-            self.adopt(tensor, name, module)
+        out = answer(func, args, kwargs or {})
+        if out is OPEN:
+            out = func(*args, **kwargs) if kwargs else func(*args)
+        learn(func, args, out)
+        if taken is None or not self._hand_over(taken, out, name):
+            module = self._read_by(args) if backward and len(self.modules) == 1 else None
+            for tensor in _tensors(out):
+                self.adopt(tensor, name, module)
         if name in SCRATCH and self.device_type == "cuda":
             self._use_scratch(name, args, kwargs or {})
         return out
@@ -153,43 +160,50 @@ class Recorder(TorchDispatchMode):
             self.scratch(cublas_workspace_bytes(), "cuBLAS workspace", Part.WORKSPACE)
 
     def _read_by(self, args: Any) -> str | None:
-        """In backward: the module that made the first tensor that is read from the forward pass, or owns it."""
-        if torch.is_grad_enabled():
-            return None  # recomputed under checkpointing: the modules run again
-        for arg in args:
-            if isinstance(arg, torch.Tensor):
-                number = self.number_of(arg)
-                if number is not None and self.blocks[number].phase is not Phase.BACKWARD:
-                    return self.blocks[number].module
-        return None
+        """Where no module runs: the one that made the first tensor that is read from the forward pass, or owns it.
 
-    # ── autograd's sums in place ────────────────────────────────────────────────────────────────────────────────────
-
-    def _takes_over(self, old: object) -> int | None:
-        """The block that this sum of gradients would be written to on a card, if it is one.
-
-        InputBuffer::accumulate (torch/csrc/autograd/input_buffer.cpp) adds the second gradient of a tensor into the
-        first in place where nobody else holds that, and out of place under a dispatch mode. A view holds its base, so
-        it is never overwritten.
+        What reads gradients only belongs where the first of them does. A checkpointed layer's own operations are run
+        again without its hooks; its children have theirs.
         """
-        if not isinstance(old, torch.Tensor) or torch.is_grad_enabled() or old._is_view() or not _from_engine():
+        numbers = [self.number_of(arg) for arg in _tensors(args)]
+        read = [self.blocks[number] for number in numbers if number is not None]
+        return next((block.module for block in read if block.forward), read[0].module if read else None)
+
+    # ── what autograd writes in place ───────────────────────────────────────────────────────────────────────────────
+
+    def _written_to(self, func: Any, name: str, old: object) -> int | None:
+        """The storage that this operation of autograd's would write to on a card, where here it makes a new one.
+
+        Under a dispatch mode can_accumulate_inplace (torch/csrc/autograd/input_buffer.cpp) is false and
+        areAnyTensorSubclassLike (FunctionsManual.cpp: index_backward, gather_backward …) is true.
+        """
+        if not (func is _ADD or name in _INTO_ZEROS) or not isinstance(old, torch.Tensor) or torch.is_grad_enabled():
             return None
-        storage = old.untyped_storage()
-        if old.numel() * old.element_size() != storage.nbytes() or self.number_of(old) is None:
+        number = self.number_of(old)
+        if number is None or not _from_engine():
             return None
-        uses = old._use_count(), torch._C._storage_Use_Count(storage._cdata)
+        written = self._is_sole(old) if func is _ADD else self.blocks[number].operation in _ZEROS
+        return old.untyped_storage()._cdata if written else None
+
+    def _is_sole(self, old: torch.Tensor) -> bool:
+        """Whether nobody but autograd's buffer holds this gradient, to which the next is added; a view holds its base.
+
+        Source: InputBuffer::accumulate in input_buffer.cpp.
+        """
+        uses = old._use_count(), torch._C._storage_Use_Count(old.untyped_storage()._cdata)  # type: ignore[attr-defined]
         if self._sole[0] == sys.maxsize:
             self._sole = uses  # the calibration: see calibrate
-        return storage._cdata if uses[0] <= self._sole[0] and uses[1] <= self._sole[1] else None
+        return uses[0] <= self._sole[0] and uses[1] <= self._sole[1]
 
-    def _hand_over(self, key: int, out: torch.Tensor) -> bool:
-        """Let the result live in the block of the gradient that it replaces."""
+    def _hand_over(self, key: int, out: torch.Tensor, operation: str) -> bool:
+        """Let the result live in the block of what it is added to or spread over."""
         storage = out.untyped_storage()
         number = self._live[key][0]
         if storage.nbytes() != self.blocks[number].bytes or storage._cdata in self._live:
             return False
         del self._live[key]
         self._watch(storage, storage._cdata, number)
+        self.blocks[number].operation = operation
         return True
 
     def calibrate(self) -> None:
@@ -209,14 +223,10 @@ class Recorder(TorchDispatchMode):
         self._handles.clear()
 
 
-def _plausible(dtype: torch.dtype) -> bool | float | int:
-    """What a fake tensor's value is taken to be where code asks for it: gradients are finite, masks are full."""
-    return True if dtype is torch.bool else 1.0 if dtype.is_floating_point else 1
-
-
 def _tensors(out: object) -> Iterator[torch.Tensor]:
     if isinstance(out, torch.Tensor):
-        yield out
+        if out.layout is torch.strided:
+            yield out
     elif isinstance(out, (tuple, list)):
         for item in out:
             yield from _tensors(item)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from peftbench.dryrun.adapt import adapt, named_where_quantized
 from peftbench.dryrun.attention import KERNELS
 from peftbench.dryrun.card import CARD
 from peftbench.dryrun.classify import classify
@@ -22,7 +23,7 @@ from peftbench.dryrun.model import build, count_parameters
 from peftbench.dryrun.recorder import Recorder
 from peftbench.dryrun.trace import EMPTY_CACHE, Trace
 from peftbench.dryrun.trace import Mark as TraceMark
-from peftbench.dryrun.train import Training, causal_lm_of
+from peftbench.dryrun.train import MICRO_BATCHES, Training, causal_lm_of
 from peftbench.dryrun.workload import Workload
 from peftbench.memory import Phase
 from peftbench.spec.training import TrainingSpec
@@ -45,12 +46,14 @@ def dry_run(workload: Workload, progress: Progress = lambda share: None) -> Trac
             recorder.calibrate()
             run.mark(Phase.LOAD, 0)
             materialize(built.model, built.base, workload.recipe.quantization, recorder)
-            run.watch(built.model, workload)
-            gc.collect()
             with recorder:
+                model = adapt(built.model, workload, recorder)
+            run.watch(model, workload)
+            gc.collect()
+            with recorder, named_where_quantized(model, workload):
                 kind = Training if isinstance(workload.recipe, TrainingSpec) else Generation
-                kind(built.model, workload, recorder, run.mark).run()
-    trace = run.trace(built.model, built.num_parameters)
+                kind(model, workload, recorder, run.mark).run()
+    trace = run.trace(model, built.num_parameters)
     if workload.layers is not None:
         trace.facts["full_num_parameters"] = count_parameters(replace(workload, layers=None))
     return trace
@@ -91,7 +94,7 @@ class _Run:
         recipe = workload.recipe
         each = getattr(config, "num_hidden_layers", 1)
         if isinstance(recipe, TrainingSpec):
-            self.passes = each * len(workload.lengths) * (2 if recipe.gradient_checkpointing else 1)
+            self.passes = each * len(workload.lengths) * min(recipe.gradient_accumulation_steps, MICRO_BATCHES)
         else:
             self.passes = each * max(recipe.new_tokens, 1)
         for layers in (m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == each):

@@ -141,6 +141,7 @@ SCRATCH: Mapping[str, Callable[[Any, Any], Scratch]] = {
     "aten::embedding_dense_backward": _embedding_backward,
     "aten::sort": _sort,
     "aten::topk": _sort,
+    "aten::index_put": _index_put,
     "aten::index_put_": _index_put,
     "aten::_index_put_impl_": _index_put,
     "bitsandbytes::gemm_4bit": _gemm_4bit,

@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from peftbench.dryrun.adapter import takes_task_ids
 from peftbench.dryrun.card import CARD
+from peftbench.dryrun.fused_kernels import fused_kernels
 from peftbench.dryrun.loss import drops_logits, head_of, install_loss
 from peftbench.dryrun.model import torch_dtype
+from peftbench.dryrun.older_transformers import OlderTransformers
 from peftbench.dryrun.optimizer import make_optimizer
 from peftbench.dryrun.recorder import Recorder
 from peftbench.dryrun.trace import EMPTY_CACHE
@@ -38,6 +41,7 @@ class Training:
         self.outputs: Any = None
         self.batch: dict[str, torch.Tensor] = {}
         self._prepare()
+        self.older = OlderTransformers(causal_lm_of(model), workload, recorder)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(self.recipe.optimizer, self.trained, model)
 
@@ -66,6 +70,10 @@ class Training:
 
     def run(self) -> None:
         """Every step of the workload, in turn."""
+        with fused_kernels(causal_lm_of(self.model), self.recipe):
+            self._run_steps()
+
+    def _run_steps(self) -> None:
         micro_batches = min(self.recipe.gradient_accumulation_steps, MICRO_BATCHES)
         for step, length in enumerate(self.workload.lengths):
             if self.recipe.loop == "plain":
@@ -81,6 +89,8 @@ class Training:
         self.mark(Phase.FORWARD, step)
         self.batch = self._make_batch(length)
         loss = self._forward()
+        if self.recipe.loop == "trainer":
+            self.older.cache.clear()
         self.mark(Phase.BACKWARD, step)
         loss.backward()
         self.recorder.is_part(Part.GRADIENTS, *(parameter.grad for parameter in self.trained))
@@ -90,6 +100,8 @@ class Training:
         device = self.recorder.device_type
         names = ("input_ids", "attention_mask", "labels")
         batch = {name: torch.ones(shape, dtype=torch.long, device=device) for name in names}
+        if takes_task_ids(self.model):
+            batch["task_ids"] = torch.zeros(shape[:1], dtype=torch.long, device=device)
         self.recorder.is_part(Part.WORKSPACE, *batch.values())
         return batch
 
@@ -97,7 +109,6 @@ class Training:
         """The loss; a plain loop keeps the outputs until the next forward pass has replaced them."""
         with self._autocast():
             outputs = self.model(**self.batch)
-        self._tag_cache(outputs)
         loss: torch.Tensor = outputs.loss
         if drops_logits(self.recipe):
             outputs.logits = None
@@ -115,17 +126,24 @@ class Training:
             half = torch.bfloat16 if CARD.has_bfloat16 else torch.float16
         return torch.autocast(self.recorder.device_type, dtype=half)
 
-    def _tag_cache(self, outputs: Any) -> None:
-        self.recorder.is_part(Part.KV_CACHE, *cached_tensors(getattr(outputs, "past_key_values", None)))
-
     def _update(self, step: int) -> None:
         self.mark(Phase.STEP, step)
         torch.nn.utils.clip_grad_norm_(self.trained, MAX_GRAD_NORM)
         self.optimizer.step()
         for state in self.optimizer.state.values():
             self.recorder.is_part(Part.OPTIMIZER, *state.values())
+        self._allocate_ranks(step)
         if self.recipe.loop == "trainer":
             self._zero_grad()
+
+    def _allocate_ranks(self, step: int) -> None:
+        """AdaLoRA's own step, which a plain loop calls and the Trainer does not: averages of importance."""
+        tuner = getattr(self.model, "base_model", None)
+        if self.recipe.loop == "plain" and hasattr(tuner, "rankallocator"):
+            tuner.update_and_allocate(step)
+            allocator = tuner.rankallocator
+            for averages in (allocator.ipt, allocator.exp_avg_ipt, allocator.exp_avg_unc):
+                self.recorder.is_part(Part.OPTIMIZER, *averages.values())
 
     def _zero_grad(self) -> None:
         self.optimizer.zero_grad(set_to_none=not self.recipe.zero_grad_keeps)
@@ -135,11 +153,3 @@ def causal_lm_of(model: nn.Module) -> Any:
     """transformers' model, out of PEFT's wrapper where there is one."""
     unwrapped = getattr(model, "get_base_model", None)
     return unwrapped() if unwrapped else model
-
-
-def cached_tensors(cache: Any) -> list[torch.Tensor]:
-    """Keys, values and recurrent states of every layer of a transformers cache."""
-    found = []
-    for layer in getattr(cache, "layers", None) or ():
-        found += [value for value in vars(layer).values() if isinstance(value, torch.Tensor)]
-    return found

@@ -54,6 +54,7 @@ def _answer(workload: Workload, prepared: bool, answers: TextIO) -> dict[str, An
 
 def _prepare(device: str) -> None:
     """Import the libraries first: those that find a card at import would try to use it."""
+    _compile_nothing()
     import bitsandbytes  # noqa: F401
     import peft  # noqa: F401
     import transformers
@@ -68,6 +69,16 @@ def _prepare(device: str) -> None:
 
     install()
     on_card.answer_as_card()
+
+
+def _compile_nothing() -> None:
+    """bitsandbytes decorates functions with torch.compile, which would load the compiler: a second, for nothing."""
+    import torch
+
+    def as_it_is(model: Any = None, **_: Any) -> Any:
+        return model if model is not None else lambda function: function
+
+    torch.compile = as_it_is
 
 
 class _Progress:

@@ -35,8 +35,6 @@ class Workload:
     """Tokens of the sequences of each step in turn; empty: the recipe's own length, twice."""
     empty_cache_steps: int = 0
     """torch_empty_cache_steps: call torch.cuda.empty_cache() after every so many steps; 0: never."""
-    padded: bool = False
-    """Batches have padding, so attention gets a mask."""
     layers: int | None = None
     """Decoder layers to keep; None: all."""
     device: str = "cuda"
@@ -45,6 +43,11 @@ class Workload:
     def __post_init__(self) -> None:
         if any(length < 1 for length in self.batch_lengths):
             raise SpecError("batch lengths must be at least 1.", "Write them as in --batch-lengths 696,610.")
+
+    @property
+    def padded(self) -> bool:
+        """Whether attention gets a mask."""
+        return isinstance(self.recipe, TrainingSpec) and self.recipe.padded
 
     @property
     def lengths(self) -> tuple[int, ...]:

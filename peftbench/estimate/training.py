@@ -100,7 +100,7 @@ def _trained(model: ModelSpec, training: TrainingSpec) -> list[Component]:
     parts = [
         exact(Part.GRADIENTS, gradient_bytes, STEP | outlive, f"{count:,} trained parameters"),
         exact(Part.OPTIMIZER, optimizer.state_bytes, TRAINING, _optimizer_because(training, optimizer.paged_bytes)),
-        exact(Part.OPTIMIZER, _importance_bytes(training, gradient_bytes), TRAINING, "AdaLoRA's averages of importance"),
+        exact(Part.OPTIMIZER, _importance_bytes(training, gradient_bytes), TRAINING, "AdaLoRA's importance, thrice"),
         exact(Part.OPTIMIZER_TEMPORARIES, optimizer.step_temporary_bytes, STEP, f"{training.optimizer}'s, in its step"),
     ]  # fmt: skip
     if training.adapter is not None:

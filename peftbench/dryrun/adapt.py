@@ -1,0 +1,133 @@
+"""Put an adapter on a model that is described on the card: PEFT's own code, on fake tensors, in its own order.
+
+PEFT makes most tensors on the CPU and moves them to the card, a few on the card; some lists of indices stay behind.
+Where each is, and what was there for a moment, shows by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+from peftbench.dryrun.adapter import peft_config
+from peftbench.dryrun.model import first_line, torch_dtype
+from peftbench.dryrun.recorder import Recorder
+from peftbench.dryrun.refusal import Refused
+from peftbench.dryrun.tuners import stand_in_for_values
+from peftbench.dryrun.workload import Workload
+from peftbench.memory import Part
+from peftbench.spec.dtype import DType
+from peftbench.spec.training import TrainingSpec
+
+
+def adapt(model: nn.Module, workload: Workload, recorder: Recorder) -> nn.Module:
+    """The model with the workload's adapter, if it has one. Raises Refused where PEFT will not put it there."""
+    if not (workload.recipe.adapter or workload.adapter_config):
+        return model
+    before = [weakref.ref(tensor) for tensor in _tensors(model)]
+    adapted = _adapted(model, workload, recorder.device_type)
+    base = {id(tensor) for tensor in (reference() for reference in before) if tensor is not None}
+    _settle(adapted, workload, base)
+    for tensor in (*_tensors(adapted), *_attributes(adapted)):
+        recorder.is_part(Part.WEIGHTS if id(tensor) in base else Part.ADAPTERS, tensor)
+    return adapted
+
+
+def _adapted(model: Any, workload: Workload, device: str) -> nn.Module:
+    from peft import get_peft_model
+
+    config = peft_config(workload)
+    if any(isinstance(parameter, FakeTensor) for parameter in model.parameters()):
+        stand_in_for_values()
+    if config.peft_type == "XLORA":
+        model.config.use_cache = False  # it asks for that
+    recipe = workload.recipe
+    in_float32 = recipe.adapter is None or recipe.adapter.dtype is DType.FLOAT32
+    try:
+        with mock.patch.object(nn.Module, "_apply", _apply):
+            adapted: nn.Module = get_peft_model(model, config, autocast_adapter_dtype=in_float32)
+            if isinstance(recipe, TrainingSpec) and recipe.loop == "trainer" and not recipe.quantization:
+                adapted.to(device)  # Trainer._move_model_to_device
+    except Exception as error:  # PEFT refuses with errors of every kind
+        raise Refused(
+            f"PEFT cannot put this adapter on the model: {first_line(error)}",
+            "Choose other target modules or another type.",
+        ) from error
+    return adapted
+
+
+@contextlib.contextmanager
+def named_where_quantized(model: Any, workload: Workload) -> Iterator[None]:
+    """Many types of PEFT take quantized layers and fail in their first step, on real tensors too: say which did."""
+    config = getattr(model, "active_peft_config", None)
+    quantization = workload.recipe.quantization
+    try:
+        yield
+    except Exception as error:
+        if config is None or quantization is None or config.peft_type == "LORA":
+            raise
+        name = config.peft_type.value.lower()
+        raise Refused(
+            f"PEFT's {name} does not run on {quantization.quant_type} weights: {first_line(error)}",
+            "Leave out the quantization, or choose another type.",
+        ) from error
+
+
+def _settle(model: nn.Module, workload: Workload, base: set[int]) -> None:
+    """Whether it is trained, and in which type."""
+    adapter = workload.recipe.adapter
+    if not isinstance(workload.recipe, TrainingSpec):
+        model.requires_grad_(False)
+    elif not any(parameter.requires_grad for parameter in model.parameters()):
+        raise Refused("the adapter trains nothing on this model.", "Name modules that the model has.")
+    if adapter is None or adapter.dtype is DType.FLOAT32:
+        return
+    for parameter in model.parameters():  # on a quantized base PEFT makes them in float32 whatever is asked
+        if id(parameter) not in base and parameter.is_floating_point():
+            parameter.data = parameter.data.to(torch_dtype(adapter.dtype))
+
+
+def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _attributes(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Tensors that a layer keeps outside its parameters and buffers, alone or in a dict or list."""
+    for module in model.modules():
+        for value in vars(module).values():
+            items = value.values() if type(value) is dict else value if type(value) is list else (value,)
+            yield from (item for item in items if isinstance(item, torch.Tensor))
+
+
+def _apply(self: nn.Module, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> nn.Module:
+    """As nn.Module._apply, which would exchange what is inside a parameter: a fake one cannot be changed so."""
+    for child in self.children() if recurse else ():
+        child._apply(fn)
+    for tensors in (self._parameters, self._buffers):
+        for key, tensor in tensors.items():
+            if tensor is not None:
+                tensors[key] = _moved(tensor, fn)
+    return self
+
+
+def _moved(tensor: Any, fn: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """The tensor where and as it shall be; one parameter that two modules share stays one."""
+    with torch.no_grad():
+        moved = fn(tensor)
+    if moved is tensor:
+        return tensor
+    known = getattr(tensor, "moved", None)
+    if known is not None and (known.device, known.dtype) == (moved.device, moved.dtype):
+        return known
+    if isinstance(tensor, nn.Parameter):
+        moved = nn.Parameter(moved, requires_grad=tensor.requires_grad)
+    tensor.moved = moved
+    return moved

@@ -1,0 +1,119 @@
+"""Cached traces: found again, never half written, and never in the way of an answer."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from peftbench.dryrun.cache import TraceCache, cache_folder
+from peftbench.dryrun.trace import Block, Trace
+from peftbench.dryrun.workload import Workload
+from peftbench.memory import Part
+from peftbench.spec.training import TrainingSpec
+
+WORKLOAD = Workload(config='{"model_type": "llama"}', recipe=TrainingSpec())
+TRACE = Trace([Block(8, Part.LOGITS, "lm_head", "aten::mm", "2,4", "float32")], [0, ~0], [], {"num_parameters": 1})
+
+
+def no_word(text: str) -> None:
+    raise AssertionError(text)
+
+
+def test_a_trace_is_found_again(tmp_path: Path) -> None:
+    cache = TraceCache(tmp_path, no_word)
+    assert cache.read(WORKLOAD) is None
+    cache.write(WORKLOAD, TRACE)
+    assert cache.read(WORKLOAD) == TRACE
+    assert [path.suffix for path in tmp_path.iterdir()] == [".gz"]
+
+
+def test_another_question_has_another_entry(tmp_path: Path) -> None:
+    cache = TraceCache(tmp_path, no_word)
+    cache.write(WORKLOAD, TRACE)
+    for other in (
+        replace(WORKLOAD, compute_capability=(7, 5)),
+        replace(WORKLOAD, recipe=TrainingSpec(sequence_length=7)),
+        replace(WORKLOAD, batch_lengths=(3, 4)),
+        replace(WORKLOAD, adapter_config="{}"),
+    ):
+        assert cache.read(other) is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"not gzip", b"\x1f\x8b\x08\x00\x00\x00"])
+def test_a_damaged_entry_is_told_and_run_again(tmp_path: Path, damage: bytes) -> None:
+    told: list[str] = []
+    cache = TraceCache(tmp_path, told.append)
+    cache.write(WORKLOAD, TRACE)
+    cache.path(WORKLOAD).write_bytes(damage)
+    assert cache.read(WORKLOAD) is None
+    assert len(told) == 1 and "it is run again" in told[0]
+    cache.write(WORKLOAD, TRACE)
+    assert cache.read(WORKLOAD) == TRACE
+
+
+def test_an_entry_cut_short_is_run_again(tmp_path: Path) -> None:
+    told: list[str] = []
+    cache = TraceCache(tmp_path, told.append)
+    cache.write(WORKLOAD, TRACE)
+    whole = cache.path(WORKLOAD).read_bytes()
+    for length in range(1, len(whole)):
+        cache.path(WORKLOAD).write_bytes(whole[:length])
+        assert cache.read(WORKLOAD) is None
+
+
+def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
+    told: list[str] = []
+    (tmp_path / "file").touch()
+    TraceCache(tmp_path / "file" / "cache", told.append).write(WORKLOAD, TRACE)
+    assert len(told) == 1 and "could not be cached" in told[0]
+
+
+def write_to_full_disk(folder: Path, sender: object) -> None:
+    """As on a full disk: files may not grow beyond 16 bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16))
+    told: list[str] = []
+    TraceCache(folder, told.append).write(WORKLOAD, TRACE)
+    sender.send((told, [path.name for path in folder.iterdir()]))  # type: ignore[attr-defined]
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=write_to_full_disk, args=(tmp_path, sender))
+    process.start()
+    told, left = receiver.recv()
+    process.join()
+    assert len(told) == 1 and "could not be cached" in told[0]
+    assert left == []
+
+
+def write_often(folder: Path) -> None:
+    cache = TraceCache(folder, no_word)
+    for _ in range(200):
+        cache.write(WORKLOAD, TRACE)
+        assert cache.read(WORKLOAD) == TRACE
+
+
+def test_two_processes_do_not_disturb_each_other(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=write_often, args=(tmp_path,)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_folder_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PEFTBENCH_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("PEFTBENCH_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "peftbench" / "dryrun"
