@@ -24,24 +24,39 @@ def recipe_with_adapter(
 ) -> Any:
     """One recipe with the adapter of the file. Raises NoFormula, unless a dry run will tell."""
     from peftbench.decide.from_options import within_positions
-    from peftbench.estimate.adapter_methods import METHODS
 
     for name in _OWN:
         if options.get(name) is not None:
             flag = "adapter-option" if name == "adapter_options" else name.replace("_", "-")
             raise SpecError(f"--{flag} and --adapter-config exclude each other.", "Change the file instead.")
-    config = read_adapter_file(given["adapter_config"])
-    peft_type = str(config["peft_type"]).lower()
+    adapter, known = _read(given["adapter_config"])
+    if not (known or given["dry_run"]):
+        _spec_of(given["adapter_config"])  # says why
+    peft_type = adapter.peft_type
     base = "qlora" if _quantized(given["method"], peft_type) else "lora"
     (recipe,) = build((base,), within_positions(model, given["task"], (base,), options))
-    try:
-        known = METHODS[peft_type].options if peft_type in METHODS else {}
-        adapter = adapter_of(config, known)
-    except NoFormula:
-        if not given["dry_run"]:
-            raise
-        adapter = AdapterSpec(peft_type=peft_type)
     return (replace(recipe, adapter=replace(adapter, dtype=recipe.adapter.dtype) if recipe.adapter else None),)
+
+
+def has_formula(given: dict[str, Any]) -> bool:
+    """Whether the adapter is priced by formula: one of options is, one of a file need not be."""
+    return not given["adapter_config"] or _read(given["adapter_config"])[1]
+
+
+def _read(path: str) -> tuple[AdapterSpec, bool]:
+    """The adapter of the file, or no more than its type where there is no formula for the rest."""
+    try:
+        return _spec_of(path), True
+    except NoFormula:
+        return AdapterSpec(peft_type=str(read_adapter_file(path)["peft_type"]).lower()), False
+
+
+def _spec_of(path: str) -> AdapterSpec:
+    from peftbench.estimate.adapter_methods import METHODS
+
+    config = read_adapter_file(path)
+    peft_type = str(config["peft_type"]).lower()
+    return adapter_of(config, METHODS[peft_type].options if peft_type in METHODS else {})
 
 
 def _quantized(methods: tuple[str, ...], peft_type: str) -> bool:

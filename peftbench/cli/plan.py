@@ -38,7 +38,7 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
     if given["dry_run"]:
         from peftbench.cli.plan_dry import dry_plans_of
 
-        plans, notes = dry_plans_of(named, given)
+        plans, notes = dry_plans_of(named, given), []
     else:
         model = named.spec
         plans, notes = plans_of(model, recipes_of(model, given), given)

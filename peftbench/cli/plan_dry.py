@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from peftbench.cli.adapter_question import has_formula
 from peftbench.cli.plan_question import cards_of, plan_of, recipes_of
 from peftbench.cli.progress import Progress, tell
-from peftbench.errors import NoFormula, PeftbenchError, SpecError
+from peftbench.errors import NoFormula, SpecError
 
 if TYPE_CHECKING:
     from peftbench.catalog.models import NamedConfig
@@ -27,43 +28,40 @@ def model_of(named: NamedConfig) -> ModelSpec | OtherModel:
         return named.other
 
 
-def dry_plans_of(named: NamedConfig, given: dict[str, Any]) -> tuple[list[Plan], list[str]]:
-    """A plan for each card and recipe, each with its dry run; why one has none is among the notes.
+def dry_plans_of(named: NamedConfig, given: dict[str, Any]) -> list[Plan]:
+    """A plan for each card and recipe, each with its dry run; why one has none is among its notes.
 
     Raises the dry run's error where there is no estimate to show instead.
     """
     from peftbench.dryrun.session import DryRunSession
 
     model = model_of(named)
-    plans: list[Plan] = []
-    notes: list[str] = []
     with DryRunSession(not given["no_cache"], tell) as session:
-        for card in cards_of(given):
-            for recipe in recipes_of(model, given):
-                plan, note = _plan(named, model, recipe, card, given, session)
-                plans.append(plan)
-                notes += [note] if note else []
-    return plans, notes
+        return [
+            _plan(named, model, recipe, card, given, session)
+            for card in cards_of(given)
+            for recipe in recipes_of(model, given)
+        ]
 
 
 def _plan(
     named: NamedConfig, model: ModelSpec | OtherModel, recipe: TrainingSpec | InferenceSpec, card: GpuSpec | None,
     given: dict[str, Any], session: DryRunSession,
-) -> tuple[Plan, str]:  # fmt: skip
+) -> Plan:  # fmt: skip
     from peftbench.decide.card import settle
-    from peftbench.decide.dry_plan import plan_by_dry_run, with_dry_run
+    from peftbench.decide.dry_plan import plan_by_dry_run, with_dry_run, without_dry_run
+    from peftbench.dryrun.refusal import Refused
+    from peftbench.dryrun.runner import DryRunError
 
     estimate = _estimate(model, recipe, card, given)
     settled = estimate.recipe if estimate else settle(model, recipe, card)[0]
     try:
         dry_run = run_dry(named, settled, card, given, session)
-    except PeftbenchError as error:
+    except (DryRunError, Refused) as error:
         if estimate is None:
             raise
-        return estimate, f"{settled.method} has no dry run: {error.what} {error.hint}".rstrip()
-    if estimate is None:
-        return plan_by_dry_run(model, settled, card, dry_run), ""
-    return with_dry_run(estimate, dry_run), ""
+        return without_dry_run(estimate, error)
+    return with_dry_run(estimate, dry_run) if estimate else plan_by_dry_run(model, settled, card, dry_run)
 
 
 def _estimate(
@@ -71,7 +69,7 @@ def _estimate(
 ) -> Plan | None:
     from peftbench.spec.model import ModelSpec
 
-    if not isinstance(model, ModelSpec):
+    if not isinstance(model, ModelSpec) or not has_formula(given):
         return None
     try:
         return plan_of(model, recipe, card, with_changes=given["format"] == "json")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from peftbench.decide.plan import Plan
 from peftbench.decide.verdict import judge
+from peftbench.errors import PeftbenchError
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.inference import InferenceSpec
 from peftbench.spec.model import ModelSpec, OtherModel
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 def with_dry_run(plan: Plan, dry_run: DryRun | Extrapolation) -> Plan:
     """The plan with both answers."""
     return plan._replace(dry_run=dry_run, notes=(*plan.notes, *notes_on(dry_run)))
+
+
+def without_dry_run(plan: Plan, why: PeftbenchError) -> Plan:
+    """The estimate, and why it stands alone."""
+    return plan._replace(notes=(*plan.notes, f"no dry run of {plan.method}: {why.what} {why.hint}".rstrip()))
 
 
 def plan_by_dry_run(
