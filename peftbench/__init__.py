@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from peftbench.decide.plan import Plan
+    from peftbench.dryrun.session import DryRun
     from peftbench.spec.gpu import GpuSpec
     from peftbench.spec.model import ModelSpec
 
 _HOMES = {
     "AdapterSpec": "peftbench.spec.adapter",
+    "DryRun": "peftbench.dryrun.session",
     "DType": "peftbench.spec.dtype",
     "GpuSpec": "peftbench.spec.gpu",
     "InferenceSpec": "peftbench.spec.inference",
@@ -38,7 +40,7 @@ _HOMES = {
     "make_plan": "peftbench.decide.plan",
 }
 
-__all__ = ["__version__", "plan", *sorted(_HOMES)]
+__all__ = ["__version__", "dry_run", "plan", *sorted(_HOMES)]
 
 
 def plan(model: str | ModelSpec, gpu: str | GpuSpec | None = None, method: str = "lora", **recipe: Any) -> Plan:
@@ -56,6 +58,28 @@ def plan(model: str | ModelSpec, gpu: str | GpuSpec | None = None, method: str =
     card = find_gpu(gpu) if isinstance(gpu, str) else gpu
     (training,) = training_recipes((method,), within_positions(spec, "training", (method,), recipe))
     return make_plan(spec, training, card)
+
+
+def dry_run(model: str, gpu: str | GpuSpec | None = None, method: str = "lora", **recipe: Any) -> DryRun:
+    """Run two steps of the real libraries on fake tensors, as `peftbench plan --dry-run` does; needs peftbench[bench].
+
+    `model` is what --model takes, of any architecture. `recipe` is as for plan(), and may have batch_lengths and
+    empty_cache_steps. Raises PeftbenchError for what cannot be or cannot be run.
+    """
+    from peftbench.catalog.gpus import find_gpu
+    from peftbench.catalog.models import find_config
+    from peftbench.decide.card import settle_training
+    from peftbench.decide.from_options import training_recipes, within_positions
+    from peftbench.dryrun.session import DryRunSession
+    from peftbench.dryrun.workload import workload_of
+
+    named = find_config(model)
+    card = find_gpu(gpu) if isinstance(gpu, str) else gpu
+    batches = {name: recipe.pop(name) for name in ("batch_lengths", "empty_cache_steps") if name in recipe}
+    options = within_positions(named.other, "training", (method,), recipe)
+    training, _ = settle_training(named.other, training_recipes((method,), options)[0], card)
+    with DryRunSession() as session:
+        return session.run(workload_of(named.config, training, card, **batches), card)
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from peftbench.dryrun.profile import profile_of
+from peftbench.dryrun.refusal import Refused
 from peftbench.dryrun.replay import replay
 from peftbench.dryrun.trace import Trace
 from peftbench.dryrun.workload import Workload
@@ -22,8 +23,8 @@ from peftbench.spec.training import TrainingSpec
 
 DEPTHS = (2, 3, 4)
 """The first two say what a layer adds, the third whether it is true."""
-TOLERANCE = 5e-4
-"""How far the third may be off, as a share of what is allocated in a phase."""
+TOLERANCE = 0.003
+"""How far what the third is off may lead at full depth, as a share of what is allocated in a phase there."""
 _STEADY = frozenset({
     Part.WEIGHTS, Part.QUANTIZATION_CONSTANTS, Part.UNQUANTIZED, Part.EXPERTS, Part.ADAPTERS, Part.OPTIMIZER,
     Part.LOGITS,
@@ -49,14 +50,18 @@ def extrapolate(
     depth = _depth(workload)
     if depth is None or depth <= DEPTHS[-1]:
         return None
-    traces = [run(replace(workload, layers=layers)) for layers in DEPTHS]
+    try:
+        traces = [run(replace(workload, layers=layers)) for layers in DEPTHS]
+    except Refused:  # not every config can be cut
+        return None
     second, third, fourth = (_sizes(trace, gpu) for trace in traces)
-    if not _is_linear(second, third, fourth):
+    grown = _grown(second, third, depth)
+    if not _is_linear(second, third, fourth, grown, depth):
         return None
     facts = _facts(traces, depth)
     if facts["num_parameters"] != traces[-1].facts["full_num_parameters"]:
         return None  # layers that differ come later
-    return Extrapolation(workload, _profile(_grown(second, third, depth), workload, gpu, facts), facts, gpu)
+    return Extrapolation(workload, _profile(grown, workload, gpu, facts), facts, gpu)
 
 
 def _depth(workload: Workload) -> int | None:
@@ -78,11 +83,12 @@ def _bytes_of(profile: MemoryProfile, part: Part, phase: Phase) -> int:
     return sum(component.bytes for component in profile.alive_in(phase) if component.part is part)
 
 
-def _is_linear(second: Sizes, third: Sizes, fourth: Sizes) -> bool:
+def _is_linear(second: Sizes, third: Sizes, fourth: Sizes, grown: Sizes, depth: int) -> bool:
+    """An increment that is off is off once for each layer that was not run."""
     for phase, sizes in fourth.items():
-        total = sum(sizes.values())
         expected = 2 * sum(third[phase].values()) - sum(second[phase].values())
-        if abs(expected - total) > TOLERANCE * total:
+        off = abs(expected - sum(sizes.values())) * (depth - DEPTHS[1])
+        if off > TOLERANCE * sum(grown[phase].values()):
             return False
     return True
 
