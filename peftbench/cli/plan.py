@@ -35,10 +35,11 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
 
     check_question(given)
     named = find_config(given["model"])
+    notes: list[str] = []
     if given["dry_run"]:
         from peftbench.cli.plan_dry import dry_plans_of
 
-        plans, notes = dry_plans_of(named, given), []
+        plans = dry_plans_of(named, given)
     else:
         model = named.spec
         plans, notes = plans_of(model, recipes_of(model, given), given)

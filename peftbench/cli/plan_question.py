@@ -66,7 +66,8 @@ def recipes_of(model: ModelSpec | OtherModel, given: dict[str, Any]) -> Recipes:
     if given["adapter_config"]:
         from peftbench.cli.adapter_question import recipe_with_adapter
 
-        return recipe_with_adapter(model, options, given, build)
+        recipes: Recipes = recipe_with_adapter(model, options, given, build)
+        return recipes
     return build(methods, within_positions(model, given["task"], methods, options))
 
 

@@ -32,7 +32,7 @@ def scaled_dot_product_attention(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
-) -> torch.Tensor:
+) -> Any:
     """As torch's function of this name; query is (batch, heads, tokens, channels)."""
     if torch.is_autocast_enabled("cuda"):
         dtype = torch.get_autocast_dtype("cuda")
@@ -101,7 +101,7 @@ def _kernel(
 
 def _flash(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout_p: float, is_causal: bool, scale: float | None
-) -> torch.Tensor:
+) -> Any:
     """Channels are padded to a multiple of 8. Source: pad_last_dim in attention.cpp."""
     channels = query.shape[-1]
     padding = -channels % 8
@@ -120,7 +120,7 @@ def _efficient(
     dropout_p: float,
     is_causal: bool,
     scale: float | None,
-) -> torch.Tensor:
+) -> Any:
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
     bias = None if mask is None else _bias(mask, query, key)
     return aten._scaled_dot_product_efficient_attention(

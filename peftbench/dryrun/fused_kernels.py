@@ -15,6 +15,9 @@ import torch
 
 from peftbench.spec.training import TrainingSpec
 
+GATED_MLP = ("gate_proj", "up_proj", "down_proj")
+"""What an MLP has that SwiGLU's kernel takes."""
+
 
 @contextmanager
 def fused_kernels(causal_lm: Any, recipe: TrainingSpec) -> Iterator[None]:
@@ -25,7 +28,7 @@ def fused_kernels(causal_lm: Any, recipe: TrainingSpec) -> Iterator[None]:
     for module in causal_lm.modules():
         if type(module).__name__.endswith("RMSNorm"):
             module.forward = _RmsNorm.apply
-        elif recipe.fused_kernels == "liger" and all(hasattr(module, f"{name}_proj") for name in ("gate", "up", "down")):
+        elif recipe.fused_kernels == "liger" and all(hasattr(module, name) for name in GATED_MLP):
             module.forward = partial(_gated_mlp, module)
     modeling = sys.modules[type(causal_lm).__module__]
     original = getattr(modeling, "apply_rotary_pos_emb", None)

@@ -16,7 +16,7 @@ from peftbench.estimate.generations import loss_variant
 from peftbench.estimate.loss import CHUNKS
 from peftbench.spec.training import TrainingSpec
 
-LossFunction = Callable[..., torch.Tensor]
+LossFunction = Callable[..., Any]
 
 
 def install_loss(causal_lm: Any, recipe: TrainingSpec) -> None:
@@ -35,13 +35,13 @@ def drops_logits(recipe: TrainingSpec) -> bool:
     return recipe.loss in ("liger", "chunked")
 
 
-def head_of(module: Any) -> nn.Module | None:
-    """The module that makes the logits."""
+def head_of(module: Any) -> Any:
+    """The module that makes the logits; None where the module itself is no model."""
     found = getattr(module, "get_output_embeddings", None)
     return found() if found else None
 
 
-def _take_over_head(causal_lm: Any, loss: Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+def _take_over_head(causal_lm: Any, loss: LossFunction) -> None:
     """Pass the hidden states through the head untouched: the loss applies it, piece by piece."""
     head = head_of(causal_lm)
     assert head is not None
@@ -49,14 +49,14 @@ def _take_over_head(causal_lm: Any, loss: Callable[[nn.Module, torch.Tensor, tor
     if hasattr(causal_lm.config, "final_logit_softcapping"):
         causal_lm.config.final_logit_softcapping = None  # the kernel caps what it computes
 
-    def on_hidden_states(logits: torch.Tensor, labels: torch.Tensor, vocab_size: int | None = None, **_: Any) -> torch.Tensor:
+    def on_hidden_states(logits: torch.Tensor, labels: torch.Tensor, vocab_size: Any = None, **_: Any) -> Any:
         head.forward = apply
         try:
             return loss(head, logits.view(-1, logits.shape[-1]), _shifted_labels(labels))
         finally:
             head.forward = _unchanged
 
-    head.forward = _unchanged  # type: ignore[method-assign]
+    head.forward = _unchanged
     causal_lm.loss_function = on_hidden_states
 
 
@@ -77,27 +77,27 @@ def _shift(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, to
     return shifted.view(-1, shifted.shape[-1]), labels[..., 1:].contiguous().view(-1)
 
 
-def _transformers_4(logits: torch.Tensor, labels: torch.Tensor, vocab_size: int | None = None, **_: Any) -> torch.Tensor:
+def _transformers_4(logits: torch.Tensor, labels: torch.Tensor, vocab_size: Any = None, **_: Any) -> Any:
     """Source: ForCausalLMLoss of transformers 4.48."""
     logits = logits.float()
     return F.cross_entropy(*_shift(logits, labels))
 
 
-def _shifted(logits: torch.Tensor, labels: torch.Tensor, vocab_size: int | None = None, **_: Any) -> torch.Tensor:
+def _shifted(logits: torch.Tensor, labels: torch.Tensor, vocab_size: Any = None, **_: Any) -> Any:
     """Without upcast: the losses that GPT-2's and its relatives' classes had; also after a head that upcasts."""
     return F.cross_entropy(*_shift(logits, labels))
 
 
-def _fused(logits: torch.Tensor, labels: torch.Tensor, vocab_size: int | None = None, **_: Any) -> torch.Tensor:
+def _fused(logits: torch.Tensor, labels: torch.Tensor, vocab_size: Any = None, **_: Any) -> Any:
     logits = logits.float()
     return _FusedCrossEntropy.apply(*_shift(logits, labels))
 
 
-def _shifted_fused(logits: torch.Tensor, labels: torch.Tensor, vocab_size: int | None = None, **_: Any) -> torch.Tensor:
+def _shifted_fused(logits: torch.Tensor, labels: torch.Tensor, vocab_size: Any = None, **_: Any) -> Any:
     return _FusedCrossEntropy.apply(*_shift(logits, labels))
 
 
-def _fused_5(logits: torch.Tensor, labels: torch.Tensor, vocab_size: int | None = None, **_: Any) -> torch.Tensor:
+def _fused_5(logits: torch.Tensor, labels: torch.Tensor, vocab_size: Any = None, **_: Any) -> Any:
     return _FusedCrossEntropy.apply(logits.float().view(-1, logits.shape[-1]), _shifted_labels(labels))
 
 
@@ -137,7 +137,7 @@ def _chunked(head: nn.Module, hidden_states: torch.Tensor, labels: torch.Tensor)
     return torch.stack([F.cross_entropy(chunk.float(), target, reduction="sum") for chunk, target in pairs]).sum()
 
 
-def _liger(head: Any, hidden_states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def _liger(head: Any, hidden_states: torch.Tensor, labels: torch.Tensor) -> Any:
     if torch.is_autocast_enabled(hidden_states.device.type):  # amp_custom_fwd: the kernel runs in the half type
         hidden_states = hidden_states.to(torch.get_autocast_dtype(hidden_states.device.type))
     return _FusedLinearCrossEntropy.apply(hidden_states, head.weight, labels)

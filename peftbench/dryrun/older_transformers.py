@@ -51,7 +51,7 @@ class OlderTransformers:
             self.cache.append(out)
 
 
-def _keep_on_node(module: nn.Module, args: Any, out: torch.Tensor) -> None:
+def _keep_on_node(module: nn.Module, args: Any, out: Any) -> None:
     """The input lives as long as the node of the graph, as an attribute of MatMul4Bit's ctx did."""
     if out.grad_fn is not None:
         out.grad_fn.metadata["input"] = args[0]

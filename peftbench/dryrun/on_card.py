@@ -26,7 +26,8 @@ def answer_as_card() -> None:
     _flash_attention_2()
     torch.nn.functional.scaled_dot_product_attention = scaled_dot_product_attention
     # tensors are only described, so a device must not be opened even though one is said to be there
-    FakeTensorMode.avoid_device_init = property(lambda mode: True)
+    fake_mode: Any = FakeTensorMode
+    fake_mode.avoid_device_init = property(lambda mode: True)
 
 
 def answer_as_cpu() -> None:
@@ -34,7 +35,7 @@ def answer_as_cpu() -> None:
     _foreach()
     _masks()
     _grouped_products()
-    kernels = import_module("torch.optim.optimizer")
+    kernels: Any = import_module("torch.optim.optimizer")
     devices = kernels._get_foreach_kernels_supported_devices
     kernels._get_foreach_kernels_supported_devices = lambda: [*devices(), "cpu"]
 
@@ -90,10 +91,13 @@ _LIBRARY = torch.library.Library("aten", "IMPL")
 
 def _masks() -> None:
     """transformers keeps every mask while tracing, and drops it on real tensors where nothing is padded."""
-    from transformers import masking_utils
-
-    masking_utils.is_tracing = lambda tensor=None: False
-    masking_utils.fast_all = lambda mask: not CARD.padded
+    masking_utils: Any = import_module("transformers.masking_utils")
+    needless = masking_utils._ignore_causal_mask_sdpa
+    vars(masking_utils).update(
+        is_tracing=lambda *_: False,
+        fast_all=lambda mask: not CARD.padded,
+        _ignore_causal_mask_sdpa=lambda *args, **kwargs: not CARD.padded and needless(*args, **kwargs),
+    )
 
 
 def _outliers() -> None:
@@ -130,7 +134,9 @@ def _grouped_products() -> None:
     """
     from torch._subclasses import fake_impls
 
-    def grouped_mm(mode: Any, func: Any, a: Any, b: Any, offs: Any = None, bias: Any = None, out_dtype: Any = None) -> Any:
+    def grouped_mm(
+        mode: Any, func: Any, a: Any, b: Any, offs: Any = None, bias: Any = None, out_dtype: Any = None
+    ) -> Any:
         groups = offs.shape[0] if offs is not None else a.shape[0]
         rows, columns = a.shape[-2], b.shape[-1]
         flat = (a.dim() == 2) != (b.dim() == 2)

@@ -10,7 +10,7 @@ from peftbench.dryrun.refusal import Refused
 from peftbench.errors import did_you_mean
 
 
-def make_optimizer(name: str, parameters: list[torch.nn.Parameter], model: torch.nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(name: str, parameters: list[torch.nn.Parameter], model: Any) -> torch.optim.Optimizer:
     """The class and arguments that TrainingArguments.optim stands for; raises Refused for a name it does not have."""
     from transformers import TrainingArguments
     from transformers.trainer_optimizer import _OPTIMIZER_HANDLERS, OptimizerContext
@@ -48,5 +48,6 @@ def _page_out() -> None:
         made.is_paged, made.page_deviceid = True, 0  # type: ignore[attr-defined]
         return made
 
+    nothing: Any = lambda *_, **__: None  # noqa: E731 (a value of any type for two functions)
     functional.get_paged = paged
-    functional.fill = functional.prefetch_tensor = lambda *_, **__: None
+    functional.fill = functional.prefetch_tensor = nothing

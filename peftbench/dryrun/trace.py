@@ -61,7 +61,7 @@ def trace_to_json(trace: Trace) -> dict[str, Any]:
     texts: dict[str, int] = {}
     columns = [
         [texts.setdefault(value, len(texts)) if isinstance(value, str) else value for value in column]
-        for column in zip(*(block._replace(part=block.part.value) for block in trace.blocks), strict=True)
+        for column in zip(*((block.bytes, block.part.value, *block[2:]) for block in trace.blocks), strict=True)
     ]
     return {
         "version": VERSION, "texts": list(texts), "blocks": columns, "events": trace.events,

@@ -17,6 +17,7 @@ from peftbench.dryrun.model import torch_dtype
 from peftbench.dryrun.older_transformers import OlderTransformers
 from peftbench.dryrun.optimizer import make_optimizer
 from peftbench.dryrun.recorder import Recorder
+from peftbench.dryrun.refusal import Refused
 from peftbench.dryrun.trace import EMPTY_CACHE
 from peftbench.dryrun.workload import Workload
 from peftbench.memory import Part, Phase
@@ -34,7 +35,7 @@ Mark = Callable[[str, int], None]
 class Training:
     """A model in training: the loop's variables are attributes, because what they hold stays alive."""
 
-    def __init__(self, model: nn.Module, workload: Workload, recorder: Recorder, mark: Mark) -> None:
+    def __init__(self, model: Any, workload: Workload, recorder: Recorder, mark: Mark) -> None:
         assert isinstance(workload.recipe, TrainingSpec)
         self.recipe, self.workload = workload.recipe, workload
         self.model, self.recorder, self.mark = model, recorder, mark
@@ -50,6 +51,9 @@ class Training:
         causal_lm = causal_lm_of(self.model)
         causal_lm.config.use_cache = self.recipe.use_cache and not self.recipe.gradient_checkpointing
         if self.recipe.gradient_checkpointing:
+            if not causal_lm.supports_gradient_checkpointing:
+                what = f"{causal_lm.config.model_type} has no gradient checkpointing."
+                raise Refused(what, "Use --no-gradient-checkpointing.")
             if self.recipe.adapter or self.workload.adapter_config:
                 self.model.enable_input_require_grads()
             kwargs = {"use_reentrant": self.recipe.use_reentrant}
@@ -138,7 +142,7 @@ class Training:
 
     def _allocate_ranks(self, step: int) -> None:
         """AdaLoRA's own step, which a plain loop calls and the Trainer does not: averages of importance."""
-        tuner = getattr(self.model, "base_model", None)
+        tuner: Any = getattr(self.model, "base_model", None)
         if self.recipe.loop == "plain" and hasattr(tuner, "rankallocator"):
             tuner.update_and_allocate(step)
             allocator = tuner.rankallocator

@@ -116,7 +116,7 @@ def _loss(model: ModelSpec, recipe: TrainingSpec) -> Callable[..., object]:
     from peftbench.estimate import loss
     from peftbench.estimate.generations import loss_variant
 
-    own = {"liger": loss._fused_linear, "chunked": loss._chunked}
+    own: dict[str, Callable[..., object]] = {"liger": loss._fused_linear, "chunked": loss._chunked}
     return own.get(recipe.loss) or loss._LOSSES[loss_variant(model.model_type, recipe)]
 
 

@@ -95,7 +95,7 @@ def trained(workload: Workload) -> list[Change]:
 
     def run(mark: Mark) -> None:
         mark(Phase.LOAD, 0)
-        materialize(built.model, built.base, None, nobody)
+        materialize(built.model, None, nobody)
         model = adapt(built.model, workload, nobody)
         gc.collect()
         Training(model, workload, nobody, mark).run()
