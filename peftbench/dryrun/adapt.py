@@ -7,6 +7,8 @@ Where each is, and what was there for a moment, shows by itself.
 from __future__ import annotations
 
 import contextlib
+import os
+import traceback
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +19,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from peftbench.dryrun.adapter import peft_config
-from peftbench.dryrun.model import first_line, torch_dtype
+from peftbench.dryrun.model import in_a_line, torch_dtype
 from peftbench.dryrun.recorder import Recorder
 from peftbench.dryrun.refusal import Refused
 from peftbench.dryrun.tuners import stand_in_for_values
@@ -31,13 +33,20 @@ def adapt(model: nn.Module, workload: Workload, recorder: Recorder) -> nn.Module
     """The model with the workload's adapter, if it has one. Raises Refused where PEFT will not put it there."""
     if not (workload.recipe.adapter or workload.adapter_config):
         return model
-    before = [weakref.ref(tensor) for tensor in _tensors(model)]
+    before = [(weakref.ref(tensor), _storage(tensor)) for tensor in _tensors(model)]
     adapted = _adapted(model, workload, recorder.device_type)
-    base = {id(tensor) for tensor in (reference() for reference in before) if tensor is not None}
-    _settle(adapted, workload, base)
+    base = {id(tensor): storage for reference, storage in before if (tensor := reference()) is not None}
+    _settle(adapted, workload, set(base))
     for tensor in (*_tensors(adapted), *_attributes(adapted)):
-        recorder.is_part(Part.WEIGHTS if id(tensor) in base else Part.ADAPTERS, tensor)
+        if id(tensor) not in base:
+            recorder.is_part(Part.ADAPTERS, tensor)
+        elif base[id(tensor)] != _storage(tensor):  # PiSSA takes what it trains out of the weights
+            recorder.is_part(Part.WEIGHTS, tensor)
     return adapted
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _adapted(model: Any, workload: Workload, device: str) -> nn.Module:
@@ -57,27 +66,34 @@ def _adapted(model: Any, workload: Workload, device: str) -> nn.Module:
                 adapted.to(device)  # Trainer._move_model_to_device
     except Exception as error:  # PEFT refuses with errors of every kind
         raise Refused(
-            f"PEFT cannot put this adapter on the model: {first_line(error)}",
+            f"PEFT cannot put this adapter on the model: {in_a_line(error)}",
             "Choose other target modules or another type.",
         ) from error
     return adapted
 
 
 @contextlib.contextmanager
-def named_where_quantized(model: Any, workload: Workload) -> Iterator[None]:
-    """Many types of PEFT take quantized layers and fail in their first step, on real tensors too: say which did."""
+def blaming_peft(model: Any, workload: Workload) -> Iterator[None]:
+    """Some types of PEFT take a layer and fail in their first step, on real tensors too: say which did, and on what."""
     config = getattr(model, "active_peft_config", None)
     quantization = workload.recipe.quantization
     try:
         yield
     except Exception as error:
-        if config is None or quantization is None or config.peft_type == "LORA":
+        quantized = quantization is not None and config is not None and config.peft_type != "LORA"
+        if not (quantized or _stopped_in_peft(error)):
             raise
-        name = config.peft_type.value.lower()
-        raise Refused(
-            f"PEFT's {name} does not run on {quantization.quant_type} weights: {first_line(error)}",
-            "Leave out the quantization, or choose another type.",
-        ) from error
+        name = config.peft_type.value.lower() if config is not None else "adapter"
+        layers = f"{quantization.quant_type} weights" if quantization and quantized else "this model"
+        what = f"PEFT's {name} does not run on {layers}: {in_a_line(error)}"
+        raise Refused(what, "Choose other target modules, another type, or no quantization.") from error
+
+
+def _stopped_in_peft(error: BaseException) -> bool:
+    """Whether the last of the libraries' own lines is PEFT's."""
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    own = [file for file in files if f"{os.sep}peft{os.sep}" in file or f"{os.sep}transformers{os.sep}models" in file]
+    return bool(own) and f"{os.sep}peft{os.sep}" in own[-1]
 
 
 def _settle(model: nn.Module, workload: Workload, base: set[int]) -> None:

@@ -21,26 +21,22 @@ NESTED_BLOCKSIZE = 256
 LOADING = "loading"
 
 
-def materialize(
-    model: nn.Module, base: frozenset[int], quantization: QuantizationSpec | None, recorder: Recorder
-) -> None:
+def materialize(model: nn.Module, quantization: QuantizationSpec | None, recorder: Recorder) -> None:
     """Replace every tensor of the model by a fake one on the recorder's device, and record it with its part."""
-    maker = _Maker(base, quantization, recorder)
-    _warm_up(model, base, quantization, recorder)
+    maker = _Maker(quantization, recorder)
+    _warm_up(model, quantization, recorder)
     for name, module in model.named_modules():
         maker.module(name, module)
 
 
-def _warm_up(
-    model: nn.Module, base: frozenset[int], quantization: QuantizationSpec | None, recorder: Recorder
-) -> None:
+def _warm_up(model: nn.Module, quantization: QuantizationSpec | None, recorder: Recorder) -> None:
     """One block as large as the model, freed at once, so that loading asks the driver for memory only once.
 
     Source: caching_allocator_warmup in transformers/modeling_utils.py; a 4-bit weight counts half a byte.
     """
     if recorder.device_type != "cuda":
         return
-    tensors = {id(t): t for t in (*model.parameters(), *model.buffers()) if id(t) in base}.values()
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}.values()
     size_bytes = sum(_loaded_bytes(tensor, quantization) for tensor in tensors)
     recorder.release(recorder.scratch(size_bytes, "caching_allocator_warmup", Part.WEIGHTS))
 
@@ -59,8 +55,7 @@ def is_quantized(tensor: object) -> bool:
 class _Maker:
     """Makes each tensor once, however many modules share it."""
 
-    def __init__(self, base: frozenset[int], quantization: QuantizationSpec | None, recorder: Recorder) -> None:
-        self.base = base
+    def __init__(self, quantization: QuantizationSpec | None, recorder: Recorder) -> None:
         self.quantization = quantization
         self.recorder = recorder
         self.device = recorder.device_type
@@ -80,7 +75,7 @@ class _Maker:
                     vars(module)[key] = exchanged
 
     def _exchanged(self, value: Any, module: nn.Module, name: str) -> Any:
-        """Tensors that a PEFT layer keeps outside its buffers, alone or in a dict or list."""
+        """Tensors that a layer keeps outside its buffers, alone or in a dict or list."""
         if isinstance(value, torch.Tensor):
             return self._fake(value, module, name, None)
         if type(value) is dict and any(isinstance(item, torch.Tensor) for item in value.values()):
@@ -106,8 +101,6 @@ class _Maker:
         return nn.Parameter(made, requires_grad=tensor.requires_grad)
 
     def _part(self, tensor: torch.Tensor) -> Part:
-        if id(tensor) not in self.base:
-            return Part.ADAPTERS
         if self.quantization is None:
             return Part.WEIGHTS
         return Part.EXPERTS if tensor.dim() == 3 else Part.UNQUANTIZED

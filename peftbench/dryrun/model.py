@@ -1,7 +1,7 @@
-"""Build the real model of transformers, quantized and adapted by the real libraries, without any memory.
+"""Build the real model of transformers, quantized by the real libraries, without any memory.
 
 Everything is built on torch's meta device, where tensors have a shape and no data; `materialize.py` then describes
-the same tensors on the card.
+the same tensors on the card, where `adapt.py` puts an adapter on them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import nn
 from peftbench.dryrun.materialize import is_quantized
 from peftbench.dryrun.refusal import Refused
 from peftbench.dryrun.workload import Workload
+from peftbench.errors import did_you_mean
 from peftbench.spec.dtype import DType
 from peftbench.spec.quantization import QuantizationSpec
 
@@ -23,10 +24,8 @@ class BuiltModel(NamedTuple):
     """A base model on the meta device."""
 
     model: nn.Module
-    base: frozenset[int]
-    """The ids of the base model's own parameters and buffers: the others belong to the adapter."""
     num_parameters: int
-    """Of the base model, before it is quantized."""
+    """Before it is quantized."""
 
 
 def torch_dtype(dtype: DType) -> torch.dtype:
@@ -44,8 +43,7 @@ def build(workload: Workload) -> BuiltModel:
     if recipe.quantization:
         _quantize(model, recipe.quantization, torch_dtype(recipe.dtype))
         _prepare(model, recipe.quantization)
-    base = frozenset(map(id, (*model.parameters(), *model.buffers())))
-    return BuiltModel(model, base, num_parameters)
+    return BuiltModel(model, num_parameters)
 
 
 def count_parameters(workload: Workload) -> int:
@@ -55,24 +53,52 @@ def count_parameters(workload: Workload) -> int:
 
 
 def _config(workload: Workload) -> Any:
-    from transformers import AutoConfig
-
+    """As from_pretrained reads a config.json."""
     given = json.loads(workload.config)
-    model_type = given.pop("model_type", None)
     given.pop("quantization_config", None)  # the recipe decides how the weights are stored
+    kind = _config_class(str(given.pop("model_type", "")))
+    if workload.layers is not None:
+        _keep_layers(given, workload.layers)
+    decode = getattr(kind, "_decode_special_floats", dict)  # {"__float__": "Infinity"}
     try:
-        config = AutoConfig.for_model(model_type, **given)
-        if workload.layers is not None:
-            _keep_layers(config, workload.layers)
+        return kind.from_dict(decode(given))
     except Exception as error:  # a config can be wrong in any way
-        raise Refused(f"transformers refuses the config.json: {first_line(error)}", "Correct it.") from error
-    return config
+        raise Refused(f"transformers refuses the config.json: {in_a_line(error)}", "Correct it there.") from error
 
 
-def _keep_layers(config: Any, layers: int) -> None:
-    config.num_hidden_layers = layers
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:layers]
+OTHER_INPUTS = {
+    "git": "the pixels of an image",
+    "gemma4_assistant": "keys and values of the model that it assists",
+    "gemma4_unified_assistant": "keys and values of the model that it assists",
+}
+
+
+def _config_class(model_type: str) -> Any:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
+
+    if model_type in OTHER_INPUTS:
+        what = f"{model_type} is not run on tokens alone: it takes {OTHER_INPUTS[model_type]}."
+        raise Refused(what, "Leave out --dry-run, or pass the config.json of a text model.")
+    if model_type not in KNOWN:
+        what = f"the installed transformers has no causal language model of type {model_type or '(none)'}."
+        raise Refused(what, did_you_mean(model_type, list(KNOWN)) or "Its config.json needs another model_type.")
+    return CONFIG_MAPPING[model_type]
+
+
+DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+
+
+def _keep_layers(given: dict[str, Any], layers: int) -> None:
+    """Cut the depth, and with it what has an entry for each layer."""
+    name = next((name for name in DEPTHS if name in given), DEPTHS[0])
+    depth, given[name] = given.get(name), layers
+    for key, value in given.items():
+        if isinstance(value, list) and len(value) == depth:
+            given[key] = value[:layers]
+    if given.get("per_layer_config"):
+        kept = given["per_layer_config"].items()
+        given["per_layer_config"] = {index: value for index, value in kept if int(index) < layers}
 
 
 def _base_model(config: Any, dtype: DType, attention: str) -> Any:
@@ -87,7 +113,8 @@ def _base_model(config: Any, dtype: DType, attention: str) -> Any:
                 config, dtype=torch_dtype(dtype), attn_implementation=implementation
             )
     except Exception as error:  # a class can refuse its config in any way
-        raise Refused(f"transformers cannot build {config.model_type}: {first_line(error)}", "Correct it.") from error
+        what = f"transformers cannot build {config.model_type}: {in_a_line(error)}"
+        raise Refused(what, "Correct its config.json, or install what it asks for.") from error
     model.tie_weights()
     if attention == "flash_attention_2":  # asked for afterwards, since it would be looked for
         model.config._attn_implementation_internal = attention
@@ -141,7 +168,6 @@ def _prepare(model: nn.Module, quantization: QuantizationSpec) -> None:
                 module.float()
 
 
-def first_line(error: BaseException) -> str:
+def in_a_line(error: BaseException) -> str:
     """What a library says, short enough for a message."""
-    text = str(error).strip().splitlines()
-    return text[0][:300] if text else type(error).__name__
+    return " ".join(str(error).split())[:300] or type(error).__name__

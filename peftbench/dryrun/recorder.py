@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from peftbench.dryrun.known import learn
 from peftbench.dryrun.scratch import GEMMS, SCRATCH, cublas_workspace_bytes
-from peftbench.dryrun.values import OPEN, answer, learn
+from peftbench.dryrun.values import ANSWERS, OPEN
 from peftbench.memory import Part, Phase
 
 _DEVICE = torch.ops.prim.device.default
@@ -135,7 +136,7 @@ class Recorder(TorchDispatchMode):
         taken = self._written_to(func, name, args[0]) if backward and args else None
         if func in GEMMS:
             self._open_handle()
-        out = answer(func, args, kwargs or {})
+        out: Any = self._answer(ANSWERS[func], args, kwargs or {}) if func in ANSWERS else OPEN
         if out is OPEN:
             out = func(*args, **kwargs) if kwargs else func(*args)
         learn(func, args, out)
@@ -146,6 +147,11 @@ class Recorder(TorchDispatchMode):
         if name in SCRATCH and self.device_type == "cuda":
             self._use_scratch(name, args, kwargs or {})
         return out
+
+    def _answer(self, answer: Any, args: Any, kwargs: Any) -> Any:
+        """What the answer is made of is recorded as well: the positions that a mask picks are a tensor."""
+        with self:
+            return answer(*args, **kwargs)
 
     def _use_scratch(self, name: str, args: Any, kwargs: Any) -> None:
         numbers = [self.scratch(size, name, part) for size, part in SCRATCH[name](args, kwargs) if size]

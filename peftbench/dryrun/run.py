@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from peftbench.dryrun.adapt import adapt, named_where_quantized
+from peftbench.dryrun.adapt import adapt, blaming_peft
 from peftbench.dryrun.attention import KERNELS
 from peftbench.dryrun.card import CARD
 from peftbench.dryrun.classify import classify
@@ -45,12 +45,12 @@ def dry_run(workload: Workload, progress: Progress = lambda share: None) -> Trac
         with FakeTensorMode(allow_non_fake_inputs=True), torch.autograd.set_multithreading_enabled(False):
             recorder.calibrate()
             run.mark(Phase.LOAD, 0)
-            materialize(built.model, built.base, workload.recipe.quantization, recorder)
+            materialize(built.model, workload.recipe.quantization, recorder)
             with recorder:
                 model = adapt(built.model, workload, recorder)
             run.watch(model, workload)
             gc.collect()
-            with recorder, named_where_quantized(model, workload):
+            with recorder, blaming_peft(model, workload):
                 kind = Training if isinstance(workload.recipe, TrainingSpec) else Generation
                 kind(model, workload, recorder, run.mark).run()
     trace = run.trace(model, built.num_parameters)

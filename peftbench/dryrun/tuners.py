@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from importlib import import_module
 from types import SimpleNamespace
@@ -16,17 +17,21 @@ from peftbench.dryrun.sparse import Sparse
 @functools.cache
 def stand_in_for_values() -> None:
     """Exchange them in this process, which only does dry runs."""
-    _boft(import_module("peft.tuners.boft.layer"))
-    _frod(import_module("peft.tuners.frod.layer"))
-    _adamss(import_module("peft.tuners.adamss.layer"))
-    _xlora(import_module("peft.utils.save_and_load"))
-    FakeTensor.data = property(torch.Tensor.data.__get__, _set_data)
-    setattr(torch, "sparse_coo_tensor", Sparse)  # noqa: B010 (mypy knows its type)
+    changes = {"tuners.boft.layer": _boft, "tuners.frod.layer": _frod, "tuners.adamss.layer": _adamss}
+    for place, change in {**changes, "utils.save_and_load": _xlora}.items():
+        with contextlib.suppress(ModuleNotFoundError):  # a type that the installed PEFT does not have yet
+            change(import_module(f"peft.{place}"))
+    fake: Any = FakeTensor
+    fake.data = property(_DATA.__get__, _set_data)
+    torch.sparse_coo_tensor = Sparse  # type: ignore[assignment]
+
+
+_DATA: Any = torch.Tensor.data
 
 
 def _set_data(self: Any, data: Any) -> None:
     """`parameter.data = …` moves a parameter to where the new data is, which a fake one has to be told."""
-    torch.Tensor.data.__set__(self, data)
+    _DATA.__set__(self, data)
     self.fake_device = data.device
 
 

@@ -1,83 +1,47 @@
 """Answer what depends on data that does not exist: how many elements a mask picks, what a number read back is.
 
-Fake tensors have a shape and no data. Where a shape or a branch depends on values, code gets those that real data has:
-masks of tokens are full, weights and losses finite. What was zero or made from indices is remembered, so that SHiRA's
-masks have as many elements set as there were indices, and each expert gets its share of the tokens.
+Where a shape or a branch depends on values, code gets those that real data has: masks of tokens are full, weights and
+losses finite, and what is known is used. So SHiRA's masks have as many elements set as there were indices, and each
+expert gets its share of the tokens.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
-from math import inf
+from math import floor
 from typing import Any
 
 import torch
+from torch.utils._mode_utils import no_dispatch
+
+from peftbench.dryrun.known import Known, known_of, picked
 
 aten = torch.ops.aten
 OPEN = object()
-"""The answer where an operation does not depend on data: it has to be run."""
-
-
-def know(tensor: torch.Tensor, nonzeros: int) -> None:
-    """Remember how many elements of this tensor, and of all that share its memory, are not zero."""
-    tensor.untyped_storage().nonzeros = nonzeros  # type: ignore[attr-defined]
-
-
-def share(tensor: torch.Tensor) -> float | None:
-    """Which share of the tensor's elements is not zero, if that is known; views are as full as the whole."""
-    storage = tensor.untyped_storage()
-    nonzeros = getattr(storage, "nonzeros", None)
-    return None if nonzeros is None else nonzeros * tensor.element_size() / max(storage.nbytes(), 1)
-
-
-def answer(func: Any, args: Any, kwargs: Any) -> Any:
-    """The result of an operation that depends on data; OPEN for any other."""
-    found = _ANSWERS.get(func)
-    return found(*args, **kwargs) if found else OPEN
-
-
-def learn(func: Any, args: Any, out: Any) -> None:
-    """Remember what an operation tells of its result, and forget what it overwrites."""
-    lesson = _LESSONS.get(func)
-    before = None if lesson is None else lesson(out, *args)
-    for index in _written(func):
-        if index < len(args):
-            _forget(args[index])
-    if before is not None:
-        know(out, before)
-
-
-@functools.cache
-def _written(func: Any) -> tuple[int, ...]:
-    """The positions of the arguments that the operation overwrites."""
-    arguments = func._schema.arguments
-    return tuple(i for i, argument in enumerate(arguments) if argument.alias_info and argument.alias_info.is_write)
-
-
-def _forget(written: Any) -> None:
-    for tensor in written if isinstance(written, (list, tuple)) else (written,):
-        if isinstance(tensor, torch.Tensor):
-            vars(tensor.untyped_storage()).pop("nonzeros", None)
-
-
-# ── answers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+"""The answer where the arguments do not depend on data: the operation has to be run."""
 
 
 def _item(tensor: torch.Tensor) -> bool | float | int:
     """1 where nothing is known: gradients are finite, masks are full."""
-    constant = getattr(tensor, "constant", None)
-    value = constant.item() if constant is not None else 0 if share(tensor) == 0 else 1
-    return bool(value) if tensor.dtype is torch.bool else float(value) if tensor.is_floating_point() else value
+    constant, known = getattr(tensor, "constant", None), known_of(tensor)
+    if constant is not None:
+        with no_dispatch():
+            found: bool | float | int = constant.item()
+        return found
+    value = 1 if known is None else _element(tensor, known)
+    return bool(value) if tensor.dtype is torch.bool else float(value) if tensor.is_floating_point() else int(value)
 
 
-def _picked(mask: torch.Tensor) -> int:
-    known = share(mask)
-    return mask.numel() if known is None else round(known * mask.numel())
+def _element(tensor: torch.Tensor, known: Known) -> float:
+    """Of values that are no whole number on average, such that they add up: 2, 3, 2, 3 for an average of 2.5."""
+    if known.each is None:
+        return min(known.nonzeros, 1)
+    position = tensor.storage_offset()
+    return floor((position + 1) * known.each) - floor(position * known.each)
 
 
 def _nonzero(mask: torch.Tensor) -> torch.Tensor:
-    return mask.new_empty((_picked(mask), mask.dim()), dtype=torch.long)
+    return mask.new_empty((picked(mask), mask.dim()), dtype=torch.long)
 
 
 def _index(tensor: torch.Tensor, indices: list[torch.Tensor | None]) -> Any:
@@ -96,9 +60,9 @@ def _is_mask(index: torch.Tensor | None) -> bool:
 
 def _masked_select(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     wide, full = torch.broadcast_tensors(tensor, mask)
-    count = round(_picked(mask) * full.numel() / max(mask.numel(), 1))
-    picked: torch.Tensor = wide.new_empty((count,))
-    return picked
+    count = round(picked(mask) * full.numel() / max(mask.numel(), 1))
+    selected: torch.Tensor = wide.new_empty((count,))
+    return selected
 
 
 def _bincount(tensor: torch.Tensor, weights: torch.Tensor | None = None, minlength: int = 0) -> torch.Tensor:
@@ -120,7 +84,7 @@ def _same(*_: object, **__: object) -> bool:
     return True
 
 
-_ANSWERS: Mapping[Any, Callable[..., Any]] = {
+ANSWERS: Mapping[Any, Callable[..., Any]] = {
     aten._local_scalar_dense.default: _item,
     aten.nonzero.default: _nonzero,
     aten.index.Tensor: _index,
@@ -132,63 +96,4 @@ _ANSWERS: Mapping[Any, Callable[..., Any]] = {
     aten.equal.default: _same,
     aten.allclose.default: _same,
 }
-
-# ── lessons: (result, *arguments) to the number of its elements that are not zero, if that is known ─────────────────
-
-
-def _none(*_: object) -> int:
-    return 0
-
-
-def _full(out: torch.Tensor, size: object, value: object, *_: object) -> int:
-    return out.numel() if value else 0
-
-
-def _as_many(out: torch.Tensor, tensor: torch.Tensor, *_: object) -> int | None:
-    """A copy or a selection is as full as its source."""
-    known = share(tensor)
-    return None if known is None else round(known * out.numel())
-
-
-def _compared(out: torch.Tensor, tensor: torch.Tensor, value: float) -> int | None:
-    """With infinity nothing is equal; with zero, what was zero; with anything else, what was not."""
-    if abs(value) == inf:
-        return 0
-    full = _as_many(out, tensor)
-    return full if full is None or value else out.numel() - full
-
-
-def _unequal(out: torch.Tensor, tensor: torch.Tensor, value: float) -> int | None:
-    return None if value else _as_many(out, tensor)
-
-
-def _one_hot(out: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> int | None:
-    """Indices compared with every number that they can be, as one_hot does on fake tensors: each is one of them."""
-    one_by_all = left.dim() > 0 and left.shape[-1] == 1 and right.dim() == 1 and right.numel() > 1
-    return left.numel() if one_by_all else None
-
-
-def _scattered(out: torch.Tensor, tensor: torch.Tensor, dim: int, index: torch.Tensor, *_: object) -> int | None:
-    return index.numel() if share(tensor) == 0 else None
-
-
-def _still_none(out: Any, tensor: torch.Tensor, *_: object) -> int | None:
-    return 0 if isinstance(out, torch.Tensor) and share(tensor) == 0 else None
-
-
-_BY_LESSON: Mapping[Callable[..., int | None], tuple[Any, ...]] = {
-    _none: (
-        aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default, aten.zero_.default,
-        aten.isinf.default, aten.isnan.default,
-    ),
-    _full: (aten.full.default,),
-    _as_many: (aten._to_copy.default, aten.clone.default, aten.index.Tensor, aten.index_select.default),
-    _compared: (aten.eq.Scalar,),
-    _unequal: (aten.ne.Scalar, aten.gt.Scalar),
-    _one_hot: (aten.eq.Tensor,),
-    _scattered: (aten.scatter.value, aten.scatter.src, aten.scatter_.value, aten.scatter_.src),
-    _still_none: (
-        aten.any.default, aten.any.dim, aten.any.dims, aten.max.default, aten.sum.default, aten.sum.dim_IntList,
-    ),
-}  # fmt: skip
-_LESSONS = {operation: lesson for lesson, operations in _BY_LESSON.items() for operation in operations}
+"""By operation: functions of its arguments that return its result."""
