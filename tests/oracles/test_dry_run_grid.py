@@ -131,6 +131,8 @@ def test_the_grid_is_large_enough() -> None:
 
 @pytest.mark.parametrize(("family", "options"), parameters())
 def test_the_estimate_agrees_with_the_dry_run(session: DryRunSession, family: str, options: dict[str, Any]) -> None:
+    if family == "qwen3_moe" and options.get("lora_dropout"):
+        pytest.skip("PEFT has no dropout on fused experts")
     compared = compare(session, family, options)
     errors.append(abs(compared.error))
     assert abs(compared.error) <= ALLOWED
