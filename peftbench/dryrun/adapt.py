@@ -19,9 +19,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from peftbench.dryrun.adapter import peft_config
-from peftbench.dryrun.model import in_a_line, torch_dtype
+from peftbench.dryrun.model import torch_dtype
 from peftbench.dryrun.recorder import Recorder
-from peftbench.dryrun.refusal import Refused
+from peftbench.dryrun.refusal import Refused, in_a_line
 from peftbench.dryrun.tuners import stand_in_for_values
 from peftbench.dryrun.workload import Workload
 from peftbench.memory import Part
@@ -79,6 +79,8 @@ def blaming_peft(model: Any, workload: Workload) -> Iterator[None]:
     quantization = workload.recipe.quantization
     try:
         yield
+    except Refused:
+        raise
     except Exception as error:
         quantized = quantization is not None and config is not None and config.peft_type != "LORA"
         if not (quantized or _stopped_in_peft(error)):

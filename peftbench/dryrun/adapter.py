@@ -7,7 +7,7 @@ from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
-from peftbench.dryrun.refusal import Refused
+from peftbench.dryrun.refusal import Refused, in_a_line
 from peftbench.dryrun.workload import Workload
 from peftbench.errors import did_you_mean
 from peftbench.spec.adapter import ALL_LINEAR, AdapterSpec
@@ -127,9 +127,9 @@ def _configuration(given: dict[str, Any], trained: bool) -> Any:
     try:
         config = classes[name](**{**options, "task_type": TASK, "inference_mode": not trained})
     except ImportError as error:
-        raise Refused(f"PEFT has no {name.lower()} here: {error}", "Or choose another type.") from error
+        raise Refused(f"PEFT has no {name.lower()} here: {in_a_line(error)}", "Or choose another type.") from error
     except Exception as error:  # a configuration checks itself in any way
-        raise Refused(f"PEFT refuses the adapter: {error}", "Correct its options.") from error
+        raise Refused(f"PEFT refuses the adapter: {in_a_line(error)}", "Correct its options.") from error
     _refuse_what_depends_on_data(config)
     return config
 

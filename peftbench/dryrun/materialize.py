@@ -127,9 +127,7 @@ class Int8Params(_Quantized):
     """With CB and SCB."""
 
 
-def _four_bit(
-    tensor: Any, module: Any, name: str, quantization: QuantizationSpec, recorder: Recorder
-) -> Any:
+def _four_bit(tensor: Any, module: Any, name: str, quantization: QuantizationSpec, recorder: Recorder) -> Any:
     """A Params4bit in all but its class, which cannot hold a fake tensor.
 
     Source: Params4bit._quantize and quantize_4bit in bitsandbytes.
@@ -168,9 +166,7 @@ def _four_bit(
     return weight
 
 
-def _eight_bit(
-    tensor: Any, module: nn.Module, name: str, quantization: QuantizationSpec, recorder: Recorder
-) -> Any:
+def _eight_bit(tensor: Any, module: nn.Module, name: str, quantization: QuantizationSpec, recorder: Recorder) -> Any:
     """An Int8Params in all but its class: int8 rows, and a float32 scale a row.
 
     Source: Int8Params._quantize in bitsandbytes/nn/modules.py.

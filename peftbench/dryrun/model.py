@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from peftbench.dryrun.materialize import is_quantized
-from peftbench.dryrun.refusal import Refused
+from peftbench.dryrun.refusal import Refused, in_a_line
 from peftbench.dryrun.workload import Workload
 from peftbench.errors import did_you_mean
 from peftbench.spec.dtype import DType
@@ -166,8 +166,3 @@ def _prepare(model: nn.Module, quantization: QuantizationSpec) -> None:
         for module in model.modules():
             if "norm" in type(module).__name__.lower():
                 module.float()
-
-
-def in_a_line(error: BaseException) -> str:
-    """What a library says, short enough for a message."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

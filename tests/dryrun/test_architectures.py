@@ -123,9 +123,7 @@ def test_layers_of_a_deep_model_are_cut_with_all_that_belongs_to_them(dry_run: R
         ({"model_type": "musicgen"}, "transformers cannot build musicgen"),
     ],
 )
-def test_a_config_that_cannot_be_run_is_refused_in_a_line(
-    dry_run: Run, config: dict[str, object], what: str
-) -> None:
+def test_a_config_that_cannot_be_run_is_refused_in_a_line(dry_run: Run, config: dict[str, object], what: str) -> None:
     with pytest.raises(Refused, match=what) as refused:
         dry_run(replace(training("llama"), config=json.dumps(config)))
     assert "\n" not in refused.value.what and refused.value.hint
