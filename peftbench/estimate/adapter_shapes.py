@@ -52,11 +52,6 @@ def must_divide(site: Site, part: int, option: str, *sizes: int) -> None:
 def lora(s: Site, o: Options) -> Shapes:
     r = o["r"] * s.branches
     yield from ((r, s.k), (s.m, r))
-    if s.branches > 1 and (o["use_dora"] or o["lora_bias"]):
-        raise SpecError(
-            "PEFT adapts fused experts with plain LoRA only.",
-            "Name other targets, or drop DoRA and lora_bias.",
-        )
     if o["use_dora"]:
         yield (s.m,)  # lora_magnitude_vector
     if o["lora_bias"]:

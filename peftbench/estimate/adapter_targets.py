@@ -120,12 +120,13 @@ def targeted_weights(
     inside = _expert_parameters(names, renamed)
 
     def chosen(weight: Weight) -> bool:
-        return _name(weight) in inside if weight.role in _SPARSE else matches(weight.path, plain)
+        return _name(weight) in inside if weight.role in SPARSE else matches(weight.path, plain)
 
     return tuple(weight for weight in candidates if chosen(weight))
 
 
-_SPARSE = frozenset({Role.ROUTER, Role.EXPERTS})
+SPARSE = frozenset({Role.ROUTER, Role.EXPERTS})
+"""Parameters that PEFT wraps one by one, with target_parameters."""
 
 
 def _name(weight: Weight) -> str:
@@ -151,7 +152,7 @@ def _all_linear(
     return tuple(
         w for w in candidates
         if (w.role is Role.LINEAR and w.module in linear and w.module not in renamed)
-        or (w.role in _SPARSE and _name(w) in inside)
+        or (w.role in SPARSE and _name(w) in inside)
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from peftbench.errors import NoFormula, SpecError, did_you_mean
 from peftbench.estimate.adapter_frozen import Frozen, Kind
 from peftbench.estimate.adapter_methods import METHODS, NOT_DERIVED, Method, Saved, TrainedIn, Value
 from peftbench.estimate.adapter_shapes import Options, Shape, Site
-from peftbench.estimate.adapter_targets import IA3_FEEDFORWARD, matches, modules_of, targeted_weights
+from peftbench.estimate.adapter_targets import IA3_FEEDFORWARD, SPARSE, matches, modules_of, targeted_weights
 from peftbench.estimate.tensors import TensorGroup, total_numel
 from peftbench.estimate.weights import HEADER_BYTES_PER_TENSOR
 from peftbench.spec.adapter import AdapterSpec
@@ -167,6 +167,8 @@ def _resolve(model: ModelSpec, adapter: AdapterSpec) -> _Adapter:
         return _Adapter(method, options, (), ())
     weights = targeted_weights(model, adapter.target_modules, method.roles, method.targets)
     _check_support(model, adapter, method, weights)
+    if any(weight.role in SPARSE for weight in weights):
+        _check_plain(adapter, options)
     sites = tuple(_site(model, weight) for weight in weights)
     if method.rank and method.rank_within_matrix:
         limited = (site for site, w in zip(sites, weights, strict=True) if w.role in _RANK_LIMITED)
@@ -184,6 +186,18 @@ def _check_support(
     if conv1d or subclass or unknown:
         what = f"PEFT's {adapter.peft_type} does not support the layers of {model.model_type}."
         raise SpecError(what, "Use lora.")
+
+
+def _check_plain(adapter: AdapterSpec, options: Options) -> None:
+    """Raise SpecError for what PEFT cannot do to a parameter of a router or of experts.
+
+    Source: lora.ParamWrapper in peft/tuners/lora/layer.py.
+    """
+    if adapter.dropout or options.get("use_dora") or options.get("lora_bias"):
+        raise SpecError(
+            "PEFT adapts fused experts and their routers with plain LoRA only.",
+            "Name other targets, or drop DoRA, lora_bias and dropout.",
+        )
 
 
 def _site(model: ModelSpec, weight: Weight) -> Site:

@@ -143,6 +143,14 @@ def test_bad_input_says_what_to_type_next(spec, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("more", [{"dropout": 0.05}, {"use_dora": True}, {"options": (("lora_bias", True),)}])
+def test_fused_experts_take_plain_lora_only(more):
+    """PEFT's ParamWrapper raises for each."""
+    with pytest.raises(SpecError, match="plain LoRA only"):
+        adapter_tensors(MIXTRAL, replace(adapter(targets=ALL), **more))
+    assert adapter_tensors(MIXTRAL, replace(adapter(targets=("q_proj",)), **more))
+
+
 def test_no_default_targets():
     with pytest.raises(SpecError, match="no default target modules for phi3"):
         adapter_tensors(replace(LLAMA_3B, model_type="phi3"), adapter())
