@@ -40,6 +40,6 @@ def by_dry_run(session: DryRunSession, report: Report) -> Predictor:
             find_config(record.model).config, record.training, gpu,
             batch_lengths=record.batch_lengths, empty_cache_steps=record.torch_empty_cache_steps,
         )  # fmt: skip
-        return session.run(workload, gpu, progress=lambda share: report(record.id, share)).profile
+        return session.run(workload, gpu, progress=lambda share: report(record.id, share)).observed
 
     return predict

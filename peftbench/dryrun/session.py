@@ -49,6 +49,15 @@ class DryRun:
         """The demand, whatever the card has."""
         return profile_of(self.trace, self.replay, self.gpu)
 
+    @cached_property
+    def observed(self) -> MemoryProfile:
+        """What a run shows on the card, whose cache is flushed before more than there is gets reserved.
+
+        The demand where there is no card, or where it runs out of memory all the same.
+        """
+        card = self.on_card
+        return self.profile if card is None or card.failure else profile_of(self.trace, card, self.gpu)
+
 
 class DryRunSession:
     """Dry runs one after another, with one child process that is started when it is first needed."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peftbench.catalog.gpus import find_gpu
 from peftbench.dryrun.allocator_settings import parse_settings
 from peftbench.dryrun.profile import profile_of
 from peftbench.dryrun.replay import Walk, alive_at, replay
+from peftbench.dryrun.session import DryRun
 from peftbench.dryrun.trace import EMPTY_CACHE, Block, Mark, Trace
+from peftbench.dryrun.workload import Workload
 from peftbench.memory import Part, Phase
+from peftbench.spec.training import TrainingSpec
 from peftbench.units import MIB
 
 
@@ -69,6 +73,16 @@ def test_settings_of_the_allocator_count() -> None:
     growing = trace_of((Phase.FORWARD.value, [0, ~0, 1, ~1, 2, ~2]), blocks=blocks)
     settings = parse_settings("expandable_segments:True")
     assert replay(growing, settings).reserved_bytes < replay(growing).reserved_bytes
+
+
+def test_a_card_never_shows_more_than_it_has() -> None:
+    blocks = [block(size * MIB) for size in (6000, 6100, 6200)]
+    growing = trace_of((Phase.FORWARD.value, [0, ~0, 1, ~1, 2, ~2]), blocks=blocks)
+    t4 = find_gpu("t4")
+    dry_run = DryRun(Workload(config="{}", recipe=TrainingSpec()), growing, t4)
+    assert dry_run.on_card is not None and dry_run.on_card.num_alloc_retries == 1
+    assert dry_run.profile.reserved_bytes > t4.usable_bytes > dry_run.observed.reserved_bytes
+    assert dry_run.observed.allocated_bytes == dry_run.profile.allocated_bytes
 
 
 @given(st.lists(st.integers(1, 64 * MIB), min_size=1, max_size=20), st.data())
