@@ -37,12 +37,18 @@ def adapt(model: nn.Module, workload: Workload, recorder: Recorder) -> nn.Module
     adapted = _adapted(model, workload, recorder.device_type)
     base = {id(tensor): storage for reference, storage in before if (tensor := reference()) is not None}
     _settle(adapted, workload, set(base))
-    for tensor in (*_tensors(adapted), *_attributes(adapted)):
-        if id(tensor) not in base:
-            recorder.is_part(Part.ADAPTERS, tensor)
-        elif base[id(tensor)] != _storage(tensor):  # PiSSA takes what it trains out of the weights
-            recorder.is_part(Part.WEIGHTS, tensor)
+    for name, module in adapted.named_modules():
+        owner = name.removeprefix(WRAPPED)
+        for tensor in _own_tensors(module):
+            if id(tensor) not in base:
+                recorder.is_part(Part.ADAPTERS, tensor, module=owner)
+            elif base[id(tensor)] != _storage(tensor):  # PiSSA takes what it trains out of the weights
+                recorder.is_part(Part.WEIGHTS, tensor, module=owner)
     return adapted
+
+
+WRAPPED = "base_model.model."
+"""What PEFT puts before the names of transformers' modules."""
 
 
 def _storage(tensor: torch.Tensor) -> int:
@@ -117,12 +123,11 @@ def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
     yield from model.buffers()
 
 
-def _attributes(model: nn.Module) -> Iterator[torch.Tensor]:
-    """Tensors that a layer keeps outside its parameters and buffers, alone or in a dict or list."""
-    for module in model.modules():
-        for value in vars(module).values():
-            items = value.values() if type(value) is dict else value if type(value) is list else (value,)
-            yield from (item for item in items if isinstance(item, torch.Tensor))
+def _own_tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    """Parameters, buffers (both in dicts of the module) and what it keeps beside them, alone or in a dict or list."""
+    for value in vars(module).values():
+        items = value.values() if type(value) is dict else value if type(value) is list else (value,)
+        yield from (item for item in items if isinstance(item, torch.Tensor))
 
 
 def _apply(self: nn.Module, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> nn.Module:

@@ -76,13 +76,17 @@ class Recorder(TorchDispatchMode):
         found = self._live.get(tensor.untyped_storage()._cdata)
         return found[0] if found else None
 
-    def is_part(self, part: Part, *tensors: object) -> None:
-        """Say what the blocks of these tensors hold; what is not a recorded tensor is passed over."""
+    def is_part(self, part: Part, *tensors: object, module: str | None = None) -> None:
+        """Say what the blocks of these tensors hold, and whose they are if it is not the one that was running.
+
+        What is not a recorded tensor is passed over.
+        """
         for tensor in tensors:
-            if isinstance(tensor, torch.Tensor):
-                number = self.number_of(tensor)
-                if number is not None:
-                    self.blocks[number].part = part
+            number = self.number_of(tensor) if isinstance(tensor, torch.Tensor) else None
+            if number is not None:
+                self.blocks[number].part = part
+                if module is not None:
+                    self.blocks[number].module = module
 
     def adopt(self, tensor: torch.Tensor, operation: str, module: str | None = None) -> int | None:
         """Record a tensor's storage as allocated now, unless it is known or on another device."""
