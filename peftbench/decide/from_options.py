@@ -67,7 +67,8 @@ def inference_requests(methods: tuple[str, ...], options: Given) -> tuple[Infere
 
 
 def within_positions(
-    model: ModelSpec | OtherModel, task: str, methods: tuple[str, ...], options: Given) -> dict[str, Any]:
+    model: ModelSpec | OtherModel, task: str, methods: tuple[str, ...], options: Given
+) -> dict[str, Any]:
     """Cut a default length to the positions of the model; lengths that were given stay as they are."""
     name = "prompt_tokens" if task == "inference" else "sequence_length"
     new_tokens = options.get("new_tokens") or InferenceSpec.new_tokens

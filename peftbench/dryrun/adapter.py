@@ -14,8 +14,8 @@ from peftbench.spec.adapter import ALL_LINEAR, AdapterSpec
 from peftbench.spec.training import TrainingSpec
 
 TASK = "CAUSAL_LM"
-
-
+VIRTUAL = ("prompt_tuning", "multitask_prompt_tuning", "prefix_tuning", "p_tuning", "cartridge")
+"""Types that ask for num_virtual_tokens."""
 NO_CHECKPOINTING = {
     "PREFIX_TUNING": "checkpointing drops the cache that it trains",
     "CARTRIDGE": "checkpointing drops the cache that it trains",
@@ -95,9 +95,6 @@ def _complete(peft_type: str, options: dict[str, Any]) -> dict[str, Any]:
     elif peft_type in VIRTUAL:
         options.setdefault("num_virtual_tokens", 20)
     return options
-
-
-VIRTUAL = ("prompt_tuning", "multitask_prompt_tuning", "prefix_tuning", "p_tuning", "cartridge")
 
 
 def takes_task_ids(model: Any) -> bool:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from peftbench.dryrun.card import AMPERE, CARD
+from peftbench.dryrun.card import CARD
+from peftbench.dryrun.workload import AMPERE
 
 aten = torch.ops.aten
 HALF = (torch.float16, torch.bfloat16)

@@ -44,10 +44,11 @@ def library_versions() -> dict[str, str]:
 
 
 def code_digest() -> str:
-    """Of the dry run's own files: an entry of another version of them is not used."""
+    """Of the dry run's files and of those it imports: an entry of another version of them is not used."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
+    for folder in ("dryrun", "estimate", "spec"):
+        for path in sorted((Path(__file__).parent.parent / folder).glob("*.py")):
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-AMPERE = (8, 0)
+from peftbench.dryrun.workload import A100_MULTIPROCESSORS, AMPERE
 
 
 class Card:
@@ -19,7 +19,7 @@ class Card:
 
     def __init__(self) -> None:
         self.compute_capability: tuple[int, int] = AMPERE
-        self.multiprocessors = 108
+        self.multiprocessors = A100_MULTIPROCESSORS
         self.padded = False
 
     def set(self, compute_capability: tuple[int, int], multiprocessors: int, padded: bool) -> None:

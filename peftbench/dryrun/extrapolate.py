@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from peftbench.dryrun.profile import profile_of
+from peftbench.dryrun.profile import profile_of, traced
 from peftbench.dryrun.refusal import Refused
 from peftbench.dryrun.replay import replay
 from peftbench.dryrun.trace import Trace
-from peftbench.dryrun.workload import Workload
-from peftbench.estimate.slack import slack
-from peftbench.memory import Basis, Component, MemoryProfile, Part, Phase
+from peftbench.dryrun.workload import DEPTH_KEYS, Workload
+from peftbench.estimate.slack import context, slack
+from peftbench.memory import MemoryProfile, Part, Phase
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.training import TrainingSpec
 
@@ -65,9 +65,9 @@ def extrapolate(
 
 
 def _depth(workload: Workload) -> int | None:
-    """The layers of the model; configs have one of these names for it."""
+    """The layers of the model, if its config says so."""
     config = json.loads(workload.config)
-    found = (config.get(name) for name in ("num_hidden_layers", "n_layer", "n_layers", "num_layers"))
+    found = (config.get(name) for name in DEPTH_KEYS)
     return next((layers for layers in found if isinstance(layers, int)), None)
 
 
@@ -108,10 +108,8 @@ def _facts(traces: list[Trace], depth: int) -> dict[str, Any]:
 
 
 def _profile(sizes: Sizes, workload: Workload, gpu: GpuSpec | None, facts: Mapping[str, Any]) -> MemoryProfile:
-    from peftbench.estimate.slack import context
-
     components = [
-        Component(part, size, Basis.TRACED, frozenset({phase}), "from 2 and 3 layers", *_band(size))
+        traced(part, size, facts["device"], frozenset({phase}), "from 2 and 3 layers")
         for phase, parts in sizes.items()
         for part, size in parts.items()
         if size
@@ -123,8 +121,3 @@ def _profile(sizes: Sizes, workload: Workload, gpu: GpuSpec | None, facts: Mappi
     block = recipe.tokens * facts["vocab_size"] * 4 if isinstance(recipe, TrainingSpec) else 0
     reserve = slack(dynamic, block, training and recipe.gradient_checkpointing, phases - {Phase.LOAD})  # type: ignore[union-attr]
     return MemoryProfile((*components, reserve, context(gpu, phases)))
-
-
-def _band(size: int) -> tuple[int, int]:
-    spread = round(size * 0.005)
-    return size - spread, size + spread

@@ -14,7 +14,7 @@ from torch import nn
 
 from peftbench.dryrun.materialize import is_quantized
 from peftbench.dryrun.refusal import Refused, in_a_line
-from peftbench.dryrun.workload import Workload
+from peftbench.dryrun.workload import DEPTH_KEYS, Workload
 from peftbench.errors import did_you_mean
 from peftbench.spec.dtype import DType
 from peftbench.spec.quantization import QuantizationSpec
@@ -86,12 +86,9 @@ def _config_class(model_type: str) -> Any:
     return CONFIG_MAPPING[model_type]
 
 
-DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-
-
 def _keep_layers(given: dict[str, Any], layers: int) -> None:
     """Cut the depth, and with it what has an entry for each layer."""
-    name = next((name for name in DEPTHS if name in given), DEPTHS[0])
+    name = next((name for name in DEPTH_KEYS if name in given), DEPTH_KEYS[0])
     depth, given[name] = given.get(name), layers
     for key, value in given.items():
         if isinstance(value, list) and len(value) == depth:

@@ -21,9 +21,9 @@ RESERVED_ERROR = 0.03
 def profile_of(trace: Trace, replayed: Replay, gpu: GpuSpec | None) -> MemoryProfile:
     """The highest step of each phase; the slack of the peak's phase is that of the whole run."""
     highest = _highest_of_each_phase(replayed)
-    phases, error = frozenset(highest), ALLOCATED_ERROR[trace.facts["device"]]
+    phases, device = frozenset(highest), trace.facts["device"]
     components = [
-        _traced(part, size, error, frozenset(alive), _because(trace, highest, part, alive))
+        traced(part, size, device, frozenset(alive), _because(trace, highest, part, alive))
         for (part, size), alive in _by_part(highest).items()
     ]
     components += [_slack(peak, replayed, peak is replayed.highest) for peak in highest.values()]
@@ -49,8 +49,9 @@ def _by_part(highest: dict[Phase, PhasePeak]) -> dict[tuple[Part, int], list[Pha
     return found
 
 
-def _traced(part: Part, size: int, error: float, phases: frozenset[Phase], because: str) -> Component:
-    spread = round(size * error)
+def traced(part: Part, size: int, device: str, phases: frozenset[Phase], because: str) -> Component:
+    """A part whose `size` in bytes was found on fake tensors of this device, with its band."""
+    spread = round(size * ALLOCATED_ERROR[device])
     return Component(part, size, Basis.TRACED, phases, because, size - spread, size + spread)
 
 

@@ -21,8 +21,7 @@ from peftbench.dryrun.loss import head_of
 from peftbench.dryrun.materialize import materialize
 from peftbench.dryrun.model import build, count_parameters
 from peftbench.dryrun.recorder import Recorder
-from peftbench.dryrun.trace import EMPTY_CACHE, Trace
-from peftbench.dryrun.trace import Mark as TraceMark
+from peftbench.dryrun.trace import EMPTY_CACHE, Mark, Trace
 from peftbench.dryrun.train import MICRO_BATCHES, Training, causal_lm_of
 from peftbench.dryrun.workload import Workload
 from peftbench.memory import Phase
@@ -65,12 +64,12 @@ class _Run:
     def __init__(self, recorder: Recorder, progress: Progress) -> None:
         self.recorder = recorder
         self.progress = progress
-        self.marks: list[TraceMark] = []
+        self.marks: list[Mark] = []
         self.passes = self.done = 0
 
     def mark(self, name: str, step: int) -> None:
         """Begin a phase, or note that the cache is emptied."""
-        self.marks.append(TraceMark(len(self.recorder.events), step, str(name)))
+        self.marks.append(Mark(len(self.recorder.events), step, str(name)))
         if name != EMPTY_CACHE:
             self.recorder.phase, self.recorder.step = Phase(name), step
 

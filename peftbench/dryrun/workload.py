@@ -16,6 +16,8 @@ from peftbench.spec.training_json import inference_from_json, training_from_json
 AMPERE = (8, 0)
 """The compute capability of a card that is not named."""
 A100_MULTIPROCESSORS = 108
+DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+"""What configs call the number of their layers."""
 STEPS = 2
 """Optimizer states exist from the second step on; a third adds nothing."""
 
