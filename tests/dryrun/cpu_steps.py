@@ -84,8 +84,8 @@ class Nobody:
         else:
             tensor.zero_()
 
-    def is_part(self, *_: object) -> None:
-        """Called by the loop for gradients, batches and states."""
+    def is_part(self, *_: object, module: str = "") -> None:
+        """Called for the tensors of an adapter, and by the loop for gradients, batches and states."""
 
 
 def trained(workload: Workload) -> list[Change]:
