@@ -87,7 +87,8 @@ def really_held(workload: Workload, base: Any) -> Held:
     added = {id(tensor): tensor for tensor in (*new, *(t for t in model.parameters() if t.requires_grad))}.values()
     trained = [tensor for tensor in added if tensor.requires_grad]
     held = _whole_vectors(model) + sum(tensor.nbytes for tensor in added)
-    _step(model, config.peft_type)
+    with torch.backends.mkldnn.flags(enabled=False):  # oneDNN has no LSTM in this type for every CPU
+        _step(model, config.peft_type)
     with_gradient = [tensor for tensor in trained if tensor.grad is not None]
     gradients: Any = {tensor.grad.untyped_storage()._cdata: tensor.grad for tensor in with_gradient}
     return Held(
