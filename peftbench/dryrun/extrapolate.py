@@ -119,5 +119,5 @@ def _profile(sizes: Sizes, workload: Workload, gpu: GpuSpec | None, facts: Mappi
     recipe = workload.recipe
     training = isinstance(recipe, TrainingSpec)
     block = recipe.tokens * facts["vocab_size"] * 4 if isinstance(recipe, TrainingSpec) else 0
-    reserve = slack(dynamic, block, training and recipe.gradient_checkpointing, phases - {Phase.LOAD})  # type: ignore[union-attr]
+    reserve = slack(dynamic, block, training and recipe.gradient_checkpointing, phases - {Phase.LOAD}, gpu)  # type: ignore[union-attr]
     return MemoryProfile((*components, reserve, context(gpu, phases)))

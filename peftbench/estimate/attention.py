@@ -68,7 +68,7 @@ def keep_in_cache(c: Context, key: Tensor, value: Tensor) -> tuple[Tensor, Tenso
 
 def attention(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Scaled-dot-product attention with the kernel that the card, the types and the mask allow."""
-    kernels = {"flash": _flash, "efficient": _efficient, "math": _math, "eager": _eager}
+    kernels = {"flash": _flash, "efficient": _efficient, "math": _math, "eager": _eager, "cpu": _on_cpu}
     kernel = kernels[c.attention_kernel]
     if c.attention_kernel != "eager" and c.tape.autocast is not None:
         return kernel(c, *(c.tape.cast(x, c.tape.autocast) for x in (query, key, value)))
@@ -120,16 +120,29 @@ def _efficient(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
     Source: _efficient_attention_backward in pytorch/aten/src/ATen/native/transformers/cuda/attention_backward.cu.
     """
-    tape, heads = c.tape, c.model.num_attention_heads
-    keys, values = _repeat(c, key), _repeat(c, value)
-    out = tape.tensor(query.width, query.itemsize, query.needs_grad or key.needs_grad or value.needs_grad)
-    statistics = tape.tensor(heads, FLOAT32)
-    saved = [query, keys, values, out, statistics]
+    scratch = c.model.num_attention_heads * FLOAT32
+    if query.itemsize != FLOAT32:
+        scratch += c.model.num_attention_heads * -(-c.model.head_dim // 64) * 64 * FLOAT32
+    return _with_statistics(c, query, _repeat(c, key), _repeat(c, value), scratch)
+
+
+def _on_cpu(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The CPU's flash attention: shares key heads where there is no mask, in any type, without workspaces.
+
+    Source: _scaled_dot_product_flash_attention_cpu in pytorch/aten/src/ATen/native/transformers/attention.cpp.
+    """
+    if c.masked or c.past_tokens:  # transformers copies key heads beside a mask
+        return _with_statistics(c, query, _repeat(c, key), _repeat(c, value), 0)
+    return _with_statistics(c, query, key, value, 0)
+
+
+def _with_statistics(c: Context, query: Tensor, keys: Tensor, values: Tensor, scratch: int) -> Tensor:
+    """Saves query, keys, values, the output and a float32 a head and token; `scratch` bytes a token in backward."""
+    tape = c.tape
+    out = tape.tensor(query.width, query.itemsize, query.needs_grad or keys.needs_grad or values.needs_grad)
+    saved = [query, keys, values, out, tape.tensor(c.model.num_attention_heads, FLOAT32)]
     if c.masked and not c.model.alibi:  # a boolean mask becomes a bias in every layer
         saved.append(tape.tensor(c.virtual_tokens, query.itemsize, pairs=1))
-    scratch = heads * FLOAT32
-    if query.itemsize != FLOAT32:
-        scratch += heads * -(-c.model.head_dim // 64) * 64 * FLOAT32
     if out.needs_grad:
         tape.record((out,), (query, keys, values), saved, scratch=((Part.WORKSPACE, scratch, 0),))
     return out

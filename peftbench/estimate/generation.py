@@ -67,7 +67,7 @@ def decode_layer_moments(key: GenerationKey) -> tuple[Moment, ...]:
 @lru_cache(maxsize=2048)
 def attention_to_past(key: GenerationKey) -> int:
     """Bytes for each cached token that attention of one new token takes, beside the cache itself."""
-    if key.attention_kernel == "flash":
+    if key.attention_kernel in ("flash", "cpu"):
         return 0  # reads the cache as it is
     one = key._replace(masks_sliding_layers=False)
     context = _context(one, _kinds(key.model)[-1])

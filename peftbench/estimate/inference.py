@@ -55,7 +55,7 @@ def estimate_inference(
         *_adapter(model, inference, always),
         exact(Part.WORKSPACE, _workspace_bytes(inference, gpu), running, "cuBLAS workspace, and the prompts"),
         *moving,
-        slack(peak, 0, False, running),
+        slack(peak, 0, False, running, gpu),
         context(gpu, always),
     ))  # fmt: skip
 

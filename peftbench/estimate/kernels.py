@@ -22,7 +22,7 @@ def compute_capability(gpu: GpuSpec | None) -> tuple[int, int]:
 
 
 def attention_kernel(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> str:
-    """The kernel behind attn_implementation: "flash", "efficient", "math" or "eager".
+    """The kernel behind attn_implementation: "flash", "efficient", "math" or "eager"; or "cpu".
 
     SDPA takes flash attention for 16-bit types on compute capability 8.0 and newer, heads of up to 256 channels and
     no mask; then memory-efficient attention, which cannot share key heads among query heads; then the unfused math,
@@ -33,6 +33,8 @@ def attention_kernel(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | No
         return "eager"
     if training.attention == "flash_attention_2":
         return "flash"
+    if gpu is not None and gpu.is_cpu:
+        return "cpu"
     if is_prefix(training.adapter):  # more keys than queries: SDPA gets a mask, and key heads are copied
         return "efficient"
     if model.model_type == "falcon":  # always gives SDPA a mask, and its single key head unrepeated
@@ -71,7 +73,9 @@ def cublas_workspace_bytes(gpu: GpuSpec | None) -> int:
     """One workspace for the handle of the main thread and one for autograd's.
 
     8.125 MiB each, 32 MiB from Hopper on. Source: getChosenWorkspaceSize in
-    pytorch/aten/src/ATen/cuda/CublasHandlePool.cpp.
+    pytorch/aten/src/ATen/cuda/CublasHandlePool.cpp. A CPU has none.
     """
+    if gpu is not None and gpu.is_cpu:
+        return 0
     each = 4096 * 8 * KIB if compute_capability(gpu) >= HOPPER else (4096 * 2 + 16 * 8) * KIB
     return 2 * each

@@ -29,7 +29,7 @@ class Context:
     """Module names that carry the adapter."""
     quantization: QuantizationSpec | None
     attention_kernel: str
-    """"flash", "efficient", "math" or "eager"."""
+    """"flash", "efficient", "math", "eager" or "cpu"."""
     fused_kernels: str
     use_cache: bool
     rotates: bool = True

@@ -32,6 +32,8 @@ class TorchRule(NamedTuple):
 
     states: int
     foreach_lists: int = 0
+    loop_tensors: int | None = None
+    """What the step holds of one tensor where torch goes through them one by one: on a CPU. None: foreach there too."""
     before_first_step: bool = False
     """Adagrad makes its state in the constructor, the others in the first step."""
 
@@ -51,11 +53,11 @@ class AdafactorRule(NamedTuple):
 Rule = TorchRule | BitsandbytesRule | AdafactorRule
 
 RULES: dict[str, Rule] = {
-    "adamw_torch": TorchRule(states=2, foreach_lists=1),  # _multi_tensor_adam: exp_avg_sq_sqrt
+    "adamw_torch": TorchRule(states=2, foreach_lists=1, loop_tensors=2),  # _multi_tensor_adam: exp_avg_sq_sqrt; its denominator
     "adamw_torch_fused": TorchRule(states=2),
     "sgd": TorchRule(states=0),  # the Trainer passes no momentum
-    "adagrad": TorchRule(states=1, foreach_lists=2, before_first_step=True),  # std and numerator
-    "rmsprop": TorchRule(states=1, foreach_lists=1),  # avg
+    "adagrad": TorchRule(states=1, foreach_lists=2, loop_tensors=1, before_first_step=True),  # std and numerator
+    "rmsprop": TorchRule(states=1, foreach_lists=1, loop_tensors=1),  # avg
     "schedule_free_adamw": TorchRule(states=2, foreach_lists=1),  # schedulefree 1.4: denom
     "schedule_free_radam": TorchRule(states=2, foreach_lists=1),
     "schedule_free_sgd": TorchRule(states=1),
@@ -116,7 +118,7 @@ def check_optimizer(name: str) -> None:
 
 
 @lru_cache(maxsize=4096)
-def optimizer_bytes(tensors: tuple[TensorGroup, ...], optimizer: str) -> OptimizerBytes:
+def optimizer_bytes(tensors: tuple[TensorGroup, ...], optimizer: str, on_cpu: bool = False) -> OptimizerBytes:
     """Price an optimizer over the trained tensors, in the order in which the model has them.
 
     Raises SpecError for a name of TrainingArguments.optim that is unknown or not modelled.
@@ -124,20 +126,24 @@ def optimizer_bytes(tensors: tuple[TensorGroup, ...], optimizer: str) -> Optimiz
     check_optimizer(optimizer)
     rule = RULES[optimizer]
     if isinstance(rule, TorchRule):
-        return _torch_bytes(tensors, rule)
+        return _torch_bytes(tensors, rule, on_cpu)
     if isinstance(rule, BitsandbytesRule):
         return _bitsandbytes_bytes(tensors, rule)
     return _adafactor_bytes(tensors)
 
 
-def _torch_bytes(tensors: tuple[TensorGroup, ...], rule: TorchRule) -> OptimizerBytes:
+def _torch_bytes(tensors: tuple[TensorGroup, ...], rule: TorchRule, on_cpu: bool) -> OptimizerBytes:
     """States are `zeros_like(parameter)`; a foreach step computes on lists of all tensors at once.
 
     `_multi_tensor_adam` holds one list, the root of exp_avg_sq, in the dtype of the state: full fine-tuning
-    in bfloat16 peaks at 2 weights + 2 gradients + 2 + 2 states + 2 = 10 bytes a parameter.
+    in bfloat16 peaks at 2 weights + 2 gradients + 2 + 2 states + 2 = 10 bytes a parameter. On a CPU torch does not
+    choose foreach by itself (_default_to_fused_or_foreach in torch/optim/optimizer.py).
     """
     size = total_bytes(tensors)
-    return OptimizerBytes(rule.states * size, 0, rule.foreach_lists * size, rule.before_first_step)
+    temporary = rule.foreach_lists * size
+    if on_cpu and rule.loop_tensors is not None:
+        temporary = rule.loop_tensors * max((group.tensor_numel * group.dtype.bytes for group in tensors), default=0)
+    return OptimizerBytes(rule.states * size, 0, temporary, rule.before_first_step)
 
 
 def _bitsandbytes_bytes(tensors: tuple[TensorGroup, ...], rule: BitsandbytesRule) -> OptimizerBytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from peftbench.memory import Basis, Component, Part, Phase
+from peftbench.memory import Basis, Component, Part, Phase, exact
 from peftbench.spec.cuda_context import context_band, context_bytes
 from peftbench.spec.gpu import GpuSpec
 
@@ -34,12 +34,16 @@ Seen in fms-acceleration (transformers 4.4x): 1.25 to 1.75 blocks beyond the sha
 """
 
 
-def slack(dynamic_bytes: int, logits_block_bytes: int, checkpointing: bool, phases: frozenset[Phase]) -> Component:
-    """Reserved minus allocated at the peak.
+def slack(
+    dynamic_bytes: int, logits_block_bytes: int, checkpointing: bool, phases: frozenset[Phase], gpu: GpuSpec | None
+) -> Component:
+    """Reserved minus allocated at the peak; torch's allocator on a CPU keeps nothing back.
 
     `dynamic_bytes` come and go within a step, logits left out; `logits_block_bytes` is one float32 copy of the
     logits, 0 where they are never stored.
     """
+    if gpu is not None and gpu.is_cpu:
+        return exact(Part.SLACK, 0, phases, "there is no caching allocator on a CPU")
     expected = EXPECTED_CHECKPOINTED if checkpointing else EXPECTED
     high = HIGH_CHECKPOINTED if checkpointing else HIGH
     size, most = (
@@ -51,7 +55,9 @@ def slack(dynamic_bytes: int, logits_block_bytes: int, checkpointing: bool, phas
 
 
 def context(gpu: GpuSpec | None, phases: frozenset[Phase]) -> Component:
-    """The CUDA context of the process."""
+    """The CUDA context of the process; a CPU has none."""
+    if gpu is not None and gpu.is_cpu:
+        return exact(Part.CONTEXT, 0, phases, "a CPU has no context")
     multiprocessors = gpu.multiprocessors if gpu else None
     low, high = context_band(multiprocessors)
     size = gpu.context_bytes if gpu and gpu.context_bytes else context_bytes(multiprocessors)

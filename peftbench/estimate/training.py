@@ -73,13 +73,13 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
     components = [
         *weight_components(model, training.dtype, training.quantization, ALWAYS),
         *_rotary_tables(model, training),
-        *_trained(model, training),
+        *_trained(model, training, gpu is not None and gpu.is_cpu),
         *_workspace(training, gpu),
         *_moments(model, training, gpu),
     ]
     dynamic = max(_dynamic_bytes(components, phase) for phase in TRAINING)
     block = 0 if training.loss == "liger" else stream_tokens(training) * model.vocab_size * 4
-    reserve = slack(dynamic, block, training.gradient_checkpointing, TRAINING)
+    reserve = slack(dynamic, block, training.gradient_checkpointing, TRAINING, gpu)
     return MemoryProfile((*components, reserve, context(gpu, ALWAYS)))
 
 
@@ -91,10 +91,10 @@ def _rotary_tables(model: ModelSpec, training: TrainingSpec) -> list[Component]:
     return [exact(Part.WEIGHTS, size, ALWAYS, "cos and sin of every position, in every layer")] if size else []
 
 
-def _trained(model: ModelSpec, training: TrainingSpec) -> list[Component]:
+def _trained(model: ModelSpec, training: TrainingSpec, on_cpu: bool) -> list[Component]:
     """Adapters, optimizer states and temporaries, and gradients where they are all alive."""
     tensors = trained_tensors(model, training)
-    optimizer = optimizer_bytes(tensors, training.optimizer)
+    optimizer = optimizer_bytes(tensors, training.optimizer, on_cpu)
     count, gradient_bytes = total_numel(tensors), total_bytes(tensors)
     outlive = frozenset({Phase.FORWARD, Phase.BACKWARD}) if training.gradients_outlive_step else frozenset()
     parts = [

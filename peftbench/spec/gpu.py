@@ -30,6 +30,8 @@ class GpuSpec:
     """CUDA context and loaded kernels, before any tensor."""
     in_use_bytes: int = 0
     """Held by other processes; only known for the card in this machine."""
+    is_cpu: bool = False
+    """Not a card: other kernels, and neither a caching allocator nor a context."""
     notes: str = ""
     """What a reader of the figures should know; never calculated with."""
 
