@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import lru_cache
 from typing import Any
 
 from peftbench.decide.methods import LORA, quantization_for
@@ -126,9 +127,10 @@ def _checked(methods: tuple[str, ...], options: Given, task: str, own: tuple[str
     """The given options; each belongs to the task or to at least one of the methods."""
     given = {name: value for name, value in options.items() if value is not None}
     kinds = [split_method(method) for method in methods]
-    for name in given:
+    for name, value in given.items():
         if name not in OPTIONS:
             raise SpecError(f"unknown option {name!r}. {did_you_mean(name, OPTIONS)}".rstrip())
+        _check_type(name, value)
         if name in (*_TRAINING, *_INFERENCE) and name not in own:
             raise SpecError(f"{_flag(name)} does not belong to --task {task}.", "Leave it out, or change the task.")
         method_has = any(_concerns(name, peft_type, quantized, given) for peft_type, quantized in kinds)
@@ -141,6 +143,25 @@ def _checked(methods: tuple[str, ...], options: Given, task: str, own: tuple[str
     if given.get("adapter") == "none" and any(name in given for name in _ADAPTER):
         raise SpecError("--adapter none leaves no adapter to give options to.", "Use --adapter dynamic.")
     return given
+
+
+def _check_type(name: str, value: object) -> None:
+    """What Python and files give may be of any type; the command line has checked it."""
+    wanted = _types().get(name)
+    if wanted and type(value) not in wanted:
+        what = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}[wanted[0]]
+        raise SpecError(f"{_flag(name)} must be {what}, not {value!r}.")
+
+
+@lru_cache(maxsize=1)
+def _types() -> dict[str, tuple[type, ...]]:
+    """Of options that are plain values, as the defaults of the specs have them."""
+    found: dict[str, tuple[type, ...]] = {"r": (int,), "num_virtual_tokens": (int,), "lora_dropout": (float, int)}
+    specs: tuple[Any, ...] = (TrainingSpec, InferenceSpec, QuantizationSpec, AdapterSpec)
+    for spec in specs:
+        plain = (field for field in fields(spec) if type(field.default) in (int, bool, str))
+        found |= {field.name: (type(field.default),) for field in plain}
+    return found
 
 
 def _concerns(name: str, peft_type: str | None, quantized: bool, given: Given) -> bool:
