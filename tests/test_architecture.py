@@ -19,7 +19,7 @@ RANKS = {
     "errors": 0, "units": 0,
     "spec": 1, "memory": 1,
     "catalog": 2, "estimate": 2, "suite": 2, "record": 2,
-    "dryrun": 3, "measure": 3,
+    "dryrun": 3, "measure": 3, "record_file": 3,
     "decide": 4,
     "check": 5,
     "report": 6,

@@ -20,24 +20,26 @@ def tell(text: str) -> None:
 class Progress:
     """Call it with the share that is done; it clears its line at the end."""
 
-    def __init__(self, label: str) -> None:
-        self.label = label
+    def __init__(self, label: str, remark: str = "", patience_s: float = PATIENCE_S) -> None:
+        self.label, self.remark, self.patience_s = label, remark, patience_s
         self.began_s = time.monotonic()
-        self.shown = False
+        self.widest = 0
         self.watched = sys.stderr is not None and sys.stderr.isatty()
 
     def __enter__(self) -> Progress:
         return self
 
     def __call__(self, share: float) -> None:
-        if self.watched and time.monotonic() - self.began_s > PATIENCE_S:
+        elapsed_s = time.monotonic() - self.began_s
+        if self.watched and elapsed_s >= self.patience_s:
             full = round(WIDTH * share)
             bar = "#" * full + "-" * (WIDTH - full)
-            click.echo(f"\r{self.label}  [{bar}] {share:4.0%}", nl=False, err=True)
-            self.shown = True
+            text = f"{self.label}  [{bar}] {share:4.0%}  {elapsed_s:.0f} s  {self.remark}".rstrip()
+            click.echo("\r" + text.ljust(self.widest), nl=False, err=True)
+            self.widest = max(self.widest, len(text))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
     ) -> None:
-        if self.shown:
-            click.echo("\r" + " " * (len(self.label) + WIDTH + 10) + "\r", nl=False, err=True)
+        if self.widest:
+            click.echo("\r" + " " * self.widest + "\r", nl=False, err=True)

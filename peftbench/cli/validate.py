@@ -1,10 +1,11 @@
-"""`peftbench validate`: how far the predictions are from published measurements."""
+"""`peftbench validate`: how good the predictions are, on measurements that others published and on our own runs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -12,17 +13,24 @@ from peftbench.cli.catalogue import format_option, write
 from peftbench.errors import PeftbenchError
 
 if TYPE_CHECKING:
+    from peftbench.check.comparison import Comparison
+    from peftbench.check.parts import PartAccuracy
     from peftbench.check.published import PublishedRecord
-    from peftbench.check.validation import ValidationReport
+    from peftbench.check.validation import ValidatedRow, ValidationReport
+    from peftbench.record import RunRecord
 
 TOO_INACCURATE = 1
 """The exit code of --fail-above; bad input is 2."""
+NOTE = (
+    "Percent. An error is predicted / measured - 1; median, p90 and worst are of absolute values. "
+    "Band: how many figures lie inside the predicted band."
+)
 
 
-@click.command("validate", short_help="Compare predictions with published measurements.")
+@click.command("validate", short_help="Compare predictions with measurements.")
 @click.argument("path", type=click.Path(path_type=str))
-@click.option("--by", type=click.Choice(("method", "source", "model")), default="method", show_default=True,
-              help="What to group the errors by.")  # fmt: skip
+@click.option("--by", type=click.Choice(("method", "source", "model", "device", "part")), default="method",
+              show_default=True, help="What to group the errors by; part: of our own runs.")  # fmt: skip
 @click.option("--rows", "list_rows", is_flag=True, help="List every record with its error instead.")
 @click.option("--dry-run", is_flag=True,
               help="Predict by dry run: minutes the first time, from the cache afterwards.")  # fmt: skip
@@ -32,45 +40,125 @@ TOO_INACCURATE = 1
 def validate(path: str, by: str, list_rows: bool, dry_run: bool, fail_above: str | None, format_: str) -> None:
     """Predict every measured run of PATH, a .jsonl file of records or a folder of them, and print the errors.
 
-    Allocated, reserved and device figures are each compared with the prediction of that size.
+    Allocated, reserved and device figures are each compared with the prediction of that size. For runs of `peftbench
+    run` verdicts are laid beside outcomes as well: a broken promise was said to fit and went out of memory.
     """
-    from peftbench.check.published import read_records
-    from peftbench.report.accuracy import accuracy_data, accuracy_table, rows_data, rows_table
+    from peftbench.report.accuracy import accuracy_data, accuracy_table, parts_data, parts_table, rows_data, rows_table
 
     limit = _fraction(fail_above) if fail_above is not None else math.inf
-    note = "Percent. An error is predicted / measured - 1; median, p90 and worst are of absolute values. "
-    note += "Band: how many figures lie inside the predicted band."
-    report, left_out = _by_dry_run(read_records(path)) if dry_run else (_by_formula(read_records(path)), "")
-    note += left_out
+    found = _validated(_read(path), dry_run)
+    report = found.report
     if list_rows:
-        write(rows_table(report.rows), rows_data(report.rows), note, format_)
+        write(rows_table(report.rows), rows_data(report.rows), found.note, format_)
+    elif by == "part":
+        parts = found.parts()
+        write(parts_table(parts), parts_data(parts), "Percent of each run's allocated peak, the worst first.", format_)
     else:
         accuracies = report.accuracies(by)
-        write(accuracy_table(accuracies, by), accuracy_data(accuracies), note, format_)
+        write(accuracy_table(accuracies, by), accuracy_data(accuracies), found.note, format_)
+    if format_ == "terminal":
+        _write_verdicts(found.comparisons)
     if report.worst_allocated_error > limit:
         click.echo(f"Off by {report.worst_allocated_error:.2%} at worst, more than {fail_above}.", err=True)
         raise click.exceptions.Exit(TOO_INACCURATE)
 
 
-def _by_formula(records: Iterable[PublishedRecord]) -> ValidationReport:
+class _Measured(NamedTuple):
+    """What a path holds."""
+
+    published: tuple[PublishedRecord, ...]
+    runs: tuple[RunRecord, ...]
+
+
+class _Validated(NamedTuple):
+    """All of it beside its predictions."""
+
+    report: ValidationReport
+    comparisons: tuple[Comparison, ...]
+    note: str
+
+    def parts(self) -> tuple[PartAccuracy, ...]:
+        """The errors of each part over our own runs."""
+        from peftbench.check.parts import accuracies_of_parts, part_rows
+
+        return accuracies_of_parts(row for comparison in self.comparisons for row in part_rows(comparison))
+
+
+def _read(path: str) -> _Measured:
+    """Both kinds of records, each file of one kind."""
+    from peftbench.check.published import read_records
+    from peftbench.cli.progress import tell
+    from peftbench.record_file import read_run_records, record_files
+
+    files = record_files(path)
+    runs = [file for file in files if _holds_runs(file)]
+    published = [record for file in files if file not in runs for record in read_records(file)]
+    return _Measured(tuple(published), tuple(record for file in runs for record in read_run_records(file, tell)))
+
+
+def _holds_runs(file: Path) -> bool:
+    from peftbench.record_file import is_run_record
+
+    try:
+        with open(file, encoding="utf-8", errors="replace") as lines:
+            return any(is_run_record(line) for line in lines)
+    except OSError as error:
+        raise PeftbenchError(f"cannot read {file}: {error.strerror}.", "Name a file that can be read.") from None
+
+
+def _validated(measured: _Measured, dry_run: bool) -> _Validated:
+    from peftbench.check.comparison import compare as compare_runs
+    from peftbench.check.run_validation import run_rows
+    from peftbench.check.validation import ValidationReport
     from peftbench.check.validation import validate as compare
 
-    return compare(records)
+    if dry_run:
+        rows, comparisons, left_out = _by_dry_run(measured)
+    else:
+        rows, comparisons, left_out = compare(measured.published).rows, compare_runs(measured.runs), ""
+    own = tuple(row for comparison in comparisons for row in run_rows(comparison))
+    unpredicted = sum(comparison.profile is None for comparison in comparisons)
+    note = f"{NOTE}{left_out}" + (f" {unpredicted} runs have no prediction." if unpredicted else "")
+    return _Validated(ValidationReport((*rows, *own)), comparisons, note)
 
 
-def _by_dry_run(records: Iterable[PublishedRecord]) -> tuple[ValidationReport, str]:
-    """The report, and how many records it leaves out."""
+def _by_dry_run(
+    measured: _Measured,
+) -> tuple[tuple[ValidatedRow, ...], tuple[Comparison, ...], str]:
+    """The rows of published records, runs beside their predictions, and how many records are left out."""
+    from peftbench.check.comparison import compare as compare_runs
     from peftbench.check.dry_validation import by_dry_run, split
+    from peftbench.check.run_validation import by_dry_run_of_case
     from peftbench.check.validation import validate as compare
     from peftbench.cli.progress import Progress, tell
     from peftbench.dryrun.session import DryRunSession
 
-    known, others = split(records)
+    known, others = split(measured.published)
+    places: dict[object, int] = {record.id: place for place, record in enumerate(known)}
+    places |= {id(record): len(known) + place for place, record in enumerate(measured.runs)}
     with DryRunSession(tell=tell) as session, Progress("dry runs") as progress:
-        places = {record.id: place for place, record in enumerate(known)}
-        report = compare(known, by_dry_run(session, lambda id, share: progress((places[id] + share) / len(known))))
-    left_out = f" {len(others)} records of GPTQ are left out: it cannot be dry-run."
-    return report, left_out if others else ""
+
+        def report(key: object, share: float) -> None:
+            progress((places[key] + share) / len(places))
+
+        rows = compare(known, by_dry_run(session, report)).rows
+        predict = by_dry_run_of_case(session, lambda record, share: report(id(record), share))
+        comparisons = compare_runs(measured.runs, predict)
+    left_out = f" {len(others)} records of GPTQ are left out: it cannot be dry-run." if others else ""
+    return rows, comparisons, left_out
+
+
+def _write_verdicts(comparisons: Iterable[Comparison]) -> None:
+    """Where there is a card to judge for."""
+    from peftbench.check.run_validation import promises_of
+    from peftbench.report.accuracy import promise_lines, promises_table
+    from peftbench.report.terminal import render, terminal_width
+
+    promises = promises_of(comparisons)
+    if promises.comparisons:
+        click.echo("\n" + render(promises_table(promises), terminal_width(), indent=""))
+        for line in promise_lines(promises):
+            click.echo(line)
 
 
 def _fraction(text: str) -> float:

@@ -7,10 +7,11 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 from peftbench.errors import MeasureError
+from peftbench.measure.nvml_library import nvml_failed, open_nvml, text
+from peftbench.measure.visible_cards import VARIABLE, choose_visible
 from peftbench.spec.cuda_context import context_bytes
 from peftbench.spec.gpu import GpuSpec
 from peftbench.units import MIB
@@ -45,14 +46,14 @@ def find_local_gpus() -> tuple[GpuSpec, ...]:
     Numbers count in PCI bus order: CUDA's own order on equal cards or under CUDA_DEVICE_ORDER=PCI_BUS_ID.
     Raises MeasureError when there is no card or nobody to ask.
     """
-    setting = os.environ.get("CUDA_VISIBLE_DEVICES")
+    setting = os.environ.get(VARIABLE)
     readings = _read_cards()
     if not readings:
         raise MeasureError("there is no NVIDIA card in this machine.", NAME_A_CARD)
-    visible = _visible(readings, setting)
+    visible = [readings[number] for number in choose_visible([r.uuid for r in readings], setting)]
     if not visible:
         raise MeasureError(
-            f"CUDA_VISIBLE_DEVICES={setting!r} hides every card of this machine ({len(readings)}).",
+            f"{VARIABLE}={setting!r} hides every card of this machine ({len(readings)}).",
             f"Unset it or name a card by number or UUID. {NAME_A_CARD}",
         )
     return tuple(_spec(reading) for reading in visible)
@@ -66,23 +67,6 @@ def _read_cards() -> list[Reading]:
         if program is None:
             raise
     return _read_nvidia_smi(program)
-
-
-def _visible(readings: list[Reading], setting: str | None) -> list[Reading]:
-    """Choose as CUDA does: an entry that names no card hides itself and everything after it."""
-    if setting is None:
-        return readings
-    chosen: list[Reading] = []
-    for entry in setting.split(","):
-        named = [r for number, r in enumerate(readings) if _names(entry.strip(), number, r.uuid)]
-        if len(named) != 1:
-            break
-        chosen += named
-    return chosen
-
-
-def _names(entry: str, number: int, uuid: str) -> bool:
-    return entry == str(number) or (entry.startswith("GPU-") and uuid.startswith(entry))
 
 
 def _spec(reading: Reading) -> GpuSpec:
@@ -111,26 +95,14 @@ def _multiprocessors(cores: int | None, compute_capability: tuple[int, int]) -> 
 
 
 def _read_nvml() -> list[Reading]:
-    pynvml = _import_pynvml()
+    pynvml = open_nvml(NAME_A_CARD)
     try:
-        pynvml.nvmlInit()
         try:
             return [_read_handle(pynvml, number) for number in range(pynvml.nvmlDeviceGetCount())]
         finally:
             pynvml.nvmlShutdown()
     except Exception as error:  # another module of this name may fail in any way
-        raise _nvml_failed(error) from None
-
-
-def _import_pynvml() -> Any:
-    try:
-        import pynvml
-    except ImportError:
-        raise MeasureError(
-            "cannot ask for the card in this machine: there is neither nvidia-ml-py nor nvidia-smi.",
-            f"With an NVIDIA card: pip install nvidia-ml-py. {NAME_A_CARD}",
-        ) from None
-    return pynvml
+        raise nvml_failed(error, NAME_A_CARD) from None
 
 
 def _read_handle(pynvml: Any, number: int) -> Reading:
@@ -139,8 +111,8 @@ def _read_handle(pynvml: Any, number: int) -> Reading:
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
     return Reading(
-        product=_text(pynvml.nvmlDeviceGetName(handle)),
-        uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
+        product=text(pynvml.nvmlDeviceGetName(handle)),
+        uuid=text(pynvml.nvmlDeviceGetUUID(handle)),
         total_bytes=memory.total,
         reserved_bytes=memory.reserved,
         used_bytes=memory.used,
@@ -155,28 +127,6 @@ def _cores(pynvml: Any, handle: Any) -> int | None:
         return int(pynvml.nvmlDeviceGetNumGpuCores(handle))
     except pynvml.NVMLError:
         return None
-
-
-def _text(name: str | bytes) -> str:
-    """Older releases of nvidia-ml-py return bytes."""
-    return name.decode() if isinstance(name, bytes) else name
-
-
-def _nvml_failed(error: Exception) -> MeasureError:
-    if _is_shadowed():
-        return MeasureError(
-            f"the unofficial distribution `pynvml` stands in the way of nvidia-ml-py ({error}).",
-            f"pip uninstall pynvml && pip install --force-reinstall nvidia-ml-py. {NAME_A_CARD}",
-        )
-    return MeasureError(f"found no usable NVIDIA card in this machine (NVML: {error}).", NAME_A_CARD)
-
-
-def _is_shadowed() -> bool:
-    """Before version 12 the distribution `pynvml` had a module of its own; now it uses nvidia-ml-py."""
-    try:
-        return int(metadata.version("pynvml").split(".")[0]) < 12
-    except (metadata.PackageNotFoundError, ValueError):
-        return False
 
 
 # nvidia-smi ──────────────────────────────────────────────────────────────────

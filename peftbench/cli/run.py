@@ -1,0 +1,122 @@
+"""`peftbench run`: run the cases of a suite for real, and keep a record of each."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from peftbench.errors import MeasureError, PeftbenchError
+
+if TYPE_CHECKING:
+    from peftbench.decide.suite_cases import SuiteCase
+    from peftbench.measure.device import Device
+    from peftbench.spec.gpu import GpuSpec
+    from peftbench.suite import Suite
+
+COULD_NOT_MEASURE = 3
+"""The exit code where no case could be started, or records could not be written."""
+RESULTS = "results"
+
+
+@click.command("run", short_help="Run the cases of a suite for real, and record what they take.")
+@click.argument("suite", default="smoke")
+@click.option("--dry-run", is_flag=True, help="Print what is predicted for every case, and run nothing.")
+@click.option("--only", metavar="CASE", multiple=True, help="Run these cases only: a name, with or without its sweep.")
+@click.option("--fresh", is_flag=True, help="Run every case again; else finished ones are skipped.")
+@click.option("--out", metavar="FILE", help="The file to append to. Default: results/<device>/<suite>.jsonl.")
+@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), default=1800.0,
+              show_default=True, help="The most that one case may take.")  # fmt: skip
+@click.option("--device", type=click.Choice(("cuda", "cpu")), help="In place of the suite's own.")
+@click.option("--memory-limit", metavar="SIZE", help="The most that a case may allocate, as in 16GiB.")
+@click.option("--force", is_flag=True, help="Measure although other processes hold memory of the card.")
+def run(
+    suite: str, dry_run: bool, only: tuple[str, ...], fresh: bool, out: str | None, timeout: float,
+    device: str | None, memory_limit: str | None, force: bool,
+) -> None:  # fmt: skip
+    """Run the cases of SUITE, one child process each, and append a record of each to a file.
+
+    \b
+      peftbench run                       # the smoke suite, on any CPU
+      peftbench run t4                    # a shipped suite, on the card in this machine
+      peftbench run suites/mine.yaml --dry-run
+      peftbench run methods-1b --only qlora --memory-limit 16GiB
+
+    SUITE is the name of a shipped suite or a .yaml file. Weights are random and nothing is fetched. A case that runs
+    out of memory, crashes or hangs is a result too. Afterwards: peftbench validate results
+    """
+    from peftbench.cli.run_cases import predict_suite, run_suite
+    from peftbench.suite import find_suite, read_suite
+
+    asked = read_suite(find_suite(suite))
+    kind = device or asked.device
+    if dry_run:
+        predict_suite(asked, _chosen(_cases(asked, _card(kind, asked), kind, memory_limit), only), _card(kind, asked))
+        return
+    opened = _open(kind, force)
+    gpu = _card(kind, asked)
+    cases = _chosen(_cases(asked, gpu, kind, memory_limit), only)
+    path = Path(out) if out else Path(RESULTS) / folder_of(opened) / f"{asked.name}.jsonl"
+    if not run_suite(asked, cases, opened, path, timeout, fresh):
+        sys.exit(COULD_NOT_MEASURE)
+
+
+def folder_of(device: Device) -> str:
+    """A folder name for its product: "nvidia-a100-sxm4-80gb", or "cpu"."""
+    return "cpu" if device.kind == "cpu" else re.sub(r"[^a-z0-9]+", "-", device.product.lower()).strip("-")
+
+
+def _open(kind: str, force: bool) -> Device:
+    from peftbench.measure.device import open_device
+    from peftbench.units import human_bytes
+
+    device = open_device(kind)
+    others = device.others()
+    if others and not force:
+        held = ", ".join(f"process {o.pid}{f' ({human_bytes(o.used_bytes)})' if o.used_bytes else ''}" for o in others)
+        raise MeasureError(f"others hold memory of {device.product}: {held}.", "End them, or measure with --force.")
+    return device
+
+
+def _card(kind: str, suite: Suite) -> GpuSpec | None:
+    """The card of this machine, or else the one that the suite is meant for."""
+    from peftbench.catalog.gpus import find_gpu
+    from peftbench.measure.local_gpu import find_local_gpus
+
+    if kind == "cpu":
+        return None
+    try:
+        return find_local_gpus()[0]
+    except MeasureError:
+        return find_gpu(suite.gpu) if suite.gpu else None
+
+
+def _cases(suite: Suite, gpu: GpuSpec | None, kind: str, memory_limit: str | None) -> tuple[SuiteCase, ...]:
+    from dataclasses import replace
+
+    from peftbench.decide.suite_cases import cases_of
+    from peftbench.units import parse_bytes
+
+    cases = cases_of(suite, gpu, kind)
+    if kind == "cpu" and suite.largest and not memory_limit:
+        what = f"suite {suite.name} runs cases until they run out of memory, and a CPU has too much."
+        raise MeasureError(what, "Say what they may have, as in --memory-limit 2GiB.")
+    if memory_limit is None:
+        return cases
+    limit = parse_bytes(memory_limit)
+    return tuple(each._replace(case=replace(each.case, memory_limit_bytes=limit)) for each in cases)
+
+
+def _chosen(cases: tuple[SuiteCase, ...], only: tuple[str, ...]) -> tuple[SuiteCase, ...]:
+    """Those that --only names; raises PeftbenchError for a name that no case has."""
+    from peftbench.errors import did_you_mean
+
+    names = {each.case.id for each in cases} | {each.case.id.split()[0] for each in cases}
+    for name in only:
+        if name not in names:
+            known = ", ".join(dict.fromkeys(each.case.id.split()[0] for each in cases))
+            raise PeftbenchError(f"no case named {name!r}.", f"{did_you_mean(name, names)} Cases: {known}.".strip())
+    return tuple(each for each in cases if not only or {each.case.id, each.case.id.split()[0]} & set(only))

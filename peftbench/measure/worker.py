@@ -1,0 +1,157 @@
+"""The child process of a measurement: reads one case from stdin, runs it, writes an event a line.
+
+It is a process so that it may die: of memory, of a signal, of a bug in a library. What it wrote until then counts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from peftbench.errors import MeasureError, PeftbenchError
+from peftbench.memory import Phase
+from peftbench.record import Outcome
+from peftbench.spec.case import Case, case_from_json
+from peftbench.spec.training import TrainingSpec
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Run the case; what libraries print goes to stderr, so that stdout holds events only."""
+    _die_with_parent()
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    case = case_from_json(json.loads(sys.stdin.read()))
+    _send(events, _measured(case, events))
+    events.close()
+    os._exit(0)  # threads of the libraries may abort an interpreter that shuts down around them
+
+
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_DEACTIVATE_ASYNC_LOAD": "1",  # the profiler sees the allocations of its own thread
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONWARNINGS": "ignore",
+}
+
+
+def _die_with_parent() -> None:
+    """Should the parent be killed, nothing may stay on the card. Linux only; elsewhere a closed pipe has to do."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(sys.argv[1]):  # it is dead already
+            os._exit(1)
+
+
+def _measured(case: Case, events: TextIO) -> dict[str, Any]:
+    """Run the case; returns the last event, whatever happened."""
+    try:
+        return {"done": _run(case, events)}
+    except PeftbenchError as error:
+        return _failed(Outcome.ERROR, error.what)
+    except Exception as error:  # the libraries raise anything; each is an outcome
+        traceback.print_exc()
+        name = "" if type(error) is RuntimeError else f"{type(error).__name__}: "
+        return _failed(Outcome.OOM if is_out_of_memory(error) else Outcome.ERROR, f"{name}{error}")
+
+
+def _run(case: Case, events: TextIO) -> Mapping[str, Any]:
+    import torch
+    from transformers import logging, set_seed
+
+    from peftbench.measure.model import build, count_parameters
+    from peftbench.measure.steps import Steps
+
+    logging.set_verbosity_error()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    set_seed(case.seed)
+    _send(events, {"device": _device(case)})
+    import peft  # noqa: F401  (its code is no part of what the case may take)
+
+    _limit_memory(case)
+    steps = Steps(case, lambda event: _send(events, event))
+    steps.mark(Phase.LOAD)
+    model = build(case)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    if isinstance(case.recipe, TrainingSpec):
+        from peftbench.measure.train import train
+
+        train(model, case, steps)
+    else:
+        from peftbench.measure.generate import generate
+
+        generate(model, case, steps)
+    retries = torch.cuda.memory_stats()["num_alloc_retries"] if case.device == "cuda" else None
+    return {
+        "alloc_retries": retries, "trainable_parameters": trained, "num_parameters": count_parameters(case),
+    }  # fmt: skip
+
+
+def _device(case: Case) -> dict[str, Any]:
+    """What torch says of the device. Raises MeasureError where it cannot use it."""
+    import torch
+
+    if case.device == "cpu":
+        return {"threads": torch.get_num_threads()}
+    if not torch.cuda.is_available():
+        what = f"torch {torch.__version__} finds no CUDA device here."
+        raise MeasureError(what, "Install a CUDA build of torch, or run on a CPU: --device cpu.")
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "threads": torch.get_num_threads(),
+        "memory_bytes": properties.total_memory,
+        "compute_capability": [properties.major, properties.minor],
+        "multiprocessors": properties.multi_processor_count,
+    }
+
+
+def _limit_memory(case: Case) -> None:
+    """Leave the case what it may have: of the card through torch, of memory through the kernel."""
+    limit = case.memory_limit_bytes
+    if limit is None:
+        return
+    if case.device == "cuda":
+        import torch
+
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(limit / total, 1.0))
+        return
+    import resource
+
+    with open("/proc/self/status", encoding="ascii") as status:
+        held = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData"))
+    resource.setrlimit(resource.RLIMIT_DATA, (held + limit, held + limit))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the allocator, of torch or of Python, had no more."""
+    text = str(error)
+    named = type(error).__name__ in ("OutOfMemoryError", "MemoryError")
+    return named or "DefaultCPUAllocator" in text or "out of memory" in text.lower() or "bad_alloc" in text
+
+
+def _failed(outcome: Outcome, message: str) -> dict[str, Any]:
+    return {"failed": {"outcome": outcome.value, "message": " ".join(message.split())[:MESSAGE]}}
+
+
+MESSAGE = 300
+"""Characters that are kept of an error."""
+
+
+def _send(events: TextIO, event: dict[str, Any]) -> None:
+    events.write(json.dumps(event) + "\n")
+    events.flush()
+
+
+if __name__ == "__main__":
+    main()
