@@ -1,11 +1,12 @@
-"""Lay predictions beside published measurements: the error of each figure, and of groups of them."""
+"""Lay predictions beside measurements, published ones and our own: the error of each figure, and of groups of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import mean, median
+from typing import Protocol
 
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
@@ -21,10 +22,47 @@ PREDICTED: dict[str, Callable[[MemoryProfile], int]] = {
 }
 """Like with like: the three sizes of a profile are never compared with each other's measurements."""
 
-GROUPS: dict[str, Callable[[PublishedRecord], str]] = {
-    "method": lambda record: record.training.method,
-    "model": lambda record: record.model,
-    "source": lambda record: record.repository,
+class Figure(Protocol):
+    """One measured figure of a run."""
+
+    @property
+    def id(self) -> str:
+        """Of the run and, where a run has several figures, the same for each."""
+
+    @property
+    def method(self) -> str:
+        """As people call it."""
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+
+    @property
+    def gpu(self) -> str:
+        """The device it ran on."""
+
+    @property
+    def source(self) -> str:
+        """Who measured it, or which suite it is of."""
+
+    @property
+    def metric(self) -> str:
+        """One of PREDICTED."""
+
+    @property
+    def measured_bytes(self) -> int:
+        """What was seen."""
+
+    @property
+    def origin(self) -> Mapping[str, str]:
+        """Where the figure stands."""
+
+
+GROUPS: dict[str, Callable[[Figure], str]] = {
+    "method": lambda figure: figure.method,
+    "model": lambda figure: figure.model,
+    "source": lambda figure: figure.source,
+    "device": lambda figure: figure.gpu,
 }
 
 
@@ -32,7 +70,7 @@ GROUPS: dict[str, Callable[[PublishedRecord], str]] = {
 class ValidatedRow:
     """One measured figure, what is predicted for its run, and the band around that."""
 
-    record: PublishedRecord
+    record: Figure
     predicted_bytes: int
     low_bytes: int
     high_bytes: int
@@ -127,13 +165,17 @@ def accuracy_of(group: str, metric: str, rows: Iterable[ValidatedRow]) -> Accura
 
 def _validated(record: PublishedRecord, predict: Predictor) -> ValidatedRow:
     try:
-        profile = predict(record)
+        return row_of(record, predict(record))
     except PeftbenchError as error:
         raise CatalogError(f"record {record.id!r} cannot be predicted: {error.what}", error.hint) from None
-    context = (0, 0) if record.metric == "nvml_used" else _context_band(profile)
+
+
+def row_of(figure: Figure, profile: MemoryProfile) -> ValidatedRow:
+    """The figure beside the profile that was predicted for its run."""
+    context = (0, 0) if figure.metric == "nvml_used" else _context_band(profile)
     return ValidatedRow(
-        record=record,
-        predicted_bytes=PREDICTED[record.metric](profile),
+        record=figure,
+        predicted_bytes=PREDICTED[figure.metric](profile),
         low_bytes=profile.device_low_bytes - context[0],
         high_bytes=profile.device_high_bytes - context[1],
         peak_phase=profile.peak_phase.value,
@@ -142,7 +184,5 @@ def _validated(record: PublishedRecord, predict: Predictor) -> ValidatedRow:
 
 def _context_band(profile: MemoryProfile) -> tuple[int, int]:
     """The context's share of the device band: reserved and allocated figures are without it."""
-
-
     contexts = [c for c in profile.peak if c.part is Part.CONTEXT]
     return sum(c.low_bytes for c in contexts), sum(c.high_bytes for c in contexts)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from peftbench.check.parts import PartAccuracy
+from peftbench.check.run_validation import Promises
 from peftbench.check.validation import Accuracy, ValidatedRow
+from peftbench.decide.verdict import Fit
+from peftbench.record import Outcome
 from peftbench.report.table import UNKNOWN, Table
 from peftbench.units import gib
 
@@ -38,7 +42,7 @@ def rows_table(rows: Iterable[ValidatedRow]) -> Table:
     """One row a record, sizes in GiB and errors in percent."""
     headings = ("record", "method", "size", "measured", "predicted", "error", "band", "peak")
     cells = [
-        (row.record.id, row.record.training.method, SIZES[row.record.metric], gib(row.record.measured_bytes),
+        (row.record.id, row.record.method, SIZES[row.record.metric], gib(row.record.measured_bytes),
          gib(row.predicted_bytes), _percent(row.error, "+"), _band(row), row.peak_phase.split()[0])
         for row in rows
     ]  # fmt: skip
@@ -48,11 +52,10 @@ def rows_table(rows: Iterable[ValidatedRow]) -> Table:
 def rows_data(rows: Iterable[ValidatedRow]) -> list[dict[str, object]]:
     """The same for a program, in bytes and with where the figure comes from."""
     return [
-        {"id": row.record.id, "model": row.record.model, "method": row.record.training.method,
+        {"id": row.record.id, "model": row.record.model, "method": row.record.method,
          "gpu": row.record.gpu, "metric": row.record.metric, "measured_bytes": row.record.measured_bytes,
          "predicted_bytes": row.predicted_bytes, "error": row.error, "low_bytes": row.low_bytes,
-         "high_bytes": row.high_bytes, "in_band": row.in_band, "peak_phase": row.peak_phase,
-         "repository": row.record.repository, "path": row.record.path, "commit": row.record.commit}
+         "high_bytes": row.high_bytes, "in_band": row.in_band, "peak_phase": row.peak_phase, **row.record.origin}
         for row in rows
     ]  # fmt: skip
 
@@ -70,3 +73,42 @@ def _percent(fraction: float, sign: str = "") -> str:
 
 def _share(fraction: float | None) -> str:
     return UNKNOWN if fraction is None else f"{100 * fraction:.0f}"
+
+
+# ── our own runs ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def parts_table(parts: Iterable[PartAccuracy]) -> Table:
+    """One row a part, in percent of each run's allocated peak."""
+    headings = ("part", "runs", "median", "worst", "bias", "worst in")
+    rows = [
+        (a.part, str(a.rows), _percent(a.median), _percent(a.worst), _percent(a.bias, "+"), a.worst_id) for a in parts
+    ]
+    return Table("", headings, rows, "lrrrrl")
+
+
+def parts_data(parts: Iterable[PartAccuracy]) -> list[dict[str, object]]:
+    """The same for a program; errors are fractions."""
+    return [
+        {"part": a.part, "runs": a.rows, "median_error": a.median, "worst_error": a.worst, "bias": a.bias,
+         "worst_in": a.worst_id}
+        for a in parts
+    ]  # fmt: skip
+
+
+def promises_table(promises: Promises) -> Table:
+    """Verdicts beside outcomes."""
+    rows = [
+        (fit.text, str(promises.count(fit, Outcome.OK)), str(promises.count(fit, Outcome.OOM)), remark)
+        for fit, remark in REMARKS.items()
+    ]
+    return Table("", ("verdict", "ran", "out of memory", ""), rows, "lrrl")
+
+
+REMARKS = {Fit.FITS: "out of memory: broken promises", Fit.TIGHT: "", Fit.DOES_NOT_FIT: "ran: false alarms"}
+
+
+def promise_lines(promises: Promises) -> list[str]:
+    """The runs that a verdict was wrong about."""
+    found = [f"broken promise: {c.record.suite}: {c.record.case.id}" for c in promises.broken]
+    return [*found, *(f"false alarm: {c.record.suite}: {c.record.case.id}" for c in promises.false_alarms)]
