@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from peftbench.decide.plan import Plan
     from peftbench.dryrun.session import DryRun
+    from peftbench.measure.callback import RunCallback
+    from peftbench.record import RunRecord
     from peftbench.spec.gpu import GpuSpec
     from peftbench.spec.model import ModelSpec
 
@@ -29,6 +31,7 @@ _HOMES = {
     "PeftbenchError": "peftbench.errors",
     "SpecError": "peftbench.errors",
     "Plan": "peftbench.decide.plan",
+    "RunRecord": "peftbench.record",
     "QuantizationSpec": "peftbench.spec.quantization",
     "TrainingSpec": "peftbench.spec.training",
     "estimate_inference": "peftbench.estimate.inference",
@@ -40,7 +43,7 @@ _HOMES = {
     "make_plan": "peftbench.decide.plan",
 }
 
-__all__ = ["__version__", "dry_run", "plan", *sorted(_HOMES)]
+__all__ = ["PeftbenchCallback", "__version__", "dry_run", "measure_training", "plan", *sorted(_HOMES)]
 
 
 def plan(model: str | ModelSpec, gpu: str | GpuSpec | None = None, method: str = "lora", **recipe: Any) -> Plan:
@@ -80,6 +83,63 @@ def dry_run(model: str, gpu: str | GpuSpec | None = None, method: str = "lora", 
     training, _ = settle_training(named.other, training_recipes((method,), options)[0], card)
     with DryRunSession() as session:
         return session.run(workload_of(named.config, training, card, **batches), card)
+
+
+def measure_training(
+    model: str, method: str = "lora", device: str = "cuda", steps: int = 5, timeout_s: float = 1800.0, **recipe: Any
+) -> RunRecord:
+    """Train for a few real steps in a child process, as `peftbench run` does, and return what they took.
+
+    `recipe` is as for plan(); weights are random. Needs peftbench[bench], and a CUDA card unless device is "cpu".
+    However the child ends is in the record; raises PeftbenchError for what cannot be, or cannot be measured here.
+    """
+    import json
+
+    from peftbench.catalog.models import find_config
+    from peftbench.decide.card import settle_training
+    from peftbench.decide.from_options import training_recipes, within_positions
+    from peftbench.measure.child import Stop
+    from peftbench.measure.device import open_device
+    from peftbench.measure.local_gpu import find_local_gpus
+    from peftbench.measure.runner import run_case
+    from peftbench.spec.case import Case
+
+    named = find_config(model)
+    options = within_positions(named.other, "training", (method,), recipe)
+    card = find_local_gpus()[0] if device == "cuda" else None
+    training, _ = settle_training(named.other, training_recipes((method,), options)[0], card)
+    config = json.dumps(named.config, sort_keys=True)
+    case = Case(id=method, model=named.name, config=config, recipe=training, steps=steps, device=device)
+    with Stop() as stop:
+        return run_case(case, open_device(device), "python", stop, timeout_s)
+
+
+def PeftbenchCallback(path: str | None = None, steps: int = 10) -> RunCallback:  # noqa: N802 (it stands for a class)
+    """A transformers.TrainerCallback that records your own run and prints it beside what is predicted for it.
+
+        trainer.add_callback(peftbench.PeftbenchCallback("run.jsonl"))
+
+    Samples the device to the end, and takes torch's peaks by phase in the first `steps` steps. The record is appended
+    to `path`, where `peftbench validate` and `report` read it; None: it is only printed.
+    """
+    from peftbench.catalog.adapter_file import adapter_of
+    from peftbench.check.comparison import compare
+    from peftbench.estimate.adapter_methods import METHODS
+    from peftbench.measure.callback import RunCallback
+    from peftbench.record_file import RecordFile
+    from peftbench.report.own_run import described
+
+    def read_adapter(config: Any) -> Any:
+        method = METHODS.get(str(config["peft_type"]).lower().split(".")[-1])
+        return adapter_of(config, method.options if method else {})
+
+    def tell(record: RunRecord) -> None:
+        print(described(compare([record])[0]))
+        if path is not None:
+            with RecordFile(path, print) as file:
+                file.append(record)
+
+    return RunCallback(read_adapter, tell, steps)
 
 
 def __getattr__(name: str) -> Any:
