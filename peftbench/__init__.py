@@ -114,7 +114,7 @@ def measure_training(
         return run_case(case, open_device(device), "python", stop, timeout_s)
 
 
-def PeftbenchCallback(path: str | None = None, steps: int = 10) -> RunCallback:  # noqa: N802 (it stands for a class)
+def PeftbenchCallback(path: str | None = None, steps: int = 10) -> RunCallback:
     """A transformers.TrainerCallback that records your own run and prints it beside what is predicted for it.
 
         trainer.add_callback(peftbench.PeftbenchCallback("run.jsonl"))

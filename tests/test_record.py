@@ -15,7 +15,7 @@ RECORDS = [
     record(),
     record(environment=environment(**CARD)),
     record(case=case(recipe=InferenceSpec(prompt_tokens=8))),
-    record(measurement=measurement(outcome=Outcome.OOM, message="out", last_phase=Phase.BACKWARD, phases=(), samples=())),
+    record(measurement=measurement(outcome=Outcome.OOM, message="x", last_phase=Phase.STEP, phases=(), samples=())),
     record(measurement=measurement(samples=(Sample(0.0, 5, 3, 71.5, 0.5, 40.0, 1500),), alloc_retries=0)),
     record(measurement=measurement(phases=(PhasePeak(0, Phase.LOAD, 5, 7, 0),), energy_j=1.5, prefill_s=(0.5,))),
 ]

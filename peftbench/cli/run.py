@@ -70,9 +70,16 @@ def folder_of(device: Device) -> str:
 
 
 def _open(kind: str, force: bool) -> Device:
+    """The device, when everything that a child needs is there and nobody is in the way; raises MeasureError else."""
+    from importlib.util import find_spec
+
     from peftbench.measure.device import open_device
     from peftbench.units import human_bytes
 
+    missing = [name for name in ("torch", "transformers", "peft", "bitsandbytes", "accelerate") if not find_spec(name)]
+    if missing:
+        what = f"real runs need the real libraries: {', '.join(missing)} is missing."
+        raise MeasureError(what, "Install them: pip install 'peftbench[bench]'. --dry-run needs none of them.")
     device = open_device(kind)
     others = device.others()
     if others and not force:

@@ -1,0 +1,73 @@
+"""`peftbench run` as a user types it; what it runs is in tests/measure."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from run_records import TINY
+
+from peftbench.cli import main
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["run", *arguments])
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["smoke", "t4", "batch-sweep", "peft-zoo", "generation"])
+def test_a_dry_run_predicts_every_case_and_runs_none(name, elsewhere):
+    result = run(name, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert max(map(len, result.stdout.splitlines())) <= 80 + 30  # the line that says what the suite is about
+    assert not list(elsewhere.iterdir())
+
+
+def test_what_will_not_fit_is_said():
+    assert "does not fit" in run("sequence-sweep", "--dry-run").stdout
+    fits = run("t4", "--dry-run").stdout
+    assert "fits" in fits and "tight" in fits
+
+
+def test_a_smaller_card_can_be_asked_for():
+    assert "does not fit" not in run("methods-1b", "--dry-run").stdout
+    assert "does not fit" in run("methods-1b", "--dry-run", "--memory-limit", "4GiB").stdout
+
+
+def test_only_some_cases():
+    out = run("t4", "--dry-run", "--only", "qlora-liger").stdout
+    assert "3 cases" in out and "qlora-upcast" not in out
+    assert "1 cases" in run("t4", "--dry-run", "--only", "qlora sequence_length=512").stdout
+
+
+def test_a_case_without_a_formula_is_listed(elsewhere):
+    model = json.dumps({**TINY, "model_type": "mamba"})
+    (elsewhere / "mine.yaml").write_text(f"about: a\ndevice: cpu\nmodel: {model}\ncases: {{lora: {{}}}}\n")
+    assert "no formula" in run("mine.yaml", "--dry-run").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("smok",), "Did you mean smoke?"),
+        (("no/such.yaml",), "no such suite"),
+        (("smoke", "--only", "lroa"), "Did you mean lora?"),
+        (("smoke", "--dry-run", "--only", "x"), "no case named"),
+        (("smoke", "--memory-limit", "4"), "unit"),
+        (("smoke", "--timeout", "0"), "timeout"),
+        (("smoke", "--device", "tpu"), "tpu"),
+        (("batch-sweep", "--device", "cpu"), "--memory-limit"),
+        (("t4",), "Error: "),
+        (("smoke", "--out", "/proc/nowhere/x.jsonl"), "cannot write"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(arguments, says):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert says in result.output
+    assert "Traceback" not in result.output
