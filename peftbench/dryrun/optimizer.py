@@ -10,7 +10,9 @@ from peftbench.dryrun.refusal import Refused
 from peftbench.errors import did_you_mean
 
 
-def make_optimizer(name: str, parameters: list[torch.nn.Parameter], model: Any) -> torch.optim.Optimizer:
+def make_optimizer(
+    name: str, parameters: list[torch.nn.Parameter], model: Any, by_trainer: bool
+) -> torch.optim.Optimizer:
     """The class and arguments that TrainingArguments.optim stands for; raises Refused for a name it does not have."""
     from transformers import TrainingArguments
     from transformers.trainer_optimizer import _OPTIMIZER_HANDLERS, OptimizerContext
@@ -31,9 +33,22 @@ def make_optimizer(name: str, parameters: list[torch.nn.Parameter], model: Any) 
         raise Refused(f"{name} cannot be made here: {error}", "Install its package, or choose another.") from error
     if getattr(optimizer, "is_paged", False):
         _page_out()
+    if by_trainer and options.get("optim_bits") == 8:
+        _except_embeddings(model)
     if name.startswith("schedule_free"):
         optimizer.train()  # type: ignore[attr-defined]
     return optimizer
+
+
+def _except_embeddings(model: torch.nn.Module) -> None:
+    """As Trainer.create_optimizer does: states of embeddings stay in 32 bit."""
+    from bitsandbytes.optim.optimizer import GlobalOptimManager
+
+    manager = GlobalOptimManager.get_instance()
+    manager.initialize()  # what it knows of the models before this one
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            manager.register_module_override(module, "weight", {"optim_bits": 32})
 
 
 def _page_out() -> None:

@@ -44,7 +44,8 @@ class Training:
         self._prepare()
         self.older = OlderTransformers(causal_lm_of(model), workload, recorder)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = make_optimizer(self.recipe.optimizer, self.trained, model)
+        by_trainer = self.recipe.loop == "trainer"
+        self.optimizer = make_optimizer(self.recipe.optimizer, self.trained, model, by_trainer)
 
     def _prepare(self) -> None:
         """Checkpointing, cache and loss as the recipe has them."""

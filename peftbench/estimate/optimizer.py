@@ -118,8 +118,12 @@ def check_optimizer(name: str) -> None:
 
 
 @lru_cache(maxsize=4096)
-def optimizer_bytes(tensors: tuple[TensorGroup, ...], optimizer: str, on_cpu: bool = False) -> OptimizerBytes:
+def optimizer_bytes(
+    tensors: tuple[TensorGroup, ...], optimizer: str, by_trainer: bool = False, on_cpu: bool = False
+) -> OptimizerBytes:
     """Price an optimizer over the trained tensors, in the order in which the model has them.
+
+    The Trainer has bitsandbytes keep 32-bit states of embeddings, whatever the optimizer is called.
 
     Raises SpecError for a name of TrainingArguments.optim that is unknown or not modelled.
     """
@@ -128,7 +132,7 @@ def optimizer_bytes(tensors: tuple[TensorGroup, ...], optimizer: str, on_cpu: bo
     if isinstance(rule, TorchRule):
         return _torch_bytes(tensors, rule, on_cpu)
     if isinstance(rule, BitsandbytesRule):
-        return _bitsandbytes_bytes(tensors, rule)
+        return _bitsandbytes_bytes(tensors, rule, by_trainer)
     return _adafactor_bytes(tensors)
 
 
@@ -146,16 +150,20 @@ def _torch_bytes(tensors: tuple[TensorGroup, ...], rule: TorchRule, on_cpu: bool
     return OptimizerBytes(rule.states * size, 0, temporary, rule.before_first_step)
 
 
-def _bitsandbytes_bytes(tensors: tuple[TensorGroup, ...], rule: BitsandbytesRule) -> OptimizerBytes:
+def _bitsandbytes_bytes(
+    tensors: tuple[TensorGroup, ...], rule: BitsandbytesRule, by_trainer: bool
+) -> OptimizerBytes:
     """Sum tensor by tensor: small states stay in 32 bit, large ones of a paged optimizer leave the card.
 
-    The absmax of a paged 8-bit state stays on the card.
+    The absmax of a paged 8-bit state stays on the card. Source of the Trainer's exception: create_optimizer in
+    transformers/trainer.py, which registers every nn.Embedding with optim_bits 32.
     """
     on_card = paged = 0
     any_8bit = False
     for group in tensors:
         numel = group.tensor_numel
-        eight_bit = rule.bits == 8 and numel >= MIN_8BIT_NUMEL
+        excepted = by_trainer and group.is_embedding
+        eight_bit = rule.bits == 8 and numel >= MIN_8BIT_NUMEL and not excepted
         values = group.count * rule.states * numel * (1 if eight_bit else FLOAT32_BYTES)
         if rule.paged and numel >= MIN_PAGED_NUMEL:
             paged += values

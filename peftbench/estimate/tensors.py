@@ -22,6 +22,8 @@ class TensorGroup:
     shape: tuple[int, ...]
     count: int
     dtype: DType
+    is_embedding: bool = False
+    """The weight of an nn.Embedding."""
 
     @property
     def tensor_numel(self) -> int:

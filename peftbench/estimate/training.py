@@ -94,7 +94,7 @@ def _rotary_tables(model: ModelSpec, training: TrainingSpec) -> list[Component]:
 def _trained(model: ModelSpec, training: TrainingSpec, on_cpu: bool) -> list[Component]:
     """Adapters, optimizer states and temporaries, and gradients where they are all alive."""
     tensors = trained_tensors(model, training)
-    optimizer = optimizer_bytes(tensors, training.optimizer, on_cpu)
+    optimizer = optimizer_bytes(tensors, training.optimizer, training.loop == "trainer", on_cpu)
     count, gradient_bytes = total_numel(tensors), total_bytes(tensors)
     outlive = frozenset({Phase.FORWARD, Phase.BACKWARD}) if training.gradients_outlive_step else frozenset()
     parts = [

@@ -111,7 +111,9 @@ def _buffers_bytes(model: ModelSpec) -> int:
 @lru_cache(maxsize=256)
 def trained_weights(model: ModelSpec, dtype: DType) -> tuple[TensorGroup, ...]:
     """Every parameter as a trained tensor: full fine-tuning."""
-    return tuple(TensorGroup(w.module, w.shape, w.count, dtype) for w in weights_of(model))
+    return tuple(
+        TensorGroup(w.module, w.shape, w.count, dtype, is_embedding=w.role is Role.EMBEDDING) for w in weights_of(model)
+    )
 
 
 @lru_cache(maxsize=256)
