@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peftbench.check.comparison import Comparison, Predictor, card_of
 from peftbench.check.validation import ValidatedRow, row_of
+from peftbench.decide.predict_case import device_of
 from peftbench.decide.verdict import Fit
 from peftbench.errors import PeftbenchError, SpecError
 from peftbench.record import Outcome, RunRecord
@@ -79,11 +81,9 @@ def by_dry_run_of_case(session: DryRunSession, report: Callable[[RunRecord, floa
     from peftbench.dryrun.workload import workload_of
 
     def predict(record: RunRecord) -> MemoryProfile:
-        import json
-
-        case, card = record.case, card_of(record)
-        gpu = None if case.device == "cpu" else card
-        workload = workload_of(json.loads(case.config), case.recipe, gpu, device=case.device)
+        case, gpu = record.case, device_of(record.case, card_of(record))
+        device = "host" if case.device == "cpu" else case.device
+        workload = workload_of(json.loads(case.config), case.recipe, gpu, device=device)
         try:
             return session.run(workload, gpu, progress=lambda share: report(record, share)).observed
         except PeftbenchError as error:

@@ -67,6 +67,39 @@ class Segment(NamedTuple):
     blocks: tuple[SegmentBlock, ...]
 
 
+class HostAllocator:
+    """malloc and free as a CPU has them: every byte that is asked for, nothing kept back."""
+
+    num_alloc_retries = 0
+
+    def __init__(self) -> None:
+        self.allocated_bytes = self.peak_allocated_bytes = 0
+        self._live: dict[int, int] = {}
+
+    @property
+    def peak_reserved_bytes(self) -> int:
+        """There is no cache: what is allocated."""
+        return self.peak_allocated_bytes
+
+    def malloc(self, ident: int, size_bytes: int) -> int:
+        """As CachingAllocator.malloc."""
+        self._live[ident] = size_bytes
+        self.allocated_bytes += size_bytes
+        self.peak_allocated_bytes = max(self.peak_allocated_bytes, self.allocated_bytes)
+        return size_bytes
+
+    def free(self, ident: int) -> None:
+        """As CachingAllocator.free."""
+        self.allocated_bytes -= self._live.pop(ident)
+
+    def empty_cache(self) -> None:
+        """There is none."""
+
+    def reset_peak(self) -> None:
+        """As CachingAllocator.reset_peak."""
+        self.peak_allocated_bytes = self.allocated_bytes
+
+
 class CachingAllocator:
     """torch.cuda's memory, event by event; identifiers are the caller's. All sizes are in bytes."""
 

@@ -30,11 +30,16 @@ def answer_as_card() -> None:
     fake_mode.avoid_device_init = property(lambda mode: True)
 
 
-def answer_as_cpu() -> None:
-    """What a dry run on fake CPU tensors needs: masks as for real tensors, and lists in the optimizer as on a card."""
-    _foreach()
+def answer_as_host() -> None:
+    """What fake CPU tensors need to stand for real ones: masks and grouped products ask for data."""
     _masks()
     _grouped_products()
+
+
+def answer_as_cpu() -> None:
+    """Fake CPU tensors that stand for a card: the optimizer works on lists too."""
+    answer_as_host()
+    _foreach()
     kernels: Any = import_module("torch.optim.optimizer")
     devices = kernels._get_foreach_kernels_supported_devices
     kernels._get_foreach_kernels_supported_devices = lambda: [*devices(), "cpu"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-from peftbench.dryrun.allocator import CachingAllocator, OutOfMemory
+from peftbench.dryrun.allocator import CachingAllocator, HostAllocator, OutOfMemory
 from peftbench.dryrun.allocator_settings import AllocatorSettings
 from peftbench.dryrun.trace import Block, Mark, Trace
 from peftbench.memory import Part, Phase
@@ -72,8 +72,16 @@ class _Stretch(NamedTuple):
 
 
 def replay(trace: Trace, settings: AllocatorSettings = DEFAULT, capacity_bytes: int | None = None) -> Replay:
-    """Ask an allocator for every block in turn; with a capacity it may run out."""
-    allocator = CachingAllocator(settings, capacity_bytes)
+    """Ask the allocator of a card for every block in turn; with a capacity it may run out."""
+    return _replay(trace, CachingAllocator(settings, capacity_bytes))
+
+
+def replay_on_host(trace: Trace) -> Replay:
+    """The same with the allocator of a CPU."""
+    return _replay(trace, HostAllocator())
+
+
+def _replay(trace: Trace, allocator: CachingAllocator | HostAllocator) -> Replay:
     found: list[tuple[_Stretch, int, int, int]] = []
     sizes: dict[int, int] = {}
     failure = None
@@ -96,7 +104,7 @@ def _stretches(trace: Trace) -> Iterator[_Stretch]:
 
 
 def _play(
-    trace: Trace, stretch: _Stretch, allocator: CachingAllocator, sizes: dict[int, int]
+    trace: Trace, stretch: _Stretch, allocator: CachingAllocator | HostAllocator, sizes: dict[int, int]
 ) -> tuple[int, Failure | None]:
     """The position of the highest moment of the stretch, and the failure that ended it."""
     blocks, events, malloc, free = trace.blocks, trace.events, allocator.malloc, allocator.free

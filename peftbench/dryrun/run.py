@@ -38,7 +38,7 @@ def dry_run(workload: Workload, progress: Progress = lambda share: None) -> Trac
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         built = build(workload)
-        recorder = Recorder(workload.device)
+        recorder = Recorder(workload.device_type)
         run = _Run(recorder, progress)
         # in one thread, tensors die where they would, and never later
         with FakeTensorMode(allow_non_fake_inputs=True), torch.autograd.set_multithreading_enabled(False):

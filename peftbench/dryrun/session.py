@@ -12,7 +12,7 @@ from peftbench.dryrun.allocator_settings import AllocatorSettings
 from peftbench.dryrun.cache import TraceCache, cache_folder
 from peftbench.dryrun.extrapolate import Extrapolation, extrapolate
 from peftbench.dryrun.profile import profile_of
-from peftbench.dryrun.replay import DEFAULT, Replay, replay
+from peftbench.dryrun.replay import DEFAULT, Replay, replay, replay_on_host
 from peftbench.dryrun.runner import DryRunner, Progress
 from peftbench.dryrun.trace import Trace
 from peftbench.dryrun.workload import Workload
@@ -32,12 +32,14 @@ class DryRun:
     @cached_property
     def replay(self) -> Replay:
         """With as much memory as it takes."""
-        return replay(self.trace, self.settings)
+        return replay_on_host(self.trace) if self.workload.device == "host" else replay(self.trace, self.settings)
 
     @cached_property
     def on_card(self) -> Replay | None:
         """With what the card leaves to the allocator, where it may flush its cache or fail; None without a card."""
-        return replay(self.trace, self.settings, self.gpu.usable_bytes) if self.gpu else None
+        if self.gpu is None or self.gpu.is_cpu:
+            return None
+        return replay(self.trace, self.settings, self.gpu.usable_bytes)
 
     @property
     def facts(self) -> Mapping[str, Any]:

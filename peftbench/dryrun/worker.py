@@ -65,6 +65,9 @@ def _prepare(device: str) -> None:
     if device == "cpu":
         on_card.answer_as_cpu()
         return
+    if device == "host":
+        on_card.answer_as_host()
+        return
     from peftbench.dryrun.fake_cuda import install
 
     install()

@@ -40,11 +40,16 @@ class Workload:
     layers: int | None = None
     """Decoder layers to keep; None: all."""
     device: str = "cuda"
-    """"cuda", or "cpu" where fake CUDA does not hold."""
+    """"cuda"; "cpu", which stands for a card where fake CUDA does not hold; or "host", a run on a CPU as it is."""
 
     def __post_init__(self) -> None:
         if any(length < 1 for length in self.batch_lengths):
             raise SpecError("batch lengths must be at least 1.", "Write them as in --batch-lengths 696,610.")
+
+    @property
+    def device_type(self) -> str:
+        """What torch calls the device of its tensors."""
+        return "cpu" if self.device == "host" else self.device
 
     @property
     def padded(self) -> bool:
