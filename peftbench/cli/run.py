@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 COULD_NOT_MEASURE = 3
 """The exit code where no case could be started, or records could not be written."""
 RESULTS = "results"
+HELD_BY_OTHERS_BYTES = 512 << 20
+"""A desktop on the card may stay; what trains on it would come and go between the baseline and the peak."""
 
 
 @click.command("run", short_help="Run the cases of a suite for real, and record what they take.")
@@ -81,10 +83,11 @@ def _open(kind: str, force: bool) -> Device:
         what = f"real runs need the real libraries: {', '.join(missing)} is missing."
         raise MeasureError(what, "Install them: pip install 'peftbench[bench]'. --dry-run needs none of them.")
     device = open_device(kind)
-    others = device.others()
-    if others and not force:
-        held = ", ".join(f"process {o.pid}{f' ({human_bytes(o.used_bytes)})' if o.used_bytes else ''}" for o in others)
-        raise MeasureError(f"others hold memory of {device.product}: {held}.", "End them, or measure with --force.")
+    used = device.used_bytes() or 0
+    if used > HELD_BY_OTHERS_BYTES and not force:
+        each = [f"process {o.pid}{f' ({human_bytes(o.used_bytes)})' if o.used_bytes else ''}" for o in device.others()]
+        what = f"others hold {human_bytes(used)} of {device.product}{': ' if each else ''}{', '.join(each)}."
+        raise MeasureError(what, "End them, or measure beside them with --force.")
     return device
 
 
