@@ -38,8 +38,16 @@ def record_files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
     return files
 
 
-def is_run_record(line: str) -> bool:
-    """Whether a line is of a run of peftbench, and not a published figure."""
+def holds_runs(file: Path) -> bool:
+    """Whether a file has a line of a run of peftbench, and not published figures."""
+    try:
+        with open(file, encoding="utf-8", errors="replace") as lines:
+            return any(_is_run_record(line) for line in lines)
+    except OSError as error:
+        raise CatalogError(f"cannot read {file}: {error.strerror}.", _WANTED) from None
+
+
+def _is_run_record(line: str) -> bool:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -123,7 +131,7 @@ class RecordFile:
         last = content[start:]
         if not last:
             return
-        if is_run_record(last.decode("utf-8", "replace")):
+        if _is_run_record(last.decode("utf-8", "replace")):
             os.write(self._file, b"\n")
         else:
             os.ftruncate(self._file, start)

@@ -75,10 +75,10 @@ def timeline(output: str, snapshot: str | None, **given: Any) -> None:
     Takes one method, one card or --no-gpu, and the options of `plan --dry-run`. The page is one file that loads nothing
     from the network. It shows what the recipe asks for, also where that is more than the card has.
     """
-    from peftbench.report.timeline_html import require_plotly
+    from peftbench.report.page import require_plotly
 
     _check_files(output, snapshot)
-    require_plotly()
+    require_plotly("a timeline")
     plan = _dry_plan({**given, **_NOT_ASKED, "dry_run": True})
     _write_page(output, plan)
     if snapshot:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -88,22 +87,12 @@ def _read(path: str) -> _Measured:
     """Both kinds of records, each file of one kind."""
     from peftbench.check.published import read_records
     from peftbench.cli.progress import tell
-    from peftbench.record_file import read_run_records, record_files
+    from peftbench.record_file import holds_runs, read_run_records, record_files
 
     files = record_files(path)
-    runs = [file for file in files if _holds_runs(file)]
+    runs = [file for file in files if holds_runs(file)]
     published = [record for file in files if file not in runs for record in read_records(file)]
     return _Measured(tuple(published), tuple(record for file in runs for record in read_run_records(file, tell)))
-
-
-def _holds_runs(file: Path) -> bool:
-    from peftbench.record_file import is_run_record
-
-    try:
-        with open(file, encoding="utf-8", errors="replace") as lines:
-            return any(is_run_record(line) for line in lines)
-    except OSError as error:
-        raise PeftbenchError(f"cannot read {file}: {error.strerror}.", "Name a file that can be read.") from None
 
 
 def _validated(measured: _Measured, dry_run: bool) -> _Validated:

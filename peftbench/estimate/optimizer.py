@@ -53,7 +53,7 @@ class AdafactorRule(NamedTuple):
 Rule = TorchRule | BitsandbytesRule | AdafactorRule
 
 RULES: dict[str, Rule] = {
-    "adamw_torch": TorchRule(states=2, foreach_lists=1, loop_tensors=2),  # _multi_tensor_adam: exp_avg_sq_sqrt; its denominator
+    "adamw_torch": TorchRule(states=2, foreach_lists=1, loop_tensors=2),  # exp_avg_sq_sqrt; the denominator
     "adamw_torch_fused": TorchRule(states=2),
     "sgd": TorchRule(states=0),  # the Trainer passes no momentum
     "adagrad": TorchRule(states=1, foreach_lists=2, loop_tensors=1, before_first_step=True),  # std and numerator

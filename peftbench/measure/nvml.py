@@ -58,7 +58,8 @@ class Card:
         memory = self._memory()
         self.total_bytes: int | None = None if memory is None else int(memory.total)
         """Of the card; None where it has no memory of its own."""
-        self.visible_bytes: int | None = memory and self.total_bytes - int(getattr(memory, "reserved", 0))
+        held = None if memory is None else int(getattr(memory, "reserved", 0))
+        self.visible_bytes: int | None = None if memory is None or held is None else int(memory.total) - held
         """Less what the driver reserves, which drivers before 510 do not tell: what torch sees, or some MiB more."""
 
     def __enter__(self) -> Card:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from peftbench.decide.plan import Plan
 from peftbench.memory import Part
@@ -33,7 +33,12 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 def render(plans: list[Plan]) -> str:
     """Write plans as CSV with a heading."""
-    return _written(COLUMNS, [[_row(plan)[column] for column in COLUMNS] for plan in plans])
+    return render_rows(COLUMNS, map(_row, plans))
+
+
+def render_rows(columns: tuple[str, ...], rows: Iterable[Mapping[str, object]]) -> str:
+    """Write rows that have a value for each of the columns."""
+    return _written(columns, ([row[column] for column in columns] for row in rows))
 
 
 def render_table(table: Table) -> str:

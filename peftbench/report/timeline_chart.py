@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peftbench.memory import Part, Phase
+from peftbench.report.page import Figure, plain
 from peftbench.units import GIB, human_bytes
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from peftbench.dryrun.timeline import HolderGroup, Point
     from peftbench.dryrun.trace import Mark
     from peftbench.spec.gpu import GpuSpec
-
-Figure = dict[str, Any]
 
 COLOURS = {
     Part.WEIGHTS: "#bcc4ce",
@@ -148,9 +147,7 @@ def when(step: int, phase: Phase) -> str:
 
 
 def _from(operation: str, module: str) -> str:
-    """plotly reads tags in texts, which no name of an operation or module has."""
-    place = module or "the model itself"
-    return f"{operation} in {place}".replace("<", "‹").replace(">", "›")
+    return plain(f"{operation} in {module or 'the model itself'}")
 
 
 def _peak_label(peak: Point, extent: tuple[int, int]) -> Figure:

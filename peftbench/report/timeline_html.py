@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from peftbench.decide.plan import Plan
 from peftbench.dryrun.allocator_settings import AllocatorSettings
-from peftbench.errors import PeftbenchError
 from peftbench.report.header import DOT, assumptions, card_title
-from peftbench.report.timeline_chart import COLOURS, Figure, Peak, chart, when
+from peftbench.report.page import Figure, drawn, page, require_plotly
+from peftbench.report.timeline_chart import COLOURS, Peak, chart, when
 from peftbench.spec.weights import num_parameters
 from peftbench.units import human_bytes, human_count
 
@@ -24,11 +24,6 @@ POINTS = 2000
 ROWS, LISTED = 30, 5
 """Groups of tensors in the table, and in the label of the peak."""
 
-_BUTTONS = ["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]
-"""All of them: plotly's own choice has one that uploads the chart."""
-_CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtons": [_BUTTONS]}
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-"""The browser is told to load nothing from anywhere."""
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1f2933; background: #fff; margin: 1.5rem auto; padding: 0 1rem;
        max-width: 1500px; }
@@ -53,6 +48,7 @@ def timeline_html(plan: Plan) -> str:
     from peftbench.dryrun.session import DryRun
     from peftbench.dryrun.timeline import alike, holders
 
+    require_plotly("a timeline")
     assert isinstance(plan.dry_run, DryRun)
     groups = alike(holders(plan.dry_run.trace, plan.dry_run.replay))
     title = DOT.join((plan.model.name, plan.method, plan.gpu.name if plan.gpu else "no card"))
@@ -62,22 +58,13 @@ def timeline_html(plan: Plan) -> str:
         f"<h1>{escape(title)}</h1>",
         *(f'<p class="recipe">{escape(DOT.join(line))}</p>' for line in (sizes, recipe)),
         *(f"<p>{escape(sentence)}</p>" for sentence in (_verdict(plan), *plan.notes)),
-        drawn(figure(plan.dry_run, groups)),
+        drawn(figure(plan.dry_run, groups), "timeline"),
         '<p class="how">Drag to zoom, double-click to see all again, click a name to hide it.</p>',
         "<h2>What holds memory at the peak</h2>",
         _table(groups),
         f"<footer>{escape(_origin(plan.dry_run))}</footer>",
     ]
-    return _page(title, "\n".join(body))
-
-
-def _page(title: str, body: str) -> str:
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
+    return page(title, _STYLE, "\n".join(body))
 
 
 def _run(dry_run: DryRun) -> list[str]:
@@ -123,26 +110,6 @@ def figure(dry_run: DryRun, groups: tuple[HolderGroup, ...]) -> Figure:
     points = timeline(trace, replayed, dry_run.settings, POINTS)
     failure = dry_run.on_card.failure if dry_run.on_card else None
     return chart(points, trace.marks, Peak(replayed.highest.position, groups[:LISTED]), dry_run.gpu, failure)
-
-
-def require_plotly() -> None:
-    """Raise PeftbenchError where plotly is missing: before a dry run, not after it."""
-    try:
-        import plotly.io  # noqa: F401
-    except ImportError as error:
-        raise PeftbenchError("a timeline is drawn by plotly, which is not installed.",
-                             "Type: pip install 'peftbench[report]'") from error  # fmt: skip
-
-
-def drawn(made: Figure) -> str:
-    """plotly's own code and the figure, as a piece of HTML."""
-    require_plotly()
-    import plotly.io
-
-    html: str = plotly.io.to_html(
-        made, config=_CONFIG, include_plotlyjs=True, full_html=False, validate=False, div_id="timeline"
-    )
-    return html
 
 
 # ── the table ───────────────────────────────────────────────────────────────────────────────────────────────

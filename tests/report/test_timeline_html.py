@@ -25,7 +25,8 @@ from peftbench.dryrun.workload import workload_of
 from peftbench.errors import PeftbenchError
 from peftbench.memory import Part, Phase
 from peftbench.report.timeline_chart import COLOURS, Figure, label, phase_bands, step_bands, when
-from peftbench.report.timeline_html import figure, peak, require_plotly, timeline_html
+from peftbench.report.page import require_plotly
+from peftbench.report.timeline_html import figure, peak, timeline_html
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.training import TrainingSpec
 from peftbench.units import GIB, MIB
@@ -248,7 +249,7 @@ def test_without_plotly_it_says_what_to_install(monkeypatch):
     for name in ("plotly", "plotly.io"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(PeftbenchError, match=re.escape("pip install 'peftbench[report]'")):
-        require_plotly()
+        require_plotly("a timeline")
 
 
 def test_labels_do_not_list_what_is_not_there():

@@ -1,0 +1,77 @@
+"""`peftbench report`: show measured runs beside their predictions, as a table, a page or rows for a program."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from peftbench.errors import PeftbenchError
+
+if TYPE_CHECKING:
+    from peftbench.check.comparison import Comparison
+
+FORMATS = ("terminal", "csv", "markdown", "html", "json")
+STDOUT = "-"
+
+
+@click.command("report", short_help="Show measured runs beside what is predicted for them.")
+@click.argument("path")
+@click.option("--format", "format_", type=click.Choice(FORMATS), default="terminal", show_default=True)
+@click.option("--output", "-o", metavar="FILE",
+              help="The file to write; - for stdout. Default: report.html for html, else stdout.")  # fmt: skip
+def report(path: str, format_: str, output: str | None) -> None:
+    """Show the runs of PATH, a .jsonl file that `peftbench run` wrote or a folder of such.
+
+    \b
+      peftbench report results/cpu
+      peftbench report results --format html -o runs.html
+      peftbench report results --format csv > runs.csv
+
+    The page is one file that loads nothing from the network. CSV has a row a record, with units in the column names.
+    """
+    from peftbench.check.comparison import compare
+    from peftbench.cli.progress import tell
+    from peftbench.record_file import holds_runs, read_run_records, record_files
+
+    files = [file for file in record_files(path) if holds_runs(file)]
+    records = [record for file in files for record in read_run_records(file, tell)]
+    if not records:
+        raise PeftbenchError(f"{path} holds no record of a run.", "Make some: peftbench run. Published ones: validate.")
+    _write(_rendered(compare(records), format_), output or ("report.html" if format_ == "html" else STDOUT))
+
+
+def _rendered(comparisons: tuple[Comparison, ...], format_: str) -> str:
+    if format_ == "html":
+        from peftbench.report.runs_html import runs_html
+
+        return runs_html(comparisons)
+    if format_ in ("csv", "json"):
+        from peftbench.report.runs import runs_csv, runs_json
+
+        return runs_csv(comparisons) if format_ == "csv" else runs_json(comparisons)
+    from peftbench.report.runs_table import runs_tables
+
+    tables = runs_tables(comparisons)
+    if format_ == "markdown":
+        from peftbench.report.markdown import render as render_markdown
+
+        return "\n\n".join(render_markdown(table) for table in tables)
+    from peftbench.report.terminal import encodable, render, terminal_width
+
+    width = terminal_width()
+    text = "\n\n".join(render(table, width, indent="") for table in tables)
+    return encodable(text, getattr(sys.stdout, "encoding", None))
+
+
+def _write(text: str, path: str) -> None:
+    if path == STDOUT:
+        click.echo(text)
+        return
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text if text.endswith("\n") else text + "\n")
+    except OSError as error:
+        raise PeftbenchError(f"cannot write {path}: {error.strerror}.", "Name another file with -o.") from None
+    click.echo(f"{path}: open it in a browser" if path.endswith(".html") else path, err=not path.endswith(".html"))
