@@ -18,7 +18,8 @@ STDOUT = "-"
 
 @click.command("report", short_help="Show measured runs beside what is predicted for them.")
 @click.argument("path")
-@click.option("--format", "format_", type=click.Choice(FORMATS), default="terminal", show_default=True)
+@click.option("--format", "format_", type=click.Choice(FORMATS), default="terminal", show_default=True,
+              help="How to show the runs.")  # fmt: skip
 @click.option("--output", "-o", metavar="FILE",
               help="The file to write; - for stdout. Default: report.html for html, else stdout.")  # fmt: skip
 def report(path: str, format_: str, output: str | None) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from peftbench.report.table import Table
 
 if TYPE_CHECKING:
     from peftbench.decide.plan import Plan
-    from peftbench.report.run_tables import RunGroup
 
 
 def plans_document(plans: list[Plan]) -> str:
@@ -27,14 +25,6 @@ def plans_document(plans: list[Plan]) -> str:
         blocks += [_cell(card_title(cards[0])), render(views.comparison(plans))]
     notes = dict.fromkeys([*(note for plan in usual for note in plan.notes), *lowered])
     return "\n\n".join([*blocks, *(f"* {_cell(note)}" for note in notes)])
-
-
-def runs_document(groups: Iterable[RunGroup]) -> str:
-    """The table of each group, and its notes."""
-    from peftbench.report.run_tables import runs_table
-
-    blocks = [[render(runs_table(group)), *(f"* {_cell(note)}" for note in group.notes)] for group in groups]
-    return "\n\n".join(text for block in blocks for text in block)
 
 
 def render(table: Table) -> str:

@@ -47,5 +47,5 @@ def drawn(figure: Figure, id: str, with_library: bool = True) -> str:
 
 
 def plain(name: str) -> str:
-    """A name inside a chart, where plotly would read tags."""
-    return name.replace("<", "‹").replace(">", "›").replace("&", "＆")
+    """A name inside a chart, where plotly would read tags and entities."""
+    return name.replace("<", "‹").replace(">", "›").replace("&", "&amp;")

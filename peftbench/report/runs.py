@@ -25,7 +25,7 @@ PHASES = {f"{phase.name.lower()}_allocated_bytes": phase for phase in Phase}
 MEASURED = (
     "allocated_peak_bytes", "reserved_peak_bytes", "device_peak_bytes", "process_peak_bytes", "baseline_bytes",
     *PHASES, "alloc_retries", "num_parameters", "trainable_parameters", "step_median_s", "step_min_s", "step_max_s",
-    "tokens_per_s", "first_loss", "last_loss", "energy_j", "duration_s",
+    "prefill_median_s", "tokens_per_s", "first_loss", "last_loss", "energy_j", "duration_s",
 )  # fmt: skip
 PREDICTED = (
     "predicted_allocated_bytes", "predicted_reserved_bytes", "predicted_device_bytes", "predicted_device_low_bytes",
@@ -66,7 +66,7 @@ def run_row(comparison: Comparison) -> dict[str, object]:
 
 def step_median_s(measurement: Measurement) -> float | None:
     """Of the timed steps; None where there are none."""
-    return median(measurement.step_s) if measurement.step_s else None
+    return _middle(measurement.step_s)
 
 
 def tokens_per_s(record: RunRecord) -> float | None:
@@ -77,6 +77,10 @@ def tokens_per_s(record: RunRecord) -> float | None:
     if isinstance(recipe, TrainingSpec):
         return recipe.tokens * recipe.gradient_accumulation_steps / step_s
     return recipe.batch_size * recipe.new_tokens / step_s
+
+
+def _middle(times_s: tuple[float, ...]) -> float | None:
+    return median(times_s) if times_s else None
 
 
 def _asked(record: RunRecord) -> dict[str, object]:
@@ -108,6 +112,7 @@ def _seen(record: RunRecord) -> dict[str, object]:
         "step_median_s": step_median_s(seen),
         "step_min_s": min(seen.step_s, default=None),
         "step_max_s": max(seen.step_s, default=None),
+        "prefill_median_s": _middle(seen.prefill_s),
         "tokens_per_s": tokens_per_s(record),
         "first_loss": seen.losses[0] if seen.losses else None,
         "last_loss": seen.losses[-1] if seen.losses else None,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from html import escape
-from itertools import groupby
 
 from peftbench.check.comparison import Comparison
-from peftbench.report.page import drawn, page, require_plotly
-from peftbench.report.runs_charts import parts_figure, scatter_figure, step_figure, time_figures
-from peftbench.report.runs_table import TITLES, place_of, place_title, run_cells
+from peftbench.record import Outcome
+from peftbench.report.page import Figure, drawn, page, require_plotly
+from peftbench.report.runs_charts import PARTS, parts_figure, parts_of, scatter_figure, step_figure
+from peftbench.report.runs_course import time_figures
+from peftbench.report.runs_table import Group, group_title, grouped, on_card, one_line, run_cells, titles
 
 _STYLE = """
 :root { color-scheme: light; --ink: #1f2933; --muted: #52606d; --rule: #cbd2d9; --paper: #fff; --bad: #b4232a; }
@@ -26,22 +27,29 @@ table { border-collapse: collapse; width: 100%; font-size: .87em; }
 th { text-align: left; font-weight: 600; border-bottom: 2px solid var(--rule); white-space: nowrap; }
 th, td { padding: .25rem .8rem .25rem 0; vertical-align: top; }
 td { border-bottom: 1px solid var(--rule); overflow-wrap: anywhere; min-width: 4rem; }
+td:first-child { min-width: 10rem; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; } .bad { color: var(--bad); }
 button, select { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--rule);
                  border-radius: .3rem; padding: .25rem .6rem; max-width: 100%; }
 footer { margin: 2rem 0; font-size: .9em; }
+.legend { list-style: none; display: flex; flex-wrap: wrap; gap: .1rem 1rem; margin: .2rem 0; padding: 0;
+          font-size: .87em; }
+.swatch { display: inline-block; width: .75em; height: .75em; margin-right: .4em; border: 1px solid #0003; }
+.xtick text, .ytick text, .legendtext, .xtitle, .ytitle { fill: var(--muted) !important; }
+.annotation-text { fill: var(--ink) !important; } .card .annotation:last-of-type text { fill: var(--bad) !important; }
 """
 
 _SCRIPT = """
 const root = document.documentElement, toggle = document.getElementById("theme");
-const wanted = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+const wanted = matchMedia("(prefers-color-scheme: dark)");
 function show(theme) {
   root.dataset.theme = theme;
   toggle.textContent = theme === "dark" ? "Light" : "Dark";
   toggle.setAttribute("aria-pressed", theme === "dark");
 }
 toggle.addEventListener("click", () => show(root.dataset.theme === "dark" ? "light" : "dark"));
-show(wanted);
+wanted.addEventListener("change", () => show(wanted.matches ? "dark" : "light"));
+show(wanted.matches ? "dark" : "light");
 const chooser = document.getElementById("run");
 if (chooser) {
   const runs = JSON.parse(document.getElementById("runs").textContent);
@@ -57,48 +65,76 @@ def runs_html(comparisons: Sequence[Comparison]) -> str:
     """The page. Raises PeftbenchError where plotly is missing."""
     require_plotly("a report in HTML")
     products = dict.fromkeys(c.record.environment.product for c in comparisons)
-    title = f"{len(comparisons)} runs on {', '.join(products)}"
+    title = one_line(f"{len(comparisons)} run{'s' * (len(comparisons) != 1)} on {', '.join(products)}")
+    accuracy = "Allocated peaks, predicted against measured, on logarithmic axes"
     body = [
         f'<div class="head"><h1>{escape(title)}</h1><button id="theme" type="button">Dark</button></div>',
         '<p class="muted">Measured by peftbench. Predictions were made afresh from each run\'s recipe: allocated is '
-        "torch's peak of tensors, device is what the driver sees beyond what was there before.</p>",
+        "torch's peak of tensors, device is what the driver sees beyond what was there before, process is the "
+        "resident set with the libraries' code. What a run had reached that did not end well is marked ≥.</p>",
+        "<noscript><p>The charts need JavaScript; the tables do not.</p></noscript>",
         '<h2 id="accuracy">Predicted against measured</h2>',
-        drawn(scatter_figure(comparisons), "scatter"),
+        _chart(scatter_figure(comparisons), "scatter", accuracy, with_library=True),
         *_groups(comparisons),
         *_over_time(comparisons),
-        "<footer>Drag in a chart to zoom, double-click to see all again, click a name to hide it. This file loads "
-        "nothing from anywhere.</footer>",
+        "<footer>Drag in a chart to zoom, double-click to see all again, click a name in a chart to hide it. This "
+        "file loads nothing from anywhere.</footer>",
         f"<script>{_SCRIPT}</script>",
     ]
     return page(title, _STYLE, "\n".join(body))
 
 
+def _chart(figure: Figure, id: str, label: str, with_library: bool = False, kind: str = "chart") -> str:
+    """A figure, and what it is for those who cannot see it."""
+    return f'<div class="{kind}" role="img" aria-label="{escape(label)}">{drawn(figure, id, with_library)}</div>'
+
+
 def _groups(comparisons: Sequence[Comparison]) -> Iterable[str]:
     """A device and suite each: table, parts and step time."""
-    for number, (_, group) in enumerate(groupby(comparisons, place_of)):
-        runs = list(group)
-        yield f"<h2>{escape(place_title(runs[0]))}</h2>"
-        yield _table(runs)
+    for number, group in enumerate(grouped(comparisons)):
+        title = group_title(group)
+        yield f"<h2>{escape(title)}</h2>"
+        yield _table(group, title)
         yield "<h3>What is predicted at the peak, and what was measured</h3>"
-        yield drawn(parts_figure(runs), f"parts-{number}", with_library=False)
-        yield "<h3>Time</h3>"
-        yield drawn(step_figure(runs), f"steps-{number}", with_library=False)
+        yield _legend(group)
+        kind = "chart card" if on_card(group) else "chart"
+        yield _chart(parts_figure(group), f"parts-{number}", f"Predicted parts and measured peaks: {title}", kind=kind)
+        steps = step_figure(group)
+        if steps:
+            yield "<h3>Time of a step, or of a generation</h3>"
+            yield _chart(steps, f"steps-{number}", f"Time of a step: {title}")
 
 
-def _table(runs: Sequence[Comparison]) -> str:
-    first, last = (f'<th scope="col">{escape(TITLES[place])}</th>' for place in (0, -1))
-    middle = "".join(f'<th scope="col" class="number">{escape(title)}</th>' for title in TITLES[1:-1])
-    headings = f"{first}{middle}{last}"
-    rows = "\n".join(_row(run) for run in runs)
-    return f'<div class="wide"><table>\n<thead><tr>{headings}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>'
+def _legend(group: Group) -> str:
+    """Outside of the chart, where it has room at any width."""
+    swatches = {part: f'<span class="swatch" style="background:{PARTS[part]}"></span>' for part in parts_of(group)}
+    entries = (f"<li>{swatch}{part}</li>" for part, swatch in swatches.items())
+    measured = "measured, device" if on_card(group) else "measured, tensors"
+    return f'<ul class="legend">{"".join(entries)}<li>◆ {measured}</li></ul>'
+
+
+def _table(group: Group, title: str) -> str:
+    names = titles(group)
+    first, last = (f'<th scope="col">{escape(names[place])}</th>' for place in (0, -1))
+    middle = "".join(f'<th scope="col" class="number">{escape(name)}</th>' for name in names[1:-1])
+    rows = "\n".join(_row(run) for run in group)
+    return (
+        f'<div class="wide" role="region" tabindex="0" aria-label="{escape(title)}"><table>\n'
+        f"<thead><tr>{first}{middle}{last}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
+    )
 
 
 def _row(run: Comparison) -> str:
     cells = run_cells(run)
-    bad = ' class="bad"' if run.record.measurement.outcome.value != "ok" else ""
-    first, last = f"<td>{escape(cells[0])}</td>", f"<td{bad}>{escape(cells[-1])}</td>"
+    bad = ' class="bad"' if run.record.measurement.outcome is not Outcome.OK else ""
+    first, last = f"<td>{escape(cells[0])}</td>", f"<td{bad}>{escape(cells[-1])}{_unpredicted(run)}</td>"
     middle = "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells[1:-1])
     return f"<tr>{first}{middle}{last}</tr>"
+
+
+def _unpredicted(run: Comparison) -> str:
+    """Why there is no prediction."""
+    return f'<br><span class="muted">not predicted: {escape(one_line(run.note))}</span>' if run.note else ""
 
 
 def _over_time(comparisons: Sequence[Comparison]) -> Iterable[str]:
@@ -106,9 +142,9 @@ def _over_time(comparisons: Sequence[Comparison]) -> Iterable[str]:
     figures = time_figures(comparisons)
     if not figures:
         return
-    options = "".join(f"<option>{escape(name)}</option>" for name in figures)
+    options = "".join(f"<option>{escape(one_line(name))}</option>" for name in figures)
     yield '<h2>Memory over time</h2>\n<p><label>Run <select id="run">' + options + "</select></label></p>"
-    yield drawn(next(iter(figures.values())), "over-time", with_library=False)
+    yield _chart(next(iter(figures.values())), "over-time", "Memory of the chosen run over time")
     yield f'<script type="application/json" id="runs">{_inert(list(figures.values()))}</script>'
 
 

@@ -60,7 +60,7 @@ def render(table: Table, width: int = WIDEST, colour: bool = False, indent: str 
     """Write a table with aligned columns; left-aligned ones are wrapped where lines would grow too long."""
     lines = [*([table.headings] if any(table.headings) else ()), *table.rows]
     widths, gap = _fitting(lines, table.alignments, width - len(indent))
-    text = [table.title] if table.title else []
+    text = wrap(table.title, width) if table.title else []
     for line in lines:
         text += _rows(line, widths, table.alignments, colour, indent, gap)
     return "\n".join(text)

@@ -18,7 +18,9 @@ L4 = environment(**{**CARD, "versions": {"torch": "2.13.0", "peft": "0.21.2"}})
 HOSTILE = '</script><img src=x onerror=alert(1)>"\'&<!--\u2028=cmd|calc'
 
 
-def run(id: str, place, suite="methods-1b", outcome=Outcome.OK, off=1.02, kind="training", model="llama-3.2-1b", **options):
+def run(
+    id: str, place, suite="methods-1b", outcome=Outcome.OK, off=1.02, kind="training", model="llama-3.2-1b", **options
+):  # fmt: skip
     """A run whose figures are the estimate's, `off` by a factor."""
     named = find_config(model)
     make = training_recipes if kind == "training" else inference_requests
@@ -29,7 +31,8 @@ def run(id: str, place, suite="methods-1b", outcome=Outcome.OK, off=1.02, kind="
     profile = by_formula(record)
     on_card = place.device == "cuda"
     phases = tuple(
-        PhasePeak(1, phase, int(profile.allocated_in(phase) * off), int(profile.device_in(phase) * off) if on_card else None)
+        PhasePeak(1, phase, int(profile.allocated_in(phase) * off),
+                  int(profile.device_in(phase) * off) if on_card else None)
         for phase in profile.phases
     )  # fmt: skip
     peak = int(profile.device_bytes * off)
@@ -51,7 +54,7 @@ def run(id: str, place, suite="methods-1b", outcome=Outcome.OK, off=1.02, kind="
 def samples() -> list[RunRecord]:
     """A dozen."""
     cpu = environment(product="AMD EPYC")
-    found = [
+    return [
         run("full sequence_length=512", L4, method="full", sequence_length=512, off=0.97),
         run("full sequence_length=2048", L4, method="full", off=1.01),
         run("lora sequence_length=512", L4, sequence_length=512, off=1.08),
@@ -66,4 +69,3 @@ def samples() -> list[RunRecord]:
         run("prompt-tuning", cpu, "methods-135m", model="smollm2-135m", method="prompt-tuning", off=0.995),
         run(HOSTILE, replace(cpu, product=HOSTILE), HOSTILE, model="smollm2-135m"),
     ]  # fmt: skip
-    return found

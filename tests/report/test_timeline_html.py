@@ -24,8 +24,8 @@ from peftbench.dryrun.trace import Trace
 from peftbench.dryrun.workload import workload_of
 from peftbench.errors import PeftbenchError
 from peftbench.memory import Part, Phase
-from peftbench.report.timeline_chart import COLOURS, Figure, label, phase_bands, step_bands, when
 from peftbench.report.page import require_plotly
+from peftbench.report.timeline_chart import COLOURS, Figure, label, phase_bands, step_bands, when
 from peftbench.report.timeline_html import figure, peak, timeline_html
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.training import TrainingSpec
