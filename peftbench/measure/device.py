@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from peftbench.errors import MeasureError
 from peftbench.measure.host_memory import ProcessGroup, cpu_product, machine_bytes
 from peftbench.measure.nvml import Card, Holder, open_card
-from peftbench.measure.sampler import Reading
+from peftbench.measure.sampler import LostDevice, Reading
 
 
 class Device(Protocol):
@@ -69,9 +70,11 @@ class NvidiaCard:
         return self._card.read(0).used_bytes
 
     def energy_j(self) -> float | None:
-        """Since the driver was loaded."""
-        millijoules = self._card.energy_mj()
-        return None if millijoules is None else millijoules / 1000
+        """Since the driver was loaded; None also of a card that was lost, which the sampler has noticed."""
+        with suppress(LostDevice):
+            millijoules = self._card.energy_mj()
+            return None if millijoules is None else millijoules / 1000
+        return None
 
     def others(self) -> tuple[Holder, ...]:
         """Processes that hold memory of the card."""
