@@ -81,7 +81,8 @@ class RunCallback(TrainerCallback):
             return
         losses = tuple(float(entry["loss"]) for entry in state.log_history if "loss" in entry)
         environment = environment_of(self._device, self._told())
-        self._tell(RunRecord(suite=SUITE, case=case, environment=environment, measurement=self._measured(model, losses)))
+        found = self._measured(model, losses)
+        self._tell(RunRecord(suite=SUITE, case=case, environment=environment, measurement=found))
 
     def _measured(self, model: Any, losses: tuple[float, ...]) -> Measurement:
         retries = torch.cuda.memory_stats()["num_alloc_retries"] if self._on_card else None

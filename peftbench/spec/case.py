@@ -68,7 +68,7 @@ def case_to_json(case: Case) -> dict[str, Any]:
 
 
 def case_from_json(value: Mapping[str, Any]) -> Case:
-    """The inverse of case_to_json; raises SpecError for recipes that cannot be, KeyError and TypeError for other JSON."""
+    """The inverse of case_to_json; raises SpecError for what cannot be, KeyError and TypeError for other JSON."""
     fields = dict(value)
     read = training_from_json if fields.pop("task") == "training" else inference_from_json
     fields["recipe"] = read(fields["recipe"])

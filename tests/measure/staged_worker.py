@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 
-
 PHASES = ("load", "forward and loss", "backward pass", "optimizer step")
 
 
