@@ -62,7 +62,7 @@ def run(
     gpu = _card(kind, asked)
     cases = _chosen(_cases(asked, gpu, kind, memory_limit), only)
     path = Path(out) if out else Path(RESULTS) / folder_of(opened) / f"{asked.name}.jsonl"
-    if not run_suite(asked, cases, opened, path, timeout, fresh):
+    if not run_suite(asked, cases, opened, gpu, path, timeout, fresh):
         sys.exit(COULD_NOT_MEASURE)
 
 

@@ -44,8 +44,9 @@ def predict_suite(suite: Suite, cases: tuple[SuiteCase, ...], gpu: GpuSpec | Non
 
 
 def run_suite(
-    suite: Suite, cases: tuple[SuiteCase, ...], device: Device, path: Path, timeout_s: float, fresh: bool
-) -> bool:
+    suite: Suite, cases: tuple[SuiteCase, ...], device: Device, gpu: GpuSpec | None, path: Path, timeout_s: float,
+    fresh: bool,
+) -> bool:  # fmt: skip
     """Run every case that is not in the file yet; returns whether every record was written."""
     from peftbench.measure.child import Interrupted, Stop
     from peftbench.measure.runner import finished
@@ -54,7 +55,7 @@ def run_suite(
     with RecordFile(path, tell) as file, Stop() as stop:
         known = {} if fresh else finished(read_run_records(path, tell), device)
         click.echo(f"{device.product} → {path}")
-        going = _Going(suite.name, device, file, timeout_s, stop, known, len(cases))
+        going = _Going(suite.name, device, gpu, file, timeout_s, stop, known, len(cases))
         try:
             for each in cases:
                 going.case(each)
@@ -73,6 +74,7 @@ class _Going:
 
     suite: str
     device: Device
+    gpu: GpuSpec | None
     file: RecordFile
     timeout_s: float
     stop: Stop
@@ -90,6 +92,7 @@ class _Going:
         if each.grows is None:
             self._run(each.case)
             return
+        from peftbench.decide.predict_case import predict_largest
         from peftbench.decide.suite_cases import grown
         from peftbench.measure.runner import growing
 
@@ -104,7 +107,9 @@ class _Going:
 
         for _ in growing(run, LARGEST_TRIED):
             pass
-        click.echo(f"       {each.case.id}: the largest {option} that runs is {best or 'none'}")
+        said = predict_largest(each.case, option, self.gpu)
+        predicted = f" (predicted: {said.text})" if said else ""
+        click.echo(f"       {each.case.id}: the largest {option} that runs is {best or 'none'}{predicted}")
 
     def _run(self, case: Case) -> Outcome:
         from peftbench.measure.runner import run_case

@@ -87,10 +87,13 @@ def suggest(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> tuple[Cha
     return tuple(found)
 
 
-def largest(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, field: str) -> int:
+def largest(
+    model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, field: str, at_worst: Fit = Fit.FITS
+) -> int:
     """The largest sequence_length or micro_batch_size with which the recipe fits; 0 when not even 1 does.
 
-    Sequence lengths from 128 on are rounded down to a multiple of 128, unless all positions of the model fit.
+    `at_worst` is the verdict that still counts. Sequence lengths from 128 on are rounded down to a multiple of 128,
+    unless all positions of the model fit.
     """
     if field not in ("sequence_length", "micro_batch_size"):
         raise SpecError(f"no largest {field} can be found.", "Choose sequence_length or micro_batch_size.")
@@ -100,7 +103,7 @@ def largest(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, field: str) 
     def fits(value: int) -> bool:
         setting: dict[str, Any] = {field: value}
         verdict = _judged(model, replace(training, **setting), gpu)
-        return verdict is not None and verdict.fit is Fit.FITS
+        return verdict is not None and verdict.fit.rank <= at_worst.rank
 
     if field == "micro_batch_size":
         return _last(fits, 1, most)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import NamedTuple
 
 from peftbench.catalog.models import NamedConfig
+from peftbench.decide.advice import largest
+from peftbench.decide.verdict import Fit
+from peftbench.errors import SpecError
 from peftbench.estimate.inference import estimate_inference
 from peftbench.estimate.training import estimate_training
 from peftbench.memory import MemoryProfile
@@ -39,3 +43,29 @@ def predict_case(case: Case, gpu: GpuSpec | None) -> MemoryProfile:
     if isinstance(case.recipe, TrainingSpec):
         return estimate_training(model, case.recipe, device)
     return estimate_inference(model, case.recipe, device)
+
+
+class Largest(NamedTuple):
+    """How far an option can be raised on a card, as predicted."""
+
+    fits: int
+    """With the whole band of the prediction."""
+    tensors_fit: int
+    """Where the allocator has to flush its cache and retry."""
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        return f"{self.fits} fits" + (f", tight {self.tensors_fit}" if self.tensors_fit > self.fits else "")
+
+
+def predict_largest(case: Case, option: str, gpu: GpuSpec | None) -> Largest | None:
+    """The largest value of the option with which the case is predicted to run; None where nothing can say."""
+    card = device_of(case, gpu)
+    if card is None or card.is_cpu or not isinstance(case.recipe, TrainingSpec):
+        return None
+    try:
+        model = model_of(case)
+    except SpecError:
+        return None
+    return Largest(*(largest(model, case.recipe, card, option, fit) for fit in (Fit.FITS, Fit.TIGHT)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from peftbench.decide.predict_case import device_of, predict_case
+from peftbench.decide.predict_case import device_of, predict_case, predict_largest
 from peftbench.decide.verdict import judge
 from peftbench.errors import SpecError
 from peftbench.report.table import UNKNOWN, Table
@@ -31,5 +31,7 @@ def _row(each: SuiteCase, gpu: GpuSpec | None) -> tuple[str, ...]:
         return (case.id, case.recipe.method, *[UNKNOWN] * 3, f"no formula: {error.what}")
     card = device_of(case, gpu)
     judged = judge(profile, card).fit.text if card and not card.is_cpu else UNKNOWN
+    if each.grows and (most := predict_largest(case, each.grows, gpu)):
+        judged = most.text
     sizes = (profile.allocated_bytes, profile.device_bytes, profile.device_high_bytes)
     return (case.id, case.recipe.method, *map(human_bytes, sizes), judged)

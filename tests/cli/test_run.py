@@ -1,6 +1,7 @@
 """`peftbench run` as a user types it; what it runs is in tests/measure."""
 
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -30,6 +31,7 @@ def test_a_dry_run_predicts_every_case_and_runs_none(name, elsewhere):
 
 def test_what_will_not_fit_is_said():
     assert "does not fit" in run("sequence-sweep", "--dry-run").stdout
+    assert re.search(r"qlora .* [1-9]\d* fits, tight\s+\d+", run("batch-sweep", "--dry-run").stdout)
     fits = run("t4", "--dry-run").stdout
     assert "fits" in fits and "tight" in fits
 

@@ -129,6 +129,13 @@ def test_the_largest_value_fits_and_the_next_does_not(
         assert not fits(replace(training, **{field: most + step}), gpu)
 
 
+def test_more_is_possible_where_retries_may_help() -> None:
+    sure, possible = (largest(SMALL, QLORA, A100, "micro_batch_size", fit) for fit in (Fit.FITS, Fit.TIGHT))
+    assert sure < possible
+    beyond = replace(QLORA, micro_batch_size=possible + 1)
+    assert judge(estimate_training(SMALL, beyond, A100), A100).fit is Fit.DOES_NOT_FIT
+
+
 def test_the_largest_sequence_is_a_multiple_or_all_positions() -> None:
     assert largest(LLAMA_8B, QLORA, A100, "sequence_length") % SEQUENCE_STEP == 0
     gpt2 = find_model("gpt2")
