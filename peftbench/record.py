@@ -4,27 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from enum import Enum
 from typing import Any
 
+from peftbench.environment import Environment, Outcome, environment_from_json
 from peftbench.errors import CatalogError, PeftbenchError
 from peftbench.memory import Phase
 from peftbench.spec.case import Case, case_from_json, case_to_json
 
 SCHEMA_VERSION = 1
-
-
-class Outcome(str, Enum):
-    """How a case ended; each is a result."""
-
-    OK = "ok"
-    OOM = "out of memory"
-    TIMEOUT = "timed out"
-    KILLED = "killed"
-    """By a signal that was not ours: SIGSEGV, or the kernel's SIGKILL when memory is short."""
-    ERROR = "error"
-
-    __str__ = str.__str__
 
 
 @dataclass(frozen=True)
@@ -57,33 +44,6 @@ class PhasePeak:
     """Segments of the caching allocator; None on a CPU, which has none."""
     held_bytes: int | None = None
     """Tensors that were there when the phase began."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Environment:
-    """Where a case ran. Two that are equal but for `started_at` should give the same memory."""
-
-    device: str
-    """ "cuda" or "cpu"."""
-    product: str
-    """Of the card, or of the CPU."""
-    uuid: str | None
-    """Of the card."""
-    memory_bytes: int
-    """torch.cuda.get_device_properties().total_memory, or the memory of the machine."""
-    compute_capability: tuple[int, int] | None
-    multiprocessors: int | None
-    driver: str | None
-    threads: int
-    """torch.get_num_threads()."""
-    platform: str
-    """ "Linux-6.1-x86_64"; no name of the machine."""
-    versions: Mapping[str, str]
-    """Of python, torch, transformers, peft, bitsandbytes, accelerate and peftbench."""
-    alloc_conf: str
-    """PYTORCH_ALLOC_CONF (or PYTORCH_CUDA_ALLOC_CONF) as it was set."""
-    started_at: str
-    """UTC, ISO 8601, to the second."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +122,7 @@ def record_from_json(value: object) -> RunRecord:
         return RunRecord(
             suite=str(lifted["suite"]),
             case=case_from_json(lifted["case"]),
-            environment=_environment(lifted["environment"]),
+            environment=environment_from_json(lifted["environment"]),
             measurement=_measurement(lifted["measurement"]),
         )
     except PeftbenchError as error:
@@ -207,10 +167,3 @@ def _measurement(value: Mapping[str, Any]) -> Measurement:
     for name in ("step_s", "prefill_s", "losses"):
         given[name] = tuple(float(number) for number in given[name])
     return Measurement(**given)
-
-
-def _environment(value: Mapping[str, Any]) -> Environment:
-    given = dict(value)
-    capability = given["compute_capability"]
-    given["compute_capability"] = None if capability is None else (int(capability[0]), int(capability[1]))
-    return Environment(**given)

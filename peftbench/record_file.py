@@ -8,12 +8,16 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar
 
+from peftbench.comparison_record import KINDS, ComparisonRecord, comparison_record_from_json, comparison_record_to_json
 from peftbench.errors import CatalogError, MeasureError
 from peftbench.record import RunRecord, record_from_json, record_to_json
 
 Tell = Callable[[str], None]
 """Takes a note about what was left out."""
+
+Record = TypeVar("Record", RunRecord, ComparisonRecord)
 
 _WANTED = "Give a .jsonl file that `peftbench run` wrote, or a folder that has some."
 
@@ -21,10 +25,16 @@ _WANTED = "Give a .jsonl file that `peftbench run` wrote, or a folder that has s
 def read_run_records(path: str | os.PathLike[str], tell: Tell) -> tuple[RunRecord, ...]:
     """Every record of one .jsonl file, or of all below a folder, in the order of their names and lines.
 
-    A line that cannot be read is told and left out: the others are still measurements. Raises CatalogError where there
-    is no file, and where a newer peftbench wrote it.
+    A line that cannot be read is told and left out: the others are still measurements; one of a comparison is of the
+    other kind. Raises CatalogError where there is no file, and where a newer peftbench wrote it.
     """
-    return tuple(record for file in record_files(path) for record in _read_file(file, tell))
+    return tuple(record for file in record_files(path) for record in _read_file(file, record_from_json, False, tell))
+
+
+def read_comparison_records(path: str | os.PathLike[str], tell: Tell) -> tuple[ComparisonRecord, ...]:
+    """As read_run_records, but those of suites of kind quality and latency."""
+    read = comparison_record_from_json
+    return tuple(record for file in record_files(path) for record in _read_file(file, read, True, tell))
 
 
 def record_files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
@@ -38,24 +48,28 @@ def record_files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
     return files
 
 
-def holds_runs(file: Path) -> bool:
-    """Whether a file has a line of a run of peftbench, and not published figures."""
+def holds_records(file: Path) -> bool:
+    """Whether a file has a line of a run or comparison of peftbench, and not published figures."""
     try:
         with open(file, encoding="utf-8", errors="replace") as lines:
-            return any(_is_run_record(line) for line in lines)
+            return any(_is_record(line) for line in lines)
     except OSError as error:
         raise CatalogError(f"cannot read {file}: {error.strerror}.", _WANTED) from None
 
 
-def _is_run_record(line: str) -> bool:
+def _is_record(line: str) -> bool:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return isinstance(value, dict) and "measurement" in value
+    return isinstance(value, dict) and ("measurement" in value or _compares(value))
 
 
-def _read_file(file: Path, tell: Tell) -> Iterator[RunRecord]:
+def _compares(value: object) -> bool:
+    return isinstance(value, dict) and value.get("kind") in KINDS
+
+
+def _read_file(file: Path, read: Callable[[Any], Record], compared: bool, tell: Tell) -> Iterator[Record]:
     try:
         text = file.read_bytes().decode("utf-8", "replace")
     except OSError as error:
@@ -63,19 +77,29 @@ def _read_file(file: Path, tell: Tell) -> Iterator[RunRecord]:
     lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            yield from _read_line(line, f"{file}, line {number}", number == len(lines), tell)
+            where = f"{file}, line {number}"
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError):
+                why = "its writer stopped in the middle of it" if number == len(lines) else "it is not JSON"
+                tell(f"{where}: left out, {why}.")
+                continue
+            if _compares(value) is compared:
+                yield from _read_value(value, read, where, tell)
 
 
-def _read_line(line: str, where: str, unfinished: bool, tell: Tell) -> Iterator[RunRecord]:
+def _read_value(value: object, read: Callable[[Any], Record], where: str, tell: Tell) -> Iterator[Record]:
     try:
-        yield record_from_json(json.loads(line))
-    except (ValueError, RecursionError):
-        why = "its writer stopped in the middle of it" if unfinished else "it is not JSON"
-        tell(f"{where}: left out, {why}.")
+        yield read(value)
     except CatalogError as error:
         if "Upgrade" in error.hint:
             raise CatalogError(f"{where}: {error.what}", error.hint) from None
         tell(f"{where}: left out, {error.what}")
+
+
+def any_record_to_json(record: RunRecord | ComparisonRecord) -> dict[str, Any]:
+    """The object that a line holds."""
+    return comparison_record_to_json(record) if isinstance(record, ComparisonRecord) else record_to_json(record)
 
 
 class RecordFile:
@@ -111,9 +135,9 @@ class RecordFile:
     ) -> None:
         os.close(self._file)
 
-    def append(self, record: RunRecord) -> None:
+    def append(self, record: RunRecord | ComparisonRecord) -> None:
         """Write one line, whole or not at all, through to the disk. Raises OSError where the disk is full."""
-        line = (json.dumps(record_to_json(record), sort_keys=True, allow_nan=False) + "\n").encode()
+        line = (json.dumps(any_record_to_json(record), sort_keys=True, allow_nan=False) + "\n").encode()
         before = os.fstat(self._file).st_size
         try:
             written = os.write(self._file, line)
@@ -131,7 +155,7 @@ class RecordFile:
         last = content[start:]
         if not last:
             return
-        if _is_run_record(last.decode("utf-8", "replace")):
+        if _is_record(last.decode("utf-8", "replace")):
             os.write(self._file, b"\n")
         else:
             os.ftruncate(self._file, start)

@@ -12,7 +12,9 @@ from typing import Any
 from peftbench.errors import CatalogError, SpecError, did_you_mean
 from peftbench.spec.case import DEVICES, TRACKED_STEPS
 
-KINDS = ("training", "inference")
+KINDS = ("training", "inference", "quality", "latency")
+COMPARING = ("quality", "latency")
+"""Kinds whose cases are variants of one model, compared in one process."""
 SUFFIX = ".yaml"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 """Of suites, which name files, and of cases."""
@@ -42,6 +44,8 @@ class Suite:
     """Options of each case, over those of the base."""
     sweep: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Values of options; every case is run with each combination."""
+    compare: Mapping[str, Any] = field(default_factory=dict)
+    """How the variants of a comparison are compared: fields of QualityCase or LatencyCase."""
     largest: str | None = None
     """An option whose largest value that does not run out of memory is searched for each case."""
 
@@ -97,13 +101,16 @@ def _suite(name: str, value: object) -> Suite:
         raise SpecError(f"gpu must be the name of a card, not {given['gpu']!r}.", "As in gpu: t4.")
     if given.get("largest") is not None:
         _one_of("largest", given["largest"], LARGEST)
+    if given.get("compare") is not None and given.get("kind", "training") not in COMPARING:
+        raise SpecError("only a suite of kind quality or latency can have a key compare.", "Leave it out.")
     named = _mapping(given["cases"], "cases").items()
     cases = {_name(case): _options(options, f"case {case}") for case, options in named}
     if not cases:
         raise SpecError("the suite has no cases.", "Name one, as in cases: {lora: {method: lora}}.")
     return Suite(**{
         **given, "name": name, "about": str(given["about"]), "model": _model(given["model"]), "cases": cases,
-        "base": _options(given.get("base"), "base"), "sweep": _sweep(given.get("sweep")), **_numbers(given),
+        "base": _options(given.get("base"), "base"), "sweep": _sweep(given.get("sweep")),
+        "compare": _options(given.get("compare"), "compare"), **_numbers(given),
     })  # fmt: skip
 
 

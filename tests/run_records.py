@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from peftbench.environment import Environment, Outcome
 from peftbench.memory import Phase
-from peftbench.record import Environment, Measurement, Outcome, PhasePeak, RunRecord, Sample
+from peftbench.record import Measurement, PhasePeak, RunRecord, Sample
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.case import Case
 from peftbench.spec.dtype import DType

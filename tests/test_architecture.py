@@ -17,8 +17,8 @@ ROOT = Path(peftbench.__file__).parent
 
 RANKS = {
     "errors": 0, "units": 0,
-    "spec": 1, "memory": 1,
-    "catalog": 2, "estimate": 2, "suite": 2, "record": 2,
+    "spec": 1, "memory": 1, "paired": 1, "environment": 1, "cache_folder": 1,
+    "catalog": 2, "estimate": 2, "suite": 2, "record": 2, "comparison_record": 2,
     "dryrun": 3, "measure": 3, "record_file": 3,
     "decide": 4,
     "check": 5,
@@ -128,6 +128,7 @@ def loaded_by(*arguments: str) -> set[str]:
         ("plan", "--model", "8b", "--gpu", "t4", "--method", "qlora", "--sequence-length", "4096"),
         ("plan", "--model", "8b"),
         ("plan", "--model", "8b", "--gpu", "t4", "--format", "json"),
+        ("plan", "--model", "8b", "--gpu", "l4", "--task", "inference", "--method", "qlora"),
     ],
 )
 def test_planning_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:

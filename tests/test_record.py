@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 from run_records import CARD, case, environment, measurement, record
 
+from peftbench.environment import Outcome
 from peftbench.errors import CatalogError
 from peftbench.memory import Phase
-from peftbench.record import SCHEMA_VERSION, Outcome, PhasePeak, Sample, record_from_json, record_to_json
+from peftbench.record import SCHEMA_VERSION, PhasePeak, Sample, record_from_json, record_to_json
 from peftbench.spec.inference import InferenceSpec
 
 RECORDS = [

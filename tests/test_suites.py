@@ -6,9 +6,10 @@ from peftbench.catalog.gpus import find_gpu
 from peftbench.decide.predict_case import predict_case
 from peftbench.decide.suite_cases import cases_of
 from peftbench.errors import PeftbenchError
-from peftbench.suite import find_suite, read_suite, shipped_suites
+from peftbench.suite import COMPARING, find_suite, read_suite, shipped_suites
 
-SHIPPED = shipped_suites()
+SHIPPED = [name for name, path in shipped_suites().items() if read_suite(path).kind not in COMPARING]
+"""Those of variants are in tests/decide/test_suite_variants.py."""
 
 
 def test_the_suites_are_there():

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from peftbench.decide.predict_case import device_of, predict_case
 from peftbench.decide.verdict import Verdict, judge
+from peftbench.environment import Outcome
 from peftbench.errors import SpecError
 from peftbench.memory import MemoryProfile
-from peftbench.record import Outcome, RunRecord
+from peftbench.record import RunRecord
 from peftbench.spec.cuda_context import context_bytes
 from peftbench.spec.gpu import GpuSpec
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from statistics import mean, median
 
 from peftbench.check.comparison import Comparison
+from peftbench.environment import Outcome
 from peftbench.memory import MemoryProfile, Part, Phase
-from peftbench.record import Measurement, Outcome, PhasePeak
+from peftbench.record import Measurement, PhasePeak
 from peftbench.spec.training import TrainingSpec
 
 STATIC = (Part.WEIGHTS, Part.QUANTIZATION_CONSTANTS, Part.UNQUANTIZED, Part.EXPERTS, Part.ADAPTERS)

@@ -11,8 +11,9 @@ from peftbench.check.comparison import Comparison, Predictor, card_of
 from peftbench.check.validation import ValidatedRow, row_of
 from peftbench.decide.predict_case import device_of
 from peftbench.decide.verdict import Fit
+from peftbench.environment import Outcome
 from peftbench.errors import PeftbenchError, SpecError
-from peftbench.record import Outcome, RunRecord
+from peftbench.record import RunRecord
 
 if TYPE_CHECKING:
     from peftbench.dryrun.session import DryRunSession

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 from peftbench.cli.progress import Progress, tell
-from peftbench.record import Outcome, record_to_json
+from peftbench.environment import Outcome
+from peftbench.record import record_to_json
 from peftbench.units import gib, human_bytes
 
 if TYPE_CHECKING:

@@ -87,10 +87,10 @@ def _read(path: str) -> _Measured:
     """Both kinds of records, each file of one kind."""
     from peftbench.check.published import read_records
     from peftbench.cli.progress import tell
-    from peftbench.record_file import holds_runs, read_run_records, record_files
+    from peftbench.record_file import holds_records, read_run_records, record_files
 
     files = record_files(path)
-    runs = [file for file in files if holds_runs(file)]
+    runs = [file for file in files if holds_records(file)]
     published = [record for file in files if file not in runs for record in read_records(file)]
     return _Measured(tuple(published), tuple(record for file in runs for record in read_run_records(file, tell)))
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+from peftbench.cache_folder import cache_folder as user_cache_folder
 from peftbench.dryrun.trace import VERSION, Trace, trace_from_json, trace_to_json
 from peftbench.dryrun.workload import Workload, workload_to_json
 
@@ -26,10 +27,7 @@ COMPRESSION = 1
 
 def cache_folder() -> Path:
     """PEFTBENCH_CACHE, else the user's cache folder."""
-    named = os.environ.get("PEFTBENCH_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "peftbench" / "dryrun"
+    return user_cache_folder("dryrun")
 
 
 def library_versions() -> dict[str, str]:

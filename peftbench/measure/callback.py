@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from peftbench.environment import Outcome
 from peftbench.errors import PeftbenchError
 from peftbench.measure.device import Device, open_device
 from peftbench.measure.environment import environment_of
@@ -17,7 +18,7 @@ from peftbench.measure.meter import CpuMeter, CudaMeter, Meter
 from peftbench.measure.own_recipe import ReadAdapter, SeenBatches, case_of
 from peftbench.measure.sampler import Sampler
 from peftbench.memory import Phase
-from peftbench.record import Measurement, Outcome, PhasePeak, RunRecord
+from peftbench.record import Measurement, PhasePeak, RunRecord
 from peftbench.spec.case import TRACKED_STEPS
 
 SUITE = "own"

@@ -9,8 +9,8 @@ from datetime import datetime, timezone
 from importlib import metadata
 from typing import Any
 
+from peftbench.environment import Environment
 from peftbench.measure.device import Device
-from peftbench.record import Environment
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "peftbench")
 ALLOC_CONF = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from peftbench.environment import Outcome
 from peftbench.measure.child import Child, Course, Stop
 from peftbench.measure.device import Device
 from peftbench.measure.environment import environment_of, versions
 from peftbench.measure.sampler import Sampler
 from peftbench.memory import Phase
-from peftbench.record import Measurement, Outcome, PhasePeak, RunRecord
+from peftbench.record import Measurement, PhasePeak, RunRecord
 from peftbench.spec.case import Case
 
 TIMEOUT_S = 1800.0

@@ -8,7 +8,7 @@ from peftbench.check.parts import PartAccuracy
 from peftbench.check.run_validation import Promises
 from peftbench.check.validation import Accuracy, ValidatedRow
 from peftbench.decide.verdict import Fit
-from peftbench.record import Outcome
+from peftbench.environment import Outcome
 from peftbench.report.table import UNKNOWN, Table
 from peftbench.units import gib
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 from peftbench.check.comparison import Comparison
-from peftbench.record import Outcome
+from peftbench.environment import Outcome
 from peftbench.report.table import UNKNOWN, Table
 from peftbench.units import human_bytes
 

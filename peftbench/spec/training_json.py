@@ -34,6 +34,16 @@ def inference_from_json(value: object) -> InferenceSpec:
     return _build(InferenceSpec, _with_parts(value, "inference"), "inference")
 
 
+def adapter_from_json(value: object) -> AdapterSpec | None:
+    """The inverse of dataclasses.asdict for an adapter; None is none. Raises as training_from_json."""
+    return _nested(AdapterSpec, value, "adapter")
+
+
+def quantization_from_json(value: object) -> QuantizationSpec | None:
+    """The inverse of dataclasses.asdict for a quantization; None is none. Raises as training_from_json."""
+    return _nested(QuantizationSpec, value, "quantization")
+
+
 def _with_parts(value: object, where: str) -> dict[str, object]:
     given = dict(_object(value, where))
     given["adapter"] = _nested(AdapterSpec, given.get("adapter"), f"{where}.adapter")

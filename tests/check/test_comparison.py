@@ -9,9 +9,10 @@ import pytest
 from run_records import CARD, case, environment, measurement, record
 
 from peftbench.check.comparison import Errors, card_of, compare
+from peftbench.environment import Outcome
 from peftbench.errors import NoFormula
 from peftbench.memory import Phase
-from peftbench.record import Outcome, PhasePeak
+from peftbench.record import PhasePeak
 
 ON_CARD = record(
     case=case(device="cuda"), environment=environment(**CARD),

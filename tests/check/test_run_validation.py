@@ -11,8 +11,9 @@ from peftbench.check.parts import accuracies_of_parts, part_rows
 from peftbench.check.run_validation import promises_of, run_rows
 from peftbench.cli import main
 from peftbench.decide.verdict import Fit
+from peftbench.environment import Outcome
 from peftbench.memory import Phase
-from peftbench.record import Outcome, PhasePeak, RunRecord
+from peftbench.record import PhasePeak, RunRecord
 from peftbench.record_file import RecordFile
 from peftbench.spec.training import TrainingSpec
 

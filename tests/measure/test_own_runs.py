@@ -6,8 +6,8 @@ from run_records import TINY
 
 import peftbench
 from peftbench.check.comparison import compare
+from peftbench.environment import Outcome
 from peftbench.memory import Phase
-from peftbench.record import Outcome
 from peftbench.record_file import read_run_records
 from peftbench.spec.dtype import DType
 

@@ -11,11 +11,11 @@ from peftbench.check.comparison import by_formula, compare
 from peftbench.check.run_validation import by_dry_run_of_case
 from peftbench.cli import main
 from peftbench.dryrun.session import DryRunSession
+from peftbench.environment import Outcome
 from peftbench.measure.child import Stop
 from peftbench.measure.device import Host
 from peftbench.measure.runner import run_case
 from peftbench.memory import Phase
-from peftbench.record import Outcome
 from peftbench.record_file import read_run_records
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.training import TrainingSpec

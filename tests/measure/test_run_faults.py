@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from run_records import TINY, case
 
+from peftbench.environment import Outcome
 from peftbench.measure import child
 from peftbench.measure.child import Stop
 from peftbench.measure.device import Host
 from peftbench.measure.runner import growing, run_case
 from peftbench.memory import Phase
-from peftbench.record import Outcome
 from peftbench.record_file import read_run_records
 
 HERE = Path(__file__).parent

@@ -10,8 +10,9 @@ from run_records import CARD, environment, measurement
 from peftbench.catalog.models import find_config
 from peftbench.check.comparison import by_formula
 from peftbench.decide.from_options import inference_requests, training_recipes
+from peftbench.environment import Outcome
 from peftbench.memory import Phase
-from peftbench.record import Outcome, PhasePeak, RunRecord, Sample
+from peftbench.record import PhasePeak, RunRecord, Sample
 from peftbench.spec.case import Case
 
 L4 = environment(**{**CARD, "versions": {"torch": "2.13.0", "peft": "0.21.2"}})

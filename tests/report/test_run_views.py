@@ -10,7 +10,8 @@ from run_records import measurement
 from run_samples import L4, run, samples
 
 from peftbench.check.comparison import compare
-from peftbench.record import Outcome, Sample
+from peftbench.environment import Outcome
+from peftbench.record import Sample
 from peftbench.report.runs import COLUMNS, run_row, runs_json
 from peftbench.report.runs_charts import parts_figure, scatter_figure, step_figure
 from peftbench.report.runs_course import time_figures
