@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from peftbench.environment import Outcome
 from peftbench.memory import Phase
-from peftbench.record import Outcome, PhasePeak
+from peftbench.record import PhasePeak
 from peftbench.spec.case import Case, case_to_json
+from peftbench.spec.comparison import ComparisonCase, comparison_to_json
 
 COMMAND = (sys.executable, "-m", "peftbench.measure.worker")
 PARTING_S = 5.0
@@ -44,6 +46,10 @@ class Course:
     """Of a run that ended well."""
     marks: list[tuple[float, Phase]] = field(default_factory=list)
     """When each phase began, in seconds of time.monotonic()."""
+    results: list[Mapping[str, Any]] = field(default_factory=list)
+    """Of a comparison: one for each variant that is done."""
+    progress: float = 0.0
+    """Of a comparison: the share that is done."""
     outcome: Outcome | None = None
     message: str = ""
 
@@ -55,6 +61,10 @@ class Course:
             self._peak(*event["peak"])
         elif "step" in event:
             self._step(event)
+        elif "progress" in event:
+            self.progress = float(event["progress"])
+        elif "result" in event:
+            self.results.append(dict(event["result"]))
         elif "device" in event:
             self.device = dict(event["device"])
         elif "done" in event:
@@ -113,7 +123,7 @@ def _noted(number: int, frame: Any) -> None:
 class Child:
     """A worker that runs one case; a context manager after which nothing of it is left."""
 
-    def __init__(self, case: Case, uuid: str | None) -> None:
+    def __init__(self, case: Case | ComparisonCase, uuid: str | None) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the child)
         self._process = subprocess.Popen(
             [*COMMAND, str(os.getpid())], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -121,7 +131,7 @@ class Child:
         )  # fmt: skip
         self.group = self._process.pid
         self.course = Course()
-        self._text = json.dumps(case_to_json(case)).encode()
+        self._text = json.dumps(_to_json(case)).encode()
 
     def __enter__(self) -> Child:
         assert self._process.stdin is not None
@@ -213,7 +223,11 @@ class Child:
         return lines[-1][:200] if lines else ""
 
 
-def _environment(case: Case, uuid: str | None) -> dict[str, str]:
+def _to_json(case: Case | ComparisonCase) -> dict[str, Any]:
+    return case_to_json(case) if isinstance(case, Case) else comparison_to_json(case)
+
+
+def _environment(case: Case | ComparisonCase, uuid: str | None) -> dict[str, str]:
     """The child finds the package where this process found it, and the one card, or none."""
     home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH", ""))))

@@ -1,4 +1,4 @@
-"""Build the real model of a case with random weights: transformers loads it, bitsandbytes quantizes it, PEFT adapts it.
+"""Build a real model with random weights: transformers loads it, bitsandbytes quantizes it, PEFT adapts it.
 
 Memory and time do not depend on what the weights are, so nothing is fetched from anywhere.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -27,13 +28,26 @@ BITSANDBYTES_BLOCKSIZE = 64
 INITIALIZER_RANGE = 0.02
 
 
+@dataclass(frozen=True, kw_only=True)
+class BaseWeights:
+    """What a base model is made from: equal ones have equal weights."""
+
+    config: str
+    """Its config.json, as text."""
+    dtype: DType
+    quantization: QuantizationSpec | None
+    attention: str = "sdpa"
+    seed: int
+    device: str
+
+
 def build(case: Case) -> Any:
     """The model on its device, with its adapter; raises MeasureError for what the libraries cannot do for real."""
-    model = _load(case)
-    keep_weights_as_they_are(model)
-    if case.recipe.quantization:
-        _prepare(model, case)
-    return _adapted(model, case) if case.recipe.adapter else model
+    base, recipe = _base_weights(case), case.recipe
+    model = load(base, random_weights(base))
+    if recipe.quantization:
+        _prepare(model, recipe.quantization)
+    return adapted(model, recipe.adapter, case.seed, isinstance(recipe, TrainingSpec)) if recipe.adapter else model
 
 
 def torch_dtype(dtype: DType) -> torch.dtype:
@@ -49,55 +63,73 @@ def causal_lm_of(model: Any) -> Any:
 
 def count_parameters(case: Case) -> int:
     """Of the base model, before it is quantized."""
-    return sum(parameter.numel() for parameter in _on_meta(case).parameters())
+    return count_parameters_of(_base_weights(case))
+
+
+def count_parameters_of(base: BaseWeights) -> int:
+    """Of the base model, before it is quantized."""
+    return sum(parameter.numel() for parameter in _on_meta(base).parameters())
+
+
+def _base_weights(case: Case) -> BaseWeights:
+    recipe = case.recipe
+    return BaseWeights(
+        config=case.config, dtype=recipe.dtype, quantization=recipe.quantization, attention=recipe.attention,
+        seed=case.seed, device=case.device,
+    )  # fmt: skip
 
 
 # ── transformers and bitsandbytes ───────────────────────────────────────────────────────────────────────────────────
 
 
-def _load(case: Case) -> Any:
-    """As from_pretrained loads a checkpoint, from tensors instead of files."""
-    shapes = _on_meta(case)
-    weights = dict(_random_weights(shapes, case))
-    quantization = case.recipe.quantization
+def load(base: BaseWeights, weights: dict[str, torch.Tensor]) -> Any:
+    """As from_pretrained loads a checkpoint, from tensors instead of files; the model may keep these very tensors.
+    Raises MeasureError for what the libraries cannot store so."""
+    shapes, quantization = _on_meta(base), base.quantization
     more = {"quantization_config": _bitsandbytes(quantization)} if quantization else {}
-    device = {"": 0 if case.device == "cuda" else "cpu"}
-    return type(shapes).from_pretrained(
-        None, config=shapes.config, state_dict=weights, dtype=torch_dtype(case.recipe.dtype),
-        attn_implementation=_attention(case), device_map=device, **more,
+    device = {"": 0 if base.device == "cuda" else "cpu"}
+    model = type(shapes).from_pretrained(
+        None, config=shapes.config, state_dict=weights, dtype=torch_dtype(base.dtype),
+        attn_implementation=_attention(base), device_map=device, **more,
     )  # fmt: skip
+    keep_weights_as_they_are(model)
+    return model
 
 
-def _on_meta(case: Case) -> Any:
+def _on_meta(base: BaseWeights) -> Any:
     """The model's tensors without their memory."""
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    given = json.loads(case.config)
+    given = json.loads(base.config)
     given.pop("quantization_config", None)  # the recipe decides how the weights are stored
     config = CONFIG_MAPPING[given.pop("model_type")].from_dict(given)
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(
-            config, dtype=torch_dtype(case.recipe.dtype), attn_implementation=_attention(case)
+            config, dtype=torch_dtype(base.dtype), attn_implementation=_attention(base)
         )
     model.tie_weights()
     return model
 
 
-def _attention(case: Case) -> str | None:
+def _attention(base: BaseWeights) -> str | None:
     """`sdpa` is what transformers chooses by itself where a model has it."""
-    return None if case.recipe.attention == "sdpa" else case.recipe.attention
+    return None if base.attention == "sdpa" else base.attention
 
 
-def _random_weights(model: nn.Module, case: Case) -> Iterator[tuple[str, torch.Tensor]]:
-    """A tensor for each weight. For a card they are views of one block: it copies them, and a machine with less memory
-    than the card can then fill it."""
-    generator = torch.Generator().manual_seed(case.seed)
+def random_weights(base: BaseWeights) -> dict[str, torch.Tensor]:
+    """A checkpoint: a tensor for each name. For a card they are views of one block: it copies them, and a machine with
+    less memory than the card can then fill it."""
+    return dict(_random_weights(_on_meta(base), base))
+
+
+def _random_weights(model: nn.Module, base: BaseWeights) -> Iterator[tuple[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(base.seed)
     named = [(name, tensor) for name, tensor in model.named_parameters()]
     block = None
-    if case.device == "cuda":
+    if base.device == "cuda":
         largest = max(tensor.numel() for _, tensor in named)
-        block = torch.empty(largest, dtype=torch_dtype(case.recipe.dtype))
+        block = torch.empty(largest, dtype=torch_dtype(base.dtype))
         block.normal_(std=INITIALIZER_RANGE, generator=generator)
     for name, tensor in named:
         if tensor.dim() < 2:
@@ -127,12 +159,10 @@ def _bitsandbytes(quantization: QuantizationSpec) -> Any:
     )
 
 
-def _prepare(model: Any, case: Case) -> None:
+def _prepare(model: Any, quantization: QuantizationSpec) -> None:
     """prepare_model_for_kbit_training, or only its float32 norms, or nothing but freezing."""
     from peft import prepare_model_for_kbit_training
 
-    quantization = case.recipe.quantization
-    assert quantization is not None
     if quantization.upcast_unquantized:
         prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         return
@@ -146,22 +176,31 @@ def _prepare(model: Any, case: Case) -> None:
 # ── PEFT ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _adapted(model: Any, case: Case) -> Any:
+def adapted(model: Any, adapter: AdapterSpec, seed: int, trained: bool) -> Any:
+    """The model in PEFT's wrapper, with PEFT's own initialization; all of it is frozen unless it is to be trained."""
     from peft import get_peft_model
 
-    adapter = case.recipe.adapter
-    assert adapter is not None
-    config = peft_config(adapter, trained=isinstance(case.recipe, TrainingSpec))
-    base = {id(parameter) for parameter in model.parameters()}
-    torch.manual_seed(case.seed)
-    adapted = get_peft_model(model, config, autocast_adapter_dtype=adapter.dtype is DType.FLOAT32)
-    if adapter.dtype is not DType.FLOAT32:
-        for parameter in adapted.parameters():  # on a quantized base PEFT makes them in float32 whatever is asked
-            if id(parameter) not in base and parameter.is_floating_point():
-                parameter.data = parameter.data.to(torch_dtype(adapter.dtype))
-    if not isinstance(case.recipe, TrainingSpec):
-        adapted.requires_grad_(False)
-    return adapted
+    config = peft_config(adapter, trained=trained)
+    base = parameter_ids(model)
+    torch.manual_seed(seed)
+    found = get_peft_model(model, config, autocast_adapter_dtype=adapter.dtype is DType.FLOAT32)
+    cast_adapter(found, base, adapter.dtype)
+    if not trained:
+        found.requires_grad_(False)
+    return found
+
+
+def parameter_ids(model: Any) -> set[int]:
+    """By which the parameters that are there before an adapter are told from its own."""
+    return {id(parameter) for parameter in model.parameters()}
+
+
+def cast_adapter(model: Any, before: set[int], dtype: DType) -> None:
+    """To what was asked, all parameters but those before: on a quantized base PEFT makes them in float32 anyway."""
+    if dtype is not DType.FLOAT32:
+        for parameter in model.parameters():
+            if id(parameter) not in before and parameter.is_floating_point():
+                parameter.data = parameter.data.to(torch_dtype(dtype))
 
 
 def peft_config(adapter: AdapterSpec, trained: bool) -> Any:

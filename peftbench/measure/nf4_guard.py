@@ -22,15 +22,22 @@ def keep_weights_as_they_are(model: nn.Module) -> None:
     """Switch off the packing of every 4-bit layer. Raises MeasureError for a layer that the CPU would misread."""
     for name, module in model.named_modules():
         if type(module).__name__ == "Linear4bit":
-            _refuse_odd_rows(name, module)
+            refuse_odd_rows(name, module.in_features, module.weight.blocksize, module.weight.device.type)
             module.support_avx512bf16_for_cpu = False
 
 
-def _refuse_odd_rows(name: str, module: Any) -> None:
-    weight = module.weight
-    if weight.device.type == "cpu" and module.in_features % weight.blocksize:
+def refuse_odd_rows(name: str, in_features: int, blocksize: int, device: str) -> None:
+    """Raise MeasureError where the rows are no multiple of the block size, on a CPU."""
+    if device == "cpu" and in_features % blocksize:
         raise MeasureError(
-            f"{name} has {module.in_features} inputs, no multiple of its block size of {weight.blocksize}: "
+            f"{name} has {in_features} inputs, no multiple of its block size of {blocksize}: "
             "bitsandbytes misreads such 4-bit weights on a CPU.",
-            "Choose a model with other sizes, or a CUDA card.",
+            "Choose a smaller blocksize, a model with other sizes, or a CUDA card.",
         )
+
+
+def refuse_packed(layer: Any) -> None:
+    """Raise MeasureError for a layer that was packed: its weights can no longer be read, nor merged into."""
+    if getattr(layer.weight.quant_state, "packing_format_for_cpu", False):
+        what = "4-bit weights were packed by a forward pass on this CPU: reading or merging them would give garbage."
+        raise MeasureError(what, "Call keep_weights_as_they_are(model) before its first forward pass.")

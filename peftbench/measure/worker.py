@@ -11,13 +11,14 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
+from peftbench.environment import Outcome
 from peftbench.errors import MeasureError, PeftbenchError
 from peftbench.memory import Phase
-from peftbench.record import Outcome
 from peftbench.spec.case import Case, case_from_json
+from peftbench.spec.comparison import SHIPPED_MODELS, ComparisonCase, QualityCase, comparison_from_json
 from peftbench.spec.training import TrainingSpec
 
 PR_SET_PDEATHSIG = 1
@@ -28,21 +29,34 @@ def main() -> None:
     _die_with_parent()
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    case = _case(json.loads(sys.stdin.read()))
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    case = case_from_json(json.loads(sys.stdin.read()))
+    if not _may_fetch(case):
+        os.environ["HF_HUB_OFFLINE"] = "1"
     _send(events, _measured(case, events))
     events.close()
     os._exit(0)  # threads of the libraries may abort an interpreter that shuts down around them
 
 
 ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_DEACTIVATE_ASYNC_LOAD": "1",  # the profiler sees the allocations of its own thread
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONWARNINGS": "ignore",
 }
+
+
+def _may_fetch(case: Case | ComparisonCase) -> bool:
+    """Only a quality case that names a model or a text of the Hub; all others run where there is no network."""
+    if not isinstance(case, QualityCase):
+        return False
+    on_the_hub = case.model not in SHIPPED_MODELS and not os.path.isdir(case.model)
+    return on_the_hub or case.text == "wikitext" or not all(map(os.path.isfile, case.tasks))
+
+
+def _case(asked: dict[str, Any]) -> Case | ComparisonCase:
+    return (case_from_json if asked["task"] in ("training", "inference") else comparison_from_json)(asked)
 
 
 def _die_with_parent() -> None:
@@ -53,30 +67,49 @@ def _die_with_parent() -> None:
             os._exit(1)
 
 
-def _measured(case: Case, events: TextIO) -> dict[str, Any]:
+def _measured(case: Case | ComparisonCase, events: TextIO) -> dict[str, Any]:
     """Run the case; returns the last event, whatever happened."""
     try:
         return {"done": _run(case, events)}
     except PeftbenchError as error:
-        return _failed(Outcome.ERROR, error.what)
+        return _failed(Outcome.ERROR, f"{error.what} {error.hint}")
     except Exception as error:  # the libraries raise anything; each is an outcome
         traceback.print_exc()
         name = "" if type(error) is RuntimeError else f"{type(error).__name__}: "
         return _failed(Outcome.OOM if is_out_of_memory(error) else Outcome.ERROR, f"{name}{error}")
 
 
-def _run(case: Case, events: TextIO) -> Mapping[str, Any]:
+def _run(case: Case | ComparisonCase, events: TextIO) -> Mapping[str, Any]:
     import torch
     from transformers import logging, set_seed
-
-    from peftbench.measure.model import build, count_parameters
-    from peftbench.measure.steps import Steps
 
     logging.set_verbosity_error()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     set_seed(case.seed)
     _send(events, {"device": _device(case)})
+    if isinstance(case, Case):
+        return _steps(case, events)
+    return _compare(case, lambda event: _send(events, event))
+
+
+def _compare(case: ComparisonCase, send: Callable[[dict[str, Any]], None]) -> Mapping[str, Any]:
+    """Every variant of a comparison; returns what is to be told of the text and the model."""
+    if isinstance(case, QualityCase):
+        from peftbench.measure.quality import compare_quality
+
+        return compare_quality(case, send)
+    from peftbench.measure.latency import compare_latency
+
+    return compare_latency(case, send)
+
+
+def _steps(case: Case, events: TextIO) -> Mapping[str, Any]:
+    """The steps of training, or the rounds of generation."""
     import peft  # noqa: F401  (its code is no part of what the case may take)
+    import torch
+
+    from peftbench.measure.model import build, count_parameters
+    from peftbench.measure.steps import Steps
 
     _limit_memory(case)
     steps = Steps(case, lambda event: _send(events, event))
@@ -97,7 +130,7 @@ def _run(case: Case, events: TextIO) -> Mapping[str, Any]:
     }  # fmt: skip
 
 
-def _device(case: Case) -> dict[str, Any]:
+def _device(case: Case | ComparisonCase) -> dict[str, Any]:
     """What torch says of the device. Raises MeasureError where it cannot use it."""
     import torch
 
