@@ -11,6 +11,8 @@ from peftbench.errors import PeftbenchError
 
 if TYPE_CHECKING:
     from peftbench.check.comparison import Comparison
+    from peftbench.comparison_record import ComparisonRecord
+    from peftbench.report.table import Table
 
 FORMATS = ("terminal", "csv", "markdown", "html", "json")
 STDOUT = "-"
@@ -34,27 +36,28 @@ def report(path: str, format_: str, output: str | None) -> None:
     """
     from peftbench.check.comparison import compare
     from peftbench.cli.progress import tell
-    from peftbench.record_file import holds_runs, read_run_records, record_files
+    from peftbench.record_file import holds_records, read_comparison_records, read_run_records, record_files
 
-    files = [file for file in record_files(path) if holds_runs(file)]
-    records = [record for file in files for record in read_run_records(file, tell)]
-    if not records:
+    files = [file for file in record_files(path) if holds_records(file)]
+    runs = [record for file in files for record in read_run_records(file, tell)]
+    compared = tuple(record for file in files for record in read_comparison_records(file, tell))
+    if not runs and not compared:
         raise PeftbenchError(f"{path} holds no record of a run.", "Make some: peftbench run. Published ones: validate.")
-    _write(_rendered(compare(records), format_), output or ("report.html" if format_ == "html" else STDOUT))
+    _write(_rendered(compare(runs), compared, format_), output or ("report.html" if format_ == "html" else STDOUT))
 
 
-def _rendered(comparisons: tuple[Comparison, ...], format_: str) -> str:
+def _rendered(comparisons: tuple[Comparison, ...], compared: tuple[ComparisonRecord, ...], format_: str) -> str:
     if format_ == "html":
         from peftbench.report.runs_html import runs_html
 
-        return runs_html(comparisons)
-    if format_ in ("csv", "json"):
-        from peftbench.report.runs import runs_csv, runs_json
+        return runs_html(comparisons, compared)
+    if format_ == "json":
+        from peftbench.report.runs import runs_json
 
-        return runs_csv(comparisons) if format_ == "csv" else runs_json(comparisons)
-    from peftbench.report.runs_table import runs_tables
-
-    tables = runs_tables(comparisons)
+        return runs_json(comparisons, compared)
+    if format_ == "csv":
+        return _csv(comparisons, compared)
+    tables = _tables(comparisons, compared)
     if format_ == "markdown":
         from peftbench.report.markdown import render as render_markdown
 
@@ -64,6 +67,27 @@ def _rendered(comparisons: tuple[Comparison, ...], format_: str) -> str:
     width = terminal_width()
     text = "\n\n".join(render(table, width, indent="") for table in tables)
     return encodable(text, getattr(sys.stdout, "encoding", None))
+
+
+def _tables(comparisons: tuple[Comparison, ...], compared: tuple[ComparisonRecord, ...]) -> list[Table]:
+    from peftbench.report.comparisons_table import comparison_tables
+    from peftbench.report.runs_table import runs_tables
+
+    return [*runs_tables(comparisons), *(table for record in compared for table in comparison_tables(record))]
+
+
+def _csv(comparisons: tuple[Comparison, ...], compared: tuple[ComparisonRecord, ...]) -> str:
+    """One kind of row: that of runs where there are any."""
+    if not comparisons:
+        from peftbench.report.comparisons import comparisons_csv
+
+        return comparisons_csv(compared)
+    from peftbench.cli.progress import tell
+    from peftbench.report.runs import runs_csv
+
+    if compared:
+        tell("comparisons have other columns and are left out; name their file alone, or use --format json.")
+    return runs_csv(comparisons)
 
 
 def _write(text: str, path: str) -> None:

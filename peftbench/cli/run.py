@@ -51,19 +51,49 @@ def run(
     out of memory, crashes or hangs is a result too. Afterwards: peftbench validate results
     """
     from peftbench.cli.run_cases import predict_suite, run_suite
-    from peftbench.suite import find_suite, read_suite
+    from peftbench.suite import COMPARING, find_suite, read_suite
 
     asked = read_suite(find_suite(suite))
     kind = device or asked.device
+    if asked.kind in COMPARING:
+        _no_options_of_steps(only, memory_limit)
+        _compare(asked, kind, dry_run, out, timeout, fresh, force)
+        return
     if dry_run:
         predict_suite(asked, _chosen(_cases(asked, _card(kind, asked), kind, memory_limit), only), _card(kind, asked))
         return
     opened = _open(kind, force)
     gpu = _card(kind, asked)
     cases = _chosen(_cases(asked, gpu, kind, memory_limit), only)
-    path = Path(out) if out else Path(RESULTS) / folder_of(opened) / f"{asked.name}.jsonl"
-    if not run_suite(asked, cases, opened, gpu, path, timeout, fresh):
+    if not run_suite(asked, cases, opened, gpu, _file(out, opened, asked), timeout, fresh):
         sys.exit(COULD_NOT_MEASURE)
+
+
+def _file(out: str | None, device: Device, suite: Suite) -> Path:
+    return Path(out) if out else Path(RESULTS) / folder_of(device) / f"{suite.name}.jsonl"
+
+
+def _compare(
+    suite: Suite, kind: str, dry_run: bool, out: str | None, timeout: float, fresh: bool, force: bool
+) -> None:  # fmt: skip
+    """A suite of kind quality or latency: all its variants in one child."""
+    from peftbench.cli.run_comparison import predict_comparison, run_comparison_suite
+    from peftbench.decide.suite_variants import comparison_of
+
+    case = comparison_of(suite, kind)
+    if dry_run:
+        predict_comparison(suite, case)
+        return
+    device = _open(kind, force)
+    if not run_comparison_suite(suite, case, device, _file(out, device, suite), timeout, fresh):
+        sys.exit(COULD_NOT_MEASURE)
+
+
+def _no_options_of_steps(only: tuple[str, ...], memory_limit: str | None) -> None:
+    given = "--only" if only else "--memory-limit" if memory_limit else None
+    if given:
+        what = f"{given} does not go with a suite of kind quality or latency: its cases are compared with each other."
+        raise PeftbenchError(what, "Leave it out.")
 
 
 def folder_of(device: Device) -> str:

@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from statistics import median
 
 from peftbench.check.comparison import Comparison
+from peftbench.comparison_record import ComparisonRecord
 from peftbench.decide.recipe import inference_options, training_options
 from peftbench.memory import Phase
 from peftbench.record import Measurement, RunRecord
+from peftbench.report.comparisons import comparison_rows
 from peftbench.report.csv import RECIPE, render_rows
 from peftbench.spec.training import TrainingSpec
 
@@ -45,9 +47,13 @@ def runs_csv(comparisons: Iterable[Comparison]) -> str:
     return render_rows(COLUMNS, map(run_row, comparisons))
 
 
-def runs_json(comparisons: Iterable[Comparison]) -> str:
-    """The same rows as a document; unknown is null."""
-    document = {"schema_version": SCHEMA_VERSION, "runs": [run_row(each) for each in comparisons]}
+def runs_json(comparisons: Iterable[Comparison], compared: Iterable[ComparisonRecord] = ()) -> str:
+    """The same rows as a document, and those of variants that were compared; unknown is null."""
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "runs": [run_row(each) for each in comparisons],
+        "comparisons": comparison_rows(compared),
+    }
     return json.dumps(document, indent=2, allow_nan=False)
 
 

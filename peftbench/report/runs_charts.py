@@ -10,8 +10,8 @@ from typing import Any
 
 from peftbench.check.comparison import Comparison, card_of
 from peftbench.decide.predict_case import device_of
+from peftbench.environment import Outcome
 from peftbench.memory import Part
-from peftbench.record import Outcome
 from peftbench.report.page import Figure, plain
 from peftbench.report.timeline_chart import COLOURS
 from peftbench.units import GIB, KIB, MIB, human_bytes

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from peftbench.check.comparison import Comparison
-from peftbench.record import Outcome
+from peftbench.comparison_record import ComparisonRecord
+from peftbench.environment import Outcome
+from peftbench.report.comparisons_html import comparison_sections
 from peftbench.report.page import Figure, drawn, page, require_plotly
 from peftbench.report.runs_charts import PARTS, parts_figure, parts_of, scatter_figure, step_figure
 from peftbench.report.runs_course import time_figures
@@ -61,27 +63,39 @@ if (chooser) {
 """
 
 
-def runs_html(comparisons: Sequence[Comparison]) -> str:
-    """The page. Raises PeftbenchError where plotly is missing."""
+def runs_html(comparisons: Sequence[Comparison], compared: Sequence[ComparisonRecord] = ()) -> str:
+    """The page of runs beside their predictions, and of variants that were compared with each other.
+
+    Raises PeftbenchError where plotly is missing.
+    """
     require_plotly("a report in HTML")
-    products = dict.fromkeys(c.record.environment.product for c in comparisons)
-    title = one_line(f"{len(comparisons)} run{'s' * (len(comparisons) != 1)} on {', '.join(products)}")
-    accuracy = "Allocated peaks, predicted against measured, on logarithmic axes"
+    places = (*(c.record.environment for c in comparisons), *(record.environment for record in compared))
+    products = ", ".join(dict.fromkeys(place.product for place in places))
+    title = one_line(f"{len(places)} run{'s' * (len(places) != 1)} on {products}")
     body = [
         f'<div class="head"><h1>{escape(title)}</h1><button id="theme" type="button">Dark</button></div>',
-        '<p class="muted">Measured by peftbench. Predictions were made afresh from each run\'s recipe: allocated is '
-        "torch's peak of tensors, device is what the driver sees beyond what was there before, process is the "
-        "resident set with the libraries' code. What a run had reached that did not end well is marked ≥.</p>",
         "<noscript><p>The charts need JavaScript; the tables do not.</p></noscript>",
-        '<h2 id="accuracy">Predicted against measured</h2>',
-        _chart(scatter_figure(comparisons), "scatter", accuracy, with_library=True),
-        *_groups(comparisons),
-        *_over_time(comparisons),
+        *(_runs(comparisons) if comparisons else ()),
+        *comparison_sections(compared, with_library=not comparisons),
         "<footer>Drag in a chart to zoom, double-click to see all again, click a name in a chart to hide it. This "
         "file loads nothing from anywhere.</footer>",
         f"<script>{_SCRIPT}</script>",
     ]
     return page(title, _STYLE, "\n".join(body))
+
+
+def _runs(comparisons: Sequence[Comparison]) -> Iterable[str]:
+    """What was predicted beside what was measured, and every suite on every device."""
+    yield (
+        '<p class="muted">Measured by peftbench. Predictions were made afresh from each run\'s recipe: allocated is '
+        "torch's peak of tensors, device is what the driver sees beyond what was there before, process is the "
+        "resident set with the libraries' code. What a run had reached that did not end well is marked ≥.</p>"
+    )
+    yield '<h2 id="accuracy">Predicted against measured</h2>'
+    accuracy = "Allocated peaks, predicted against measured, on logarithmic axes"
+    yield _chart(scatter_figure(comparisons), "scatter", accuracy, with_library=True)
+    yield from _groups(comparisons)
+    yield from _over_time(comparisons)
 
 
 def _chart(figure: Figure, id: str, label: str, with_library: bool = False, kind: str = "chart") -> str:

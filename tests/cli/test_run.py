@@ -53,6 +53,23 @@ def test_a_case_without_a_formula_is_listed(elsewhere):
     assert "no formula" in run("mine.yaml", "--dry-run").stdout
 
 
+COMPARED = f"""about: a
+kind: latency
+device: cpu
+model: {json.dumps(TINY)}
+cases: {{base: {{weights: float32}}, nf4: {{weights: nf4}}, dynamic: {{weights: nf4, adapter: dynamic}}}}
+"""
+
+
+def test_variants_are_listed_before_they_are_compared(elsewhere):
+    (elsewhere / "mine.yaml").write_text(COMPARED)
+    out = run("mine.yaml", "--dry-run").stdout
+    assert "3 variants" in out and "nf4/64 DQ" in out and out.count("KiB") + out.count("MiB") == 3
+    for option in (("--only", "base"), ("--memory-limit", "1GiB")):
+        refused = run("mine.yaml", *option)
+        assert refused.exit_code == 2 and "compared with each other" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
