@@ -4,7 +4,8 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from peftbench.check.claims import Case, Claim, Truth, claims
+from peftbench.check.claim import Case, Claim, Truth
+from peftbench.check.claims import claims
 from peftbench.cli import main
 
 PAGE = Path(__file__).parents[1] / "results" / "claims.md"
@@ -36,3 +37,18 @@ def test_verdicts_that_do_not_hang_on_a_formula():
     assert truth["A LoRA adapter is less than 1 % of the parameters."] is Truth.PARTLY
     rank_16 = "r = 16 on a 4096 × 4096 matrix is 131,072 parameters instead of 16.8 million."
     assert truth[rank_16] is Truth.TRUE
+    assert truth["A merged LoRA adapter costs no latency."] is Truth.TRUE
+    assert truth["4 bit costs little quality."] is Truth.PARTLY
+
+
+def test_published_figures_alone_refute_that_4_bit_is_faster():
+    claim = next(claim for claim in claims() if claim.said == "4 bit makes inference much faster.")
+    published = [case for case in claim.cases if "published" in case.assumptions]
+    assert len(published) > 10
+    assert not any(case.holds for case in published)
+
+
+def test_a_dynamic_adapter_is_slow_by_the_token_and_not_in_long_prompts():
+    claim = next(claim for claim in claims() if claim.said.startswith("A dynamic adapter"))
+    holds = [case.holds for case in claim.cases if "expected by formula" in case.assumptions]
+    assert holds == [False, False, True], "a token on all linear layers, on q_proj and v_proj, and prefill"

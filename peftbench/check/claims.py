@@ -1,13 +1,13 @@
-"""Common claims about fine-tuning memory, each beside the cases that decide how true it is."""
+"""Common claims about fine-tuning, each beside the cases that decide how true it is; here those about memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
 
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
+from peftbench.check.claim import Case, Claim
+from peftbench.check.effect_claims import EFFECT_CLAIMS
 from peftbench.decide.plan import Plan, make_plan
 from peftbench.decide.verdict import Fit
 from peftbench.estimate.adapters import trainable_parameters as adapter_parameters
@@ -25,46 +25,9 @@ ABOUT = 0.1
 """How far a figure may be off to count as "about"."""
 
 
-class Truth(str, Enum):
-    """The verdict on a claim: what its cases say together."""
-
-    TRUE = "true"
-    PARTLY = "partly"
-    FALSE = "false"
-
-    __str__ = str.__str__
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One way to read a claim: the assumptions, the figure they give, and whether it agrees."""
-
-    assumptions: str
-    computed: str
-    holds: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What is said, where it is commonly heard, and why it is so or not."""
-
-    said: str
-    heard: str
-    cases: tuple[Case, ...]
-    why: str
-
-    @property
-    def truth(self) -> Truth:
-        """True when it holds in every case, partly when in some."""
-        holding = [case.holds for case in self.cases]
-        if all(holding):
-            return Truth.TRUE
-        return Truth.PARTLY if any(holding) else Truth.FALSE
-
-
 def claims() -> tuple[Claim, ...]:
     """Every claim, its figures computed now."""
-    return tuple(make() for make in _CLAIMS)
+    return tuple(make() for make in (*_CLAIMS, *EFFECT_CLAIMS))
 
 
 def _full_8b() -> Claim:

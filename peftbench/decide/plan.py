@@ -23,6 +23,7 @@ from peftbench.units import human_count
 
 if TYPE_CHECKING:
     from peftbench.decide.advice import Change
+    from peftbench.decide.effects import Effects
     from peftbench.dryrun.extrapolate import Extrapolation
     from peftbench.dryrun.session import DryRun
 
@@ -46,6 +47,8 @@ class Plan(NamedTuple):
     """What a reader should know, one sentence each."""
     dry_run: DryRun | Extrapolation | None = None
     """The same recipe on fake tensors, where that was asked for; the profile itself where there is no formula."""
+    effects: Effects | None = None
+    """Times and losses of quality; None for training and for an architecture without formula."""
 
     @property
     def task(self) -> str:
@@ -130,8 +133,8 @@ def make_inference_plan(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec
 
     Raises SpecError where the model, the card or PEFT cannot run it.
     """
-
-    from peftbench.estimate.inference import estimate_inference  # planning training does not pay for it
+    from peftbench.decide.effects import effects_of  # planning training does not pay for either
+    from peftbench.estimate.inference import estimate_inference
 
     settled, notes = settle_inference(model, inference, gpu)
     profile = estimate_inference(model, settled, gpu)
@@ -145,6 +148,7 @@ def make_inference_plan(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec
         trainable_parameters=0,
         adapter_file_bytes=_file_bytes(model, settled),
         notes=(*notes, *_weight_notes(model, settled)),
+        effects=effects_of(model, settled, gpu),
     )
 
 

@@ -25,7 +25,8 @@ ANSWER = (
 PARTS = {f"peak_{part.name.lower()}_bytes": part for part in Part}
 LATER = ("padded",)
 DRY_RUN = ("dry_run_allocated_bytes", "dry_run_reserved_bytes", "dry_run_device_bytes", "dry_run_fit")
-COLUMNS = (*IDENTITY, *RECIPE, *ANSWER, *PARTS, *DRY_RUN, *LATER)
+LATENCY = ("prefill_s", "decode_s_per_token", "decode_low_s_per_token", "decode_high_s_per_token", "tokens_per_s")
+COLUMNS = (*IDENTITY, *RECIPE, *ANSWER, *PARTS, *DRY_RUN, *LATER, *LATENCY)
 """Frozen: new columns come at the end."""
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -66,7 +67,7 @@ def _row(plan: Plan) -> dict[str, object]:
         "gpu_memory_bytes": gpu.memory_bytes if gpu else None,
         "gpu_usable_bytes": gpu.usable_bytes if gpu else None,
         "method": plan.method,
-        **dict.fromkeys(RECIPE),
+        **dict.fromkeys((*RECIPE, *LATER)),
         **plan.options,
         "trainable_parameters": plan.trainable_parameters,
         "adapter_file_bytes": plan.adapter_file_bytes,
@@ -80,7 +81,17 @@ def _row(plan: Plan) -> dict[str, object]:
         "headroom_bytes": verdict.headroom_bytes if verdict else None,
         **{column: profile.bytes_of(part) for column, part in PARTS.items()},
         **_dry_run(plan),
+        **_latency(plan),
     }
+
+
+def _latency(plan: Plan) -> dict[str, object]:
+    """Expected times of inference; empty for training, and where they are not known."""
+    if plan.effects is None:
+        return dict.fromkeys(LATENCY)
+    from peftbench.report.effects import effects_document
+
+    return {**dict.fromkeys(LATENCY), **(effects_document(plan.effects)["latency"] or {})}
 
 
 def _dry_run(plan: Plan) -> dict[str, object]:

@@ -15,6 +15,7 @@ from peftbench.spec.model import ModelSpec, OtherModel
 from peftbench.spec.weights import num_parameters
 
 if TYPE_CHECKING:
+    from peftbench.decide.effects import Effects
     from peftbench.dryrun.extrapolate import Extrapolation
     from peftbench.dryrun.session import DryRun
 
@@ -47,7 +48,15 @@ def _plan(plan: Plan) -> Document:
         "changes": [_change(change) for change in plan.changes],
         "notes": list(plan.notes),
         **({"dry_run": _dry_run(plan.dry_run, plan.dry_verdict)} if plan.dry_run else {}),
+        **(_effects(plan.effects) if plan.effects else {}),
     }
+
+
+def _effects(effects: Effects) -> Document:
+    """The keys "latency" and "published" of inference; loaded where there is such a plan."""
+    from peftbench.report.effects import effects_document
+
+    return effects_document(effects)
 
 
 def _dry_run(dry_run: DryRun | Extrapolation, verdict: Verdict | None) -> Document:

@@ -22,9 +22,23 @@ def plans_document(plans: list[Plan]) -> str:
     if several:
         blocks.append(render(views.cards(plans)))
     else:
-        blocks += [_cell(card_title(cards[0])), render(views.comparison(plans))]
-    notes = dict.fromkeys([*(note for plan in usual for note in plan.notes), *lowered])
+        blocks += [_cell(card_title(cards[0])), render(views.comparison(plans)), *_times(plans)]
+    notes = dict.fromkeys([*(note for plan in usual for note in plan.notes), *_published(usual), *lowered])
     return "\n\n".join([*blocks, *(f"* {_cell(note)}" for note in notes)])
+
+
+def _times(plans: list[Plan]) -> list[str]:
+    """The expected times of inference on one card."""
+    from peftbench.report.effects import latency_table
+
+    times = latency_table(plans) if plans[0].effects else None
+    return [render(times)] if times else []
+
+
+def _published(plans: list[Plan]) -> list[str]:
+    from peftbench.report.effects import published_notes
+
+    return published_notes(plans) if plans[0].effects else []
 
 
 def render(table: Table) -> str:

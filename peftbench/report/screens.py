@@ -37,7 +37,13 @@ def one_card(plans: list[Plan], chosen: Plan, notes: list[str], next_step: str, 
         from peftbench.report.dry_run import held, side_by_side
 
         blocks += [side_by_side(chosen, style.width), _dry_verdict(chosen, style), held(chosen, style.width)]
-    lines = [labelled("note", note, style.width) for note in (*_notes_about(plans, chosen), *notes)]
+    published: list[str] = []
+    if chosen.effects:
+        from peftbench.report.effects import latency_table, published_notes
+
+        times, published = latency_table(plans), published_notes(plans)
+        blocks.append(render(times, style.width) if times else "")
+    lines = [labelled("note", note, style.width) for note in (*_notes_about(plans, chosen), *published, *notes)]
     if next_step:
         lines.append(labelled("next", next_step, style.width))
     blocks += ["\n".join(lines), command]
