@@ -46,7 +46,9 @@ def comparison_title(record: ComparisonRecord) -> str:
     place = record.environment
     where = f"driver {place.driver}" if place.driver else f"{place.threads} thread{'s' * (place.threads > 1)}"
     parts = (where, f"torch {place.versions.get('torch', '?')}", place.started_at[:10])
-    return one_line(f"{record.suite}: {record.case.model} on {place.product} · {' · '.join(parts)}")
+    own = record.case.model.startswith(f"{record.suite}'s")  # a config that is written out in the suite has no name
+    model = "" if own else f": {record.case.model}"
+    return one_line(f"{record.suite}{model} on {place.product} · {' · '.join(parts)}")
 
 
 # ── quality ─────────────────────────────────────────────────────────────────────────────────────────────────────────
