@@ -92,7 +92,11 @@ def _read(path: str) -> _Measured:
     files = record_files(path)
     runs = [file for file in files if holds_records(file)]
     published = [record for file in files if file not in runs for record in read_records(file)]
-    return _Measured(tuple(published), tuple(record for file in runs for record in read_run_records(file, tell)))
+    own = tuple(record for file in runs for record in read_run_records(file, tell))
+    if not published and not own:
+        what = f"{path} holds no run that is predicted; variants that were compared with each other are not."
+        raise PeftbenchError(what, "Look at those: peftbench report.")
+    return _Measured(tuple(published), own)
 
 
 def _validated(measured: _Measured, dry_run: bool) -> _Validated:

@@ -69,6 +69,11 @@ def test_what_left_nothing_is_told():
     assert "no more" in "".join(comparison_sections([dead], with_library=False))
 
 
+def test_nothing_of_them_is_validated(file):
+    result = CliRunner().invoke(main, ["validate", str(file)])
+    assert result.exit_code == 2 and "peftbench report" in result.stderr
+
+
 def test_hostile_names_are_inert():
     pytest.importorskip("plotly")
     record = quality_record(suite=HOSTILE, environment=environment(product=HOSTILE), facts={HOSTILE: HOSTILE})
