@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from statistics import fmean, median
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ class Interval(NamedTuple):
 
 def mean_of(values: Sequence[float], seed: int = 0) -> Interval:
     """The mean with its interval."""
-    return _bootstrap(values, fmean, seed)
+    return _bootstrap(tuple(values), fmean, seed)
 
 
 def mean_difference(values: Sequence[float], others: Sequence[float], seed: int = 0) -> Interval:
@@ -45,11 +46,12 @@ def mean_difference(values: Sequence[float], others: Sequence[float], seed: int 
 
 def median_ratio(values: Sequence[float], others: Sequence[float], seed: int = 0) -> Interval:
     """exp of the median of log(value / other), pair by pair; all are positive. Raises ValueError else."""
-    logs = [math.log(a / b) for a, b in zip(values, others, strict=True)]
+    logs = tuple(math.log(a / b) for a, b in zip(values, others, strict=True))
     return Interval(*map(math.exp, _bootstrap(logs, median, seed)))
 
 
-def _bootstrap(values: Sequence[float], statistic: Callable[[Sequence[float]], float], seed: int) -> Interval:
+@lru_cache(maxsize=4096)  # a table and a chart of a report ask for the same
+def _bootstrap(values: tuple[float, ...], statistic: Callable[[Sequence[float]], float], seed: int) -> Interval:
     """Percentiles of the statistic over resamples; the same for the same values and seed."""
     if not values:
         raise ValueError("there is nothing to take a statistic of")
