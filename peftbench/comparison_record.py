@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from peftbench.environment import Environment, Outcome, environment_from_json
-from peftbench.errors import CatalogError, PeftbenchError
+from peftbench.environment import Environment, Outcome, environment_from_json, read_versioned
 from peftbench.spec.comparison import ComparisonCase, comparison_from_json, comparison_to_json
 
 SCHEMA_VERSION = 1
@@ -115,26 +114,17 @@ def comparison_record_to_json(record: ComparisonRecord) -> dict[str, Any]:
 
 def comparison_record_from_json(value: object) -> ComparisonRecord:
     """The inverse; raises CatalogError that says what is wrong."""
-    if not isinstance(value, dict):
-        raise CatalogError("a record is an object.")
-    version = value.get("schema_version")
-    if type(version) is not int or version < 1:
-        raise CatalogError(f"schema_version is {version!r}, not a number.")
-    if version > SCHEMA_VERSION:
-        what = f"schema_version is {version}; this version of peftbench reads up to {SCHEMA_VERSION}."
-        raise CatalogError(what, "Upgrade it: pip install --upgrade peftbench.")
-    try:
-        given = {field.name: value[field.name] for field in fields(ComparisonRecord)}
-        case = comparison_from_json(given["case"])
-        read = quality_result if case.task == "quality" else latency_result
-        return ComparisonRecord(**{
-            **given, "case": case, "environment": environment_from_json(given["environment"]),
-            "outcome": Outcome(given["outcome"]), "results": tuple(map(read, given["results"])),
-        })  # fmt: skip
-    except PeftbenchError as error:
-        raise CatalogError(error.what, error.hint) from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CatalogError(f"not a record of a comparison: {type(error).__name__} {error}.") from None
+    return read_versioned(value, SCHEMA_VERSION, "a record of a comparison", _record)
+
+
+def _record(value: Mapping[str, Any]) -> ComparisonRecord:
+    given = {field.name: value[field.name] for field in fields(ComparisonRecord)}
+    case = comparison_from_json(given["case"])
+    read = quality_result if case.task == "quality" else latency_result
+    return ComparisonRecord(**{
+        **given, "case": case, "environment": environment_from_json(given["environment"]),
+        "outcome": Outcome(given["outcome"]), "results": tuple(map(read, given["results"])),
+    })  # fmt: skip
 
 
 def quality_result(value: Mapping[str, Any]) -> QualityResult:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
+
+from peftbench.errors import CatalogError, PeftbenchError
+
+Record = TypeVar("Record")
 
 
 class Outcome(str, Enum):
@@ -46,6 +50,27 @@ class Environment:
     """PYTORCH_ALLOC_CONF (or PYTORCH_CUDA_ALLOC_CONF) as it was set."""
     started_at: str
     """UTC, ISO 8601, to the second."""
+
+
+def read_versioned(value: object, newest: int, what: str, read: Callable[[Mapping[str, Any]], Record]) -> Record:
+    """A record from the object of a line; raises CatalogError that says what is wrong with it, whatever it is.
+
+    `what` names it in messages: "a record of a run".
+    """
+    if not isinstance(value, dict):
+        raise CatalogError("a record is an object.")
+    version = value.get("schema_version")
+    if type(version) is not int or version < 1:
+        raise CatalogError(f"schema_version is {version!r}, not a number.")
+    if version > newest:
+        told = f"schema_version is {version}; this version of peftbench reads up to {newest}."
+        raise CatalogError(told, "Upgrade it: pip install --upgrade peftbench.")
+    try:
+        return read(value)
+    except PeftbenchError as error:
+        raise CatalogError(error.what, error.hint) from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CatalogError(f"not {what}: {type(error).__name__} {error}.") from None
 
 
 def environment_from_json(value: Mapping[str, Any]) -> Environment:

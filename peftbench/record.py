@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from peftbench.environment import Environment, Outcome, environment_from_json
-from peftbench.errors import CatalogError, PeftbenchError
+from peftbench.environment import Environment, Outcome, environment_from_json, read_versioned
 from peftbench.memory import Phase
 from peftbench.spec.case import Case, case_from_json, case_to_json
 
@@ -114,32 +113,18 @@ def record_to_json(record: RunRecord) -> dict[str, Any]:
 
 
 def record_from_json(value: object) -> RunRecord:
-    """The inverse of record_to_json, of this version or an older one; raises CatalogError that says what is wrong."""
-    if not isinstance(value, dict):
-        raise CatalogError("a record is an object.")
-    lifted = _lift(value)
-    try:
-        return RunRecord(
-            suite=str(lifted["suite"]),
-            case=case_from_json(lifted["case"]),
-            environment=environment_from_json(lifted["environment"]),
-            measurement=_measurement(lifted["measurement"]),
-        )
-    except PeftbenchError as error:
-        raise CatalogError(error.what, error.hint) from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CatalogError(f"not a record of a run: {type(error).__name__} {error}.") from None
+    """The inverse of record_to_json; raises CatalogError that says what is wrong."""
+    return read_versioned(value, SCHEMA_VERSION, "a record of a run", _record)
 
 
-def _lift(value: dict[str, Any]) -> dict[str, Any]:
-    """Bring an older version to today's, step by step. There is only one version yet."""
-    version = value.get("schema_version")
-    if type(version) is not int or version < 1:
-        raise CatalogError(f"schema_version is {version!r}, not a number.")
-    if version > SCHEMA_VERSION:
-        what = f"schema_version is {version}; this version of peftbench reads up to {SCHEMA_VERSION}."
-        raise CatalogError(what, "Upgrade it: pip install --upgrade peftbench.")
-    return value
+def _record(value: Mapping[str, Any]) -> RunRecord:
+    """There is only one version yet: a second one brings the lifting of the first."""
+    return RunRecord(
+        suite=str(value["suite"]),
+        case=case_from_json(value["case"]),
+        environment=environment_from_json(value["environment"]),
+        measurement=_measurement(value["measurement"]),
+    )
 
 
 def _compact(measurement: Measurement) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 from peftbench.comparison_record import KINDS, ComparisonRecord, comparison_record_from_json, comparison_record_to_json
 from peftbench.errors import CatalogError, MeasureError
@@ -17,24 +17,28 @@ from peftbench.record import RunRecord, record_from_json, record_to_json
 Tell = Callable[[str], None]
 """Takes a note about what was left out."""
 
-Record = TypeVar("Record", RunRecord, ComparisonRecord)
-
 _WANTED = "Give a .jsonl file that `peftbench run` wrote, or a folder that has some."
 
 
-def read_run_records(path: str | os.PathLike[str], tell: Tell) -> tuple[RunRecord, ...]:
+class Results(NamedTuple):
+    """What files of results hold."""
+
+    runs: tuple[RunRecord, ...]
+    comparisons: tuple[ComparisonRecord, ...]
+    """Of suites of kind quality and latency."""
+
+
+def read_results(path: str | os.PathLike[str], tell: Tell) -> Results:
     """Every record of one .jsonl file, or of all below a folder, in the order of their names and lines.
 
-    A line that cannot be read is told and left out: the others are still measurements; one of a comparison is of the
-    other kind. Raises CatalogError where there is no file, and where a newer peftbench wrote it.
+    A line that cannot be read is told and left out: the others are still measurements. Raises CatalogError where there
+    is no file, and where a newer peftbench wrote it.
     """
-    return tuple(record for file in record_files(path) for record in _read_file(file, record_from_json, False, tell))
-
-
-def read_comparison_records(path: str | os.PathLike[str], tell: Tell) -> tuple[ComparisonRecord, ...]:
-    """As read_run_records, but those of suites of kind quality and latency."""
-    read = comparison_record_from_json
-    return tuple(record for file in record_files(path) for record in _read_file(file, read, True, tell))
+    found = [record for file in record_files(path) for record in _read_file(file, tell)]
+    return Results(
+        tuple(record for record in found if isinstance(record, RunRecord)),
+        tuple(record for record in found if isinstance(record, ComparisonRecord)),
+    )
 
 
 def record_files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
@@ -69,7 +73,7 @@ def _compares(value: object) -> bool:
     return isinstance(value, dict) and value.get("kind") in KINDS
 
 
-def _read_file(file: Path, read: Callable[[Any], Record], compared: bool, tell: Tell) -> Iterator[Record]:
+def _read_file(file: Path, tell: Tell) -> Iterator[RunRecord | ComparisonRecord]:
     try:
         text = file.read_bytes().decode("utf-8", "replace")
     except OSError as error:
@@ -77,20 +81,16 @@ def _read_file(file: Path, read: Callable[[Any], Record], compared: bool, tell: 
     lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            where = f"{file}, line {number}"
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError):
-                why = "its writer stopped in the middle of it" if number == len(lines) else "it is not JSON"
-                tell(f"{where}: left out, {why}.")
-                continue
-            if _compares(value) is compared:
-                yield from _read_value(value, read, where, tell)
+            yield from _read_line(line, f"{file}, line {number}", number == len(lines), tell)
 
 
-def _read_value(value: object, read: Callable[[Any], Record], where: str, tell: Tell) -> Iterator[Record]:
+def _read_line(line: str, where: str, unfinished: bool, tell: Tell) -> Iterator[RunRecord | ComparisonRecord]:
     try:
-        yield read(value)
+        value = json.loads(line)
+        yield comparison_record_from_json(value) if _compares(value) else record_from_json(value)
+    except (ValueError, RecursionError):
+        why = "its writer stopped in the middle of it" if unfinished else "it is not JSON"
+        tell(f"{where}: left out, {why}.")
     except CatalogError as error:
         if "Upgrade" in error.hint:
             raise CatalogError(f"{where}: {error.what}", error.hint) from None

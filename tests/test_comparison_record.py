@@ -8,7 +8,7 @@ from run_records import record
 
 from peftbench.comparison_record import comparison_record_from_json, comparison_record_to_json
 from peftbench.errors import CatalogError
-from peftbench.record_file import RecordFile, holds_records, read_comparison_records, read_run_records
+from peftbench.record_file import RecordFile, holds_records, read_results
 
 BOTH = [quality_record(), latency_record()]
 
@@ -26,8 +26,8 @@ def test_runs_and_comparisons_share_a_folder(tmp_path):
             file.append(one)
     (tmp_path / "a.jsonl").open("a").write('{"kind": "quality", "schema_')
     assert holds_records(tmp_path / "a.jsonl")
-    assert read_run_records(tmp_path, told.append) == (record(),)
-    assert list(read_comparison_records(tmp_path, told.append)) == BOTH
+    assert read_results(tmp_path, told.append).runs == (record(),)
+    assert list(read_results(tmp_path, told.append).comparisons) == BOTH
     assert len(told) == 2 and all("stopped in the middle" in line for line in told)
 
 

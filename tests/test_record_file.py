@@ -11,7 +11,7 @@ from run_records import record
 
 from peftbench.errors import CatalogError, MeasureError
 from peftbench.record import record_to_json
-from peftbench.record_file import RecordFile, read_run_records
+from peftbench.record_file import RecordFile, read_results
 
 
 def line(id):
@@ -19,7 +19,7 @@ def line(id):
 
 
 def ids(path, tell):
-    return [one.case.id for one in read_run_records(path, tell)]
+    return [one.case.id for one in read_results(path, tell).runs]
 
 
 @pytest.fixture

@@ -36,11 +36,11 @@ def report(path: str, format_: str, output: str | None) -> None:
     """
     from peftbench.check.comparison import compare
     from peftbench.cli.progress import tell
-    from peftbench.record_file import holds_records, read_comparison_records, read_run_records, record_files
+    from peftbench.record_file import holds_records, read_results, record_files
 
-    files = [file for file in record_files(path) if holds_records(file)]
-    runs = [record for file in files for record in read_run_records(file, tell)]
-    compared = tuple(record for file in files for record in read_comparison_records(file, tell))
+    found = [read_results(file, tell) for file in record_files(path) if holds_records(file)]
+    runs = [record for results in found for record in results.runs]
+    compared = tuple(record for results in found for record in results.comparisons)
     if not runs and not compared:
         raise PeftbenchError(f"{path} holds no record of a run.", "Make some: peftbench run. Published ones: validate.")
     _write(_rendered(compare(runs), compared, format_), output or ("report.html" if format_ == "html" else STDOUT))

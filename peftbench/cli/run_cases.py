@@ -51,10 +51,10 @@ def run_suite(
     """Run every case that is not in the file yet; returns whether every record was written."""
     from peftbench.measure.child import Interrupted, Stop
     from peftbench.measure.runner import finished
-    from peftbench.record_file import RecordFile, read_run_records
+    from peftbench.record_file import RecordFile, read_results
 
     with RecordFile(path, tell) as file, Stop() as stop:
-        known = {} if fresh else finished(read_run_records(path, tell), device)
+        known = {} if fresh else finished(read_results(path, tell).runs, device)
         click.echo(f"{device.product} → {path}")
         going = _Going(suite.name, device, gpu, file, timeout_s, stop, known, len(cases))
         try:

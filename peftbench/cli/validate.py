@@ -87,12 +87,12 @@ def _read(path: str) -> _Measured:
     """Both kinds of records, each file of one kind."""
     from peftbench.check.published import read_records
     from peftbench.cli.progress import tell
-    from peftbench.record_file import holds_records, read_run_records, record_files
+    from peftbench.record_file import holds_records, read_results, record_files
 
     files = record_files(path)
     runs = [file for file in files if holds_records(file)]
     published = [record for file in files if file not in runs for record in read_records(file)]
-    own = tuple(record for file in runs for record in read_run_records(file, tell))
+    own = tuple(record for file in runs for record in read_results(file, tell).runs)
     if not published and not own:
         what = f"{path} holds no run that is predicted; variants that were compared with each other are not."
         raise PeftbenchError(what, "Look at those: peftbench report.")

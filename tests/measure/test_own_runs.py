@@ -8,7 +8,7 @@ import peftbench
 from peftbench.check.comparison import compare
 from peftbench.environment import Outcome
 from peftbench.memory import Phase
-from peftbench.record_file import read_run_records
+from peftbench.record_file import read_results
 from peftbench.spec.dtype import DType
 
 peft = pytest.importorskip("peft")
@@ -42,7 +42,7 @@ def test_two_lines_record_a_run(tmp_path, capsys, adapter, arguments, method):
     own = trainer(tmp_path, adapter, **arguments)
     own.add_callback(peftbench.PeftbenchCallback(str(tmp_path / "run.jsonl")))
     own.train()
-    (record,) = read_run_records(tmp_path / "run.jsonl", print)
+    (record,) = read_results(tmp_path / "run.jsonl", print).runs
     found, recipe = record.measurement, record.case.recipe
     assert found.outcome is Outcome.OK and len(found.losses) == 4 and len(found.step_s) == 2 and found.samples
     assert (recipe.method, recipe.tokens, recipe.dtype, recipe.padded) == (method, 128, DType.FLOAT32, False)

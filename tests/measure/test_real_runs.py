@@ -16,7 +16,7 @@ from peftbench.measure.child import Stop
 from peftbench.measure.device import Host
 from peftbench.measure.runner import run_case
 from peftbench.memory import Phase
-from peftbench.record_file import read_run_records
+from peftbench.record_file import read_results
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.training import TrainingSpec
 from peftbench.suite import find_suite, read_suite
@@ -35,8 +35,8 @@ def records(tmp_path_factory):
         done = CliRunner().invoke(main, ["run", name, "--out", str(folder / f"{name}.jsonl"), *arguments])
         assert done.exit_code == 0, done.output
     told = []
-    found = {record.case.id: record for record in read_run_records(folder / "smoke.jsonl", told.append)}
-    found |= {f"generate {r.case.id}": r for r in read_run_records(folder / "generation-smoke.jsonl", told.append)}
+    found = {record.case.id: record for record in read_results(folder / "smoke.jsonl", told.append).runs}
+    found |= {f"generate {r.case.id}": r for r in read_results(folder / "generation-smoke.jsonl", told.append).runs}
     assert told == []
     return found
 
