@@ -31,14 +31,15 @@ def predict_comparison(suite: Suite, case: ComparisonCase) -> None:
 def run_comparison_suite(
     suite: Suite, case: ComparisonCase, device: Device, path: Path, timeout_s: float, fresh: bool
 ) -> bool:
-    """Compare, unless the same comparison is in the file; returns whether the record was written."""
+    """Compare, unless the same comparison is in the file; returns whether it was done to its end and written."""
     from peftbench.measure.child import Interrupted, Stop
     from peftbench.measure.comparison import finished, run_comparison
-    from peftbench.record_file import RecordFile, read_comparison_records
+    from peftbench.measure.runner import FINISHED
+    from peftbench.record_file import RecordFile, read_results
 
     with RecordFile(path, tell) as file, Stop() as stop:
         click.echo(f"{device.product} → {path}")
-        before = None if fresh else finished(read_comparison_records(path, tell), case, device)
+        before = None if fresh else finished(read_results(path, tell).comparisons, case, device)
         if before:
             _show(before)
             click.echo("done before; --fresh measures it again.")
@@ -53,6 +54,8 @@ def run_comparison_suite(
             raise KeyboardInterrupt from None
         written = _write(file, record)
     _show(record)
+    if record.outcome not in FINISHED:
+        return False
     click.echo(f"measured in {record.duration_s:.0f} s.   next: peftbench report {path.parent}")
     return written
 

@@ -19,7 +19,7 @@ from peftbench.measure.child import Stop
 from peftbench.measure.device import Host
 from peftbench.measure.runner import growing, run_case
 from peftbench.memory import Phase
-from peftbench.record_file import read_run_records
+from peftbench.record_file import read_results
 
 HERE = Path(__file__).parent
 LONG_S = 60.0
@@ -155,9 +155,23 @@ def start(tmp_path, path, *arguments, **options):
 
 def ids(tmp_path):
     told = []
-    records = read_run_records(tmp_path / "results" / "cpu" / "staged.jsonl", told.append)
+    records = read_results(tmp_path / "results" / "cpu" / "staged.jsonl", told.append).runs
     assert told == []
     return [(record.case.id, record.measurement.outcome) for record in records]
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "code"), [("ok", Outcome.OK, 0), ("oom", Outcome.OOM, 0), ("exit", Outcome.ERROR, 3)]
+)
+def test_a_comparison_that_fails_is_kept_and_told(tmp_path, name, outcome, code):
+    path = tmp_path / f"{name}.yaml"
+    path.write_text("about: a\nkind: quality\ndevice: cpu\nmodel: small-llama\ncases: {nf4: {weights: nf4}}\n")
+    run = start(tmp_path, path)
+    out, err = run.communicate()
+    assert run.returncode == code and ("next: peftbench report" in out) == (code == 0)
+    (record,) = read_results(tmp_path / "results" / "cpu" / f"{name}.jsonl", print).comparisons
+    assert record.outcome is outcome and record.results == ()
+    assert outcome is Outcome.OK or str(outcome) in err
 
 
 def test_a_suite_goes_on_and_a_rerun_skips_what_is_finished(tmp_path):
