@@ -19,6 +19,8 @@ SUFFIX = ".yaml"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 """Of suites, which name files, and of cases."""
 _PLAIN = (str, int, float, bool)
+_OF_STEPS = ("steps", "warmup_steps", "learning_rate", "largest")
+"""Keys of suites that train or generate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +103,7 @@ def _suite(name: str, value: object) -> Suite:
         raise SpecError(f"gpu must be the name of a card, not {given['gpu']!r}.", "As in gpu: t4.")
     if given.get("largest") is not None:
         _one_of("largest", given["largest"], LARGEST)
-    if given.get("compare") is not None and given.get("kind", "training") not in COMPARING:
-        raise SpecError("only a suite of kind quality or latency can have a key compare.", "Leave it out.")
+    _belonging(given)
     named = _mapping(given["cases"], "cases").items()
     cases = {_name(case): _options(options, f"case {case}") for case, options in named}
     if not cases:
@@ -112,6 +113,17 @@ def _suite(name: str, value: object) -> Suite:
         "base": _options(given.get("base"), "base"), "sweep": _sweep(given.get("sweep")),
         "compare": _options(given.get("compare"), "compare"), **_numbers(given),
     })  # fmt: skip
+
+
+def _belonging(given: Mapping[str, Any]) -> None:
+    """Raise SpecError for a key that the kind has no use for: it would be ignored."""
+    if given.get("kind", "training") not in COMPARING:
+        if given.get("compare") is not None:
+            raise SpecError("only a suite of kind quality or latency can have a key compare.", "Leave it out.")
+        return
+    for name in _OF_STEPS:
+        if name in given:
+            raise SpecError(f"a suite of kind {given['kind']} has no {name}.", "Put how it compares below compare.")
 
 
 def _numbers(given: Mapping[str, Any]) -> dict[str, int | float]:

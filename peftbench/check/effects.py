@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from peftbench.comparison_record import ComparisonRecord, LatencyResult, QualityResult
 from peftbench.paired import Interval, mean_difference, mean_of, median_ratio
-from peftbench.spec.comparison import REFERENCE, LatencyCase, QualityCase, Variant
+from peftbench.spec.comparison import LatencyCase, QualityCase, Variant
 
 
 class QualityEffect(NamedTuple):
@@ -46,17 +46,9 @@ def quality_effects(record: ComparisonRecord) -> tuple[QualityEffect, ...]:
     variants = {variant.name: variant for variant in record.case.variants}
     floor = next((found[name] for name in map(_floor_name, variants.values()) if name in found), None)
     return tuple(
-        _effect(result, found.get(_standard(variants.get(name), found)), floor) for name, result in found.items()
+        _effect(result, found.get(variants[name].standard) if name in variants else None, floor)
+        for name, result in found.items()
     )
-
-
-def standard_name(variant: Variant) -> str:
-    """The result that a variant is compared with: an adapter on the reference has a result of its own."""
-    return f"{REFERENCE}+adapter" if variant.adapter and variant.against == REFERENCE else variant.against
-
-
-def _standard(variant: Variant | None, found: dict[str, QualityResult]) -> str:
-    return standard_name(variant) if variant else ""
 
 
 def _floor_name(variant: Variant) -> str | None:
@@ -89,7 +81,7 @@ def latency_ratios(record: ComparisonRecord) -> tuple[LatencyRatio, ...]:
 def _pairs(variants: Sequence[Variant]) -> Iterator[tuple[str, str]]:
     first = next((variant for variant in variants if variant.route == "base"), None)
     for variant in variants:
-        same = [other for other in variants if _weights(other) == _weights(variant)]
+        same = [other for other in variants if other.base == variant.base]
         merged = next((other for other in same if other.route == "merged"), None)
         base = next((other for other in same if other.route == "base"), None)
         if variant.route == "dynamic" and merged:
@@ -98,11 +90,6 @@ def _pairs(variants: Sequence[Variant]) -> Iterator[tuple[str, str]]:
             yield variant.name, base.name
         elif first and variant is base and variant is not first:
             yield variant.name, first.name
-
-
-def _weights(variant: Variant) -> tuple[object, ...]:
-    """What two variants must share to be the same base."""
-    return variant.dtype, variant.quantization
 
 
 def _ratio(result: LatencyResult, other: LatencyResult) -> LatencyRatio:

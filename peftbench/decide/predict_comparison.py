@@ -16,7 +16,7 @@ def request_of(case: LatencyCase, variant: Variant) -> InferenceSpec:
     return InferenceSpec(
         prompt_tokens=case.prompt_tokens, new_tokens=case.new_tokens, batch_size=case.batch_size, dtype=variant.dtype,
         adapter=variant.adapter if variant.route == "dynamic" else None,
-        quantization=variant.quantization if variant.route != "dequantized" else None,
+        quantization=variant.quantization,
     )  # fmt: skip
 
 

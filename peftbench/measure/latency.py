@@ -61,8 +61,7 @@ def _standard(built: Built, others: Sequence[Built]) -> Built | None:
     """The first dynamic variant from the same weights, with the same adapter where it has one."""
     for other in others:
         variant, own = other.variant, built.variant
-        same = (variant.dtype, variant.quantization) == (own.dtype, own.quantization)
-        if variant.route == "dynamic" and same and own.adapter in (None, variant.adapter):
+        if variant.route == "dynamic" and variant.base == own.base and own.adapter in (None, variant.adapter):
             return other
     return None
 

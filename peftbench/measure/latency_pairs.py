@@ -58,8 +58,8 @@ def same_base(variants: Sequence[Variant], route: str, other: str) -> Iterator[t
     for one in variants:
         for two in variants:
             routes = (one.route, two.route) == (route, other)
-            alike = (one.dtype, one.quantization) == (two.dtype, two.quantization)
-            if routes and alike and (one.adapter is None or two.adapter is None or one.adapter == two.adapter):
+            alike = one.adapter is None or two.adapter is None or one.adapter == two.adapter
+            if routes and alike and one.base == two.base:
                 yield one, two
 
 

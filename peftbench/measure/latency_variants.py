@@ -26,13 +26,11 @@ from peftbench.measure.model import (
     peft_config,
     random_weights,
 )
-from peftbench.measure.nf4_guard import keep_weights_as_they_are
 from peftbench.measure.worker import is_out_of_memory
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.comparison import LatencyCase, Variant
 from peftbench.spec.dtype import DType
 
-ROUTES = ("base", "dynamic", "merged")
 NOISE = 0.01
 """Spread of what is added to every adapter weight: lora_B begins at zero, and a merge of zeros proves nothing."""
 
@@ -49,9 +47,10 @@ class Built:
 
 
 def build_variants(case: LatencyCase) -> Iterator[Built]:
-    """One after the other. Raises MeasureError for a route or a merge that there is none of."""
+    """One after the other. Raises MeasureError for a merge that there is none of, and where there is no variant."""
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)  # a line for each int8 layer it runs
-    _refuse_routes(case)
+    if not case.variants:
+        raise MeasureError("there is nothing to compare.", "Name a case.")
     shared: dict[BaseWeights, tuple[Any, float]] = {}
     for variant in case.variants:
         base = base_weights(case, variant)
@@ -111,15 +110,6 @@ def refuse_unlike(built: list[Built]) -> None:
             raise MeasureError(what, "Freeze every variant: model.requires_grad_(False).eval().")
 
 
-def _refuse_routes(case: LatencyCase) -> None:
-    if not case.variants:
-        raise MeasureError("there is nothing to compare.", "Name a case.")
-    for variant in case.variants:
-        if variant.route not in ROUTES:
-            what = f"{variant.name}: the speed of an adapter that is {variant.route} is not measured."
-            raise MeasureError(what, f"Choose one of {', '.join(ROUTES)}.")
-
-
 def _unmerged(model: Any, load_s: float, variant: Variant, seed: int) -> Built:
     if variant.adapter is None:
         return Built(variant, model, load_s)
@@ -142,7 +132,6 @@ def _merged(base: BaseWeights, variant: Variant) -> Built:
     wrapped = with_adapters(model, variant.adapter, 1, base.seed)
     attached_s = _now(base.device)
     merged = _merge(wrapped, variant)
-    keep_weights_as_they_are(merged)  # merging makes 4-bit weights anew
     return Built(variant, frozen(merged), load_s + attached_s - began_s, _now(base.device) - attached_s)
 
 

@@ -26,12 +26,10 @@ from peftbench.measure.quantize import (
 )
 from peftbench.measure.weight_error import layer_errors
 from peftbench.spec.adapter import AdapterSpec
-from peftbench.spec.comparison import REFERENCE, QualityCase, Variant
+from peftbench.spec.comparison import REFERENCE, WITH_ADAPTER, QualityCase, Variant
 
 Send = Callable[[dict[str, Any]], None]
 
-WITH_ADAPTER = f"{REFERENCE}+adapter"
-"""The reference with the dynamic adapter: the standard of variants that have one, unless they name another."""
 BLOCKS_BY_LAYER = 2
 """So many blocks are enough where each decoder layer is quantized alone."""
 TRAINING = 0.3
@@ -43,8 +41,8 @@ def compare_quality(case: QualityCase, send: Send) -> Mapping[str, Any]:
     check_tasks(case.tasks)
     text = find_text(case)
     loaded = load_model(case, lambda share: send({"progress": TRAINING * share}))
-    length = case.adapter_steps and case.block_tokens
-    tokens = cut(text, loaded.tokenizer, case, length if adapters_of(case) else 0)
+    trains = bool(case.adapter_steps and adapters_of(case))
+    tokens = cut(text, loaded.tokenizer, case, case.block_tokens if trains else 0)
     check(case, loaded.model)
     comparison = _Comparison(case, loaded, tokens, send)
     comparison.run()
@@ -85,7 +83,7 @@ class _Comparison:
                 self.case.seed, self._step,
             )  # fmt: skip
         self._standard(REFERENCE, self.reference)
-        if any(variant.adapter and variant.against == REFERENCE for variant in self.variants):
+        if any(variant.standard == WITH_ADAPTER for variant in self.variants):
             first = next(iter(self.adapters.values()))
             self._standard(WITH_ADAPTER, attach(copy_of(self.reference, None, own=True), first))
         for variant in self.variants:
@@ -97,10 +95,9 @@ class _Comparison:
 
     def _variant(self, variant: Variant) -> None:
         began_s = time.monotonic()
-        with_adapter = variant.adapter is not None and variant.against == REFERENCE
         adapter = self.adapters[variant.adapter] if variant.adapter else None
         model = build_variant(self.reference, variant, adapter)
-        scores = self._scores(variant.name, model, WITH_ADAPTER if with_adapter else variant.against)
+        scores = self._scores(variant.name, model, variant.standard)
         more: dict[str, Any] = {}
         if quantized_layers(model):
             more["share_16_bit"] = share_not_quantized(model, self.reference)
@@ -115,7 +112,7 @@ class _Comparison:
 
     def _scores(self, name: str, model: Any, standard: str | None) -> Scores:
         """Its logits are kept where others are compared with it."""
-        kept = name in {REFERENCE, WITH_ADAPTER, *(variant.against for variant in self.variants)}
+        kept = name in {REFERENCE, *(variant.standard for variant in self.variants)}
         found = Scores()
         for place, block in enumerate(self.tokens.blocks):
             logits = logits_of(model, block)

@@ -58,8 +58,12 @@ class Case:
     @property
     def key(self) -> str:
         """Equal for cases that would run the same, whatever they are called: 16 hexadecimal digits."""
-        same = {name: value for name, value in case_to_json(self).items() if name not in ("id", "model")}
-        return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
+        return fingerprint({name: value for name, value in case_to_json(self).items() if name not in ("id", "model")})
+
+
+def fingerprint(value: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits that are equal for equal JSON values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def case_to_json(case: Case) -> dict[str, Any]:

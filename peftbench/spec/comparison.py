@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from typing import Any
 
 from peftbench.errors import SpecError
 from peftbench.spec.adapter import AdapterSpec
-from peftbench.spec.case import DEVICES
+from peftbench.spec.case import DEVICES, fingerprint
 from peftbench.spec.dtype import DType
 from peftbench.spec.quantization import QuantizationSpec
 from peftbench.spec.training_json import adapter_from_json, quantization_from_json
@@ -25,8 +24,13 @@ ROUTES = {
 }
 """How an adapter meets its base."""
 
+LATENCY_ROUTES = ("base", "dynamic", "merged")
+"""Those whose speed is measured: the others end in one of these, or are as fast as one."""
+
 REFERENCE = "reference"
 """The name of the model in its own precision, which every quality case has."""
+WITH_ADAPTER = f"{REFERENCE}+adapter"
+"""The reference with the dynamic adapter: the standard of variants that have one, unless they name another."""
 
 SHIPPED_MODELS = ("small-llama", "smollm2-135m-instruct")
 """Models whose quality can be measured without a network: trained on the spot, and out of a package."""
@@ -62,6 +66,16 @@ class Variant:
             raise SpecError(what, "More than one need adapter: dynamic.")
         if (self.round_trips > 0) != (self.route == "round-trips"):
             raise SpecError(f"{self.name}: round_trips goes with adapter: round-trips.", "Give both, 1 or more.")
+
+    @property
+    def base(self) -> tuple[DType, QuantizationSpec | None]:
+        """Equal for variants that are made of the same stored weights."""
+        return self.dtype, self.quantization
+
+    @property
+    def standard(self) -> str:
+        """The result that it is compared with (quality only)."""
+        return WITH_ADAPTER if self.adapter and self.against == REFERENCE else self.against
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +121,7 @@ class QualityCase:
     @property
     def key(self) -> str:
         """Equal for cases that would run the same: 16 hexadecimal digits."""
-        return _key(self)
+        return fingerprint({name: value for name, value in comparison_to_json(self).items() if name != "id"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +150,10 @@ class LatencyCase:
 
     def __post_init__(self) -> None:
         _check(self, ("prompt_tokens", 1), ("new_tokens", 1), ("batch_size", 1), ("rounds", 5))
+        for variant in self.variants:
+            if variant.route not in LATENCY_ROUTES:
+                what = f"{variant.name}: the speed of an adapter that is {variant.route} is not measured."
+                raise SpecError(what, f"Choose one of {', '.join(LATENCY_ROUTES)}.")
         if self.most_rounds < self.rounds:
             raise SpecError(f"most_rounds cannot be less than rounds, {self.rounds}.")
         if not 0 < self.interval < 1:
@@ -149,7 +167,7 @@ class LatencyCase:
     @property
     def key(self) -> str:
         """Equal for cases that would run the same: 16 hexadecimal digits."""
-        return _key(self)
+        return fingerprint({name: value for name, value in comparison_to_json(self).items() if name != "id"})
 
 
 ComparisonCase = QualityCase | LatencyCase
@@ -191,8 +209,3 @@ def _check(case: ComparisonCase, *least: tuple[str, int]) -> None:
         raise SpecError(f"two cases have one name: {', '.join(names)}.")
     if case.device not in DEVICES:
         raise SpecError(f"device cannot be {case.device!r}.", f"Choose one of {', '.join(DEVICES)}.")
-
-
-def _key(case: ComparisonCase) -> str:
-    same = {name: value for name, value in comparison_to_json(case).items() if name != "id"}
-    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]

@@ -68,6 +68,9 @@ def test_shipped_suites_can_be_compared(name):
         (QUALITY + "compare: {by_layer: b}\ncases: {a: {weights: nf4}}", "by_layer"),
         (LATENCY + "compare: {interval: 3}\ncases: {a: {weights: nf4}}", "interval"),
         (LATENCY.replace("llama-3.2-1b", "lama-3.2-1b") + "cases: {a: {weights: nf4}}", "lama-3.2-1b"),
+        (QUALITY + "steps: 3\ncases: {a: {weights: nf4}}", "has no steps"),
+        (LATENCY + "largest: batch_size\ncases: {a: {weights: nf4}}", "has no largest"),
+        (LATENCY + "cases: {a: {weights: nf4, adapter: dequantized}}", "dequantized is not measured"),
         ("about: x\nmodel: llama-3.2-1b\ncompare: {rounds: 3}\ncases: {a: {}}", "kind quality or latency"),
     ],
 )

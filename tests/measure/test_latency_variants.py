@@ -5,7 +5,7 @@ import pytest
 import torch
 from latency_cases import BASE, DYNAMIC, INT8, LORA, MERGED, NF4, latency_case, variant
 
-from peftbench.errors import MeasureError
+from peftbench.errors import MeasureError, SpecError
 from peftbench.measure.latency import logit_differences, request_of
 from peftbench.measure.latency_memory import peak_bytes, weights_bytes
 from peftbench.measure.latency_variants import build_variants, refuse_unlike
@@ -151,13 +151,18 @@ def dequantized(layer):
         ([variant("a", "merged", adapter=AdapterSpec(peft_type="adalora"), quantization=NF4)], "adalora into nf4"),
         ([variant("a", "merged", adapter=AdapterSpec(peft_type="fourierft"), quantization=NF4)], "fourierft into nf4"),
         ([variant("a", "dynamic", adapter=AdapterSpec(peft_type="prompt_tuning"))], "lengthens the prompt"),
-        ([variant("a", "dequantized", quantization=NF4)], "dequantized is not measured"),
         ([], "nothing to compare"),
     ],
 )
 def test_what_cannot_be_built_is_told_before_anything_runs(variants, says):
     with pytest.raises(MeasureError, match=says):
         build(*variants)
+
+
+@pytest.mark.parametrize("route", ["dequantized", "requantized"])
+def test_routes_that_end_in_another_are_refused_before_a_child_is_started(route):
+    with pytest.raises(SpecError, match=f"{route} is not measured"):
+        latency_case(variant("a", route, quantization=NF4))
 
 
 @pytest.mark.parametrize("peft_type", ["ia3", "adalora", "fourierft", "oft"])
