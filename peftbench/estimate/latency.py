@@ -51,8 +51,11 @@ BANDWIDTH_SHARE = 0.8
 COMPUTE_SHARE: dict[tuple[int, int] | None, float] = {
     (8, 0): 0.51, (8, 6): 0.6, (8, 9): 0.6, (9, 0): 0.37, (10, 0): 0.33, (12, 0): 0.6,
 }  # fmt: skip
-"""Share of the dense 16-bit peak by compute capability: geometric means over published training runs of at least 2,048
-tokens a step (llm-foundry, Qwen, torchtune, answer.ai, Unsloth); no published prefill is bound by arithmetic."""
+"""Share of the dense 16-bit peak by compute capability, as training runs of at least 2,048 tokens a step reach it.
+
+8.0 and 9.0: geometric means over published sources. 10.0: within the 0.26 to 0.38 of published B200 runs. 8.6, 8.9 and
+12.0: assumed, a little below the 0.66 of one source's GeForce runs, as professional cards share the capabilities.
+No published prefill is bound by arithmetic, so none of them judges these."""
 OTHER_COMPUTE_SHARE = 0.5
 """Of cards without such a run: assumed."""
 DEQUANTIZED_BYTES = 2.9 * 2.5
