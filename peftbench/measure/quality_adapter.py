@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from peftbench.errors import MeasureError
-from peftbench.measure.model import peft_config, torch_dtype
+from peftbench.measure.model import cast_adapter, parameter_ids, peft_config
 from peftbench.measure.nf4_guard import refuse_packed
 from peftbench.measure.quantize import copy_of, quantizable, quantize_layers, quantized_layers, write_out
 from peftbench.spec.adapter import AdapterSpec
@@ -78,12 +78,9 @@ def new_adapter(model: Any, spec: AdapterSpec, trained: bool = True) -> Any:
         if kind in kinds and not getattr(model, said, False):
             what = f"the model has layers of {kind} and does not say so: PEFT would use its layers for plain weights."
             raise MeasureError(what, f"Set model.{said} = True.")
-    base = {id(parameter) for parameter in model.parameters()}
-    in_float32 = spec.dtype is DType.FLOAT32
+    before, in_float32 = parameter_ids(model), spec.dtype is DType.FLOAT32
     adapted: Any = get_peft_model(model, peft_config(spec, trained), autocast_adapter_dtype=in_float32)
-    for parameter in adapted.parameters():
-        if id(parameter) not in base and not in_float32 and parameter.is_floating_point():
-            parameter.data = parameter.data.to(torch_dtype(spec.dtype))
+    cast_adapter(adapted, before, spec.dtype)
     return adapted
 
 
