@@ -38,7 +38,10 @@ class Part(str, Enum):
     KV_CACHE = "KV cache"
     DEQUANTIZATION = "dequantization"
     WORKSPACE = "workspace"
+    GATHERED = "gathered weights"
+    BUCKETS = "communication buckets"
     SLACK = "allocator slack"
+    NCCL = "NCCL buffers"
     CONTEXT = "CUDA context"
 
     __str__ = str.__str__
@@ -83,7 +86,7 @@ def modelled(
     return Component(part, size_bytes, Basis.MODELLED, phases, because, size_bytes - spread, size_bytes + spread)
 
 
-_BEYOND_ALLOCATED = frozenset({Part.SLACK, Part.CONTEXT})
+_BEYOND_ALLOCATED = frozenset({Part.SLACK, Part.NCCL, Part.CONTEXT})
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ class MemoryProfile:
     @property
     def reserved_bytes(self) -> int:
         """Peak of torch.cuda.memory_reserved()."""
-        return self.device_bytes - self.context_bytes
+        return self.device_bytes - self.context_bytes - self.bytes_of(Part.NCCL)
 
     @property
     def device_bytes(self) -> int:

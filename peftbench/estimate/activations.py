@@ -27,6 +27,17 @@ from peftbench.estimate.segments import (
 from peftbench.memory import Part
 
 
+class Stretch(NamedTuple):
+    """The moments in which one unit of the model runs."""
+
+    unit: str
+    """ "layer", "head" or "embedding"."""
+    backward: bool
+    above: int
+    """Layers whose backward is done."""
+    moments: tuple[Moment, ...]
+
+
 class StepMoments(NamedTuple):
     """Every moment of a step that can be its peak, above weights and optimizer states."""
 
@@ -34,6 +45,8 @@ class StepMoments(NamedTuple):
     backward: tuple[Moment, ...]
     outputs: Sizes
     """What a plain loop keeps from one step to the next."""
+    stretches: tuple[Stretch, ...] = ()
+    """The same moments by the unit that runs: what several GPUs gather and keep depends on it."""
 
 
 @lru_cache(maxsize=2048)
@@ -46,6 +59,7 @@ def step_moments(key: StepKey) -> StepMoments:
     before = embedding_kept(key)
     before_forward, held = dict(before), embedding_held(key)
     below: list[Sizes] = []
+    stretches: list[Stretch] = []
     for index, kind in enumerate(kinds):
         below.append(before)
         segment = segments[kind]
@@ -53,20 +67,26 @@ def step_moments(key: StepKey) -> StepMoments:
             forward += shift(segment.forward, add_sizes(before_forward, held))
         before_forward = add_sizes(before_forward, segment.kept_in_forward)
         before = add_sizes(before, segment.kept)
-    forward += shift(head.forward, before_forward)
+    stretches.append(Stretch("layer", False, 0, largest_moments(forward)))
+    stretches.append(Stretch("head", False, 0, tuple(shift(head.forward, before_forward))))
+    forward += stretches[-1].moments
     early: Sizes = {Part.GRADIENTS: (0, 0, key.early_gradients)} if key.early_gradients else {}
-    backward += shift(head.backward, add_sizes(before, early))
+    stretches.append(Stretch("head", True, 0, tuple(shift(head.backward, add_sizes(before, early)))))
+    backward += stretches[-1].moments
     above = add_sizes(head.left, early)
     for index in range(len(kinds) - 1, -1, -1):
         kind = kinds[index]
         ends = index in (0, len(kinds) - 1) or kinds[index - 1] != kind or kinds[index + 1] != kind
         if ends:
-            backward += shift(segments[kind].backward, add_sizes(below[index], above))
+            moments = shift(segments[kind].backward, add_sizes(below[index], above))
+            stretches.append(Stretch("layer", True, len(kinds) - 1 - index, tuple(moments)))
+            backward += moments
         above = add_sizes(above, segments[kind].left)
-    backward += shift(embedding_backward(key), above)
+    stretches.append(Stretch("embedding", True, len(kinds), tuple(shift(embedding_backward(key), above))))
+    backward += stretches[-1].moments
     outputs: Sizes = {part: size for part, size in above.items() if part is not Part.GRADIENTS}
     outputs = add_sizes(outputs, leaf_held(key))
-    return StepMoments(largest_moments(forward), largest_moments(backward), outputs)
+    return StepMoments(largest_moments(forward), largest_moments(backward), outputs, tuple(stretches))
 
 
 def _layers(key: StepKey) -> tuple[list[Kind], dict[Kind, Segment], int]:

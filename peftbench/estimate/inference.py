@@ -15,7 +15,9 @@ from peftbench.estimate.generation import (
     prefill_moments,
 )
 from peftbench.estimate.kernels import attention_kernel, cublas_workspace_bytes, masks_sliding_layers
+from peftbench.estimate.sharding_state import nccl
 from peftbench.estimate.slack import context, slack
+from peftbench.estimate.tensor_parallel import check_heads, split_cache, split_weights
 from peftbench.estimate.tensors import total_bytes, total_numel
 from peftbench.estimate.weights import quantized_weights
 from peftbench.memory import Component, MemoryProfile, Part, Phase, exact, modelled
@@ -49,15 +51,27 @@ def estimate_inference(
     always = running | {Phase.LOAD}
     key = _key(model, inference, gpu)
     moving = [*_prefill(key, inference), *(_decode(key, inference) if Phase.DECODE in running else ())]
+    gpus = inference.parallelism.gpus
+    if gpus > 1:
+        check_heads(model, gpus)
+        moving = [split_cache(component, model, gpus) for component in moving]
     peak = max(sum(c.bytes for c in moving if phase in c.phases) for phase in running)
     return MemoryProfile((
-        *weight_components(model, inference.dtype, inference.quantization, always),
+        *_weights(model, inference, always),
         *_adapter(model, inference, always),
         exact(Part.WORKSPACE, _workspace_bytes(inference, gpu), running, "cuBLAS workspace, and the prompts"),
         *moving,
         slack(peak, 0, False, running, gpu),
+        *nccl(inference.parallelism, gpu, always),
         context(gpu, always),
     ))  # fmt: skip
+
+
+def _weights(model: ModelSpec, inference: InferenceSpec, phases: frozenset[Phase]) -> list[Component]:
+    """The base model, or one GPU's part of it."""
+    if (gpus := inference.parallelism.gpus) > 1:
+        return split_weights(model, inference.dtype, inference.quantization, gpus, phases)
+    return weight_components(model, inference.dtype, inference.quantization, phases)
 
 
 def cached_tokens(inference: InferenceSpec) -> int:

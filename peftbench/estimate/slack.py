@@ -51,7 +51,13 @@ def slack(
         for share in (expected, high)
     )
     because = "freed blocks that no later tensor fits: a share of what comes and goes, and broken blocks of logits"
-    return Component(Part.SLACK, size, Basis.MODELLED, phases, because, 0, most)
+    seen = gpu.calibration.slack_factor if gpu and gpu.calibration else None
+    if seen is None:
+        return Component(Part.SLACK, size, Basis.MODELLED, phases, because, 0, most)
+    highest = round(size * seen.high)
+    band = (round(size * seen.low), highest) if seen.has_range else (0, max(most, highest))
+    because += "; as measured on this card"
+    return Component(Part.SLACK, round(size * seen.value), Basis.MODELLED, phases, because, *band)
 
 
 def context(gpu: GpuSpec | None, phases: frozenset[Phase]) -> Component:
@@ -61,5 +67,11 @@ def context(gpu: GpuSpec | None, phases: frozenset[Phase]) -> Component:
     multiprocessors = gpu.multiprocessors if gpu else None
     low, high = context_band(multiprocessors)
     size = gpu.context_bytes if gpu and gpu.context_bytes else context_bytes(multiprocessors)
+    seen = gpu.calibration.context_bytes if gpu and gpu.calibration else None
+    if seen is not None:
+        band = (round(seen.low), round(seen.high))
+        if not seen.has_range:
+            band = (min(low, band[0]), max(high, band[1]))
+        return Component(Part.CONTEXT, round(seen.value), Basis.MODELLED, phases, "measured on this card", *band)
     because = f"{multiprocessors or 'an unknown number of'} multiprocessors, and PyTorch's kernels"
     return Component(Part.CONTEXT, size, Basis.ASSUMED, phases, because, min(low, size), max(high, size))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from peftbench.estimate.activations import StepMoments, step_moments
@@ -26,6 +28,9 @@ from peftbench.estimate.kernels import (
 from peftbench.estimate.ledger import Sizes
 from peftbench.estimate.optimizer import optimizer_bytes
 from peftbench.estimate.segments import StepKey
+from peftbench.estimate.sharding import as_run, sharded_weights, stored_dtype, trained_parts
+from peftbench.estimate.sharding_state import gradient_part_bytes, nccl, stream_slack, trained_state
+from peftbench.estimate.sharding_step import BECAUSE, sharded_step
 from peftbench.estimate.slack import context, slack
 from peftbench.estimate.tensors import TensorGroup, total_bytes, total_numel
 from peftbench.estimate.virtual_tokens import is_prompt, past_tokens, stream_length, stream_tokens
@@ -70,8 +75,9 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
     `gpu` decides the attention kernel, cuBLAS workspaces and context; None stands for an Ampere card.
     Raises SpecError where the recipe cannot be: unknown target modules, optimizer or adapter type.
     """
+    training = training if training.parallelism.strategy == "none" else as_run(training)
     components = [
-        *weight_components(model, training.dtype, training.quantization, ALWAYS),
+        *_weights(model, training),
         *_rotary_tables(model, training),
         *_trained(model, training, gpu is not None and gpu.is_cpu),
         *_workspace(training, gpu),
@@ -80,10 +86,18 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
     dynamic = max(_dynamic_bytes(components, phase) for phase in TRAINING)
     block = 0 if training.loss == "liger" else stream_tokens(training) * model.vocab_size * 4
     reserve = slack(dynamic, block, training.gradient_checkpointing, TRAINING, gpu)
-    return MemoryProfile((*components, reserve, context(gpu, ALWAYS)))
+    communication = (*stream_slack(components, training.parallelism), *nccl(training.parallelism, gpu, ALWAYS))
+    return MemoryProfile((*components, reserve, *communication, context(gpu, ALWAYS)))
 
 
 # ── what is alive throughout ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _weights(model: ModelSpec, training: TrainingSpec) -> Sequence[Component]:
+    """The base model, or this GPU's part of it."""
+    if training.parallelism.shards_weights:
+        return sharded_weights(model, training, ALWAYS)
+    return weight_components(model, training.dtype, training.quantization, ALWAYS)
 
 
 def _rotary_tables(model: ModelSpec, training: TrainingSpec) -> list[Component]:
@@ -94,6 +108,8 @@ def _rotary_tables(model: ModelSpec, training: TrainingSpec) -> list[Component]:
 def _trained(model: ModelSpec, training: TrainingSpec, on_cpu: bool) -> list[Component]:
     """Adapters, optimizer states and temporaries, and gradients where they are all alive."""
     tensors = trained_tensors(model, training)
+    if training.parallelism.strategy != "none":
+        return [*_adapter_part(model, training, tensors), *trained_state(tensors, training, on_cpu)]
     optimizer = optimizer_bytes(tensors, training.optimizer, training.loop == "trainer", on_cpu)
     count, gradient_bytes = total_numel(tensors), total_bytes(tensors)
     outlive = frozenset({Phase.FORWARD, Phase.BACKWARD}) if training.gradients_outlive_step else frozenset()
@@ -108,6 +124,23 @@ def _trained(model: ModelSpec, training: TrainingSpec, on_cpu: bool) -> list[Com
         because = f"{count:,} parameters in {training.adapter.dtype}"
         parts.insert(0, exact(Part.ADAPTERS, size, ALWAYS, because))
     return [part for part in parts if part.bytes]
+
+
+def _adapter_part(
+    model: ModelSpec, training: TrainingSpec, tensors: tuple[TensorGroup, ...]
+) -> list[Component]:
+    """The adapter, or this GPU's part of what it trains; what it only keeps is on every GPU."""
+    if training.adapter is None:
+        return []
+    tensors = tuple(replace(t, dtype=stored_dtype(training, t.dtype)) for t in tensors)
+    if training.parallelism.strategy == "zero3":
+        dtype = training.dtype
+        tensors = tuple(replace(part, dtype=dtype) for part in trained_parts(tensors, training))
+    elif training.parallelism.shards_weights:
+        tensors = trained_parts(tensors, training)
+    offloaded = training.parallelism.cpu_offload and training.parallelism.shards_weights
+    size = frozen_bytes(model, training.adapter, training.dtype) + (0 if offloaded else total_bytes(tensors))
+    return [exact(Part.ADAPTERS, size, ALWAYS, f"{total_numel(tensors):,} parameters on each GPU")] if size else []
 
 
 def _importance_bytes(training: TrainingSpec, trained_bytes: int) -> int:
@@ -149,7 +182,18 @@ def _moments(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> l
 def moments_of(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> StepMoments:
     """The moments of this recipe's step, from the cache where only the number of tokens differs."""
     grouped_mm = not model.num_experts or compute_capability(gpu) >= AMPERE
-    return step_moments(_key(model, training, attention_kernel(model, training, gpu), grouped_mm))
+    key = _key(model, training, attention_kernel(model, training, gpu), grouped_mm)
+    if not training.parallelism.shards_gradients:
+        return step_moments(key)
+    return _sharded_moments(key, replace(training, micro_batch_size=1, sequence_length=1))
+
+
+@lru_cache(maxsize=8192)
+def _sharded_moments(key: StepKey, training: TrainingSpec) -> StepMoments:
+    """Those of one GPU; what is gathered and dealt out does not depend on the tokens."""
+    tensors = trained_tensors(key.model, training)
+    kept = gradient_part_bytes(tensors, trained_parts(tensors, training), training)
+    return sharded_step(step_moments(key), key.model, training, tensors, kept)
 
 
 @lru_cache(maxsize=8192)
@@ -212,7 +256,7 @@ def _components(sizes: Sizes, phase: Phase, training: TrainingSpec, because: str
         error, caution = _trust(part, training)
         each = per_token + per_pair * length
         if size := each * tokens + fixed:
-            text = because or _because(each, fixed, tokens)
+            text = because or BECAUSE.get(part) or _because(each, fixed, tokens)
             components.append(modelled(part, size, phases, text + caution, error))
     return components
 

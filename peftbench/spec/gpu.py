@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from peftbench.spec.calibration import CardConstants
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,8 @@ class GpuSpec:
     """Held by other processes; only known for the card in this machine."""
     is_cpu: bool = False
     """Not a card: other kernels, and neither a caching allocator nor a context."""
+    calibration: CardConstants | None = None
+    """What was measured on this card; None: what holds for cards in general."""
     notes: str = ""
     """What a reader of the figures should know; never calculated with."""
 
@@ -44,3 +48,8 @@ class GpuSpec:
     def has_bfloat16(self) -> bool:
         """Native bfloat16: NVIDIA since Ampere (8.0); cards of unknown capability are taken as modern."""
         return self.compute_capability is None or self.compute_capability >= (8, 0)
+
+    def calibrated(self, found: CardConstants) -> GpuSpec:
+        """The card with what was measured on it."""
+        seen = found.context_bytes
+        return replace(self, calibration=found, context_bytes=round(seen.value) if seen else self.context_bytes)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from peftbench.errors import SpecError
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.dtype import DType
+from peftbench.spec.parallelism import ONE_GPU, ParallelismSpec
 from peftbench.spec.quantization import QuantizationSpec
 
 
@@ -22,6 +23,8 @@ class InferenceSpec:
     adapter: AdapterSpec | None = None
     """A dynamic adapter; a merged one adds nothing and is written as None."""
     quantization: QuantizationSpec | None = None
+    parallelism: ParallelismSpec = ONE_GPU
+    """Only "tensor" splits a request over GPUs."""
 
     def __post_init__(self) -> None:
         for field in ("prompt_tokens", "batch_size"):
@@ -29,6 +32,8 @@ class InferenceSpec:
                 raise SpecError(f"{field} must be at least 1, not {getattr(self, field)}.")
         if self.new_tokens < 0:
             raise SpecError(f"new_tokens cannot be negative, not {self.new_tokens}.")
+        if self.parallelism.strategy not in ("none", "tensor"):
+            raise SpecError(f"a request is not generated with {self.parallelism.strategy!r}.", "Choose tensor.")
 
     @property
     def method(self) -> str:

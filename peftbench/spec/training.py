@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from peftbench.errors import SpecError
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.dtype import DType
+from peftbench.spec.parallelism import ONE_GPU, ParallelismSpec
 from peftbench.spec.quantization import QuantizationSpec
 
 ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
@@ -54,6 +55,8 @@ class TrainingSpec:
     """The generation of transformers: older ones shift or keep other tensors, see estimate/generations.py."""
     adapter: AdapterSpec | None = None
     quantization: QuantizationSpec | None = None
+    parallelism: ParallelismSpec = ONE_GPU
+    """micro_batch_size is of each GPU."""
 
     def __post_init__(self) -> None:
         for field in ("sequence_length", "micro_batch_size", "gradient_accumulation_steps"):
@@ -70,6 +73,8 @@ class TrainingSpec:
                 "quantized weights cannot be trained: bitsandbytes has no gradient for them.",
                 "Add an adapter (--method qlora), or drop the quantization.",
             )
+        if self.parallelism.strategy == "tensor":
+            raise SpecError("tensor parallelism is planned for inference only.", "Train with fsdp or zero3.")
 
     @property
     def tokens(self) -> int:

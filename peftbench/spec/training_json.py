@@ -10,10 +10,11 @@ from peftbench.errors import SpecError, did_you_mean
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.dtype import DType
 from peftbench.spec.inference import InferenceSpec
+from peftbench.spec.parallelism import ParallelismSpec
 from peftbench.spec.quantization import QuantizationSpec
 from peftbench.spec.training import TrainingSpec
 
-Spec = TypeVar("Spec", TrainingSpec, InferenceSpec, AdapterSpec, QuantizationSpec)
+Spec = TypeVar("Spec", TrainingSpec, InferenceSpec, AdapterSpec, QuantizationSpec, ParallelismSpec)
 
 
 def training_to_json(training: TrainingSpec) -> dict[str, object]:
@@ -48,6 +49,10 @@ def _with_parts(value: object, where: str) -> dict[str, object]:
     given = dict(_object(value, where))
     given["adapter"] = _nested(AdapterSpec, given.get("adapter"), f"{where}.adapter")
     given["quantization"] = _nested(QuantizationSpec, given.get("quantization"), f"{where}.quantization")
+    if "parallelism" in given:
+        given["parallelism"] = _build(
+            ParallelismSpec, _object(given["parallelism"], f"{where}.parallelism"), f"{where}.parallelism"
+        )
     return given
 
 
@@ -94,9 +99,11 @@ def _fits(value: object, hint: Any) -> bool:
         return value is None or (isinstance(value, tuple) and all(type(item) is str for item in value))
     if hint == int | None:
         return value is None or type(value) is int
+    if hint == str | None:
+        return value is None or type(value) is str
     if isinstance(value, tuple):
         return all(_is_option(item) for item in value)
-    return isinstance(value, (AdapterSpec, QuantizationSpec, type(None)))
+    return isinstance(value, (AdapterSpec, QuantizationSpec, ParallelismSpec, type(None)))
 
 
 def _is_option(item: object) -> bool:

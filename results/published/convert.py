@@ -19,6 +19,7 @@ from pathlib import Path
 from peftbench.check.published import PublishedRecord, record_to_json
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.dtype import DType
+from peftbench.spec.parallelism import ONE_GPU, ParallelismSpec
 from peftbench.spec.quantization import QuantizationSpec
 from peftbench.spec.training import TrainingSpec
 
@@ -41,6 +42,9 @@ PEFT_EMPTY_CACHE_STEPS = 1
 
 _OTHER_IMPLEMENTATION = {"peft-019-max"}
 """OFT of PEFT 0.15 had twice the parameters of today's, and other arithmetic."""
+
+FMS_GPUS = ("1", "2", "4")
+"""Runs on eight are mixtures of experts."""
 
 _ADALORA_INITIAL_RANK = 64
 """init_r of that experiment; the table's rank is the target that AdaLoRA prunes to."""
@@ -69,15 +73,16 @@ def main() -> None:
 
 
 def fms_records(rows: Iterable[Row]) -> Iterator[dict[str, object]]:
-    """Runs of dense models on one card whose inputs are all known: the allocated peak, and nvidia-smi's."""
+    """Runs of dense models whose inputs are all known: the allocated peak, and on one card nvidia-smi's."""
     rows = [row for row in rows if row["source_repo_or_page"].endswith("fms-acceleration")]
     known = {
         row["id"].removesuffix("-peak")
         for row in rows
-        if row["metric"] == "allocated_max" and row["completeness"] == "A" and row["num_gpus"] == "1"
+        if row["metric"] == "allocated_max" and row["completeness"] == "A" and row["num_gpus"] in FMS_GPUS
     }
     for row in rows:
-        if row["id"].rpartition("-")[0] in known and row["metric"] in ("allocated_max", "nvml_used"):
+        wanted = ("allocated_max", "nvml_used") if row["num_gpus"] == "1" else ("allocated_max",)
+        if row["id"].rpartition("-")[0] in known and row["metric"] in wanted:
             yield _record(row, _fms_training(row))
 
 
@@ -99,6 +104,8 @@ def _fms_training(row: Row) -> TrainingSpec:
         use_cache="gpt_bigcode" in row["model_hf_id"],
         adapter=_fms_adapter(row),
         quantization=_fms_quantization(row, configuration),
+        # FULL_SHARD; a unit a decoder layer, as accelerate's fsdp_transformer_layer_cls_to_wrap says
+        parallelism=ParallelismSpec(gpus=int(row["num_gpus"]), strategy="fsdp") if row["num_gpus"] != "1" else ONE_GPU,
     )
 
 

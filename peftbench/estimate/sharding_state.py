@@ -1,0 +1,151 @@
+"""Gradients, optimizer states and buckets of one GPU of several, and what NCCL takes beside torch."""
+
+from __future__ import annotations
+
+from peftbench.estimate.optimizer import optimizer_bytes
+from peftbench.estimate.sharding import is_fsdp, is_zero, trained_parts
+from peftbench.estimate.tensors import TensorGroup, total_bytes, total_numel
+from peftbench.memory import Basis, Component, Part, Phase, exact
+from peftbench.spec.gpu import GpuSpec
+from peftbench.spec.parallelism import ParallelismSpec
+from peftbench.spec.training import TrainingSpec
+from peftbench.units import MIB
+
+TRAINING = frozenset({Phase.FORWARD, Phase.BACKWARD, Phase.STEP})
+STEP = frozenset({Phase.STEP})
+BACKWARD = frozenset({Phase.BACKWARD})
+
+REDUCE_BUCKET_NUMEL = 500_000_000
+"""reduce_bucket_size of DeepSpeed's zero_optimization."""
+PREFETCH_BUCKET_NUMEL = 50_000_000
+"""stage3_prefetch_bucket_size."""
+MAX_LIVE_NUMEL = 1_000_000_000
+"""stage3_max_live_parameters, stage3_max_reuse_distance and sub_group_size."""
+BROADCAST_BYTES = 250 * MIB
+"""DDP sends the first GPU's weights out in buffers of this size (_sync_module_states)."""
+_OWN_STREAMS = (Part.GATHERED, Part.BUCKETS, Part.GRADIENTS)
+NCCL_CHANNEL_BYTES = 6 * MIB
+"""Buffers of one connection of one channel: 4 MiB (NCCL_BUFFSIZE), and those of the LL128 and LL protocols."""
+NCCL_CHANNELS = {"nvlink": (8, 16, 24), "pcie": (2, 2, 4)}
+"""Fewest, expected and most channels of a ring, by what the GPUs talk over."""
+NCCL_CONNECTIONS = 4
+"""Of one channel: a ring's two neighbours, and two of a tree."""
+
+
+def trained_state(tensors: tuple[TensorGroup, ...], training: TrainingSpec, on_cpu: bool) -> list[Component]:
+    """Optimizer states, gradients at the step and buckets of the strategy, for the tensors of the whole model."""
+    parts = trained_parts(tensors, training)
+    offloaded = training.parallelism.cpu_offload
+    components = [*_buckets(tensors, training)]
+    if not offloaded:
+        components += [*_gradients(tensors, parts, training), *_optimizer(parts, training, on_cpu)]
+    return [component for component in components if component.bytes]
+
+
+def _optimizer(parts: tuple[TensorGroup, ...], training: TrainingSpec, on_cpu: bool) -> list[Component]:
+    """States of this GPU's part. DeepSpeed adds a float32 master copy, and a float32 gradient while it steps.
+
+    Source: DeepSpeedZeroOptimizer.step in deepspeed/runtime/zero/stage_1_and_2.py; stage 3 goes by sub-groups.
+    """
+    size = optimizer_bytes(parts, training.optimizer, training.loop == "trainer", on_cpu)
+    share = _share(training.parallelism)
+    temporary = size.step_temporary_bytes
+    master = 0
+    if is_zero(training.parallelism):
+        numel = total_numel(parts)
+        master = 4 * numel
+        at_once = min(numel, MAX_LIVE_NUMEL) if training.parallelism.strategy == "zero3" else numel
+        temporary = temporary * at_once // max(numel, 1) + 4 * at_once
+    return [
+        exact(Part.OPTIMIZER, master, TRAINING, f"float32 copies of the trained parameters{share}"),
+        exact(Part.OPTIMIZER, size.state_bytes, TRAINING, f"states of {training.optimizer}{share}"),
+        exact(Part.OPTIMIZER_TEMPORARIES, temporary, STEP, f"{training.optimizer}'s, in its step{share}"),
+    ]
+
+
+def _gradients(
+    tensors: tuple[TensorGroup, ...], parts: tuple[TensorGroup, ...], training: TrainingSpec
+) -> list[Component]:
+    """All of them, or this GPU's part: in ZeRO-3 a buffer that is always there."""
+    size = gradient_part_bytes(tensors, parts, training)
+    outlive = frozenset({Phase.FORWARD, Phase.BACKWARD}) if training.gradients_outlive_step else frozenset()
+    phases = TRAINING if training.parallelism.strategy == "zero3" else STEP | outlive
+    share = _share(training.parallelism) if training.parallelism.shards_gradients else ""
+    return [exact(Part.GRADIENTS, size, phases, f"{total_numel(tensors):,} trained parameters{share}")]
+
+
+def gradient_part_bytes(
+    tensors: tuple[TensorGroup, ...], parts: tuple[TensorGroup, ...], training: TrainingSpec
+) -> int:
+    """Bytes of the gradients that one GPU keeps until the step."""
+    if not training.parallelism.shards_gradients:
+        return total_bytes(tensors)
+    if is_zero(training.parallelism):
+        return total_numel(parts) * training.dtype.bytes
+    return total_bytes(parts)
+
+
+def _buckets(tensors: tuple[TensorGroup, ...], training: TrainingSpec) -> list[Component]:
+    """Buffers that gradients are copied into to be summed over the GPUs.
+
+    DDP keeps its buckets of 25 MiB, which together are a second copy of the gradients unless
+    gradient_as_bucket_view. DeepSpeed reduces in a bucket of its own, as large as the trained parameters at most
+    matter to it: it is allocated whole. Sources: torch/csrc/distributed/c10d/reducer.cpp; stage_1_and_2.py, stage3.py.
+    """
+    strategy = training.parallelism.strategy
+    if strategy == "ddp":
+        because = "DDP's buckets of 25 MiB hold a second copy of all gradients"
+        return [
+            exact(Part.BUCKETS, BROADCAST_BYTES, frozenset({Phase.LOAD}), "DDP sends the first GPU's weights out"),
+            exact(Part.BUCKETS, total_bytes(tensors), TRAINING, because),
+        ]
+    size = REDUCE_BUCKET_NUMEL * training.dtype.bytes
+    because = f"reduce_bucket_size, {REDUCE_BUCKET_NUMEL:,} elements"
+    if strategy in ("zero1", "zero2"):
+        return [exact(Part.BUCKETS, size, BACKWARD, because)]
+    return [exact(Part.BUCKETS, size, TRAINING, because)] if strategy == "zero3" else []
+
+
+def nccl(parallelism: ParallelismSpec, gpu: GpuSpec | None, phases: frozenset[Phase]) -> list[Component]:
+    """Connections of NCCL: channels × connections × buffers; memory of the device that torch does not see.
+
+    Source: NCCL's documentation of NCCL_BUFFSIZE and NCCL_MAX_NCHANNELS; the number of channels depends on links that
+    are not known here, hence the wide band.
+    """
+    if parallelism.gpus == 1 or (gpu is not None and gpu.is_cpu):
+        return []
+    channels = NCCL_CHANNELS[parallelism.link or "nvlink"]
+    low, size, high = (count * NCCL_CONNECTIONS * NCCL_CHANNEL_BYTES for count in channels)
+    because = f"{channels[1]} channels × {NCCL_CONNECTIONS} connections × {NCCL_CHANNEL_BYTES // MIB} MiB"
+    return [Component(Part.NCCL, size, Basis.ASSUMED, phases, because, low, high)]
+
+
+def stream_slack(components: list[Component], parallelism: ParallelismSpec) -> list[Component]:
+    """What FSDP's streams keep reserved: gathered weights and gradients are allocated on streams of their own.
+
+    A block of the caching allocator serves its own stream only, so the pools of these streams stay at their largest
+    while the compute stream peaks. The lists of a foreach step, as large as the pieces of the parameters, may find no
+    block among those that the activations left: the upper end of the band.
+    Source: `BlockPool` and `get_free_block` in c10/cuda/CUDACachingAllocator.cpp.
+    """
+    if not is_fsdp(parallelism) or parallelism.gpus == 1:
+        return []
+
+    def alive(phase: Phase, own_stream: bool) -> int:
+        return sum(c.bytes for c in components if phase in c.phases and (c.part in _OWN_STREAMS) is own_stream)
+
+    pools = sum(max(_part_bytes(components, part, phase) for phase in TRAINING) for part in _OWN_STREAMS)
+    compute = max(alive(phase, False) for phase in TRAINING)
+    peak = max(alive(phase, False) + alive(phase, True) for phase in TRAINING)
+    temporaries = _part_bytes(components, Part.OPTIMIZER_TEMPORARIES, Phase.STEP)
+    size = pools + compute - peak
+    because = "pools of the streams that gather and reduce, which the compute stream cannot use"
+    return [Component(Part.SLACK, size, Basis.MODELLED, TRAINING, because, 0, 2 * size + temporaries)]
+
+
+def _part_bytes(components: list[Component], part: Part, phase: Phase) -> int:
+    return sum(c.bytes for c in components if c.part is part and phase in c.phases)
+
+
+def _share(parallelism: ParallelismSpec) -> str:
+    return f", one of {parallelism.gpus} parts" if is_fsdp(parallelism) or is_zero(parallelism) else ""
