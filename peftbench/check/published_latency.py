@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.published_effects import LatencyRow, latency_rows
-from peftbench.estimate.latency import HOST_COSTS, HostCosts, Work, pass_time
+from peftbench.estimate.host_costs import HOST_COSTS, HostCosts
+from peftbench.estimate.latency import Work, pass_time
 
 SIXTEEN_BIT = ("bf16", "fp16")
 FOUR_BIT = ("nf4", "nf4-dq", "bnb-4bit")

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from peftbench.estimate.adapters import adapted_weights, adapter_tensors
+from peftbench.estimate.flops import multiplied
+from peftbench.estimate.host_costs import DEQUANTIZED_BYTES, HOST_COSTS, HostCosts
 from peftbench.estimate.inference import FUSED_TOKENS, cached_tokens
 from peftbench.estimate.tensors import total_bytes
 from peftbench.estimate.weights import quantized_weights, weight_bytes
@@ -24,28 +26,6 @@ from peftbench.spec.inference import InferenceSpec
 from peftbench.spec.model import ModelSpec
 from peftbench.spec.weights import Role, weights_of
 
-
-class HostCosts(NamedTuple):
-    """Seconds that Python and PyTorch take to launch something, which no faster card shortens.
-
-    The defaults are geometric means over the medians of independent sources, derived from the published rows by
-    `check.published_latency.host_costs`; a test holds them together. All rows are eager PyTorch of 2023 and 2024.
-    """
-
-    layer_s: float = 0.99e-3
-    """A decoder layer in 16 bit: litgpt 1.01 ms, ms-swift 1.03 ms, optimum-benchmark 0.92 ms."""
-    quantized_linear_s: float = 0.093e-3
-    """What a 4-bit linear layer of bitsandbytes adds: litgpt 0.16 ms, optimum-benchmark 0.054 ms."""
-    separate_absmax_s: float = 0.045e-3
-    """What double quantization adds where the absmax is dequantized by a kernel of its own: litgpt.
-
-    bitsandbytes does so before 0.49; since then gemm_4bit takes the nested constants itself (matmul_4bit).
-    """
-    adapter_tensor_s: float = 0.065e-3
-    """A dynamic adapter's matrix and its share of casts, scaling and addition: ms-swift, LoRA on every linear layer."""
-
-
-HOST_COSTS = HostCosts()
 BANDWIDTH_SHARE = 0.8
 """Share of the data sheet's bandwidth that reading weights reaches. Assumed: no published row is bound by it."""
 COMPUTE_SHARE: dict[tuple[int, int] | None, float] = {
@@ -58,13 +38,6 @@ COMPUTE_SHARE: dict[tuple[int, int] | None, float] = {
 No published prefill is bound by arithmetic, so none of them judges these."""
 OTHER_COMPUTE_SHARE = 0.5
 """Of cards without such a run: assumed."""
-DEQUANTIZED_BYTES = 2.9 * 2.5
-"""Bytes moved for each weight that is written out in 16 bit before it is multiplied.
-
-Reading half a byte and writing two is 2.5; bitsandbytes takes 3.6 times as long in litgpt's training on A100 and A10G,
-and at most 2.3 times in optimum-benchmark's prefill of Llama-2-13B, where the copy is read besides: the geometric mean
-is 2.9.
-"""
 CACHE_PASSES = 3
 """A step reads the cache to concatenate the new token, writes it, and reads it for attention (DynamicLayer.update)."""
 BAND = 1.5
@@ -222,24 +195,16 @@ def _work(model: ModelSpec, inference: InferenceSpec, tokens: int, pairs: int, c
     adapter = inference.adapter
     added = adapter_tensors(model, adapter, inference.dtype) if adapter else ()
     head = model.vocab_size * model.embedding_size
-    multiplied = tokens * (_multiplied(model) + sum(group.numel for group in added)) + inference.batch_size * head
+    products = tokens * (multiplied(model) + sum(group.numel for group in added)) + inference.batch_size * head
     return Work(
         layers=model.num_hidden_layers,
         weight_bytes=_read_bytes(model, inference, tokens) + total_bytes(added),
-        flops=2 * multiplied + 4 * pairs * model.query_size,
+        flops=2 * products + 4 * pairs * model.query_size,
         cache_bytes=cache_bytes,
         dequantized_weights=sum(w.total for w in quantized) if tokens > FUSED_TOKENS else 0,
         quantized_linears=sum(w.count for w in quantized),
         adapter_tensors=sum(group.count for group in added),
     )
-
-
-def _multiplied(model: ModelSpec) -> int:
-    """Weights that one token meets in the layers: of the experts only those that it is sent to."""
-    dense = sum(w.total for w in weights_of(model) if w.role in (Role.LINEAR, Role.ROUTER))
-    if not model.num_experts:
-        return dense
-    return dense + _experts(model) * model.num_experts_per_tok // model.num_experts
 
 
 def _read_bytes(model: ModelSpec, inference: InferenceSpec, tokens: int) -> int:
@@ -255,10 +220,6 @@ def _read_bytes(model: ModelSpec, inference: InferenceSpec, tokens: int) -> int:
     looked_up = 0 if model.tie_word_embeddings else sum(w.total for w in weights_of(model) if w.role is Role.EMBEDDING)
     idle = (1 - model.num_experts_per_tok / model.num_experts) ** tokens if model.num_experts else 0.0
     return sizes.total_bytes - each * looked_up - round(idle * sizes.experts_bytes)
-
-
-def _experts(model: ModelSpec) -> int:
-    return sum(w.total for w in weights_of(model) if w.role is Role.EXPERTS)
 
 
 def _cached_bytes(model: ModelSpec, inference: InferenceSpec) -> int:

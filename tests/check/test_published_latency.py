@@ -6,7 +6,8 @@ import pytest
 
 from peftbench.catalog.published_effects import latency_rows
 from peftbench.check.published_latency import host_costs, leave_one_out, median_factor, price_rows
-from peftbench.estimate.latency import BAND, HOST_COSTS
+from peftbench.estimate.host_costs import HOST_COSTS
+from peftbench.estimate.latency import BAND
 
 PRICED = [row for row in price_rows() if row.factor]
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from peftbench.catalog.gpus import find_gpu, gpu_of_size, list_gpus
 from peftbench.catalog.models import find_model
 from peftbench.decide.methods import LORA, quantization_for
-from peftbench.estimate.latency import HOST_COSTS, Latency, Work, estimate_latency, pass_time
+from peftbench.estimate.host_costs import HOST_COSTS
+from peftbench.estimate.latency import Latency, Work, estimate_latency, pass_time
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.dtype import DType
 from peftbench.spec.gpu import GpuSpec

@@ -1,0 +1,84 @@
+"""What several GPUs send each other in a training step, and how fast their links are."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from peftbench.estimate.flops import StepWork
+from peftbench.spec.gpu import GpuSpec
+from peftbench.spec.parallelism import ParallelismSpec
+
+NVLINK = {
+    "v100": 150e9, "a100": 300e9, "h100-sxm": 450e9, "h100-nvl": 300e9, "h200": 450e9, "gh200": 450e9,
+    "b200": 900e9, "b300": 900e9, "gb200": 900e9, "gb300": 900e9, "mi300x": 448e9, "mi325x": 448e9, "mi355x": 538e9,
+}  # fmt: skip
+"""Bytes a second that a card sends over its links, by the beginning of its name (data sheets: half of the total)."""
+BRIDGE = 50e9
+"""NVLink asked for on a card that is sold without: a bridge between two (RTX 3090: 56 GB/s a direction)."""
+LINK_SHARE = 0.8
+"""Of the data sheet's link rate that NCCL reaches on large messages. Assumed."""
+PCIE = 20e9
+"""What NCCL reaches over PCIe 4.0 × 16 between cards that reach each other's memory. Assumed."""
+GEFORCE_PCIE = 12e9
+"""GeForce drivers send every byte through the host's memory. Assumed."""
+NETWORK = 50e9
+"""Bytes a second between nodes for each of their GPUs: 400 Gbit/s InfiniBand a card, as in llm-foundry's runs."""
+HOST = 20e9
+"""Bytes a second of the host's memory for each GPU that keeps its optimizer there: a host's 200 GB/s, shared by some.
+Assumed; torchtune's 70B run with offload agrees."""
+
+
+class Traffic(NamedTuple):
+    """Seconds of one GPU."""
+
+    micro_step_s: float
+    """Gathered weights and scattered gradients of each micro-step."""
+    step_s: float
+    """Gradients and weights that are exchanged once an optimizer step."""
+    offload_s: float
+    """Weights, gradients and updates in the host's memory, once an optimizer step."""
+
+
+def traffic(work: StepWork, accumulated: int, parallel: ParallelismSpec, gpu: GpuSpec) -> Traffic:
+    """Time the collectives: a ring moves (n - 1) / n of the bytes for a gather or a scatter, twice that for a sum."""
+    n = parallel.gpus
+    if n == 1:
+        return Traffic(0.0, 0.0, _offload_s(work, accumulated, parallel))
+    seconds = (n - 1) / n / link_rate(parallel, gpu)
+    scatter, gather = work.trained_bytes * seconds, work.gathered_bytes * seconds
+    once = {
+        "ddp": (0.0, 2 * scatter),
+        "zero1": (0.0, 2 * scatter),
+        "zero2": (scatter, scatter),
+        "zero3": (2 * gather + scatter, 0.0),
+        "fsdp": (2 * gather + scatter, 0.0),
+        "fsdp-grad-op": (gather + scatter, 0.0),
+    }[parallel.strategy]
+    return Traffic(*once, _offload_s(work, accumulated, parallel))
+
+
+def link_rate(parallel: ParallelismSpec, gpu: GpuSpec) -> float:
+    """Bytes a second that each GPU receives: the slower of the links within a node and of the network between nodes.
+
+    A ring over all GPUs crosses between two nodes once, on all of their network cards together.
+    """
+    within = LINK_SHARE * _card_link(gpu, parallel.link)
+    if parallel.nodes == 1:
+        return within
+    return min(within, LINK_SHARE * NETWORK * parallel.gpus_per_node)
+
+
+def _card_link(gpu: GpuSpec, link: str | None) -> float:
+    name = max((n for n in NVLINK if gpu.name.startswith(n)), key=len, default="")
+    pcie = (GEFORCE_PCIE if "GeForce" in gpu.product else PCIE) / LINK_SHARE
+    if link == "pcie" or gpu.name in ("h100-pcie",):
+        return pcie
+    return NVLINK[name] if name else BRIDGE if link == "nvlink" else pcie
+
+
+def _offload_s(work: StepWork, accumulated: int, parallel: ParallelismSpec) -> float:
+    """Every GPU fetches its part for both passes, returns gradients, and updates in the host's memory."""
+    if not parallel.cpu_offload:
+        return 0.0
+    moved = accumulated * (2 * work.gathered_bytes + work.trained_bytes)
+    return (moved / PCIE + work.optimizer_bytes / HOST) / parallel.gpus
