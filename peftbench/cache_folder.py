@@ -1,4 +1,4 @@
-"""Where files are kept that can be made again: traces of dry runs, and the model that is trained on the spot."""
+"""Where files are kept that can be made again: traces of dry runs, a model trained on the spot, calibrations."""
 
 from __future__ import annotations
 
@@ -12,3 +12,9 @@ def cache_folder(part: str) -> Path:
     if named:
         return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "peftbench" / part
+
+
+def calibration_place() -> str:
+    """PEFTBENCH_CALIBRATION, a file or a folder, or a folder in the user's configuration folder."""
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+    return os.environ.get("PEFTBENCH_CALIBRATION") or os.path.join(home, "peftbench", "calibrations")

@@ -75,11 +75,6 @@ def by_formula(record: RunRecord) -> MemoryProfile:
     return predict_case(record.case, card_of(record))
 
 
-def compare(records: Iterable[RunRecord], predict: Predictor = by_formula) -> tuple[Comparison, ...]:
-    """Predict every run afresh, in the order of the records."""
-    return tuple(_compared(record, predict) for record in records)
-
-
 def card_of(record: RunRecord) -> GpuSpec | None:
     """The card that the run had; None for a CPU."""
     environment = record.environment
@@ -96,12 +91,20 @@ def card_of(record: RunRecord) -> GpuSpec | None:
     )
 
 
-def _compared(record: RunRecord, predict: Predictor) -> Comparison:
+def compare(
+    records: Iterable[RunRecord],
+    predict: Predictor = by_formula,
+    card: Callable[[RunRecord], GpuSpec | None] = card_of,
+) -> tuple[Comparison, ...]:
+    """Predict every run afresh, in the order of the records, and judge it on its card."""
+    return tuple(_compared(record, predict, card(record)) for record in records)
+
+
+def _compared(record: RunRecord, predict: Predictor, card: GpuSpec | None) -> Comparison:
     try:
         profile = predict(record)
     except SpecError as error:
         return Comparison(record, None, None, error.what)
-    card = card_of(record)
     given = device_of(record.case, card)  # no more than it was allowed to take
     return Comparison(record, profile, judge(profile, given) if card and given else None)
 

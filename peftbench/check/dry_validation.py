@@ -19,8 +19,10 @@ Report = Callable[[str, float], None]
 
 
 def can_be_run(record: PublishedRecord) -> bool:
-    """GPTQ's layers have no stand-in: such records have the estimate only."""
+    """GPTQ's layers have no stand-in, and a dry run is of one GPU: other records have the estimate only."""
     quantization = record.training.quantization
+    if record.training.parallelism.gpus > 1:
+        return False
     return quantization is None or quantization.quant_type != "gptq"
 
 

@@ -35,17 +35,31 @@ NOTE = (
               help="Predict by dry run: minutes the first time, from the cache afterwards.")  # fmt: skip
 @click.option("--fail-above", metavar="PERCENT",
               help="Exit with code 1 when an allocated peak is off by more than this, as in 6%.")  # fmt: skip
+@click.option("--calibration", metavar="FILE",
+              help="Predict runs of `peftbench run` with it, but not those it was fitted on.")  # fmt: skip
 @format_option
-def validate(path: str, by: str, list_rows: bool, dry_run: bool, fail_above: str | None, format_: str) -> None:
+def validate(
+    path: str, by: str, list_rows: bool, dry_run: bool, fail_above: str | None, calibration: str | None, format_: str
+) -> None:
     """Predict every measured run of PATH, a .jsonl file of records or a folder of them, and print the errors.
 
     Allocated, reserved and device figures are each compared with the prediction of that size. For runs of `peftbench
     run` verdicts are laid beside outcomes as well: a broken promise was said to fit and went out of memory.
+    A .csv file of training speeds is compared with the expected times of a step.
     """
+    if path.endswith(".csv"):
+        if dry_run or calibration or fail_above:
+            raise PeftbenchError("a CSV holds training speeds.", "Leave out what is of memory: give --by or --rows.")
+        from peftbench.cli.validate_speed import validate_speed
+
+        validate_speed(path, by, list_rows, format_)
+        return
     from peftbench.report.accuracy import accuracy_data, accuracy_table, parts_data, parts_table, rows_data, rows_table
 
     limit = _fraction(fail_above) if fail_above is not None else math.inf
-    found = _validated(_read(path), dry_run)
+    if dry_run and calibration:
+        raise PeftbenchError("a calibration is of formulas.", "Leave out --dry-run or --calibration.")
+    found = _validated(_read(path), dry_run, calibration)
     report = found.report
     if list_rows:
         write(rows_table(report.rows), rows_data(report.rows), found.note, format_)
@@ -99,7 +113,8 @@ def _read(path: str) -> _Measured:
     return _Measured(tuple(published), own)
 
 
-def _validated(measured: _Measured, dry_run: bool) -> _Validated:
+def _validated(measured: _Measured, dry_run: bool, calibration: str | None) -> _Validated:
+    from peftbench.check.calibrated_validation import compare_calibrated
     from peftbench.check.comparison import compare as compare_runs
     from peftbench.check.run_validation import run_rows
     from peftbench.check.validation import ValidationReport
@@ -108,7 +123,8 @@ def _validated(measured: _Measured, dry_run: bool) -> _Validated:
     if dry_run:
         rows, comparisons, left_out = _by_dry_run(measured)
     else:
-        rows, comparisons, left_out = compare(measured.published).rows, compare_runs(measured.runs), ""
+        rows, left_out = compare(measured.published).rows, ""
+        comparisons = compare_calibrated(measured.runs, calibration) if calibration else compare_runs(measured.runs)
     own = tuple(row for comparison in comparisons for row in run_rows(comparison))
     unpredicted = sum(comparison.profile is None for comparison in comparisons)
     note = f"{NOTE}{left_out}" + (f" {unpredicted} runs have no prediction." if unpredicted else "")

@@ -1,0 +1,40 @@
+"""`peftbench calibrate`: fit what is particular to a card from its runs, for plans to use in place of priors."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+import click
+
+from peftbench.cli.catalogue import format_option, write
+
+
+@click.command("calibrate", short_help="Fit the constants of a card from its runs.")
+@click.argument("path", type=click.Path(path_type=str))
+@click.option("--output", "-o", metavar="FILE",
+              help="The file to write. Default: where `plan` looks for the card's.")  # fmt: skip
+@format_option
+def calibrate(path: str, output: str | None, format_: str) -> None:
+    """Fit context, allocator slack, efficiency, launch floor and dequantization of the one card that the records of
+    PATH are of, and write them to a small file that `plan` uses for this card.
+
+    \b
+      peftbench calibrate results/l4
+      peftbench calibrate results/l4 -o l4.json
+      peftbench plan --model 8b --gpu l4 --calibration l4.json
+
+    A constant that the records say too little about keeps its prior. Errors are of cases that were left out of the fit.
+    """
+    from peftbench.calibration_file import default_path, write_calibration
+    from peftbench.check.calibration import calibrate as fitted
+    from peftbench.cli.progress import tell
+    from peftbench.decide.calibrated import card_name
+    from peftbench.record_file import read_results
+    from peftbench.report.calibration import constants_data, constants_table, note
+
+    found = fitted(read_results(path, tell).runs, datetime.now(timezone.utc).strftime("%Y-%m-%d"))
+    file = Path(output) if output else default_path(card_name(found.product))
+    write_calibration(found, file)
+    write(constants_table(found), constants_data(found), note(found), format_)
+    click.echo(f"written to {file}", err=True)

@@ -1,0 +1,112 @@
+"""`peftbench calibrate` and the file it writes: used for its card and stack, refused for others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from calibrated_runs import VERSIONS, card_runs, write_runs
+from cli_runner import answer, refusal, run
+
+from peftbench.calibration_file import minor
+from peftbench.decide import calibrated
+
+PLAN = ("plan", "--model", "1b", "--gpu", "l4", "--method", "lora")
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Calibrations of whoever runs the tests stay where they are."""
+    monkeypatch.setenv("PEFTBENCH_CALIBRATION", str(tmp_path / "calibrations"))
+    return tmp_path / "calibrations"
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    here = calibrated.installed()
+    if any(here.get(name, minor(version)) != minor(version) for name, version in VERSIONS.items()):
+        pytest.skip("other libraries are installed than the runs are of")
+    return write_runs(tmp_path / "results" / "l4.jsonl", card_runs())
+
+
+def test_it_writes_where_plan_looks_and_says_what_it_found(runs: Path, own_folder: Path) -> None:
+    result = run("calibrate", str(runs))
+    assert result.exit_code == 0, result.output
+    assert "700.00 MiB" in result.stdout and "9 runs" in result.stdout and "held out: time ×1.0" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    value = json.loads((own_folder / "l4.json").read_text())
+    assert value["schema_version"] == 1 and len(value["records"]) == 9
+    assert "GPU-1" not in json.dumps(value), "the file is of a product, not of one card"
+
+
+def test_plan_uses_it_and_says_so(runs: Path) -> None:
+    before = answer(*PLAN)
+    run("calibrate", str(runs))
+    after = answer(*PLAN)
+    assert "calibrated on 9 runs" not in before and "calibrated on 9 runs of NVIDIA L4" in " ".join(after.split())
+    assert answer(*PLAN, "--calibration", "none") == before
+    document = json.loads(answer(*PLAN, "--format", "json"))
+    (plan,) = document["plans"]
+    assert plan["gpu"]["context_bytes"] == 700 << 20
+    assert plan["gpu"]["calibration"]["context_bytes"]["records"] == 9
+    assert plan["time"]["calibrated"] is True
+    other = ("plan", "--model", "1b", "--gpu", "t4")
+    assert answer(*other) == answer(*other, "--calibration", "none")
+
+
+def test_every_format_of_the_constants_can_be_read(runs: Path, tmp_path: Path) -> None:
+    to = ("--output", str(tmp_path / "l4.json"))
+    found = json.loads(run("calibrate", str(runs), *to, "--format", "json").stdout)
+    assert {row["constant"] for row in found} >= {"context_bytes", "slack_factor", "matmul_share", "layer_launch_s"}
+    assert run("calibrate", str(runs), *to, "--format", "csv").stdout.startswith("constant,")
+
+
+def test_another_card_or_stack_is_refused(runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "l4.json"
+    run("calibrate", str(runs), "-o", str(file))
+    said = refusal("plan", "--model", "1b", "--gpu", "t4", "--calibration", str(file))
+    assert "a calibration of NVIDIA L4, not of Tesla T4" in said and "--calibration none" in said
+    assert "transformers 5.23, not of 4.48" in refusal(*PLAN, "--transformers", "4.48", "--calibration", str(file))
+    file.write_text(file.read_text().replace('"torch": "2.13"', '"torch": "2.9"'))
+    if "torch" in calibrated.installed():
+        assert "is of torch 2.9, not of 2.13" in refusal(*PLAN, "--calibration", str(file))
+
+
+def test_one_of_another_stack_in_the_default_place_is_told_and_left_alone(runs: Path, own_folder: Path) -> None:
+    before = answer(*PLAN, "--transformers", "4.48")
+    run("calibrate", str(runs))
+    result = run(*PLAN, "--transformers", "4.48")
+    assert result.stdout == before and "calibration of l4 is not used" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{", "not JSON"), ("[]", "no schema_version"), ('{"schema_version": 9}', "Upgrade"),
+     ('{"schema_version": 1, "constants": {}}', "not a calibration"),
+     ('{"schema_version": 1, "constants": {"a": {"value": -1, "low": 0, "high": 0, "unit": "", "records": 1}}}',
+      "cannot be -1")],
+)  # fmt: skip
+def test_a_file_that_is_not_one_gets_one_message(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "broken.json"
+    file.write_text(text)
+    assert said in refusal(*PLAN, "--calibration", str(file))
+    assert "cannot read the calibration" in refusal(*PLAN, "--calibration", str(tmp_path / "missing.json"))
+
+
+def test_validate_does_not_score_it_on_its_own_rows(runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "l4.json"
+    run("calibrate", str(runs), "-o", str(file))
+    assert "fitted on 9 of these records" in refusal("validate", str(runs), "--calibration", str(file))
+    others = write_runs(tmp_path / "others.jsonl", card_runs(noise=1.01))
+    result = run("validate", str(others), "--calibration", str(file))
+    assert result.exit_code == 0, result.output
+
+
+def test_choose_ranks_a_card_by_what_was_measured_on_it(runs: Path) -> None:
+    question = ("choose", "--model", "1b", "--tokens", "5M", "--gpu", "l4", "--format", "json")
+    before = answer(*question)
+    run("calibrate", str(runs))
+    assert answer(*question) != before == answer(*question, "--calibration", "none")
+    said = " ".join(answer(*question[:-2]).split())
+    assert "calibrated on 9 runs of NVIDIA L4" in said
