@@ -1,0 +1,123 @@
+"""A ranking of hardware as one self-contained HTML file: price against time to point at, and every choice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+from peftbench.decide.choose import Choice
+from peftbench.report import choose_views as views
+from peftbench.report.choose_views import Answer
+from peftbench.report.page import Figure, drawn, page, plain, require_plotly
+from peftbench.report.table import Table
+
+_STYLE = """
+:root { color-scheme: light; --ink: #1f2933; --muted: #52606d; --rule: #cbd2d9; --paper: #fff; }
+:root[data-theme=dark] { color-scheme: dark; --ink: #e4e7eb; --muted: #9aa5b1; --rule: #3e4c59; --paper: #14191f; }
+body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 1.5rem auto;
+       padding: 0 1rem; max-width: 1200px; }
+h1 { font-size: 1.35rem; margin: 0 0 .3rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .2rem; }
+.head { display: flex; gap: 1rem; justify-content: space-between; align-items: start; }
+.muted, footer { color: var(--muted); } .wide { overflow-x: auto; } .modebar { display: none; }
+table { border-collapse: collapse; width: 100%; font-size: .87em; }
+th { text-align: left; border-bottom: 2px solid var(--rule); white-space: nowrap; }
+th, td { padding: .25rem .8rem .25rem 0; vertical-align: top; } td { border-bottom: 1px solid var(--rule); }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+button { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--rule);
+         border-radius: .3rem; padding: .25rem .6rem; }
+.xtick text, .ytick text, .legendtext, .xtitle, .ytitle { fill: var(--muted) !important; }
+"""
+_SCRIPT = """
+const root = document.documentElement, toggle = document.getElementById("theme");
+const wanted = matchMedia("(prefers-color-scheme: dark)");
+function show(theme) {
+  root.dataset.theme = theme;
+  toggle.textContent = theme === "dark" ? "Light" : "Dark";
+  toggle.setAttribute("aria-pressed", theme === "dark");
+}
+toggle.addEventListener("click", () => show(root.dataset.theme === "dark" ? "light" : "dark"));
+wanted.addEventListener("change", () => show(wanted.matches ? "dark" : "light"));
+show(wanted.matches ? "dark" : "light");
+"""
+_GRID = "rgba(123,135,148,0.25)"
+_COLOURS = ("#4e79a7", "#f28e2c", "#59a14f", "#e15759", "#af7aa1", "#76b7b2", "#edc949", "#9c755f")
+_LINE = "#7b8794"
+
+
+def choose_html(answer: Answer) -> str:
+    """The page; raises PeftbenchError where plotly is missing."""
+    require_plotly("a ranking in HTML")
+    title = f"Hardware for {answer.question.model.name}"
+    own = views.own_sentences(answer)
+    chart = drawn(scatter(answer), "price-and-time")
+    body = [
+        f'<div class="head"><h1>{escape(title)}</h1><button id="theme" type="button">Dark</button></div>',
+        "<noscript><p>The chart needs JavaScript; the tables do not.</p></noscript>",
+        f'<p class="muted">{escape(views.header(answer))}</p>', *(f"<p>{escape(sentence)}</p>" for sentence in own),
+        f'<div role="img" aria-label="Price against time of every choice, on logarithmic axes">{chart}</div>',
+        *_tables(answer),
+        f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in views.notes(answer))}</ul>",
+        "<footer>Drag in the chart to zoom, double-click to see all again, click a method to hide it. This file loads "
+        "nothing from anywhere.</footer>",
+        f"<script>{_SCRIPT}</script>",
+    ]  # fmt: skip
+    return page(title, _STYLE, "\n".join(body))
+
+
+def _tables(answer: Answer) -> Iterable[str]:
+    every = views.ranked(answer, len(answer.ranking.choices))
+    buy = [views.break_even_table(answer)] if answer.break_evens else []
+    for table in (views.picks(answer), views.front(answer), every, *buy):
+        yield f"<h2>{escape(table.title)}</h2>\n{_table(table)}"
+
+
+def _table(table: Table) -> str:
+    kinds = ["" if letter == "l" else ' class="number"' for letter in table.alignments]
+    head = "".join(f'<th scope="col"{kind}>{escape(h)}</th>' for h, kind in zip(table.headings, kinds, strict=True))
+    rows = "\n".join(
+        "<tr>" + "".join(f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
+        for row in table.rows
+    )
+    return (
+        f'<div class="wide" role="region" tabindex="0" aria-label="{escape(table.title)}"><table>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
+    )
+
+
+def scatter(answer: Answer) -> Figure:
+    """Hours and dollars of every choice on logarithmic axes, a colour a method, and the front as a line."""
+    methods = list(dict.fromkeys(choice.method for choice in answer.ranking.choices))
+    traces = [_of_method(answer, method, number) for number, method in enumerate(methods)]
+    front = {
+        "type": "scatter", "mode": "lines", "name": "nothing is cheaper and faster", "hoverinfo": "skip",
+        "x": [choice.hours for choice in answer.ranking.front], "y": [choice.usd for choice in answer.ranking.front],
+        "line": {"color": _LINE, "width": 1, "dash": "dot"},
+    }  # fmt: skip
+    layout: dict[str, Any] = {
+        "height": 520, "margin": {"l": 10, "r": 20, "t": 20, "b": 40}, "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)", "font": {"color": _LINE, "family": "system-ui, sans-serif", "size": 12},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}, "hovermode": "closest",
+        "xaxis": {"type": "log", "gridcolor": _GRID, "automargin": True, "title": {"text": "hours"}},
+        "yaxis": {"type": "log", "gridcolor": _GRID, "automargin": True, "title": {"text": "US dollars"}},
+    }  # fmt: skip
+    return {"data": [front, *traces], "layout": layout}
+
+
+def _of_method(answer: Answer, method: str, number: int) -> Figure:
+    chosen = [choice for choice in answer.ranking.choices if choice.method == method]
+    return {
+        "type": "scatter", "mode": "markers", "name": plain(method), "x": [choice.hours for choice in chosen],
+        "y": [choice.usd for choice in chosen], "text": [_told(answer, choice) for choice in chosen],
+        "marker": {"size": 9, "color": _COLOURS[number % len(_COLOURS)], "line": {"width": 1, "color": "#fff"}},
+        "hovertemplate": "%{text}<extra></extra>",
+    }  # fmt: skip
+
+
+def _told(answer: Answer, choice: Choice) -> str:
+    lines = (
+        f"#{answer.ranking.number(choice)} {choice.method} on {views.cards(choice)}",
+        f"{views.offered(choice)}, ${choice.usd_per_hour:,.2f} an hour",
+        f"{views.band(choice.cost.hours)}, {views.band(choice.cost.usd, money=True)}",
+    )
+    return "<br>".join(plain(line) for line in lines)
