@@ -1,0 +1,99 @@
+"""Other tools' files on disk: read from JSON, YAML or a script's own constants, and written as YAML."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+from collections.abc import Iterator, Mapping
+
+from peftbench.catalog.config_file import read_json_file
+from peftbench.errors import CatalogError
+
+HINT = "Pass an axolotl, LLaMA-Factory, TRL, accelerate or DeepSpeed file, training_args.json, or a script of `recipe`."
+MOST_BYTES = 1_000_000
+
+
+def read_document(path: str) -> Mapping[str, object]:
+    """The mapping that the file holds. Raises CatalogError for whatever is not one."""
+    if path.endswith(".json"):
+        return read_json_file(path, HINT)
+    text = _text(path)
+    value = _constants(text, path) if path.endswith(".py") else _yaml(text, path)
+    if not isinstance(value, Mapping) or not value or not all(isinstance(key, str) for key in value):
+        kind = "nothing" if value is None or value == {} else f"a {type(value).__name__}"
+        raise CatalogError(f"{path} holds {kind}, not a mapping of settings to values.", HINT)
+    return value
+
+
+def _text(path: str) -> str:
+    try:
+        if os.path.isdir(path):
+            raise CatalogError(f"{path} is a folder.", HINT)
+        if os.path.getsize(path) > MOST_BYTES:
+            raise CatalogError(f"{path} is far too long for a configuration.", HINT)
+        with open(path, encoding="utf-8-sig") as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise CatalogError(f"{path} is not text in UTF-8.", HINT) from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise CatalogError(f"cannot read {path}: {why}.", HINT) from error
+
+
+def _yaml(text: str, path: str) -> object:
+    """The document by PyYAML's safe loader, which makes plain values only."""
+    try:
+        import yaml
+    except ImportError:
+        raise CatalogError("reading YAML needs PyYAML.", "Install it: pip install 'peftbench[bench]'.") from None
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise CatalogError(f"{path}{where}: this is not YAML.", HINT) from None
+
+
+def _constants(text: str, path: str) -> dict[str, object]:
+    """Upper-case names that a script gives plain values; nothing of the script is run."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise CatalogError(f"{path} is not a Python script.", HINT) from error
+    found: dict[str, object] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            if name.isupper():
+                found[name] = _literal(node.value, f"{path}, line {node.lineno}")
+    return found
+
+
+def _literal(node: ast.expr, where: str) -> object:
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CatalogError(f"{where}: this constant is computed, so it cannot be read.", HINT) from error
+
+
+def yaml_of(values: Mapping[str, object]) -> str:
+    """The mapping as YAML: names in their order, mappings below each other, everything else as JSON has it."""
+    return "\n".join(_lines(values, "")) + "\n"
+
+
+def _lines(values: Mapping[str, object], indent: str) -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield f"{indent}{name}:"
+            yield from _lines(value, f"{indent}  ")
+        else:
+            yield f"{indent}{name}: {_scalar(value)}"
+
+
+def _scalar(value: object) -> str:
+    """YAML 1.1, which PyYAML reads, knows a number with an exponent only by its point: 1.0e-05."""
+    text = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, float) and "e" in text and "." not in text:
+        return text.replace("e", ".0e")
+    return text

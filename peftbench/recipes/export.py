@@ -1,0 +1,105 @@
+"""Write a recipe in another tool's words, and say what that tool will do differently."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from peftbench.decide.recipe import Difference, differences
+from peftbench.errors import SpecError
+from peftbench.recipes import axolotl, llamafactory, script, trl
+from peftbench.recipes.documents import yaml_of
+from peftbench.recipes.reading import settings_of
+from peftbench.recipes.settings import Settings
+from peftbench.recipes.sharding import accelerate_values, deepspeed_values, precision_of
+from peftbench.recipes.trainer import read_script
+from peftbench.spec.training import TrainingSpec
+
+TOOLS = ("transformers", "trl", "axolotl", "llamafactory", "accelerate", "deepspeed")
+DATASET = "train.jsonl"
+
+_YAML: Mapping[str, Callable[[str, TrainingSpec, str], dict[str, object]]] = {
+    "trl": trl.values, "axolotl": axolotl.values, "llamafactory": llamafactory.values,
+}  # fmt: skip
+_READ = {"trl": trl.read, "axolotl": axolotl.read, "llamafactory": llamafactory.read}
+RUN: Mapping[str, str] = {
+    "transformers": "python train.py train.jsonl",
+    "trl": "trl sft --config trl.yaml",
+    "axolotl": "axolotl train axolotl.yml",
+    "llamafactory": "llamafactory-cli train llamafactory.yaml",
+    "accelerate": "accelerate launch --config_file accelerate.yaml train.py train.jsonl",
+    "deepspeed": "deepspeed train.py train.jsonl",
+}
+
+_NEEDS: Mapping[str, str] = {
+    "llamafactory": "# dataset_info.json beside it has to describe the dataset `train`.\n",
+}
+
+
+class Export(NamedTuple):
+    """A file, and the recipe that it says."""
+
+    text: str
+    recipe: TrainingSpec
+    differences: tuple[Difference, ...]
+    """Options of the asked recipe that the tool has no setting for, and what it does instead."""
+
+
+def export(model: str, recipe: TrainingSpec, tool: str) -> Export:
+    """The file for a tool. Raises SpecError where the tool cannot do such a recipe at all."""
+    if tool in ("accelerate", "deepspeed"):
+        return Export(_launch_file(recipe, tool), recipe, ())
+    _check(recipe, tool)
+    said = _said(model, recipe, tool)
+    changes = differences(recipe, said)
+    header = _header(tool, changes)
+    if tool == "transformers":
+        return Export(script.text(model, recipe, header), said, changes)
+    return Export(header + yaml_of(_YAML[tool](model, recipe, DATASET)), said, changes)
+
+
+def _said(model: str, recipe: TrainingSpec, tool: str) -> TrainingSpec:
+    """What the file reads as, with the GPUs that its launcher starts."""
+    if tool == "transformers":
+        said = read_script(Settings(script.constants(model, recipe), tool)).recipe
+    else:
+        values = _YAML[tool](model, recipe, DATASET)
+        said = _READ[tool](settings_of(values, tool)).recipe
+    return _with_gpus(said, recipe)
+
+
+def _with_gpus(said: TrainingSpec, recipe: TrainingSpec) -> TrainingSpec:
+    """Only the launcher knows how many GPUs there are: --for accelerate writes that file."""
+    return replace(said, parallelism=recipe.parallelism)
+
+
+def _check(recipe: TrainingSpec, tool: str) -> None:
+    """Refuse an adapter or a storage of weights that the tool has no word for."""
+    adapter, quantization = recipe.adapter, recipe.quantization
+    if quantization and quantization.quant_type == "gptq":
+        raise SpecError("a GPTQ checkpoint comes quantized: no file asks for it.", "Use --quant-type nf4.")
+    if adapter and tool != "transformers" and (adapter.peft_type != "lora" or adapter.options):
+        raise SpecError(f"{tool} writes LoRA adapters only, not {recipe.method}.", "Use --for transformers.")
+    if recipe.parallelism.strategy == "tensor":
+        raise SpecError("tensor parallelism is for inference.", "Choose another --parallel.")
+
+
+def _header(tool: str, changes: tuple[Difference, ...]) -> str:
+    lines = [f"# Written by peftbench. Run it: {RUN[tool]}", f"# Plan it: {_plan(tool)}"]
+    lines += [f"# differs from what was asked: {' '.join(each.arguments)}" for each in changes]
+    return "\n".join(lines) + "\n" + _NEEDS.get(tool, "")
+
+
+def _plan(tool: str) -> str:
+    return f"peftbench plan --from {RUN[tool].split()[1] if tool == 'transformers' else RUN[tool].split()[-1]}"
+
+
+def _launch_file(recipe: TrainingSpec, tool: str) -> str:
+    """The launcher's own file: counts and sharding."""
+    if tool == "accelerate":
+        return f"# Run it: {RUN[tool]}\n" + yaml_of(accelerate_values(recipe.parallelism, precision_of(recipe)))
+    if not recipe.parallelism.strategy.startswith("zero"):
+        raise SpecError("a DeepSpeed file is for ZeRO.", "Add --parallel zero3, or use --for accelerate.")
+    return json.dumps(deepspeed_values(recipe.parallelism, precision_of(recipe)), indent=2) + "\n"
