@@ -19,9 +19,9 @@ RANKS = {
     "errors": 0, "units": 0,
     "spec": 1, "memory": 1, "paired": 1, "environment": 1, "cache_folder": 1,
     "catalog": 2, "estimate": 2, "suite": 2, "record": 2, "comparison_record": 2,
-    "dryrun": 3, "measure": 3, "record_file": 3,
+    "dryrun": 3, "measure": 3, "record_file": 3, "calibration_file": 3,
     "decide": 4,
-    "check": 5,
+    "check": 5, "recipes": 5,
     "report": 6,
     "cli": 7, "__init__": 7, "__main__": 8,
 }  # fmt: skip

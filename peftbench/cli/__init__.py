@@ -13,7 +13,10 @@ import click
 
 from peftbench.errors import PeftbenchError, did_you_mean
 
-VERBS = ("plan", "timeline", "models", "gpus", "run", "validate", "report", "claims", "doctor")
+VERBS = (
+    "plan", "choose", "recipe", "timeline", "models", "gpus", "run", "validate", "calibrate", "report", "claims",
+    "doctor",
+)  # fmt: skip
 """Each is a click command of the same name in `peftbench/cli/<verb>.py`, imported when it is asked for."""
 
 INTERRUPTED = 130

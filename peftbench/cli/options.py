@@ -10,10 +10,13 @@ from typing import Any
 
 import click
 
+from peftbench.cli.calibration_option import CALIBRATION
 from peftbench.decide.recipe import ZERO_GRADS
+from peftbench.estimate.time_constants import FRAMEWORKS
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.dtype import DType
 from peftbench.spec.inference import InferenceSpec
+from peftbench.spec.parallelism import STRATEGIES, ParallelismSpec
 from peftbench.spec.quantization import BLOCKSIZES, QUANT_TYPES, QuantizationSpec
 from peftbench.spec.training import ATTENTIONS, FUSED_KERNELS, LOOPS, LOSSES, TRANSFORMERS, TrainingSpec
 
@@ -46,6 +49,16 @@ class Count(click.ParamType):  # type: ignore[type-arg]
 COUNT = Count()
 
 
+class GpuCount(Count):
+    """A whole number, or `auto`, which is None of them until the card is known."""
+
+    name = "N|auto"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the number or the word."""
+        return value if value == "auto" else super().convert(value, param, ctx)
+
+
 def _option(name: str, type_: Any, text: str, default: object = None) -> click.Option:
     """An option with a value; `default` is only shown, the spec applies it."""
     return click.Option([name], type=type_, help=_with_default(text, default))
@@ -71,13 +84,17 @@ def _with_default(text: str, default: object) -> str:
 QUESTION = (
     click.Option(
         ["--model"],
-        required=True,
         metavar="NAME",
         help="Catalogue name, size (8b), Hub id, or the path of a config.json.",
+    ),
+    click.Option(
+        ["--from", "from_files"], multiple=True, metavar="FILE",
+        help="An axolotl, LLaMA-Factory, TRL or Trainer configuration, and the files that go with it; may be repeated.",
     ),
     _many("--gpu", "Card, or `local` for the one in this machine; none compares all", "NAME"),
     click.Option(["--gpu-memory"], metavar="SIZE", help="A card of this size, as torch sees it: 14.5GiB."),
     click.Option(["--no-gpu"], is_flag=True, help="Only the memory, judged against no card."),
+    CALIBRATION,
     _many(
         "--method",
         "full, lora, qlora, or another PEFT type, with q in front for a quantized base; "
@@ -128,6 +145,13 @@ RECIPE = (
     ),
     _choice("--zero-grad", ZERO_GRADS, "Whether gradients outlive a step.", ZERO_GRADS[0]),
     _switch("use-cache", "Keep the keys and values in training: config.use_cache.", TrainingSpec.use_cache),
+)
+
+SEVERAL_GPUS = (
+    click.Option(["--gpus"], type=GpuCount(), help="GPUs over all nodes; auto: as few as fit.  [default: 1]"),
+    _option("--nodes", COUNT, "Machines that the GPUs are in.", ParallelismSpec.nodes),
+    _choice("--parallel", STRATEGIES[1:], "How they share the model.", "fsdp; tensor for inference"),
+    click.Option(["--cpu-offload"], is_flag=True, default=None, help="Keep what is sharded in the host's memory."),
 )
 
 ADAPTER = (
@@ -207,7 +231,8 @@ DRY_RUN = (
 
 ANSWER = (
     _choice("--max", MAXIMA, "Find the largest value that fits instead."),
-    click.Option(["--explain"], metavar="PART", help='Where a part comes from: "logits and loss", activations …'),
+    click.Option(["--explain"], metavar="PART", help='Where it comes from: "logits and loss", activations …, time.'),
+    _choice("--framework", FRAMEWORKS, "Whose launches and kernels the time of a step is of.", FRAMEWORKS[0]),
     click.Option(["--check"], is_flag=True, help="Exit with 1 when every plan says `does not fit`."),
     click.Option(
         ["--format"],
@@ -221,6 +246,7 @@ ANSWER = (
 SECTIONS = {
     "Question": QUESTION,
     "Training recipe": RECIPE,
+    "Several GPUs": SEVERAL_GPUS,
     "Adapter": ADAPTER,
     "Quantization": QUANTIZATION,
     "Inference": INFERENCE,

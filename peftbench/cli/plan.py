@@ -26,15 +26,17 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
       peftbench plan --model 8b --gpu t4 --method qlora --max sequence-length
       peftbench plan --model 8b --gpu t4 --method qlora --dry-run
 
+    \b
+      peftbench plan --from axolotl.yml --gpu rtx4090
+
     Without --method, full fine-tuning, LoRA and QLoRA are compared.
     """
-    from peftbench.catalog.models import find_config
     from peftbench.cli.plan_answer import answer_of, largest_of
-    from peftbench.cli.plan_question import check_question, plans_of, recipes_of
+    from peftbench.cli.plan_question import check_question, plans_of, question_of, recipes_of
     from peftbench.decide.verdict import Fit
 
     check_question(given)
-    named = find_config(given["model"])
+    named, given = question_of(given)
     notes: list[str] = []
     if given["dry_run"]:
         from peftbench.cli.plan_dry import dry_plans_of
@@ -43,6 +45,8 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
     else:
         model = named.spec
         plans, notes = plans_of(model, recipes_of(model, given), given)
+    if given["from_files"]:
+        plans = [plan._replace(notes=(*given["reading"].notes, *plan.notes)) for plan in plans]
     click.echo(largest_of(plans, given) if given["max"] else answer_of(plans, notes, given, ctx))
     if given["check"] and all(p.final_verdict and p.final_verdict.fit is Fit.DOES_NOT_FIT for p in plans):
         ctx.exit(1)

@@ -72,7 +72,7 @@ def _estimate(
     if not isinstance(model, ModelSpec) or not has_formula(given):
         return None
     try:
-        return plan_of(model, recipe, card, with_changes=given["format"] == "json")
+        return plan_of(model, recipe, card, given["format"] == "json", given["framework"])
     except NoFormula:
         return None
 

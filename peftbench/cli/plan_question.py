@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from peftbench.errors import SpecError
 
 if TYPE_CHECKING:
+    from peftbench.catalog.models import NamedConfig
     from peftbench.decide.plan import Plan
     from peftbench.spec.gpu import GpuSpec
     from peftbench.spec.inference import InferenceSpec
@@ -15,11 +16,14 @@ if TYPE_CHECKING:
 
     Recipes = tuple[TrainingSpec, ...] | tuple[InferenceSpec, ...]
 
-_QUESTION = ("model", "gpu", "gpu_memory", "no_gpu", "method", "task", "adapter_option", "adapter_config")
+_QUESTION = (
+    "model", "gpu", "gpu_memory", "no_gpu", "method", "task", "adapter_option", "adapter_config", "calibration",
+    "from_files", "reading",
+)  # fmt: skip
 DRY_RUN = (
     "dry_run", "batch_lengths", "torch_empty_cache_steps", "alloc_conf", "extrapolate", "dry_run_device", "no_cache",
 )  # fmt: skip
-_ANSWER = ("max", "explain", "check", "format")
+_ANSWER = ("max", "explain", "framework", "check", "format")
 _EXAMPLES = {"gpu_memory": "--gpu-memory 14.5GiB", "explain": "--explain activations"}
 
 
@@ -40,6 +44,8 @@ def check_question(given: dict[str, Any]) -> None:
     _check_dry_run(given)
     if given["max"] and given["task"] == "inference":
         raise SpecError("--max is known for training only.", "Leave out --task inference.")
+    if given["framework"] and given["task"] == "inference":
+        raise SpecError("--framework is about training.", "Leave it out, or leave out --task inference.")
 
 
 def _check_dry_run(given: dict[str, Any]) -> None:
@@ -48,6 +54,8 @@ def _check_dry_run(given: dict[str, Any]) -> None:
         if unused:
             raise SpecError(f"--{unused[0].replace('_', '-')} belongs to a dry run.", "Add --dry-run.")
         return
+    if given["gpus"] not in (None, 1) or given["parallel"]:
+        raise SpecError("a dry run is of one GPU.", "Leave out --gpus and --parallel, or --dry-run.")
     if given["max"] or given["explain"]:
         asked = "max" if given["max"] else "explain"
         raise SpecError(f"--{asked} is answered by formula.", "Leave out --dry-run.")
@@ -55,11 +63,26 @@ def _check_dry_run(given: dict[str, Any]) -> None:
         raise SpecError("a dry run needs a card, for kernels depend on it.", "Name one, as in --gpu t4, or --no-gpu.")
 
 
+def question_of(given: dict[str, Any]) -> tuple[NamedConfig, dict[str, Any]]:
+    """The model that is asked about, and the question with what its --from files say as `reading`."""
+    if given["from_files"]:
+        from peftbench.cli.from_question import named_model, read_question
+
+        reading = read_question(given)
+        return named_model(given, reading), {**given, "reading": reading}
+    from peftbench.catalog.models import find_config
+
+    if given["model"] is None:
+        raise SpecError("Missing option '--model'.", "Name one, as in --model 8b, or a configuration: --from FILE.")
+    return find_config(given["model"]), given
+
+
 def recipes_of(model: ModelSpec | OtherModel, given: dict[str, Any]) -> Recipes:
     """One recipe a method, from the options that were given; one recipe for an adapter_config.json."""
     from peftbench.decide.from_options import COMPARED, inference_requests, training_recipes, within_positions
 
     options = {name: value for name, value in given.items() if name not in (*_QUESTION, *_ANSWER, *DRY_RUN)}
+    options["gpus"] = None if options["gpus"] == "auto" else options["gpus"]
     options["adapter_options"] = dict(map(_assignment, given["adapter_option"])) or None
     methods = given["method"] or COMPARED
     build = inference_requests if given["task"] == "inference" else training_recipes
@@ -68,6 +91,11 @@ def recipes_of(model: ModelSpec | OtherModel, given: dict[str, Any]) -> Recipes:
 
         recipes: Recipes = recipe_with_adapter(model, options, given, build)
         return recipes
+    if given["from_files"]:
+        from peftbench.cli.from_question import recipe_with_files
+
+        read: Recipes = recipe_with_files(given["reading"], options, given, build)
+        return read
     return build(methods, within_positions(model, given["task"], methods, options))
 
 
@@ -87,6 +115,7 @@ def _assignment(text: str) -> tuple[str, int | float | bool | str]:
 def cards_of(given: dict[str, Any]) -> tuple[GpuSpec | None, ...]:
     """The cards that were named, all of the catalogue when none was, or no card at all."""
     from peftbench.catalog.gpus import find_gpu, gpu_of_size, list_gpus
+    from peftbench.cli.calibration_option import calibrated
 
     cards: list[GpuSpec] = []
     for name in given["gpu"]:
@@ -97,7 +126,8 @@ def cards_of(given: dict[str, Any]) -> tuple[GpuSpec | None, ...]:
         cards.append(gpu_of_size(parse_bytes(given["gpu_memory"])))
     if given["no_gpu"] or (given["explain"] and not cards):
         return (None,)
-    return tuple(dict.fromkeys(cards)) or list_gpus()
+    found = tuple(dict.fromkeys(cards)) or list_gpus()
+    return calibrated(found, given.get("calibration"), given.get("transformers"))
 
 
 def _local() -> tuple[GpuSpec, ...]:
@@ -115,7 +145,8 @@ def plans_of(model: ModelSpec, recipes: Recipes, given: dict[str, Any]) -> tuple
     errors: dict[str, SpecError] = {}
     for card in cards:
         try:
-            plans += [plan_of(model, recipe, card, with_changes) for recipe in recipes]
+            chosen = [_on_fewest(model, recipe, card) for recipe in recipes] if given["gpus"] == "auto" else recipes
+            plans += [plan_of(model, recipe, card, with_changes, given["framework"]) for recipe in chosen]
         except SpecError as error:
             if card is None or not chosen_by_us:
                 raise
@@ -123,15 +154,29 @@ def plans_of(model: ModelSpec, recipes: Recipes, given: dict[str, Any]) -> tuple
     if not plans:
         raise next(iter(errors.values()))
     notes = [f"{name} is left out: {error.what}" for name, error in errors.items()]
+    notes += dict.fromkeys(card.calibration.said for card in cards if card and card.calibration)
     if given["adapter"] == "merged":
         notes.append("a merged adapter adds nothing: the base model alone is priced.")
     return plans, notes
 
 
-def plan_of(model: ModelSpec, recipe: TrainingSpec | InferenceSpec, card: GpuSpec | None, with_changes: bool) -> Plan:
+def _on_fewest(
+    model: ModelSpec, recipe: TrainingSpec | InferenceSpec, card: GpuSpec | None
+) -> TrainingSpec | InferenceSpec:
+    from peftbench.decide.gpu_count import on_fewest
+
+    if card is None:
+        raise SpecError("--gpus auto needs a card.", "Name one, as in --gpu a100-80gb.")
+    return on_fewest(model, recipe, card)
+
+
+def plan_of(
+    model: ModelSpec, recipe: TrainingSpec | InferenceSpec, card: GpuSpec | None, with_changes: bool,
+    framework: str | None = None,
+) -> Plan:  # fmt: skip
     from peftbench.decide.plan import make_inference_plan, make_plan
     from peftbench.spec.training import TrainingSpec
 
     if isinstance(recipe, TrainingSpec):
-        return make_plan(model, recipe, card, with_changes)
+        return make_plan(model, recipe, card, with_changes, framework or "transformers")
     return make_inference_plan(model, recipe, card)

@@ -15,6 +15,7 @@ from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.dtype import DType
 from peftbench.spec.inference import InferenceSpec
 from peftbench.spec.model import ModelSpec, OtherModel
+from peftbench.spec.parallelism import ParallelismSpec
 from peftbench.spec.quantization import QuantizationSpec
 from peftbench.spec.training import TrainingSpec
 
@@ -23,7 +24,7 @@ COMPARED = ("full", "lora", "qlora")
 
 ADAPTER_KINDS = ("merged", "dynamic", "none")
 
-_BOTH = ("dtype", "attention")
+_BOTH = ("dtype", "attention", "gpus", "nodes", "parallel", "cpu_offload")
 _TRAINING = (
     "sequence_length", "padded", "micro_batch_size", "gradient_accumulation_steps", "gradient_checkpointing",
     "autocast", "optimizer", "loss", "fused_kernels", "loop", "zero_grad", "use_cache", "use_reentrant",
@@ -157,7 +158,7 @@ def _check_type(name: str, value: object) -> None:
 def _types() -> dict[str, tuple[type, ...]]:
     """Of options that are plain values, as the defaults of the specs have them."""
     found: dict[str, tuple[type, ...]] = {"r": (int,), "num_virtual_tokens": (int,), "lora_dropout": (float, int)}
-    specs: tuple[Any, ...] = (TrainingSpec, InferenceSpec, QuantizationSpec, AdapterSpec)
+    specs: tuple[Any, ...] = (TrainingSpec, InferenceSpec, QuantizationSpec, AdapterSpec, ParallelismSpec)
     for spec in specs:
         plain = (field for field in fields(spec) if type(field.default) in (int, bool, str))
         found |= {field.name: (type(field.default),) for field in plain}
@@ -203,7 +204,7 @@ def _training(method: str, given: Given) -> TrainingSpec:
     fields = {name: given[name] for name in (*_TRAINING, "attention") if name in given and name != "zero_grad"}
     if "zero_grad" in given:
         fields["zero_grad_keeps"] = _one_of("zero_grad", given["zero_grad"], ZERO_GRADS) == "keep"
-    return TrainingSpec(**fields, **_shared(method, given))
+    return TrainingSpec(**fields, **_shared(method, given), parallelism=_parallelism(given, "fsdp"))
 
 
 def _inference(method: str, given: Given) -> InferenceSpec:
@@ -212,7 +213,15 @@ def _inference(method: str, given: Given) -> InferenceSpec:
     shared = _shared(method, given)
     if _one_of("adapter", given.get("adapter", "dynamic"), ADAPTER_KINDS) != "dynamic":
         shared["adapter"] = None
-    return InferenceSpec(**fields, **shared)
+    return InferenceSpec(**fields, **shared, parallelism=_parallelism(given, "tensor"))
+
+
+def _parallelism(given: Given, sharded: str) -> ParallelismSpec:
+    """Several GPUs share the model as the task does by default, unless another strategy is named."""
+    gpus = given.get("gpus", 1)
+    offload = given.get("cpu_offload", False)
+    strategy = given.get("parallel", sharded if gpus > 1 or offload else "none")
+    return ParallelismSpec(gpus=gpus, nodes=given.get("nodes", 1), strategy=strategy, cpu_offload=offload)
 
 
 def _shared(method: str, given: Given) -> dict[str, Any]:

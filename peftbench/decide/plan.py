@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from peftbench.decide.card import Notes, settle_inference, settle_training
 from peftbench.decide.recipe import Options, inference_options, training_options
-from peftbench.decide.verdict import Verdict, judge
+from peftbench.decide.verdict import Fit, Verdict, judge
 from peftbench.estimate.adapted import activations_modelled
 from peftbench.estimate.adapters import adapter_file_bytes
 from peftbench.estimate.kernels import attention_kernel
+from peftbench.estimate.time import StepTime, step_time
 from peftbench.estimate.training import estimate_training, trainable_parameters
 from peftbench.estimate.weights import checkpoint_bytes, quantized_weights
 from peftbench.memory import MemoryProfile
@@ -49,6 +50,8 @@ class Plan(NamedTuple):
     """The same recipe on fake tensors, where that was asked for; the profile itself where there is no formula."""
     effects: Effects | None = None
     """Times and losses of quality; None for training and for an architecture without formula."""
+    time: StepTime | None = None
+    """Of a training step; None without a card, and where something about it is unknown."""
 
     @property
     def task(self) -> str:
@@ -96,8 +99,9 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None = None, with_changes: bool = True
-) -> Plan:
+    model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None = None, with_changes: bool = True,
+    framework: str = "transformers",
+) -> Plan:  # fmt: skip
     """Price a training recipe and judge it on a card; without a card there is no verdict.
 
     Raises SpecError where the model, the card or PEFT cannot run it.
@@ -116,8 +120,10 @@ def make_plan(
         adapter_file_bytes=_file_bytes(model, settled),
         notes=(
             *notes, *_weight_notes(model, settled), *_attention_notes(model, settled, gpu),
-            *_activation_notes(settled),
+            *_activation_notes(settled), *_sharding_notes(settled),
+            *(_count_notes(model, settled, gpu, verdict) if with_changes else ()),
         ),
+        time=step_time(model, settled, gpu, framework) if gpu else None,
     )
 
 
@@ -148,7 +154,7 @@ def make_inference_plan(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec
         trainable_parameters=0,
         adapter_file_bytes=_file_bytes(model, settled),
         notes=(*notes, *_weight_notes(model, settled)),
-        effects=effects_of(model, settled, gpu),
+        effects=effects_of(model, settled, gpu) if settled.parallelism.gpus == 1 else None,  # times of one card
     )
 
 
@@ -179,6 +185,27 @@ def _activation_notes(training: TrainingSpec) -> Notes:
         return notes
     generic = f"What {training.adapter.peft_type} keeps for backward is not modelled: its activations are a guess."
     return (*notes, generic)
+
+
+def _sharding_notes(training: TrainingSpec) -> Notes:
+    """What sharding asks of the libraries."""
+    quantization = training.quantization
+    if quantization is None or not training.parallelism.shards_weights:
+        return ()
+    dtype = quantization.compute_dtype.value
+    return (f"4-bit weights are only sharded when stored in a floating dtype: bnb_4bit_quant_storage={dtype}.",)
+
+
+def _count_notes(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None, verdict: Verdict | None) -> Notes:
+    """How many of these cards would do, where one, or as many as were asked for, is too few."""
+    if gpu is None or gpu.is_cpu or verdict is None or verdict.fit is not Fit.DOES_NOT_FIT:
+        return ()
+    from peftbench.decide.gpu_count import smallest_count  # a plan that fits does not pay for the search
+
+    found = smallest_count(model, training, gpu)
+    if found is None or found.gpus <= training.parallelism.gpus:
+        return ()
+    return (f"fits on {found.gpus} × {gpu.name} with {found.strategy}: --gpus {found.gpus}.",)
 
 
 @lru_cache(maxsize=1024)

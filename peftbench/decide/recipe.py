@@ -7,6 +7,7 @@ from typing import NamedTuple
 from peftbench.estimate.adapter_methods import METHODS, Method
 from peftbench.spec.adapter import ALL_LINEAR, AdapterSpec
 from peftbench.spec.inference import InferenceSpec
+from peftbench.spec.parallelism import ParallelismSpec
 from peftbench.spec.quantization import QuantizationSpec
 from peftbench.spec.training import TrainingSpec
 
@@ -47,6 +48,7 @@ def training_options(training: TrainingSpec) -> Options:
         "use_cache": training.use_cache,
         "zero_grad": ZERO_GRADS[training.zero_grad_keeps],
         "transformers": training.transformers,
+        **_parallel_options(training.parallelism),
         **_adapter_options(training.adapter),
         **_quantization_options(training.quantization),
     }
@@ -61,8 +63,18 @@ def inference_options(inference: InferenceSpec) -> Options:
         "batch_size": inference.batch_size,
         "dtype": inference.dtype.value,
         "attention": inference.attention,
+        **_parallel_options(inference.parallelism),
         **_adapter_options(inference.adapter),
         **_quantization_options(inference.quantization),
+    }
+
+
+def _parallel_options(parallelism: ParallelismSpec) -> Options:
+    return {
+        "gpus": parallelism.gpus,
+        "nodes": parallelism.nodes,
+        "parallel": None if parallelism.strategy == "none" else parallelism.strategy,
+        "cpu_offload": parallelism.cpu_offload,
     }
 
 

@@ -26,7 +26,11 @@ PARTS = {f"peak_{part.name.lower()}_bytes": part for part in Part}
 LATER = ("padded",)
 DRY_RUN = ("dry_run_allocated_bytes", "dry_run_reserved_bytes", "dry_run_device_bytes", "dry_run_fit")
 LATENCY = ("prefill_s", "decode_s_per_token", "decode_low_s_per_token", "decode_high_s_per_token", "tokens_per_s")
-COLUMNS = (*IDENTITY, *RECIPE, *ANSWER, *PARTS, *DRY_RUN, *LATER, *LATENCY)
+SEVERAL_GPUS = (
+    "gpus", "nodes", "parallel", "cpu_offload", "peak_gathered_bytes", "peak_buckets_bytes", "peak_nccl_bytes",
+)  # fmt: skip
+_ON_ONE_GPU = tuple(column for column in PARTS if column not in SEVERAL_GPUS)
+COLUMNS = (*IDENTITY, *RECIPE, *ANSWER, *_ON_ONE_GPU, *DRY_RUN, *LATER, *LATENCY, *SEVERAL_GPUS)
 """Frozen: new columns come at the end."""
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")

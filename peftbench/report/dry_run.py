@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 HOLDERS = 5
 """So many of the largest tensors are named."""
-_BEYOND = (Part.SLACK, Part.CONTEXT)
+_BEYOND = (Part.SLACK, Part.NCCL, Part.CONTEXT)
 
 
 def side_by_side(plan: Plan, width: int) -> str:

@@ -34,7 +34,10 @@ FORMULAS: dict[Part, tuple[str, ...]] = {
     Part.KV_CACHE: ("attention.keep_in_cache",),
     Part.DEQUANTIZATION: ("modules.quantized",),
     Part.WORKSPACE: ("kernels.cublas_workspace_bytes",),
+    Part.GATHERED: ("sharding_step._gathered", "sharding_step._flat_gathered", "sharding_step._live_bytes"),
+    Part.BUCKETS: ("sharding_state._buckets",),
     Part.SLACK: ("slack.slack",),
+    Part.NCCL: ("sharding_state.nccl",),
     Part.CONTEXT: ("slack.context",),
 }
 """The functions of `estimate` that compute each part of a training step, whatever the recipe."""
@@ -45,6 +48,10 @@ GENERATION = (Part.ACTIVATIONS, Part.LOGITS, Part.KV_CACHE)
 
 def explain(plans: list[Plan], text: str, style: Style) -> str:
     """Derive one part of every plan. Raises SpecError for a name that is no part."""
+    if _plain(text) == "time":
+        from peftbench.report.time import explain_time
+
+        return explain_time(plans, style)
     part = find_part(text)
     title = two_sided(model_title(plans[0].model), card_title(plans[0].gpu), style.width)
     return "\n\n".join(
@@ -59,7 +66,7 @@ def find_part(text: str) -> Part:
         if wanted in (_plain(part.value), _plain(part.name)):
             return part
     what = f"no part named {text[:40]!r}. {did_you_mean(text[:40], [p.value for p in Part])}".rstrip()
-    raise SpecError(what, f"Parts: {', '.join(p.value for p in Part)}.")
+    raise SpecError(what, f"Parts: {', '.join(p.value for p in Part)}; and time.")
 
 
 def _plain(text: str) -> str:

@@ -8,6 +8,7 @@ from peftbench.spec.adapter import ALL_LINEAR, AdapterSpec
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.inference import InferenceSpec
 from peftbench.spec.model import ModelSpec, OtherModel
+from peftbench.spec.parallelism import ParallelismSpec
 from peftbench.spec.quantization import QuantizationSpec
 from peftbench.spec.training import TrainingSpec
 from peftbench.spec.weights import num_parameters
@@ -42,10 +43,20 @@ def assumptions(plans: list[Plan]) -> list[str]:
     adapters = dict.fromkeys(plan.recipe.adapter for plan in plans)
     quantizations = dict.fromkeys(plan.recipe.quantization for plan in plans)
     return [
+        *_parallelism(recipe.parallelism),
         *shared,
         *(_adapter(adapter, plans) for adapter in adapters if adapter),
         *(_quantization(quantization) for quantization in quantizations if quantization),
     ]
+
+
+def _parallelism(parallelism: ParallelismSpec) -> list[str]:
+    """How many GPUs share the model; the memory shown is that of one of them."""
+    if parallelism.gpus == 1 and parallelism.strategy == "none":
+        return []
+    nodes = f" in {parallelism.nodes} nodes" if parallelism.nodes > 1 else ""
+    offload = " with CPU offload" if parallelism.cpu_offload else ""
+    return [f"each of {parallelism.gpus} GPUs{nodes}", f"{parallelism.strategy}{offload}"]
 
 
 def _training(recipe: TrainingSpec) -> list[str]:

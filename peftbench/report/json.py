@@ -10,6 +10,7 @@ from peftbench.decide.advice import Change
 from peftbench.decide.plan import Plan
 from peftbench.decide.verdict import Verdict
 from peftbench.memory import Component, MemoryProfile
+from peftbench.spec.calibration import CardConstants
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.model import ModelSpec, OtherModel
 from peftbench.spec.weights import num_parameters
@@ -49,7 +50,14 @@ def _plan(plan: Plan) -> Document:
         "notes": list(plan.notes),
         **({"dry_run": _dry_run(plan.dry_run, plan.dry_verdict)} if plan.dry_run else {}),
         **(_effects(plan.effects) if plan.effects else {}),
+        **({"time": _time(plan)} if plan.task == "training" else {}),
     }
+
+
+def _time(plan: Plan) -> Document | None:
+    from peftbench.report.time import time_document
+
+    return time_document(plan.time)
 
 
 def _effects(effects: Effects) -> Document:
@@ -83,6 +91,18 @@ def _gpu(gpu: GpuSpec) -> Document:
         "usable_bytes": gpu.usable_bytes,
         "compute_capability": f"{capability[0]}.{capability[1]}" if capability else None,
         "has_bfloat16": gpu.has_bfloat16,
+        **({"calibration": _calibration(gpu.calibration)} if gpu.calibration else {}),
+    }
+
+
+def _calibration(found: CardConstants) -> Document:
+    """Only of a card that has one; constants that its runs did not decide are null or left out."""
+    return {
+        "said": found.said,
+        "context_bytes": found.context_bytes._asdict() if found.context_bytes else None,
+        "slack_factor": found.slack_factor._asdict() if found.slack_factor else None,
+        "time": dict(found.time),
+        "time_error": found.time_error,
     }
 
 

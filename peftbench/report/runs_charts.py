@@ -16,7 +16,7 @@ from peftbench.report.page import Figure, plain
 from peftbench.report.timeline_chart import COLOURS
 from peftbench.units import GIB, KIB, MIB, human_bytes
 
-PARTS = {**COLOURS, Part.SLACK: "#8cd17d", Part.CONTEXT: "#d4a6c8"}
+PARTS = {**COLOURS, Part.SLACK: "#8cd17d", Part.NCCL: "#fabfd2", Part.CONTEXT: "#d4a6c8"}
 METHODS = ("#4e79a7", "#f28e2c", "#e15759", "#76b7b2", "#59a14f", "#edc949", "#af7aa1", "#ff9da7", "#9c755f", "#bab0ab")
 SYMBOLS = ("circle", "square", "triangle-up")
 """Where there are more methods than colours."""

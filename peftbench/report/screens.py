@@ -43,6 +43,11 @@ def one_card(plans: list[Plan], chosen: Plan, notes: list[str], next_step: str, 
 
         times, published = latency_table(plans), published_notes(plans)
         blocks.append(render(times, style.width) if times else "")
+    if any(plan.time for plan in plans):
+        from peftbench.report.time import time_table
+
+        steps = time_table(plans)
+        blocks.append(render(steps, style.width) if steps else "")
     lines = [labelled("note", note, style.width) for note in (*_notes_about(plans, chosen), *published, *notes)]
     if next_step:
         lines.append(labelled("next", next_step, style.width))

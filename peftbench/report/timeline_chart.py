@@ -26,6 +26,8 @@ COLOURS = {
     Part.ADAPTERS: "#59a14f",
     Part.OPTIMIZER: "#a679a9",
     Part.WORKSPACE: "#5f6b7a",
+    Part.GATHERED: "#b6992d",
+    Part.BUCKETS: "#499894",
     Part.GRADIENTS: "#f28e2c",
     Part.CHECKPOINTS: "#76b7b2",
     Part.KV_CACHE: "#9c755f",

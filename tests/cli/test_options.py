@@ -10,9 +10,11 @@ from peftbench.decide.from_options import OPTIONS
 
 PLAN = {
     "--model",
+    "--from",
     "--gpu",
     "--gpu-memory",
     "--no-gpu",
+    "--calibration",
     "--method",
     "--task",
     "--sequence-length",
@@ -36,6 +38,10 @@ PLAN = {
     "--zero-grad",
     "--use-cache",
     "--no-use-cache",
+    "--gpus",
+    "--nodes",
+    "--parallel",
+    "--cpu-offload",
     "--r",
     "--target-modules",
     "--adapter-dtype",
@@ -67,6 +73,7 @@ PLAN = {
     "--no-cache",
     "--max",
     "--explain",
+    "--framework",
     "--check",
     "--format",
 }
@@ -98,6 +105,6 @@ def test_every_verb_and_option_has_help() -> None:
 
 
 def test_every_recipe_option_of_the_command_line_reaches_a_recipe() -> None:
-    sections = ("Training recipe", "Adapter", "Quantization", "Inference")
+    sections = ("Training recipe", "Several GPUs", "Adapter", "Quantization", "Inference")
     names = {option.name for section in sections for option in SECTIONS[section]}
     assert names - {"adapter_option", "adapter_config"} == set(OPTIONS) - {"adapter_options"}

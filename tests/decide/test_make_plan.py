@@ -121,7 +121,7 @@ def test_defaults_of_a_type_are_shown_and_typed_back_to_the_same_memory(peft_typ
     assert estimate_training(SMALL, typed_back(plan)) == plan.profile
 
 
-NESTED = {"adapter", "quantization"}
+NESTED = {"adapter", "quantization", "parallelism"}
 RENAMED = {"zero_grad_keeps": "zero_grad"}
 RENAMED_IN_ADAPTER = {"dtype": "adapter_dtype", "dropout": "lora_dropout", "options": "adapter_options"}
 

@@ -74,7 +74,7 @@ def test_the_areas_add_up_to_what_is_allocated(trace, gpu):
 
 
 def test_parts_have_one_colour_each_and_the_steady_ones_are_below():
-    assert set(COLOURS) == set(Part) - {Part.SLACK, Part.CONTEXT}
+    assert set(COLOURS) == set(Part) - {Part.SLACK, Part.NCCL, Part.CONTEXT}
     assert len(set(COLOURS.values())) == len(COLOURS)
     assert list(named(figure_of(training_run()))) == [
         "weights", "adapters", "optimizer states", "gradients", "activations", "logits and loss", "allocated",
