@@ -19,6 +19,7 @@ from __future__ import annotations
 import csv
 import os.path
 import re
+from dataclasses import replace
 from functools import cache
 
 from peftbench.errors import CatalogError, SpecError, did_you_mean
@@ -44,6 +45,18 @@ def find_gpu(text: str) -> GpuSpec:
         return _spec(_by_key()[_key(text)])
     except KeyError:
         raise CatalogError(f"unknown GPU {text[:40]!r}.", _hint(text[:40])) from None
+
+
+def with_speed(card: GpuSpec) -> GpuSpec:
+    """A card that a driver named, with what the catalogue knows of its speed; as it is where that does not know it."""
+    try:
+        known = find_gpu(card.product)
+    except CatalogError:
+        return card
+    return replace(
+        card, memory_bandwidth=known.memory_bandwidth, tensor_flops=known.tensor_flops, best_flops=known.best_flops,
+        power_w=known.power_w,
+    )  # fmt: skip
 
 
 def gpu_of_size(memory_bytes: int) -> GpuSpec:
@@ -96,6 +109,8 @@ def _spec(row: dict[str, str]) -> GpuSpec:
         memory_bandwidth=_scaled(row["memory_bandwidth_gb_s"], 10**9),
         multiprocessors=multiprocessors,
         tensor_flops=_scaled(row["dense_tensor_tflops"], 10**12),
+        best_flops=_scaled(row["mamf_bf16_tflops"], 10**12),
+        power_w=_scaled(row["tdp_w"], 1),
         context_bytes=context_bytes(multiprocessors),
         notes=row["notes"],
     )

@@ -28,6 +28,8 @@ COLUMNS = (
     "id", "source", "citation", "gpu", "gpus", "nodes", "strategy", "cpu_offload", "framework", "model", "method", "r",
     "gradient_checkpointing", "step_s", "notes", *COUNTS, *TEXTS,
 )  # fmt: skip
+OPTIONAL = ("r", "num_virtual_tokens")
+"""Numbers of an adapter, empty for those that lack them; the second may be missing as a column."""
 
 
 class SpeedRecord(NamedTuple):
@@ -82,8 +84,7 @@ def _training(row: Mapping[str, str]) -> TrainingSpec:
     options: dict[str, object] = {name: int(row[name]) for name in COUNTS}
     options |= {name: row[name] for name in TEXTS if row[name]}
     options["gradient_checkpointing"] = row["gradient_checkpointing"] == "yes"
-    if row["r"]:
-        options["r"] = int(row["r"])
+    options |= {name: int(row[name]) for name in OPTIONAL if row.get(name)}
     (recipe,) = training_recipes((method,), options)
     parallel = ParallelismSpec(
         gpus=int(row["gpus"]), nodes=int(row["nodes"]), strategy=row["strategy"], cpu_offload=row["cpu_offload"] != ""

@@ -25,6 +25,11 @@ START = {
 WIDTH = 3.0
 """How far the beginnings are trusted, as a factor."""
 
+GROUPS = ("method", "source", "model", "device", "generation", "framework")
+"""What errors are grouped by."""
+LEFT_OUT = ("source", "device", "generation", "framework")
+"""Groups that can be left out of the fit one after the other, as a card or framework is that nobody timed."""
+
 Constants = dict[str, float]
 
 
@@ -76,12 +81,12 @@ def predict(records: Iterable[SpeedRecord], constants: Constants | None = None) 
     return tuple(SpeedRow(record, *expected) for record, expected in found if expected)
 
 
-def leave_one_source_out(records: Sequence[SpeedRecord]) -> tuple[SpeedRow, ...]:
-    """Each source predicted by constants fitted to the others."""
+def leave_one_out(records: Sequence[SpeedRecord], by: str = "source") -> tuple[SpeedRow, ...]:
+    """Each source, or each group of LEFT_OUT, predicted by constants fitted to the others."""
     rows: list[SpeedRow] = []
-    for source in dict.fromkeys(record.source for record in records):
-        constants = fit_constants([record for record in records if record.source != source])
-        rows += predict([record for record in records if record.source == source], constants)
+    for group in dict.fromkeys(_group(record, by) for record in records):
+        constants = fit_constants([record for record in records if _group(record, by) != group])
+        rows += predict([record for record in records if _group(record, by) == group], constants)
     return tuple(rows)
 
 
@@ -94,7 +99,7 @@ def fit_constants(records: Sequence[SpeedRecord]) -> Constants:
 
 
 def accuracies(rows: Sequence[SpeedRow], by: str = "source") -> tuple[SpeedAccuracy, ...]:
-    """By source, method, model or device, and over all rows."""
+    """By one of GROUPS, and over all rows."""
     groups: dict[str, list[SpeedRow]] = {}
     for row in rows:
         groups.setdefault(_group(row.record, by), []).append(row)
@@ -110,8 +115,14 @@ def _accuracy(group: str, rows: Sequence[SpeedRow]) -> SpeedAccuracy:
 
 def _group(record: SpeedRecord, by: str) -> str:
     return {
-        "source": record.source, "method": record.training.method, "model": record.model.name, "device": record.gpu.name
+        "source": record.source, "method": record.training.method, "model": record.model.name,
+        "device": record.gpu.name, "framework": record.framework, "generation": _generation(record),
     }[by]  # fmt: skip
+
+
+def _generation(record: SpeedRecord) -> str:
+    """ "9.0" of an H100: cards of one compute capability tell of each other."""
+    return ".".join(map(str, record.gpu.compute_capability or ("other",)))
 
 
 def _case(record: SpeedRecord) -> str:

@@ -9,7 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from peftbench.decide.plan import Plan
-    from peftbench.report.screens import Style
+    from peftbench.report.terminal import Style
 
 
 def answer_of(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: click.Context) -> str:
@@ -101,8 +101,7 @@ def _command(chosen: Plan, given: dict[str, Any], ctx: click.Context) -> str:
 
 
 def _style() -> Style:
-    from peftbench.report.screens import Style
-    from peftbench.report.terminal import terminal_width, wants_colour
+    from peftbench.report.terminal import Style, terminal_width, wants_colour
 
     return Style(terminal_width(), wants_colour(sys.stdout))
 

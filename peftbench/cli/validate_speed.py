@@ -5,25 +5,24 @@ from __future__ import annotations
 from peftbench.cli.catalogue import write
 from peftbench.errors import PeftbenchError
 
-GROUPS = ("method", "source", "model", "device")
-
 
 def validate_speed(path: str, by: str, list_rows: bool, format_: str) -> None:
-    """Predict every source by constants fitted to the others, and print how far off that is."""
+    """Predict every source, card or framework by constants fitted to the others, and print how far off that is."""
     from peftbench.check.published_speed import read_speeds
-    from peftbench.check.throughput import accuracies, leave_one_source_out, possible
+    from peftbench.check.throughput import GROUPS, LEFT_OUT, accuracies, leave_one_out, possible
     from peftbench.report.speed import speed_data, speed_rows_data, speed_rows_table, speed_table
 
     if by not in GROUPS:
         raise PeftbenchError(f"--by {by} is of memory.", f"Choose one of {', '.join(GROUPS)}.")
     records = read_speeds(path)
     kept = possible(records)
-    rows = leave_one_source_out(kept)
+    left_out = by if by in LEFT_OUT else "source"
+    rows = leave_one_out(kept, left_out)
     if not rows:
         raise PeftbenchError(f"{path} holds no row that can be predicted.", "Give a CSV like throughput.csv.")
     note = (
-        "Seconds of a step, predicted by constants fitted without the row's source. Factors are predicted / measured "
-        "or its inverse, whichever is above 1; the bias is the geometric mean of predicted / measured. "
+        f"Seconds of a step, predicted by constants fitted without the row's {left_out}. Factors are predicted / "
+        "measured or its inverse, whichever is above 1; the bias is the geometric mean of predicted / measured. "
         f"{len(records) - len(kept)} impossible rows are left out: they would need over 90 % of the data sheet's rate."
     )
     if list_rows:

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from peftbench.estimate.adapters import adapted_weights, adapter_tensors
+from peftbench.estimate.built_weights import built_work
 from peftbench.estimate.optimizer import RULES, BitsandbytesRule, TorchRule
 from peftbench.estimate.tensors import total_numel
 from peftbench.estimate.training import trained_tensors
+from peftbench.estimate.virtual_tokens import is_prefix, stream_length, stream_tokens, virtual_tokens
 from peftbench.estimate.weights import quantized_weights, weight_bytes
+from peftbench.spec.dtype import DType
 from peftbench.spec.layouts import LAYOUTS
 from peftbench.spec.model import ModelSpec
 from peftbench.spec.training import TrainingSpec
@@ -35,12 +38,8 @@ CLIP_ACCESSES = 3
 """The Trainer's max_grad_norm reads every gradient for the norm, then reads and writes it to scale."""
 ACCUMULATED_ACCESSES = 3
 """A later micro-batch reads its gradient and the sum, and writes the sum."""
-
-
-BUILDS_WEIGHTS = ("loha", "lokr", "hira", "randlora", "fourierft", "waveft", "boft", "oft")
-"""Adapters whose forward pass builds a matrix as large as the weight that it changes; DoRA does so for its norm."""
-BUILT_BYTES = 24
-"""Bytes moved for an element of such a matrix in a pass: written in float32 (4), scaled (8), cast (6), added (6)."""
+CAST_BYTES = FLOAT32_BYTES + HALF_BYTES
+"""A float32 weight is read, and written in 16 bit; its gradient the other way round."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +47,7 @@ class StepWork:
     """One micro-step of one GPU, and the bytes of the optimizer step that follows the last of them."""
 
     tokens: int
+    """Of the sequences; those of a prompt adapter go through the layers beside them."""
     layers: int
     passes: int
     """3, or 4 with checkpointing."""
@@ -62,6 +62,10 @@ class StepWork:
     """The same of the layers that carry an adapter."""
     built_bytes: int
     """Matrices that an adapter builds, as large as its weights."""
+    built_blocks: int
+    """Blocks of which it builds them, each copied by a kernel of its own."""
+    cast_bytes: int
+    """Float32 weights that autocast casts in every pass, and their gradients."""
     logits: int
     weight_bytes: int
     """Base weights, 16 bit where they are dequantized, read in each pass."""
@@ -94,28 +98,32 @@ def experts(model: ModelSpec) -> int:
 @lru_cache(maxsize=8192)
 def step_work(model: ModelSpec, training: TrainingSpec) -> StepWork:
     """Count what a step of this recipe does; raises SpecError for an adapter that PEFT would refuse."""
-    tokens, full = training.tokens, training.adapter is None
+    tokens, full = stream_tokens(training), training.adapter is None
     recomputed = int(training.gradient_checkpointing)
     passes = 3 + recomputed
     trained = trained_tensors(model, training)
     carriers = adapted_weights(model, training.adapter) if training.adapter else ()
     quantized = quantized_weights(model) if training.quantization else ()
-    into_weights = total_numel(trained) if not full else multiplied(model)
+    virtual = virtual_tokens(training.adapter)
+    into_weights = multiplied(model) if full else 0 if virtual else total_numel(trained)
     products = multiplied(model) * (2 + recomputed) + into_weights * (1 if full else passes)
     products -= recomputed * _not_recomputed(model, training, carriers)
     head = model.vocab_size * model.embedding_size
-    pairs = _pairs(model, training.sequence_length) * training.micro_batch_size
+    length, before = stream_length(training), virtual if is_prefix(training.adapter) else 0
+    pairs = (_pairs(model, length) + model.num_hidden_layers * before * length) * training.micro_batch_size
+    built = built_work(model, training, tokens)
     return StepWork(
-        tokens=tokens,
+        tokens=training.tokens,
         layers=model.num_hidden_layers,
         passes=passes,
-        matmul_flops=2 * tokens * (products + head * (3 if full else 2)),
+        matmul_flops=2 * tokens * (products + head * (3 if full else 2)) + built.flops,
         attention_flops=round(4 * pairs * model.query_size * (1 + recomputed + FLASH_BACKWARD)),
-        scores=training.micro_batch_size * training.sequence_length**2 * model.num_attention_heads
-        * model.num_hidden_layers,
+        scores=tokens * (before + length) * model.num_attention_heads * model.num_hidden_layers,
         stream_bytes=HALF_BYTES * tokens * _width(model) * passes,
         adapter_bytes=HALF_BYTES * tokens * sum(map(_in_and_out, carriers)) * (passes - 1),
-        built_bytes=BUILT_BYTES * (passes - 1) * sum(w.total for w in carriers) if builds_weights(training) else 0,
+        built_bytes=built.bytes,
+        built_blocks=built.blocks,
+        cast_bytes=_cast_bytes(model, training),
         logits=tokens * model.vocab_size,
         weight_bytes=HALF_BYTES * (sum(w.total for w in weights_of(model) if w.role is Role.LINEAR) + experts(model))
         * (passes if full else passes - 1),
@@ -128,15 +136,18 @@ def step_work(model: ModelSpec, training: TrainingSpec) -> StepWork:
     )  # fmt: skip
 
 
-def builds_weights(training: TrainingSpec) -> bool:
-    """Whether the adapter's time depends on kernels over whole weights, which no published time was fitted to."""
-    adapter = training.adapter
-    return adapter is not None and (adapter.use_dora or adapter.peft_type in BUILDS_WEIGHTS)
-
-
 def logit_bytes(training: TrainingSpec, fused: bool) -> int:
     """Bytes moved for each logit by the loss of the recipe."""
     return FUSED_LOGIT_BYTES if fused or training.loss not in ("transformers", "transformers-4") else LOGIT_BYTES
+
+
+def _cast_bytes(model: ModelSpec, training: TrainingSpec) -> int:
+    """Autocast keeps a cast weight until its context ends, which recomputation enters anew; 4-bit weights have none."""
+    if not training.autocast or training.dtype is not DType.FLOAT32 or training.quantization:
+        return 0
+    weights = sum(w.total for w in weights_of(model) if w.role in (Role.LINEAR, Role.ROUTER, Role.EXPERTS))
+    casts = 1 + int(training.gradient_checkpointing) + int(training.adapter is None)
+    return CAST_BYTES * casts * (weights + model.vocab_size * model.embedding_size)
 
 
 def _not_recomputed(model: ModelSpec, training: TrainingSpec, carriers: tuple[Weight, ...]) -> int:

@@ -7,116 +7,34 @@ An expectation by formula, not a measurement. PyTorch launches ahead of the card
     micro-step = √(card² + host² + links²)
     step       = micro-steps × accumulation + optimizer + what is exchanged once
 
-The root is between the longest alone, which perfect overlap would take, and the sum, which none would. DeepSpeed's ZeRO
-does not gather ahead of a late host: its links are added.
+The root is between the longest alone, which perfect overlap would take, and the sum, which none would. DDP exchanges
+gradients behind the last micro-step, by the same root. DeepSpeed's ZeRO does not gather ahead of a late host: its links
+are added.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
-
-from peftbench.estimate.flops import StepWork, builds_weights, logit_bytes, step_work
+from peftbench.estimate.flops import StepWork, logit_bytes, step_work
 from peftbench.estimate.kernels import attention_kernel
-from peftbench.estimate.time_constants import FRAMEWORKS, GPTQ_BYTES, UNCALIBRATED_BAND, TimeConstants, constants_of
+from peftbench.estimate.time_constants import (
+    BLOCK_LAUNCH_S,
+    FRAMEWORKS,
+    GPTQ_BYTES,
+    UNCALIBRATED_BAND,
+    TimeConstants,
+    constants_of,
+)
+from peftbench.estimate.time_doubts import doubt_about, unknown_time
 from peftbench.estimate.time_links import Traffic, traffic
-from peftbench.spec.dtype import DType
+from peftbench.estimate.time_terms import Parts, StepTime
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.model import ModelSpec
 from peftbench.spec.training import TrainingSpec
 
-__all__ = ["FRAMEWORKS", "StepTime", "TimeConstants", "TimeTerm", "constants_of", "step_time"]
+__all__ = ["FRAMEWORKS", "StepTime", "TimeConstants", "constants_of", "step_time"]
 
 SCORE_BYTES = 24
 """Bytes that unfused attention moves for one score in a pass: written, masked, softmax in float32, cast, read."""
-
-
-class TimeTerm(NamedTuple):
-    """One cause of a step's time; the terms of a step add up to it."""
-
-    name: str
-    seconds: float
-    because: str
-
-
-class Parts(NamedTuple):
-    """Seconds of one micro-step by cause, before they overlap; `optimizer_s` and `exchange_s` of a whole step."""
-
-    compute_s: float
-    attention_s: float
-    memory_traffic_s: float
-    dequantization_s: float
-    launch_floor_s: float
-    links_s: float
-    optimizer_s: float
-    exchange_s: float
-
-    @property
-    def card_s(self) -> float:
-        """What the card itself needs."""
-        return self.compute_s + self.attention_s + self.memory_traffic_s + self.dequantization_s
-
-
-@dataclass(frozen=True)
-class StepTime:
-    """One optimizer step, gradient accumulation included."""
-
-    work: StepWork
-    parts: Parts
-    accumulated: int
-    gpus: int
-    waits_for_links: bool
-    band: float
-    calibrated: bool
-    """Whether steps on this card were ever measured."""
-    framework: str
-
-    @cached_property
-    def micro_step_s(self) -> float:
-        """One forward and backward pass."""
-        parts = self.parts
-        if self.waits_for_links:
-            return math.hypot(parts.card_s, parts.launch_floor_s) + parts.links_s
-        return math.hypot(parts.card_s, parts.launch_floor_s, parts.links_s)
-
-    @cached_property
-    def step_s(self) -> float:
-        """From one update to the next."""
-        return self.accumulated * self.micro_step_s + self.parts.optimizer_s + self.parts.exchange_s
-
-    @property
-    def low_s(self) -> float:
-        """Lower end of the band."""
-        return self.step_s / self.band
-
-    @property
-    def high_s(self) -> float:
-        """Upper end of the band."""
-        return self.step_s * self.band
-
-    @property
-    def tokens_per_s(self) -> float:
-        """Of all GPUs, padding included."""
-        return self.gpus * self.accumulated * self.work.tokens / self.step_s
-
-    @property
-    def tokens_per_s_low(self) -> float:
-        """At the upper end of the step's band."""
-        return self.tokens_per_s / self.band
-
-    @property
-    def tokens_per_s_high(self) -> float:
-        """At its lower end."""
-        return self.tokens_per_s * self.band
-
-    @property
-    def terms(self) -> tuple[TimeTerm, ...]:
-        """What the step waits for; they add up to `step_s`."""
-        from peftbench.estimate.time_terms import terms_of
-
-        return terms_of(self)
 
 
 def step_time(
@@ -125,13 +43,13 @@ def step_time(
 ) -> StepTime | None:  # fmt: skip
     """Expect the time of one optimizer step.
 
-    None where something is unknown: the card's bandwidth or 16-bit rate, or float32 arithmetic. Raises SpecError for an
-    unknown framework, and for an adapter that PEFT would refuse.
+    None where something is unknown, which `time_doubts.unknown_time` names. Raises SpecError for an unknown framework,
+    and for an adapter that PEFT would refuse.
     """
     usual = constants or constants_of(gpu, framework)
-    vague = builds_weights(training)
-    if not gpu.memory_bandwidth or not gpu.tensor_flops or not _in_16_bit(training):
+    if unknown_time(training, gpu):
         return None
+    doubt = doubt_about(model, training, gpu, usual.calibrated)
     work = step_work(model, training)
     parallel = training.parallelism
     sent = traffic(work, training.gradient_accumulation_steps, parallel, gpu)
@@ -141,8 +59,8 @@ def step_time(
         accumulated=training.gradient_accumulation_steps,
         gpus=parallel.gpus,
         waits_for_links=parallel.strategy.startswith("zero"),
-        band=max(usual.band, UNCALIBRATED_BAND) if vague else usual.band,
-        calibrated=usual.calibrated and not vague,
+        band=max(usual.band, UNCALIBRATED_BAND) if doubt else usual.band,
+        doubt=doubt,
         framework=framework,
     )
 
@@ -152,7 +70,7 @@ def _parts(
 ) -> Parts:
     rate = usual.matmul_share * (gpu.tensor_flops or 0)
     bandwidth = usual.bandwidth_share * (gpu.memory_bandwidth or 0)
-    between = usual.stream_passes * work.stream_bytes + work.adapter_bytes + work.built_bytes
+    between = usual.stream_passes * work.stream_bytes + work.adapter_bytes + work.built_bytes + work.cast_bytes
     between += work.logits * logit_bytes(training, usual.fused_kernels)
     attention_s, scores = work.attention_flops / (usual.attention_share * rate), 0
     if kernel in ("math", "eager", "cpu") and not usual.fused_kernels:
@@ -174,6 +92,7 @@ def _parts(
 def _launch_floor_s(work: StepWork, training: TrainingSpec, usual: TimeConstants) -> float:
     """What the host takes to launch a micro-step, which no faster card shortens."""
     seconds = work.layers * work.passes * usual.layer_launch_s + work.adapter_launches * usual.adapter_launch_s
+    seconds += work.built_blocks * BLOCK_LAUNCH_S
     if training.quantization and training.quantization.quant_type != "gptq":
         seconds += work.quantized_launches * usual.quantized_launch_s
     if training.parallelism.strategy in ("zero2", "zero3"):
@@ -184,8 +103,3 @@ def _launch_floor_s(work: StepWork, training: TrainingSpec, usual: TimeConstants
 def _dequantized_bytes(training: TrainingSpec, usual: TimeConstants) -> float:
     gptq = training.quantization is not None and training.quantization.quant_type == "gptq"
     return GPTQ_BYTES if gptq else usual.dequantized_bytes
-
-
-def _in_16_bit(training: TrainingSpec) -> bool:
-    """Whether products run at the 16-bit rate: float32 weights do under autocast."""
-    return training.autocast or training.dtype is not DType.FLOAT32

@@ -29,8 +29,12 @@ LATENCY = ("prefill_s", "decode_s_per_token", "decode_low_s_per_token", "decode_
 SEVERAL_GPUS = (
     "gpus", "nodes", "parallel", "cpu_offload", "peak_gathered_bytes", "peak_buckets_bytes", "peak_nccl_bytes",
 )  # fmt: skip
+TRAINING_TIME = (
+    "step_s", "step_low_s", "step_high_s", "training_tokens_per_s", "training_tokens_per_s_low",
+    "training_tokens_per_s_high", "time_calibrated", "framework",
+)  # fmt: skip
 _ON_ONE_GPU = tuple(column for column in PARTS if column not in SEVERAL_GPUS)
-COLUMNS = (*IDENTITY, *RECIPE, *ANSWER, *_ON_ONE_GPU, *DRY_RUN, *LATER, *LATENCY, *SEVERAL_GPUS)
+COLUMNS = (*IDENTITY, *RECIPE, *ANSWER, *_ON_ONE_GPU, *DRY_RUN, *LATER, *LATENCY, *SEVERAL_GPUS, *TRAINING_TIME)
 """Frozen: new columns come at the end."""
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -86,6 +90,7 @@ def _row(plan: Plan) -> dict[str, object]:
         **{column: profile.bytes_of(part) for column, part in PARTS.items()},
         **_dry_run(plan),
         **_latency(plan),
+        **_training_time(plan),
     }
 
 
@@ -96,6 +101,16 @@ def _latency(plan: Plan) -> dict[str, object]:
     from peftbench.report.effects import effects_document
 
     return {**dict.fromkeys(LATENCY), **(effects_document(plan.effects)["latency"] or {})}
+
+
+def _training_time(plan: Plan) -> dict[str, object]:
+    """Of a step; empty for inference, and where it is not known."""
+    step = plan.time
+    if step is None:
+        return dict.fromkeys(TRAINING_TIME)
+    speeds = (step.tokens_per_s, step.tokens_per_s_low, step.tokens_per_s_high)
+    values = (step.step_s, step.low_s, step.high_s, *speeds, step.calibrated, step.framework)
+    return dict(zip(TRAINING_TIME, values, strict=True))
 
 
 def _dry_run(plan: Plan) -> dict[str, object]:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from peftbench.decide.plan import Plan
 from peftbench.errors import SpecError, did_you_mean
 from peftbench.memory import Component, Part, Phase
 from peftbench.report.header import DOT, card_title, model_title
-from peftbench.report.terminal import two_sided, wrap
+from peftbench.report.terminal import Style, two_sided, wrap
 from peftbench.spec.inference import InferenceSpec
 from peftbench.spec.model import ModelSpec
 from peftbench.spec.training import TrainingSpec
 from peftbench.units import human_bytes
-
-if TYPE_CHECKING:
-    from peftbench.report.screens import Style
 
 FORMULAS: dict[Part, tuple[str, ...]] = {
     Part.WEIGHTS: ("weights.weight_bytes", "weights._code_bytes"),
@@ -37,7 +33,7 @@ FORMULAS: dict[Part, tuple[str, ...]] = {
     Part.GATHERED: ("sharding_step._gathered", "sharding_step._flat_gathered", "sharding_step._live_bytes"),
     Part.BUCKETS: ("sharding_state._buckets",),
     Part.SLACK: ("slack.slack",),
-    Part.NCCL: ("sharding_state.nccl",),
+    Part.NCCL: ("sharding_reserved.nccl",),
     Part.CONTEXT: ("slack.context",),
 }
 """The functions of `estimate` that compute each part of a training step, whatever the recipe."""

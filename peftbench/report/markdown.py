@@ -14,6 +14,7 @@ def plans_document(plans: list[Plan]) -> str:
     """The assumptions, the comparison on each card in GiB, and the notes; over many cards those of the usual ones."""
     from peftbench.report import views
     from peftbench.report.header import DOT, assumptions, card_title, model_title
+    from peftbench.report.time import time_notes
 
     cards = list(dict.fromkeys(plan.gpu for plan in plans))
     several = len(cards) > 1
@@ -23,15 +24,17 @@ def plans_document(plans: list[Plan]) -> str:
         blocks.append(render(views.cards(plans)))
     else:
         blocks += [_cell(card_title(cards[0])), render(views.comparison(plans)), *_times(plans)]
-    notes = dict.fromkeys([*(note for plan in usual for note in plan.notes), *_published(usual), *lowered])
+    of_time = [] if several else time_notes(plans)
+    notes = dict.fromkeys([*(note for plan in usual for note in plan.notes), *_published(usual), *of_time, *lowered])
     return "\n\n".join([*blocks, *(f"* {_cell(note)}" for note in notes)])
 
 
 def _times(plans: list[Plan]) -> list[str]:
-    """The expected times of inference on one card."""
+    """The expected times of inference or of a training step, on one card."""
     from peftbench.report.effects import latency_table
+    from peftbench.report.time import time_table
 
-    times = latency_table(plans) if plans[0].effects else None
+    times = latency_table(plans) if plans[0].effects else time_table(plans)
     return [render(times)] if times else []
 
 

@@ -10,21 +10,11 @@ from peftbench.memory import Part
 from peftbench.report import views
 from peftbench.report.header import DOT, assumptions, card_title, model_title
 from peftbench.report.table import Table
-from peftbench.report.terminal import bar, labelled, render, two_sided, wrap
+from peftbench.report.terminal import Style, bar, labelled, render, two_sided, wrap
 from peftbench.units import gib, human_bytes, human_count
 
 BAR = 26
 """Columns of a bar as long as the card is large, so that bars compare across answers."""
-
-
-class Style:
-    """How the terminal wants its text."""
-
-    __slots__ = ("colour", "width")
-
-    def __init__(self, width: int, colour: bool = False) -> None:
-        self.width = width
-        self.colour = colour
 
 
 def one_card(plans: list[Plan], chosen: Plan, notes: list[str], next_step: str, command: str, style: Style) -> str:
@@ -43,12 +33,14 @@ def one_card(plans: list[Plan], chosen: Plan, notes: list[str], next_step: str, 
 
         times, published = latency_table(plans), published_notes(plans)
         blocks.append(render(times, style.width) if times else "")
-    if any(plan.time for plan in plans):
-        from peftbench.report.time import time_table
+    timeless: list[str] = []
+    if chosen.task == "training" and chosen.gpu:
+        from peftbench.report.time import time_notes, time_table
 
-        steps = time_table(plans)
+        steps, timeless = time_table(plans), time_notes(plans)
         blocks.append(render(steps, style.width) if steps else "")
-    lines = [labelled("note", note, style.width) for note in (*_notes_about(plans, chosen), *published, *notes)]
+    about = (*_notes_about(plans, chosen), *published, *timeless, *notes)
+    lines = [labelled("note", note, style.width) for note in about]
     if next_step:
         lines.append(labelled("next", next_step, style.width))
     blocks += ["\n".join(lines), command]

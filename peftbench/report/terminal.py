@@ -23,6 +23,16 @@ _ASCII = str.maketrans(
 )
 
 
+class Style:
+    """How the terminal wants its text."""
+
+    __slots__ = ("colour", "width")
+
+    def __init__(self, width: int, colour: bool = False) -> None:
+        self.width = width
+        self.colour = colour
+
+
 def terminal_width(stream: TextIO | None = None) -> int:
     """Columns to write: those of the terminal, at most 80; COLUMNS wins. (shutil would cost milliseconds.)"""
     columns = os.environ.get("COLUMNS", "")

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from peftbench.decide.plan import Plan
 from peftbench.decide.verdict import Fit, Verdict
 from peftbench.errors import SpecError
 from peftbench.estimate.time import StepTime, step_time
+from peftbench.estimate.time_doubts import unknown_time
 from peftbench.report.header import DOT, card_title, model_title
 from peftbench.report.table import UNKNOWN, Table
-from peftbench.report.terminal import render, two_sided, wrap
+from peftbench.report.terminal import Style, render, two_sided, wrap
 from peftbench.report.views import by_room
-
-if TYPE_CHECKING:
-    from peftbench.report.screens import Style
+from peftbench.spec.training import TrainingSpec
 
 
 def time_table(plans: Iterable[Plan]) -> Table | None:
@@ -27,15 +26,33 @@ def time_table(plans: Iterable[Plan]) -> Table | None:
     return Table(_title(running), ("", "a step", "tokens/s", "band", "most of it"), rows, "lrrrl")
 
 
+def time_notes(plans: Iterable[Plan]) -> list[str]:
+    """Why training plans have no time, once each; whoever gave a size for a card did not ask for one."""
+    named = [plan for plan in plans if plan.gpu and plan.gpu.name != "given"]
+    timeless = [plan for plan in named if plan.time is None and _may_fit(plan.final_verdict)]
+    reasons = (_unknown(plan) for plan in timeless if isinstance(plan.recipe, TrainingSpec))
+    return [f"no time of a step: {reason}." for reason in dict.fromkeys(reasons)]
+
+
+def _unknown(plan: Plan) -> str:
+    """Why a training plan has no time."""
+    known = plan.by_formula and isinstance(plan.recipe, TrainingSpec) and plan.gpu is not None
+    reason = unknown_time(plan.recipe, plan.gpu) if known else ""  # type: ignore[arg-type]
+    return reason or f"no formula covers {plan.model.model_type}"
+
+
 def _may_fit(verdict: Verdict | None) -> bool:
     return verdict is not None and verdict.fit is not Fit.DOES_NOT_FIT
 
 
 def _title(plans: list[Plan]) -> str:
+    """What all the times are, and which of them are uncalibrated and why."""
     title = "expected by formula, not measured"
-    if any(plan.time and plan.time.calibrated for plan in plans) or plans[0].gpu is None:
+    doubts = {plan.method: plan.time.doubt for plan in plans if plan.time and plan.time.doubt}
+    if not doubts:
         return title
-    return f"{title}; uncalibrated, no steps on {plans[0].gpu.name} published"
+    some = "," if len(doubts) == len({plan.method for plan in plans}) else f" for {', '.join(doubts)}:"
+    return f"{title}; uncalibrated{some} {next(iter(doubts.values()))}"
 
 
 def _row(method: str, step: StepTime) -> tuple[str, ...]:
@@ -65,13 +82,14 @@ def explain_time(plans: list[Plan], style: Style) -> str:
 def _explained(plan: Plan, style: Style) -> str:
     step = plan.time
     if step is None:
-        return f"{plan.method}{DOT}time {UNKNOWN}: the card's rates or the recipe's kernels are not known"
+        return f"{plan.method}{DOT}time {UNKNOWN}: {_unknown(plan)}"
     known = "" if step.calibrated else f"{DOT}uncalibrated"
     head = f"{plan.method}{DOT}{_seconds(step.step_s)} a step{DOT}{step.tokens_per_s:,.0f} tokens/s{known}"
     rows = [(term.name, _seconds(term.seconds), f"{term.seconds / step.step_s:.0%}", term.because)
             for term in step.terms]  # fmt: skip
     table = render(Table("", ("", "", "", ""), rows, "lrrl"), style.width, style.colour)
-    return f"{head}\n{table}\n  expected within {_seconds(step.low_s)} and {_seconds(step.high_s)}"
+    within = f"expected within {_seconds(step.low_s)} and {_seconds(step.high_s)}; {step.doubt}".removesuffix("; ")
+    return "\n".join([head, table, *(f"  {line}" for line in wrap(within, style.width - 2))])
 
 
 def _formula(width: int) -> str:

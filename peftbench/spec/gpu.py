@@ -28,6 +28,10 @@ class GpuSpec:
     multiprocessors: int | None = None
     tensor_flops: int | None = None
     """Dense bfloat16 or float16 FLOP/s with float32 accumulation, per the data sheet."""
+    best_flops: int | None = None
+    """The largest of them that was ever measured on a matrix product."""
+    power_w: int | None = None
+    """What the board may draw."""
     context_bytes: int = 0
     """CUDA context and loaded kernels, before any tensor."""
     in_use_bytes: int = 0

@@ -17,8 +17,8 @@ Row = dict[str, str]
 
 FIELDS = (
     "id", "source", "citation", "gpu", "gpus", "nodes", "strategy", "cpu_offload", "framework", "model", "method",
-    "quant_type", "r", "target_modules", "sequence_length", "micro_batch_size", "gradient_accumulation_steps",
-    "gradient_checkpointing", "optimizer", "loss", "step_s", "notes",
+    "quant_type", "r", "target_modules", "num_virtual_tokens", "sequence_length", "micro_batch_size",
+    "gradient_accumulation_steps", "gradient_checkpointing", "optimizer", "loss", "step_s", "notes",
 )  # fmt: skip
 GPUS = {
     "H100-SXM": "h100-sxm", "A100-80GB-SXM": "a100-80gb", "A100-40GB-SXM": "a100-40gb", "L40S": "l40s",
@@ -32,6 +32,8 @@ LITGPT_MODELS = {
 }  # fmt: skip
 PEFT_TOKENS = 210
 """Mean tokens of a MetaMathQA sample in those runs, without padding."""
+PEFT_VIRTUAL_TOKENS = {"prompt_tuning": 200, "prefix_tuning": 200, "p_tuning": 20}
+"""From the parameters that those runs trained (peft-metamathqa.jsonl): 200 × 3,072; a name may say another number."""
 WITHOUT_FORMULA = {"peft:adamss", "peft:frod", "peft:trainable_tokens", "peft:osf"}
 """Adapters whose size is not modelled, and whose runs name tensors that are not stated."""
 LITGPT_LORA = {"1,572,864", "2,097,152", "4,194,304", "6,553,600"}
@@ -105,11 +107,13 @@ def peft(row: Row) -> Iterator[Row]:
     if row["method"] in WITHOUT_FORMULA or "lorafa" in name or "bdlora" in name:
         return
     rank = re.search(r"rank(\d+)", name)
-    lora = row["method"] == "lora"
+    lora, kind = row["method"] == "lora", row["method"].removeprefix("peft:")
+    virtual = re.search(r"tokens(\d+)", name)
     yield {
         "source": "PEFT",
         "framework": "transformers",
-        "method": row["method"].removeprefix("peft:"),
+        "method": kind,
+        "num_virtual_tokens": virtual.group(1) if virtual else str(PEFT_VIRTUAL_TOKENS.get(kind, "")),
         "sequence_length": str(PEFT_TOKENS),
         "optimizer": "adamw_torch",
         "r": rank.group(1) if rank and lora else "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from peftbench.check.throughput import (
     IMPOSSIBLE,
     accuracies,
     fit_constants,
-    leave_one_source_out,
+    leave_one_out,
     possible,
     predict,
     reached_share,
@@ -43,7 +44,8 @@ def test_rows_that_no_card_could_reach_are_rejected(records: tuple[SpeedRecord, 
 
 def test_the_cards_that_count_as_measured_are_those_of_the_file(records: tuple[SpeedRecord, ...]) -> None:
     """But for the RTX 4090's three rows, which come close to the impossible ones of the same table."""
-    assert {record.gpu.name for record in possible(records)} - {"rtx4090"} == set(MEASURED)
+    products = {record.gpu.product for record in possible(records)}
+    assert products - {"NVIDIA GeForce RTX 4090"} == set(MEASURED)
 
 
 def test_the_constants_of_plan_are_those_that_fit_the_file(records: tuple[SpeedRecord, ...]) -> None:
@@ -55,7 +57,7 @@ def test_the_constants_of_plan_are_those_that_fit_the_file(records: tuple[SpeedR
 
 @pytest.mark.slow
 def test_sources_left_out_of_the_fit_are_predicted_within_the_promise(records: tuple[SpeedRecord, ...]) -> None:
-    rows = leave_one_source_out(possible(records))
+    rows = leave_one_out(possible(records))
     *sources, overall = accuracies(rows)
     assert overall.median <= 1.2 and overall.p90 <= 1.5
     assert overall.p90 <= BAND
@@ -74,6 +76,34 @@ def fit_names() -> tuple[str, ...]:
     return (
         "matmul_share", "attention_share", "layer_launch_s", "adapter_launch_s", "stream_passes", "shard_launch_s",
     )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["device", "generation", "framework"])
+def test_cards_and_frameworks_left_out_are_predicted_as_well_as_hoped_of_new_ones(
+    records: tuple[SpeedRecord, ...], by: str
+) -> None:
+    *groups, overall = accuracies(leave_one_out(possible(records), by), by)
+    assert overall.median <= 1.25 and overall.p90 <= 1.6
+    assert all(group.median <= 1.25 for group in groups)
+
+
+def test_a_file_from_before_virtual_tokens_is_read(tmp_path: Path, records: tuple[SpeedRecord, ...]) -> None:
+    with FILE.open(encoding="utf-8", newline="") as file:
+        rows = [{name: row[name] for name in row if name != "num_virtual_tokens"} for row in csv.DictReader(file)]
+    (tmp_path / "throughput_models.json").write_text(FILE.with_name("throughput_models.json").read_text())
+    path = tmp_path / "older.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert [record.step_s for record in read_speeds(str(path))] == [record.step_s for record in records]
+
+
+def test_what_an_adapter_does_beside_its_parameters_is_priced(records: tuple[SpeedRecord, ...]) -> None:
+    """No constant was fitted to these rows: a prompt's tokens, and BOFT's products and blocks, explain them."""
+    factors = {row.record.training.method: row.factor for row in predict(records) if row.record.source == "PEFT"}
+    assert factors["prompt-tuning"] < 1.25 and factors["boft"] < 1.25
 
 
 @pytest.mark.parametrize(

@@ -203,8 +203,8 @@ def test_unsloth_brings_its_own_attention_where_torch_has_none() -> None:
 def test_what_was_measured_on_the_card_replaces_the_priors() -> None:
     gpu = find_gpu("t4")
     slower = constants_of(gpu).matmul_share / 2
-    measured = replace(gpu, calibration=CardConstants(time=(("matmul_share", slower),), time_error=1.1))
+    measured = replace(gpu, calibration=CardConstants(time=(("matmul_share", slower),), time_error=1.3))
     usual, own = (step_time(MODEL, TrainingSpec(), card) for card in (gpu, measured))
     assert usual is not None and own is not None
     assert term(own, "compute") == pytest.approx(2 * term(usual, "compute"))
-    assert own.calibrated and own.band == 1.1
+    assert own.calibrated and own.band == 1.3

@@ -26,6 +26,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
 LORA = AdapterSpec(peft_type="lora", r=8, target_modules=("all-linear",))
 
 
+PEFT_CONFIGS: dict[str, Any] = {
+    "lora": lambda peft: peft.LoraConfig(r=8, target_modules="all-linear"),
+    "boft": lambda peft: peft.BOFTConfig(boft_block_size=4, boft_n_butterfly_factor=1, target_modules="all-linear"),
+    "prompt_tuning": lambda peft: peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=32),
+}
+
+
 def counted(config: dict[str, Any], recipe: TrainingSpec) -> int:
     """FLOPs that FlopCounterMode sees in a forward and backward pass of the real model."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -33,9 +40,9 @@ def counted(config: dict[str, Any], recipe: TrainingSpec) -> int:
 
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), attn_implementation="eager")
     if recipe.adapter:
-        from peft import LoraConfig, get_peft_model
+        import peft
 
-        model = get_peft_model(model, LoraConfig(r=recipe.adapter.r, target_modules="all-linear"))
+        model = peft.get_peft_model(model, PEFT_CONFIGS[recipe.adapter.peft_type](peft))
     model.train()
     if recipe.gradient_checkpointing:
         model.enable_input_require_grads()
@@ -62,6 +69,26 @@ def test_products_are_those_that_torch_counts(name: str, adapter: AdapterSpec | 
     work = step_work(model, recipe)
     attention = 4 * work.scores * model.head_dim * work.passes
     assert counted(CONFIGS[name], recipe) == pytest.approx(work.matmul_flops + attention, rel=0.05)
+
+
+ALL = ("all-linear",)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "more"),
+    [(AdapterSpec(peft_type="boft", target_modules=ALL), 1.5),
+     (AdapterSpec(peft_type="prompt_tuning", options=(("num_virtual_tokens", 32),)), 1.3)],
+    ids=["boft", "prompt"],
+)  # fmt: skip
+def test_products_of_adapters_that_do_more_than_their_parameters_say(adapter: AdapterSpec, more: float) -> None:
+    """BOFT multiplies square matrices in every pass, and every layer sees a prompt's tokens."""
+    recipe = TrainingSpec(sequence_length=64, micro_batch_size=2, gradient_checkpointing=False, adapter=adapter)
+    model = read_config(CONFIGS["llama"], "llama", "test")
+    work = step_work(model, recipe)
+    attention = 4 * work.scores * model.head_dim * work.passes
+    assert counted(CONFIGS["llama"], recipe) == pytest.approx(work.matmul_flops + attention, rel=0.05)
+    lora = step_work(model, replace(recipe, adapter=LORA))
+    assert work.matmul_flops > more * lora.matmul_flops
 
 
 def test_fused_attention_multiplies_half_of_the_pairs_once_more_in_backward() -> None:

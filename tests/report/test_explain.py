@@ -10,7 +10,7 @@ from peftbench import AdapterSpec, InferenceSpec, SpecError, TrainingSpec, find_
 from peftbench.estimate.adapters import PEFT_TYPES
 from peftbench.memory import Part
 from peftbench.report.explain import explain, find_part, formulas_of
-from peftbench.report.screens import Style
+from peftbench.report.terminal import Style
 from peftbench.spec.training import LOSSES, TRANSFORMERS
 
 RECIPES = [

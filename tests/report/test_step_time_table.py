@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import peftbench
 FILE = str(Path(peftbench.__file__).parents[1] / "results" / "published" / "throughput.csv")
 PLAN = ("plan", "--model", "8b")
 LORA = (*PLAN, "--method", "lora")
+ONE_B = ("plan", "--model", "1b", "--method", "lora")
 
 
 def times(*arguments: str) -> list[dict[str, object] | None]:
@@ -31,6 +34,36 @@ def test_every_training_plan_has_a_line_unless_it_does_not_fit() -> None:
 def test_a_measured_card_is_not_called_uncalibrated() -> None:
     text = answer(*LORA, "--gpu", "a100-80gb")
     assert "expected by formula, not measured\n" in text
+
+
+def test_an_adapter_or_a_link_that_nobody_timed_is_named() -> None:
+    text = answer(*PLAN, "--method", "lora", "--method", "boft", "--gpu", "b200")
+    assert "no steps on b200 published" in text
+    mixed = " ".join(answer("plan", "--model", "1b", "--method", "lora", "--method", "boft", "--gpu", "l40s").split())
+    assert "uncalibrated for boft: no constant was fitted to adapters that build weights" in mixed
+    pair = answer("plan", "--model", "1b", "--method", "lora", "--gpu", "l40s", "--gpus", "2", "--explain", "time")
+    assert "no steps of several GPUs over PCIe published" in " ".join(pair.split())
+
+
+def test_a_plan_without_a_time_says_why() -> None:
+    for cli in ((*ONE_B, "--gpu", "p100-16gb"), (*ONE_B, "--gpu", "p100-16gb", "--format", "markdown")):
+        assert "no time of a step: the rates of p100-16gb are not known." in answer(*cli)
+    said = " ".join(answer(*ONE_B, "--gpu", "l40s", "--dtype", "float32", "--no-autocast").split())
+    assert "no time of a step: products are in float32" in said and "--autocast" in said
+    explained = answer(*ONE_B, "--gpu", "p100-16gb", "--explain", "time")
+    assert "time —: the rates of p100-16gb are not known" in explained
+    assert "no time" not in answer(*ONE_B, "--no-gpu")
+
+
+def test_csv_and_markdown_have_the_time() -> None:
+    (row,) = csv.DictReader(io.StringIO(answer(*ONE_B, "--gpu", "l40s", "--format", "csv")))
+    (plan,) = json.loads(answer(*ONE_B, "--gpu", "l40s", "--format", "json"))["plans"]
+    assert float(row["step_s"]) == plan["time"]["step_s"]
+    assert float(row["training_tokens_per_s_low"]) == plan["time"]["tokens_per_s_low"]
+    assert (row["time_calibrated"], row["framework"]) == ("true", "transformers")
+    (unknown,) = csv.DictReader(io.StringIO(answer(*ONE_B, "--gpu", "p100-16gb", "--format", "csv")))
+    assert unknown["step_s"] == unknown["time_calibrated"] == ""
+    assert "| most of it" in answer(*ONE_B, "--gpu", "l40s", "--format", "markdown")
 
 
 def test_the_json_has_the_time_with_terms_that_add_up() -> None:
@@ -91,6 +124,14 @@ def test_validate_prints_factors_by_group_and_for_every_row(tmp_path: Path) -> N
     rows = json.loads(answer("validate", path, "--rows", "--format", "json"))
     assert len(rows) == found[-1]["rows"]
     assert all(row["ratio"] == pytest.approx(row["predicted_s"] / row["measured_s"]) for row in rows)
+
+
+def test_what_was_left_out_of_the_fit_is_said(tmp_path: Path) -> None:
+    path = some_rows(tmp_path)
+    found = answer("validate", path, "--by", "framework")
+    assert "fitted without the row's framework" in " ".join(found.split()) and "torchtune" in found
+    assert "9.0" in answer("validate", path, "--by", "generation")
+    assert "training speeds" in refusal("validate", str(Path(FILE).parent), "--by", "framework")
 
 
 def test_what_is_of_memory_is_refused_for_speeds(tmp_path: Path) -> None:
