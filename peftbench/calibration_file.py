@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.cache_folder import calibration_place
 from peftbench.errors import CatalogError
-from peftbench.spec.calibration import ENOUGH, CardConstants, Seen
+from peftbench.spec.calibration import CardConstants, Seen
 from peftbench.units import human_bytes
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ STACK = ("torch", "transformers", "bitsandbytes")
 OFF = "none"
 """Given as a file, plans without one."""
 MEMORY = ("context_bytes", "slack_factor")
+TIME = (
+    "matmul_share", "layer_launch_s", "adapter_launch_s", "quantized_launch_s", "dequantized_bytes",
+)  # fmt: skip
+"""Fields of estimate.time.TimeConstants that runs may decide."""
 
 _WANTED = "Make one: peftbench calibrate results/<card>"
 
@@ -58,6 +62,7 @@ class HeldOut:
     cases: int
     time_median: float | None
     time_p90: float | None
+    """None too where fewer than ENOUGH cases were timed."""
     prior_time_median: float | None
     """Of the priors on the same cases."""
     device_median: float | None
@@ -106,7 +111,12 @@ class Calibration:
     @property
     def time_error(self) -> float | None:
         """The held-out factor that nine of ten cases were within, where there were enough to say so."""
-        return self.held_out.time_p90 if self.held_out.cases >= ENOUGH else None
+        return self.held_out.time_p90
+
+    @property
+    def time_constants(self) -> dict[str, float]:
+        """Fields of TimeConstants that records decided."""
+        return {name: found.value for name, found in self.constants.items() if found.fitted and name in TIME}
 
     @property
     def card_constants(self) -> CardConstants:
@@ -195,7 +205,9 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
     _check_version(value, path)
     try:
         return _from_json(value)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except ValueError as error:
+        raise CatalogError(f"{path} is not a calibration: {error}.", _WANTED) from None
+    except (KeyError, TypeError, AttributeError) as error:
         raise CatalogError(f"{path} is not a calibration: {type(error).__name__} {error}.", _WANTED) from None
 
 
@@ -211,15 +223,31 @@ def _check_version(value: object, path: str | os.PathLike[str]) -> None:
 def _from_json(value: dict[str, Any]) -> Calibration:
     given = {name: field for name, field in value.items() if name != "schema_version"}
     given["constants"] = {name: _constant(name, found) for name, found in given["constants"].items()}
-    given["held_out"] = HeldOut(**given["held_out"])
+    given["held_out"] = _held_out(given["held_out"])
     given["records"] = tuple(map(str, given["records"]))
     given["stack"] = {str(name): str(version) for name, version in given["stack"].items()}
     return Calibration(**given)
 
 
 def _constant(name: str, value: dict[str, Any]) -> Constant:
+    if name not in (*MEMORY, *TIME):
+        raise ValueError(f"no constant is called {name!r}")
     found = Constant(**value)
     for number in (found.value, found.low, found.high):
-        if isinstance(number, bool) or not 0 <= number < float("inf"):
-            raise ValueError(f"{name} cannot be {number!r}")
+        _check_number(name, number, 0.0, name == "slack_factor")  # an allocator without slack is possible, the rest not
     return found
+
+
+def _held_out(value: dict[str, Any]) -> HeldOut:
+    found = HeldOut(**value)
+    for name in ("time_median", "time_p90", "prior_time_median"):
+        if getattr(found, name) is not None:
+            _check_number(name, getattr(found, name), 1.0)
+    return found
+
+
+def _check_number(name: str, number: object, least: float, itself: bool = True) -> None:
+    """Raises ValueError for what is no number, not finite, below the least, or the least where it may not be."""
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+    if not is_number or not least <= number < float("inf") or (number == least and not itself):  # type: ignore[operator]
+        raise ValueError(f"{name} cannot be {number!r}")

@@ -17,6 +17,7 @@ from peftbench.check.calibration_time import fit_time
 from peftbench.environment import Outcome
 from peftbench.errors import CatalogError
 from peftbench.record import RunRecord
+from peftbench.spec.calibration import ENOUGH
 
 Constants = Mapping[str, Constant]
 
@@ -95,12 +96,13 @@ class _Miss(NamedTuple):
 def hold_out(runs: Sequence[Run]) -> HeldOut:
     """Leave each case out in turn, fit the others, and predict it."""
     cases = list(dict.fromkeys(run.case for run in runs))
+    timed = {run.case for run in runs if run.timed}
     misses = [miss for case in cases if len(cases) > 1 for miss in _misses(case, runs)]
     times, prior_times, devices, prior_devices = ([e for e in column if e is not None] for column in _columns(misses))
     return HeldOut(
         cases=len(cases),
         time_median=_middle(times),
-        time_p90=sorted(times)[math.ceil(0.9 * len(times)) - 1] if times else None,
+        time_p90=sorted(times)[math.ceil(0.9 * len(times)) - 1] if len(timed) >= ENOUGH else None,
         prior_time_median=_middle(prior_times),
         device_median=_middle(devices),
         prior_device_median=_middle(prior_devices),

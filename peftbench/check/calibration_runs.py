@@ -8,11 +8,12 @@ from functools import cached_property
 from statistics import median
 
 from peftbench.calibration_file import Constant, card_constants
-from peftbench.catalog.gpus import find_gpu
+from peftbench.catalog.gpus import with_speed
 from peftbench.check.calibration_time import TimedRun
 from peftbench.check.comparison import card_of
+from peftbench.decide.calibrated import card_name
 from peftbench.decide.predict_case import CPU, model_of, predict_case
-from peftbench.errors import CatalogError, SpecError
+from peftbench.errors import SpecError
 from peftbench.memory import MemoryProfile
 from peftbench.record import RunRecord
 from peftbench.spec.gpu import GpuSpec
@@ -39,13 +40,7 @@ class Run:
         card = card_of(self.record)
         if card is None:
             return CPU_REFERENCE
-        try:
-            known = find_gpu(card.product)
-        except CatalogError:
-            return card
-        return replace(
-            card, name=known.name, tensor_flops=known.tensor_flops, memory_bandwidth=known.memory_bandwidth
-        )
+        return replace(with_speed(card), name=card_name(card.product))
 
     @cached_property
     def profile(self) -> MemoryProfile | None:
@@ -81,7 +76,7 @@ class Run:
     def timed(self) -> TimedRun | None:
         """Its median step; None for inference, and where no formula covers the run."""
         case, recipe, seconds = self.record.case, self.record.case.recipe, self.record.measurement.step_s
-        if not isinstance(recipe, TrainingSpec) or not seconds:
+        if not isinstance(recipe, TrainingSpec) or not seconds or median(seconds) <= 0:
             return None
         if self.card.is_cpu:
             recipe = replace(recipe, autocast=True)  # the formula knows a 16-bit rate: fitted, it is that of float32

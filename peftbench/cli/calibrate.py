@@ -30,9 +30,12 @@ def calibrate(path: str, output: str | None, format_: str) -> None:
     from peftbench.check.calibration import calibrate as fitted
     from peftbench.cli.progress import tell
     from peftbench.decide.calibrated import card_name
-    from peftbench.record_file import read_results
+    from peftbench.errors import CatalogError
+    from peftbench.record_file import holds_records, read_results, record_files
     from peftbench.report.calibration import constants_data, constants_table, note
 
+    if not any(map(holds_records, record_files(path))):
+        raise CatalogError(f"{path} holds no record of a run.", "Measure some: peftbench run SUITE")
     found = fitted(read_results(path, tell).runs, datetime.now(timezone.utc).strftime("%Y-%m-%d"))
     file = Path(output) if output else default_path(card_name(found.product))
     write_calibration(found, file)

@@ -28,8 +28,9 @@ NOTE = (
 
 @click.command("validate", short_help="Compare predictions with measurements.")
 @click.argument("path", type=click.Path(path_type=str))
-@click.option("--by", type=click.Choice(("method", "source", "model", "device", "part")), default="method",
-              show_default=True, help="What to group the errors by; part: of our own runs.")  # fmt: skip
+@click.option("--by", type=click.Choice(("method", "source", "model", "device", "part", "generation", "framework")),
+              default="method", show_default=True,
+              help="What to group the errors by. part: of our own runs; generation of the card, framework: of speeds.")
 @click.option("--rows", "list_rows", is_flag=True, help="List every record with its error instead.")
 @click.option("--dry-run", is_flag=True,
               help="Predict by dry run: minutes the first time, from the cache afterwards.")  # fmt: skip
@@ -54,6 +55,8 @@ def validate(
 
         validate_speed(path, by, list_rows, format_)
         return
+    if by in ("generation", "framework"):
+        raise PeftbenchError(f"--by {by} is of training speeds.", "Give a .csv of them, or another grouping.")
     from peftbench.report.accuracy import accuracy_data, accuracy_table, parts_data, parts_table, rows_data, rows_table
 
     limit = _fraction(fail_above) if fail_above is not None else math.inf
@@ -116,6 +119,7 @@ def _read(path: str) -> _Measured:
 def _validated(measured: _Measured, dry_run: bool, calibration: str | None) -> _Validated:
     from peftbench.check.calibrated_validation import compare_calibrated
     from peftbench.check.comparison import compare as compare_runs
+    from peftbench.check.run_times import step_accuracy
     from peftbench.check.run_validation import run_rows
     from peftbench.check.validation import ValidationReport
     from peftbench.check.validation import validate as compare
@@ -128,6 +132,8 @@ def _validated(measured: _Measured, dry_run: bool, calibration: str | None) -> _
     own = tuple(row for comparison in comparisons for row in run_rows(comparison))
     unpredicted = sum(comparison.profile is None for comparison in comparisons)
     note = f"{NOTE}{left_out}" + (f" {unpredicted} runs have no prediction." if unpredicted else "")
+    steps = None if dry_run else step_accuracy(measured.runs, calibration)
+    note += f" {steps.text}" if steps else ""
     return _Validated(ValidationReport((*rows, *own)), comparisons, note)
 
 

@@ -38,20 +38,35 @@ def _with_named(
         raise CatalogError(f"{file} is a calibration of {found.product}, not of {names}.", _PLAN_WITHOUT)
     if why := other_stack(found, installed(), transformers):
         raise CatalogError(f"{file} {why}.", f"Calibrate with the libraries that are planned. {_PLAN_WITHOUT}")
-    return tuple(card.calibrated(found.card_constants) if is_of(found, card) else card for card in cards)
+    return tuple(with_constants(card, found) if is_of(found, card) else card for card in cards)
 
 
 def _with_default(card: GpuSpec, tell: Callable[[str], None], transformers: str | None) -> GpuSpec:
     path = default_path(card_name(card.product) if card.name == "local" else card.name)
     if not os.path.isfile(path):
         return card
-    found = read_calibration(path)
+    try:
+        found = read_calibration(path)
+    except CatalogError as error:
+        raise CatalogError(error.what, f"{error.hint.rstrip('.')}. {_PLAN_WITHOUT}") from None
     if not is_of(found, card):
         return card
     if why := other_stack(found, installed(), transformers):
         tell(f"the calibration of {card.name} is not used: it {why}.")
         return card
-    return card.calibrated(found.card_constants)
+    return with_constants(card, found)
+
+
+def with_constants(card: GpuSpec, found: Calibration) -> GpuSpec:
+    """Constants that are relative to a data sheet keep what was measured when the catalogue's figure changes."""
+    changed = {
+        "matmul_share": (found.tensor_flops, card.tensor_flops),
+        "dequantized_bytes": (card.memory_bandwidth, found.memory_bandwidth),
+    }
+    factors = {name: over / under for name, (over, under) in changed.items() if over and under}
+    constants = found.card_constants
+    time = tuple((name, value * factors.get(name, 1.0)) for name, value in constants.time)
+    return card.calibrated(constants._replace(time=time))
 
 
 def is_of(found: Calibration, card: GpuSpec) -> bool:

@@ -18,6 +18,8 @@ from peftbench.check.calibration import calibrate
 from peftbench.check.calibration_time import GROUPS
 from peftbench.check.comparison import compare
 from peftbench.check.constants_fit import Observation, fit
+from peftbench.check.run_times import step_accuracy
+from peftbench.decide.calibrated import with_constants
 from peftbench.decide.predict_case import model_of, predict_case
 from peftbench.environment import Outcome
 from peftbench.errors import CatalogError, PeftbenchError
@@ -113,6 +115,42 @@ def test_runs_that_did_not_end_well_are_no_evidence():
     oom = record(measurement=replace(record().measurement, outcome=Outcome.OOM))
     with pytest.raises(CatalogError, match="ended well"):
         calibrate([oom], "")
+
+
+def test_a_step_of_no_time_decides_nothing():
+    stopped = record_of(card_run("lora", {}), step_s=(0.0, 0.0))
+    assert "matmul_share" not in calibrate([stopped], "").constants
+
+
+def test_few_timed_cases_promise_no_band():
+    """Runs that were not timed are cases too, and say nothing about times."""
+    runs = card_runs()
+    untimed = [record_of(run, step_s=()) for run in runs[3:]]
+    few, enough = (calibrate(some, "").time_error for some in ([*runs[:3], *untimed], runs))
+    assert few is None and enough is not None
+
+
+def record_of(run, **measured):
+    return replace(run, measurement=replace(run.measurement, **measured))
+
+
+def test_times_of_other_runs_are_judged_by_it_and_by_the_priors(tmp_path):
+    file = tmp_path / "l4.json"
+    write_calibration(calibrate(card_runs(), ""), file)
+    others = card_runs(noise=1.02)
+    general, own = step_accuracy(others), step_accuracy(others, str(file))
+    assert general.runs == own.runs == len(others)
+    assert own.median < 1.05 < general.median and "9 runs" in own.text
+    assert step_accuracy([record()]) is None, "of a CPU nothing is known"
+
+
+def test_a_share_of_a_data_sheet_outlives_a_correction_of_the_sheet():
+    found = calibrate(card_runs(), "")
+    corrected = replace(L4, tensor_flops=L4.tensor_flops // 2, memory_bandwidth=L4.memory_bandwidth * 2)
+    case = card_run("qlora", {}).case
+    before, after = (step_time(model_of(case), case.recipe, with_constants(c, found)).parts for c in (L4, corrected))
+    assert after.compute_s == pytest.approx(before.compute_s, rel=1e-4)
+    assert after.dequantization_s == pytest.approx(before.dequantization_s)
 
 
 def test_it_is_not_judged_by_the_runs_it_was_fitted_on(tmp_path):

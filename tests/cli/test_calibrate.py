@@ -9,6 +9,7 @@ import pytest
 from calibrated_runs import VERSIONS, card_runs, write_runs
 from cli_runner import answer, refusal, run
 
+import peftbench
 from peftbench.calibration_file import minor
 from peftbench.decide import calibrated
 
@@ -84,14 +85,61 @@ def test_one_of_another_stack_in_the_default_place_is_told_and_left_alone(runs: 
     ("text", "said"),
     [("{", "not JSON"), ("[]", "no schema_version"), ('{"schema_version": 9}', "Upgrade"),
      ('{"schema_version": 1, "constants": {}}', "not a calibration"),
-     ('{"schema_version": 1, "constants": {"a": {"value": -1, "low": 0, "high": 0, "unit": "", "records": 1}}}',
-      "cannot be -1")],
+     ('{"schema_version": 1, "constants": {"a": {"value": 1, "low": 0, "high": 0, "unit": "", "records": 1}}}',
+      "no constant is called 'a'")],
 )  # fmt: skip
 def test_a_file_that_is_not_one_gets_one_message(text: str, said: str, tmp_path: Path) -> None:
     file = tmp_path / "broken.json"
     file.write_text(text)
     assert said in refusal(*PLAN, "--calibration", str(file))
     assert "cannot read the calibration" in refusal(*PLAN, "--calibration", str(tmp_path / "missing.json"))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [(("constants", "matmul_share", "value"), 0, "matmul_share cannot be 0"),
+     (("constants", "layer_launch_s", "low"), -1, "layer_launch_s cannot be -1"),
+     (("constants", "context_bytes", "value"), "700 MiB", "context_bytes cannot be '700 MiB'"),
+     (("constants", "slack_factor", "high"), float("inf"), "slack_factor cannot be inf"),
+     (("held_out", "time_p90"), 0.5, "time_p90 cannot be 0.5")],
+    ids=str,
+)  # fmt: skip
+def test_a_number_that_cannot_be_is_named(path: tuple[str, ...], value: object, said: str, tmp_path: Path,
+                                          runs: Path) -> None:  # fmt: skip
+    file = tmp_path / "l4.json"
+    run("calibrate", str(runs), "-o", str(file))
+    document = inner = json.loads(file.read_text())
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    file.write_text(json.dumps(document))
+    assert said in refusal(*PLAN, "--calibration", str(file))
+
+
+def test_a_broken_one_in_the_default_place_says_how_to_plan_without(own_folder: Path) -> None:
+    own_folder.mkdir()
+    (own_folder / "l4.json").write_text("{")
+    said = refusal(*PLAN)
+    assert "not JSON" in said and "--calibration none" in said
+    assert answer(*PLAN, "--calibration", "none")
+
+
+def test_published_figures_and_other_files_are_no_runs(tmp_path: Path) -> None:
+    published = Path(peftbench.__file__).parents[1] / "results" / "published"
+    (tmp_path / "binary.jsonl").write_bytes(b"\x00\xff" * 50)
+    for path in (published, tmp_path):
+        assert refusal("calibrate", str(path)).count("\n") <= 2
+        assert "holds no record of a run" in refusal("calibrate", str(path))
+
+
+def test_validate_says_how_far_off_steps_are(runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "l4.json"
+    run("calibrate", str(runs), "-o", str(file))
+    others = write_runs(tmp_path / "others.jsonl", card_runs(noise=1.01))
+    by = ((), ("--calibration", str(file)))
+    general, own = (" ".join(answer("validate", str(others), *more).split()) for more in by)
+    assert "The steps of 9 runs are expected within a factor of" in general
+    assert "×1.01 at the median" in own and "×1.01 at the median" not in general
 
 
 def test_validate_does_not_score_it_on_its_own_rows(runs: Path, tmp_path: Path) -> None:
