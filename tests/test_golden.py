@@ -31,13 +31,22 @@ SCREENS = {
     "gpus.txt": "gpus",
     "models.csv": "models --format csv",
     "gpus.md": "gpus --format markdown",
+    "choose.txt": "choose --model 8b --tokens 50M --prices tests/offers.csv --own rtx4090 --top 5",
+    "choose_limits.txt": "choose --model 8b --tokens 50M --prices tests/offers.csv --budget 4 --deadline 4h --top 3",
+    "choose_own.txt": "choose --model 8b --tokens 50M --prices tests/offers.csv --method full --own 2xrtx3090 --top 2",
+    "choose_row.txt": "choose --model 8b --tokens 50M --prices tests/offers.csv --expand 1 --framework unsloth",
+    "choose.md": "choose --model 8b --tokens 50M --prices tests/offers.csv --top 3 --format markdown",
+    "choose.csv": "choose --model 8b --tokens 50M --prices tests/offers.csv --method qlora --max-gpus 1 --format csv",
+    "choose.json": "choose --model 8b --tokens 50M --prices tests/offers.csv --gpu rtx4090 --format json",
+    "help_choose.txt": "choose --help",
     "help.txt": "--help",
     "help_plan.txt": "plan --help",
 }
 
 
 @pytest.mark.parametrize("name", SCREENS)
-def test_a_screen_looks_as_it_did(name: str, update_golden: bool) -> None:
+def test_a_screen_looks_as_it_did(name: str, update_golden: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(GOLDEN.parents[1])  # commands name files from the repository's root
     result = run(*SCREENS[name].split())
     assert result.exit_code == 0, result.output
     screen = f"$ peftbench {SCREENS[name]}\n{result.stdout}" if name.endswith(".txt") else result.stdout

@@ -7,7 +7,6 @@ source that does not say has none, and its age is unknown. Slices of a card are 
 from __future__ import annotations
 
 import csv
-import math
 import os.path
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ CURRENCIES = ("usd",)
 REQUIRED = ("gpu", "usd_per_hour")
 KNOWN = ("provider", "gpu", "gpu_count", "instance_type", "kind", "usd_per_hour", "purchase_usd", "region", "date",
          "source", "currency")  # fmt: skip
-MOST_USD = 100_000
-"""More than that an hour is a typing error: the dearest instance of the snapshot costs a thousandth."""
+LEAST_USD, MOST_USD = 0.001, 100_000
+"""Less or more than that an hour is a typing error: the dearest instance of the snapshot costs a thousandth of it."""
 MOST_GPUS = 4096
 
 
@@ -124,28 +123,40 @@ def read_offers(path: str) -> tuple[Offer, ...]:
 
 def _offers(file: IO[str], name: str) -> Iterator[Offer]:
     rows = csv.DictReader(file)
-    headings = tuple(rows.fieldnames or ())
-    missing = [column for column in REQUIRED if column not in headings]
-    if missing:
-        raise CatalogError(f"{name[:60]!r} has no column {missing[0]}.", _columns())
-    strange = [heading for heading in headings if heading not in KNOWN]
-    if strange:
-        near = did_you_mean(strange[0][:40], KNOWN)
-        raise CatalogError(f"{name[:60]!r} has an unknown column {strange[0][:40]!r}. {near}".rstrip(), _columns())
+    rows.fieldnames = _headings(tuple(rows.fieldnames or ()), name)
     for row in rows:
         try:
+            if None in row:
+                raise CatalogError("there are more cells than columns.", 'Write "1,200" in quotation marks, or 1200.')
             yield offer_of(row, rows.line_num)
         except PeftbenchError as error:
             raise CatalogError(f"{name[:60]!r}, line {rows.line_num}: {error.what}", error.hint) from None
 
 
+def _headings(typed: tuple[str, ...], name: str) -> list[str]:
+    """The columns of a file, each once and known."""
+    headings = [heading.strip().lower() for heading in typed]
+    for column in REQUIRED:
+        if headings.count(column) != 1:
+            what = "two columns" if column in headings else "no column"
+            raise CatalogError(f"{name[:60]!r} has {what} {column}.", _columns())
+    strange = next((heading for heading in headings if heading not in KNOWN), None)
+    if strange is not None:
+        near = did_you_mean(strange[:40], KNOWN)
+        raise CatalogError(f"{name[:60]!r} has an unknown column {strange[:40]!r}. {near}".rstrip(), _columns())
+    return headings
+
+
 def _columns() -> str:
-    return f"A price file starts with: gpu,usd_per_hour; it may also have {', '.join(KNOWN[:1] + KNOWN[2:5])} …"
+    more = ", ".join(KNOWN[:1] + KNOWN[2:5])
+    return f"A price file starts with: gpu,usd_per_hour; it may also have {more} …, with commas between."
 
 
 def offer_of(row: Mapping[str, Any], line: int) -> Offer:
     """An offer from a row of a price file; raises CatalogError for what is no price, card, kind or currency."""
     _one_of("currency", (row.get("currency") or "usd").strip().lower(), CURRENCIES)
+    if (row.get("kind") or "").strip().lower() == PURCHASE:
+        raise CatalogError("that is a price to buy.", "Leave the line out, and give the price by --purchase-price.")
     return Offer(
         provider=(row.get("provider") or "your price file").strip(),
         gpu=find_gpu(row["gpu"] or "").name,
@@ -162,17 +173,18 @@ def offer_of(row: Mapping[str, Any], line: int) -> Offer:
 def price_of(text: str) -> float:
     """A price in US dollars: "1.20" or "$1.20". Raises CatalogError for text, zero and negative numbers."""
     try:
-        price = float(text.strip().removeprefix("$"))
+        price = float(text.strip().removeprefix("$").replace("_", "?"))  # float reads 1_0 as ten
     except ValueError:
         what = f"{text[:40]!r} is not a price."
         raise CatalogError(what, "Write a number of US dollars, as in 1.20; other currencies are not known.") from None
-    if not 0 < price <= MOST_USD or math.isnan(price):
-        raise CatalogError(f"a price cannot be {text.strip()[:40]}.", f"Write US dollars above 0, up to {MOST_USD:,}.")
+    if not LEAST_USD <= price <= MOST_USD:
+        hint = f"Write US dollars from {LEAST_USD:g} to {MOST_USD:,}."
+        raise CatalogError(f"a price cannot be {text.strip()[:40]}.", hint)
     return price
 
 
 def _count(text: str) -> int:
-    number = int(text) if text.strip().isdecimal() else 0
+    number = int(text) if text.strip().isdecimal() and text.isascii() else 0
     if not 1 <= number <= MOST_GPUS:
         raise CatalogError(f"gpu_count cannot be {text[:40]!r}.", f"Write a whole number from 1 to {MOST_GPUS:,}.")
     return number

@@ -35,13 +35,16 @@ def choose(**given: Any) -> None:
     \b
       peftbench choose --model 8b --tokens 50M
       peftbench choose --model 8b --tokens 50M --method qlora --own rtx4090
-      peftbench choose --model 8b --dataset train.jsonl --epochs 3 --budget 40 --deadline 12h
+      peftbench choose --model 8b --dataset train.jsonl --budget 40 --deadline 12h
       peftbench choose --model 70b --tokens 1B --method full --no-spot
+      peftbench choose --model 8b --tokens 50M --method lora --r 64
       peftbench choose --model 8b --tokens 50M --expand 1
     """
     from peftbench.catalog.models import find_config
     from peftbench.cli.choose_question import dataset_of, question_of
 
+    if given["expand"] and given["format"] != "terminal":
+        raise SpecError("--expand is only written for the terminal.", "Leave out --format, or ask `peftbench plan`.")
     if given["format"] == "html":
         from peftbench.report.page import require_plotly
 
@@ -60,19 +63,21 @@ def _answer(question: Question, how: str, given: dict[str, Any]) -> Answer:
     from datetime import date
 
     from peftbench.cli.choose_question import own_offers
+    from peftbench.decide.choose import NothingFits
     from peftbench.decide.choose import choose as rank
+    from peftbench.decide.choose_own import break_evens, own_answer
+    from peftbench.report.choose_own import Typed, own_sentences
     from peftbench.report.choose_views import Answer
 
-    ranking = rank(question)
-    owned: tuple[Any, ...] = ()
-    if given["own"]:
-        from peftbench.decide.choose_own import own_answer
-
-        owned = tuple(own_answer(question, own, ranking.choices) for own in own_offers(given))
-    from peftbench.decide.choose_own import break_evens
-
+    typed, owned = Typed(given["model"], given["calibration"]), own_offers(given)
+    try:
+        ranking = rank(question)
+    except NothingFits as error:
+        told = (line for own in owned for line in own_sentences(own_answer(question, own, ()), question, typed))
+        raise SpecError(error.what, "\n  ".join((*told, error.hint))) from None
+    answers = tuple(own_answer(question, own, ranking.choices) for own in owned)
     bought = break_evens(ranking.choices, given["power_price"], given["purchase_price"])
-    return Answer(question, given["model"], ranking, how, owned, tuple(bought), given["power_price"], date.today())
+    return Answer(question, typed, ranking, how, answers, tuple(bought), given["power_price"], date.today())
 
 
 def _written(answer: Answer, given: dict[str, Any]) -> str:
@@ -97,16 +102,18 @@ def _written(answer: Answer, given: dict[str, Any]) -> str:
 
 def _expanded(answer: Answer, model: ModelSpec, given: dict[str, Any]) -> str:
     """The plan of one row, and the command that makes it."""
-    from peftbench.decide.choose_command import plan_command
+    from peftbench.cli.command_line import broken
+    from peftbench.decide.choose_command import plan_words
     from peftbench.decide.plan import make_plan
-    from peftbench.report.screens import Style, one_card
-    from peftbench.report.terminal import terminal_width, wants_colour
+    from peftbench.report.screens import one_card
+    from peftbench.report.terminal import Style, terminal_width, wants_colour
 
     choices = answer.ranking.choices
     if given["expand"] > len(choices):
         raise SpecError(f"the ranking has no row {given['expand']}.", f"It has rows 1 to {len(choices)}.")
     chosen = choices[given["expand"] - 1]
     setup = chosen.setup
-    plan = make_plan(model, setup.training, setup.shape.gpu)
-    command = plan_command(given["model"], model, setup.training, setup.shape.gpu)
-    return one_card([plan], plan, [], "", f"  {command}", Style(terminal_width(), wants_colour(sys.stdout)))
+    framework = answer.question.framework
+    plan = make_plan(model, setup.training, setup.shape.gpu, framework=framework)
+    words = plan_words(answer.typed.model, model, setup.training, setup.shape.gpu, framework, answer.typed.calibration)
+    return one_card([plan], plan, [], "", broken(words), Style(terminal_width(), wants_colour(sys.stdout)))

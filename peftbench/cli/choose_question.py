@@ -8,15 +8,20 @@ from typing import Any
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.prices import KINDS, Offer, find_offers, list_offers, read_offers
 from peftbench.cli.calibration_option import calibrated
+from peftbench.cli.choose_options import RECIPES
+from peftbench.cli.plan_question import recipes_of
 from peftbench.decide.card import settle_training
 from peftbench.decide.choose import Question
 from peftbench.decide.choose_dataset import Dataset
+from peftbench.decide.choose_fit import SHARDED, Sharing
 from peftbench.decide.choose_own import own_offer
-from peftbench.decide.from_options import COMPARED, training_recipes, within_positions
 from peftbench.errors import SpecError
 from peftbench.estimate.cost import Band
+from peftbench.estimate.training import estimate_training
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.model import ModelSpec
+from peftbench.spec.parallelism import ParallelismSpec
+from peftbench.spec.training import TrainingSpec
 
 COUNTS = (1, 2, 4, 8)
 """Of cards, where the user names the price of one."""
@@ -24,28 +29,42 @@ COUNTS = (1, 2, 4, 8)
 
 def question_of(model: ModelSpec, dataset: Dataset, given: dict[str, Any]) -> Question:
     """What the options ask; raises SpecError or CatalogError where they contradict themselves or name nothing."""
-    methods = given["method"] or COMPARED
-    options = within_positions(model, "training", methods, {"sequence_length": given["sequence_length"]})
-    recipes = training_recipes(methods, options)
+    recipes = _recipes(model, given)
     for recipe in recipes:
-        settle_training(model, recipe, None)
+        estimate_training(model, settle_training(model, recipe, None)[0])  # says what no card would mend
     offers = (*own_offers(given), *rented(given))
     fewest = min((offer.gpu_count for offer in offers), default=1)
-    if fewest > given["max_gpus"]:
+    if fewest > given["max_gpus"] and not given["own"]:
         raise SpecError(f"every offer has more than {given['max_gpus']} GPUs.", f"Use --max-gpus {fewest}.")
     return Question(
         model=model, recipes=recipes, sequences=given["batch_size"],
         tokens=Band(*(each * given["epochs"] for each in dataset.tokens)), max_gpus=given["max_gpus"],
-        offers=tuple(offer for offer in offers if offer.gpu_count <= given["max_gpus"]),
-        cards=_cards(offers, given["calibration"]), framework=given["framework"], budget_usd=given["budget"],
-        deadline_hours=given["deadline"],
+        offers=tuple(o for o in offers if o.kind == "own" or o.gpu_count <= given["max_gpus"]),
+        cards=_cards(offers, given), framework=given["framework"], budget_usd=given["budget"],
+        deadline_hours=given["deadline"], sharing=_sharing(given),
+        setup_hours=given["setup"],
     )  # fmt: skip
 
 
-def _cards(offers: tuple[Offer, ...], calibration: str | None) -> dict[str, GpuSpec]:
+def _sharing(given: dict[str, Any]) -> Sharing:
+    """Raises SpecError for a strategy that cannot offload."""
+    sharing = Sharing(given["parallel"], given["cpu_offload"])
+    ParallelismSpec(gpus=2, strategy=sharing.strategy or SHARDED, cpu_offload=sharing.cpu_offload)
+    return sharing
+
+
+def _recipes(model: ModelSpec, given: dict[str, Any]) -> tuple[TrainingSpec, ...]:
+    """Those of `plan` with the same options, one a method."""
+    options = {str(option.name): given[str(option.name)] for section in RECIPES.values() for option in section}
+    asked = {"method": given["method"], "task": "training", "gpus": None, "from_files": (), "dry_run": False}
+    recipes: tuple[TrainingSpec, ...] = recipes_of(model, {**options, **asked})  # type: ignore[assignment]
+    return recipes
+
+
+def _cards(offers: tuple[Offer, ...], given: dict[str, Any]) -> dict[str, GpuSpec]:
     """The cards of the offers, with what was measured on them."""
-    cards = calibrated(tuple(find_gpu(name) for name in dict.fromkeys(offer.gpu for offer in offers)), calibration)
-    return {card.name: card for card in cards}
+    named = tuple(find_gpu(name) for name in dict.fromkeys(offer.gpu for offer in offers))
+    return {card.name: card for card in calibrated(named, given["calibration"], given["transformers"])}
 
 
 def dataset_of(given: dict[str, Any], names: tuple[str, ...]) -> Dataset:
@@ -54,14 +73,16 @@ def dataset_of(given: dict[str, Any], names: tuple[str, ...]) -> Dataset:
         raise SpecError("give either --tokens or --dataset.", "Write it as in --tokens 50M.")
     if given["tokens"] is not None:
         return Dataset(Band(*3 * (given["tokens"],)), "given")
+    from peftbench.cli.progress import Progress
     from peftbench.decide.choose_dataset import dataset_tokens, local_tokenizer
 
-    return dataset_tokens(given["dataset"], local_tokenizer(names))
+    with Progress("reading the data set") as progress:
+        return dataset_tokens(given["dataset"], local_tokenizer(names), progress)
 
 
 def own_offers(given: dict[str, Any]) -> tuple[Offer, ...]:
-    """The cards that the user owns, at the price of their electricity."""
-    owned = tuple(own_offer(*_counted(text), given["power_price"]) for text in given["own"])
+    """The cards that the user owns, at the price of their electricity; each kind and count once."""
+    owned = tuple(own_offer(*counted, given["power_price"]) for counted in dict.fromkeys(map(_counted, given["own"])))
     for offer in owned:
         sequences, count = given["batch_size"], offer.gpu_count
         if sequences % count:
@@ -78,7 +99,9 @@ def _counted(text: str) -> tuple[str, int]:
 
 def rented(given: dict[str, Any]) -> tuple[Offer, ...]:
     """What can be rented: at the user's price, from the user's file, of today, or of the snapshot."""
-    sources = [name for name in ("price", "prices", "live_prices") if given[name]]
+    sources = [name for name in ("price", "prices", "live_prices") if given[name] not in (None, False)]
+    if given["price"] and given["provider"]:
+        raise SpecError("--price is yours, and of no provider.", "Leave out --provider, or --price.")
     if len(sources) > 1:
         first, second = (f"--{name.replace('_', '-')}" for name in sources[:2])
         raise SpecError(f"{first} and {second} exclude each other.", "Leave one of them out.")
@@ -112,7 +135,7 @@ def _listed(given: dict[str, Any]) -> tuple[Offer, ...]:
 
 
 def _known(given: dict[str, Any]) -> tuple[Offer, ...]:
-    if given["prices"]:
+    if given["prices"] is not None:
         return read_offers(given["prices"])
     if given["live_prices"]:
         from peftbench.catalog.prices_live import live_offers

@@ -14,8 +14,13 @@ def retyped(params: Iterable[click.Parameter], given: dict[str, Any], changed: S
     """The command with the given options, those of `changed` in place of theirs; broken before an option."""
     names = {word.replace("--no-", "--", 1) for word in changed if word.startswith("--")}
     pieces = [piece for param in params if param.opts[0] not in names for piece in _typed(param, given)]
+    return broken((*pieces, *_options(changed)))
+
+
+def broken(words: Iterable[str]) -> str:
+    """`peftbench plan` with these words, quoted already; lines are broken before an option."""
     lines = ["  peftbench plan"]
-    for piece in (*pieces, *_options(changed)):
+    for piece in _options(tuple(words)):
         if len(lines[-1]) + 1 + len(piece) <= WIDEST:
             lines[-1] += f" {piece}"
         else:

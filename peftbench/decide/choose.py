@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from peftbench.catalog.prices import Offer
-from peftbench.decide.choose_fit import Setup, Shape, fastest_setup
+from peftbench.decide.choose_fit import ANY_SHARING, Setup, Shape, Sharing, fastest_setup
 from peftbench.errors import SpecError
-from peftbench.estimate.cost import Band, Cost, cost_of
+from peftbench.estimate.cost import Band, Cost, cost_of, human_hours, human_usd
+from peftbench.estimate.time_doubts import unknown_time
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.model import ModelSpec
 from peftbench.spec.training import TrainingSpec
@@ -38,8 +39,15 @@ class Question:
     cards: Mapping[str, GpuSpec]
     """Of all offers, by name; with what was measured on them, where it was."""
     framework: str = "transformers"
+    sharing: Sharing = ANY_SHARING
+    setup_hours: float = 0.0
+    """What every rented run takes before its first step."""
     budget_usd: float | None = None
     deadline_hours: float | None = None
+
+
+class NothingFits(SpecError):
+    """No offer has the memory for any of the recipes."""
 
 
 class Choice(NamedTuple):
@@ -75,6 +83,10 @@ class Ranking(NamedTuple):
 
     choices: tuple[Choice, ...]
     cheapest: Choice
+    cheapest_measured: Choice | None
+    """The cheapest on a card whose speed was measured, where the cheapest of all is on another."""
+    rivals: int
+    """How many others may be as cheap, for their bands reach into that of the cheapest."""
     fastest: Choice
     best: Choice
     """Within budget and deadline, the best balance of both: see `balanced`."""
@@ -89,13 +101,15 @@ class Ranking(NamedTuple):
 
 
 def choose(question: Question) -> Ranking:
-    """Rank every offer for every method; raises SpecError where none fits, or none is within budget and deadline."""
+    """Rank every offer for every method.
+
+    Raises NothingFits where none does, and SpecError where none is within budget and deadline.
+    """
     choices = tuple(sorted(_choices(question), key=_by_price))
     if not choices:
-        raise SpecError(
-            f"no offer fits {question.model.name} with its band on up to {question.max_gpus} GPUs.",
-            "Allow more with --max-gpus, add --method qlora, or shorten --sequence-length.",
-        )
+        _check_timed(question)
+        what = f"no offer fits {question.model.name} with its band on up to {question.max_gpus} GPUs."
+        raise NothingFits(what, f"Try {' or '.join(_ways_out(question))}.")
     within = [choice for choice in choices if _is_within(choice, question)]
     if not within:
         raise _impossible(choices, question)
@@ -103,11 +117,19 @@ def choose(question: Question) -> Ranking:
     return Ranking(
         choices=choices,
         cheapest=within[0],
+        cheapest_measured=_first_measured(within),
+        rivals=sum(choice.cost.usd.low < within[0].cost.usd.high for choice in within[1:]),
         fastest=min(within, key=_by_time),
         best=balanced(tuple(pareto_front(within))),
         front=tuple(pareto_front(choices)),
         untimed=tuple(sorted({offer.gpu for offer in question.offers} - found)),
     )
+
+
+def _first_measured(choices: Sequence[Choice]) -> Choice | None:
+    if choices[0].setup.step.calibrated:
+        return None
+    return next((choice for choice in choices if choice.setup.step.calibrated), None)
 
 
 def _by_price(choice: Choice) -> tuple[float, float, str, str, str, str]:
@@ -168,7 +190,9 @@ def _choices(question: Question) -> Iterator[Choice]:
 
 
 def _nodes(offer: Offer, max_gpus: int) -> Iterable[int]:
-    joined = offer.gpu_count == GPUS_OF_A_NODE and offer.kind != "own" and offer.provider not in MARKETPLACES
+    if offer.kind == "own":
+        return (1,)
+    joined = offer.gpu_count == GPUS_OF_A_NODE and offer.provider not in MARKETPLACES
     counts = CLUSTER_NODES if joined else (1,)
     return [nodes for nodes in counts if nodes * offer.gpu_count <= max_gpus]
 
@@ -176,7 +200,9 @@ def _nodes(offer: Offer, max_gpus: int) -> Iterable[int]:
 def _setups(question: Question, shape: Shape) -> Iterator[Setup]:
     for recipe in question.recipes:
         try:
-            setup = fastest_setup(question.model, recipe, shape, question.sequences, question.framework)
+            setup = fastest_setup(
+                question.model, recipe, shape, question.sequences, question.framework, question.sharing
+            )
         except SpecError:  # a recipe that this card cannot run: flash attention on a T4
             continue
         if setup:
@@ -186,7 +212,8 @@ def _setups(question: Question, shape: Shape) -> Iterator[Setup]:
 def _choice(question: Question, setup: Setup, offer: Offer) -> Choice:
     step = setup.step
     rate = Band(step.tokens_per_s, step.tokens_per_s_low, step.tokens_per_s_high)
-    return Choice(setup, offer, cost_of(question.tokens, rate, offer.usd_per_hour * setup.shape.nodes))
+    waits = 0.0 if offer.kind == "own" else question.setup_hours
+    return Choice(setup, offer, cost_of(question.tokens, rate, offer.usd_per_hour * setup.shape.nodes, waits))
 
 
 # ── budget and deadline ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -197,20 +224,43 @@ def _is_within(choice: Choice, question: Question) -> bool:
     return affordable and (question.deadline_hours is None or choice.hours <= question.deadline_hours)
 
 
+def _check_timed(question: Question) -> None:
+    """Raise SpecError where no step is timed, whatever it needs."""
+    why = [unknown_time(recipe, card) for card in question.cards.values() for recipe in question.recipes]
+    if why and all(why):
+        raise SpecError(f"how long a step takes is not known: {why[0]}.", "Choose other cards, or another --dtype.")
+
+
+def _ways_out(question: Question) -> Iterator[str]:
+    """What to type where nothing fits."""
+    largest = GPUS_OF_A_NODE * CLUSTER_NODES[-1]
+    if question.max_gpus < largest:
+        yield f"--max-gpus {largest}"
+    if not any(recipe.quantization for recipe in question.recipes):
+        yield "--method qlora"
+    if not question.sharing.cpu_offload:
+        yield "--cpu-offload"
+    if any(question.sequences % offer.gpu_count for offer in question.offers):
+        yield f"a --batch-size that {max(offer.gpu_count for offer in question.offers)} GPUs can share"
+    yield "a shorter --sequence-length"
+
+
 def _impossible(choices: Sequence[Choice], question: Question) -> SpecError:
     """What is the nearest possible: the cheapest in time, or the fastest for the money."""
     budget, deadline = question.budget_usd, question.deadline_hours
     affordable = [c for c in choices if budget is None or c.usd <= budget]
     in_time = [c for c in choices if deadline is None or c.hours <= deadline]
     if not affordable:
-        return SpecError(f"nothing is within ${budget:,.2f}: the cheapest is {_told(choices[0])}.", _raise("budget"))
+        what = f"nothing is within ${human_usd(budget or 0)}: the cheapest is {_told(choices[0])}."
+        return SpecError(what, _raise("budget"))
     if not in_time:
         fastest = min(choices, key=_by_time)
-        return SpecError(f"nothing is within {deadline:,.2f} h: the fastest is {_told(fastest)}.", _raise("deadline"))
+        within = human_hours(deadline or 0)
+        return SpecError(f"nothing is within {within}: the fastest is {_told(fastest)}.", _raise("deadline"))
     cheapest, fastest = in_time[0], min(affordable, key=_by_time)
     return SpecError(
-        f"nothing is within ${budget:,.2f} and {deadline:,.2f} h: in time, the cheapest is {_told(cheapest)}; within "
-        f"the budget, the fastest is {_told(fastest)}.",
+        f"nothing is within ${human_usd(budget or 0)} and {human_hours(deadline or 0)}: in time, the cheapest is "
+        f"{_told(cheapest)}; within the budget, the fastest is {_told(fastest)}.",
         "Raise --budget or --deadline.",
     )
 
@@ -222,4 +272,5 @@ def _raise(option: str) -> str:
 def _told(choice: Choice) -> str:
     shape = choice.setup.shape
     cards = f"{shape.gpus} × {shape.gpu.name}" if shape.gpus > 1 else shape.gpu.name
-    return f"${choice.usd:,.2f} and {choice.hours:,.2f} h ({choice.method} on {cards}, {choice.offer.provider})"
+    told = f"${human_usd(choice.usd)} and {human_hours(choice.hours)}"
+    return f"{told} ({choice.method} on {cards}, {choice.offer.provider})"

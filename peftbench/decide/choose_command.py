@@ -7,14 +7,28 @@ from shlex import quote
 from peftbench.decide.card import settle_training
 from peftbench.decide.from_options import training_recipes
 from peftbench.decide.recipe import differences
+from peftbench.estimate.time import FRAMEWORKS
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.model import ModelSpec
 from peftbench.spec.training import TrainingSpec
 
 
-def plan_command(name: str, model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> str:
-    """The model as it was named, the card, the method, and all that is not a default; on one line."""
+def plan_command(
+    name: str, model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, framework: str = FRAMEWORKS[0],
+    calibration: str | None = None,
+) -> str:  # fmt: skip
+    """The command on one line."""
+    return " ".join(("peftbench plan", *plan_words(name, model, training, gpu, framework, calibration)))
+
+
+def plan_words(
+    name: str, model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, framework: str = FRAMEWORKS[0],
+    calibration: str | None = None,
+) -> list[str]:  # fmt: skip
+    """The model as it was named, the card, the method, and all that is not a default; quoted for a shell."""
     default, _ = settle_training(model, training_recipes((training.method,), {})[0], gpu)
-    changed = (word for each in differences(default, training) for word in each.arguments)
-    words = ("--model", name, "--gpu", gpu.name, "--method", training.method, *changed)
-    return "peftbench plan " + " ".join(map(quote, words))
+    words = ["--model", name, "--gpu", gpu.name, "--method", training.method]
+    words += [word for each in differences(default, training) for word in each.arguments]
+    words += ["--framework", framework] if framework != FRAMEWORKS[0] else []
+    words += ["--calibration", calibration] if calibration else []
+    return [quote(word) for word in words]

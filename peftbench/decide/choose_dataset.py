@@ -13,11 +13,17 @@ from peftbench.estimate.cost import Band
 from peftbench.units import KIB, MIB, human_bytes
 
 CHUNK_BYTES = MIB
+TOLD_BYTES = 16 * MIB
+"""How much text is read before its share is told again."""
 LONGEST_LINE_BYTES = 64 * MIB
 """A JSON line has to be in memory as a whole; a longer one is no sample of a data set."""
 SAMPLE_BYTES = 4 * MIB
 """How much text the tokenizer reads; the rest goes by its ratio."""
 PIECE_CHARACTERS = 16 * KIB
+JSON_LINES = (".jsonl", ".ndjson", ".json")
+"""A .json file of one object a line is read; one that is an array is refused."""
+COMPRESSED = frozenset((".gz", ".zip", ".zst", ".bz2", ".xz", ".7z"))
+TABLES = frozenset((".parquet", ".arrow", ".feather", ".orc", ".csv", ".tsv", ".xlsx"))
 
 BYTES_PER_TOKEN = 3.94
 """English text under a vocabulary of 128,000: Llama 3 against 3.17 of Llama 2's 32,000 (arXiv 2407.21783, § 3.2)."""
@@ -44,7 +50,7 @@ class _Sums:
         self.text_bytes = self.sampled_bytes = self.sampled_tokens = 0
 
     def add(self, text: str) -> None:
-        size = len(text) if text.isascii() else len(text.encode())
+        size = len(text) if text.isascii() else len(text.encode(errors="replace"))  # half a surrogate pair is no text
         self.text_bytes += size
         if self.count and self.sampled_bytes < SAMPLE_BYTES:
             pieces = (text[start : start + PIECE_CHARACTERS] for start in range(0, len(text), PIECE_CHARACTERS))
@@ -52,22 +58,40 @@ class _Sums:
             self.sampled_bytes += size
 
 
-def dataset_tokens(path: str, tokenizer: Counter | None = None) -> Dataset:
+def dataset_tokens(
+    path: str, tokenizer: Counter | None = None, progress: Callable[[float], None] | None = None
+) -> Dataset:
     """Count the tokens of a text file, or of all strings of a .jsonl file; raises SpecError where it has none.
 
-    At most one line, or 1 MiB of a text, is in memory at a time.
+    At most one line, or 1 MiB of a text, is in memory at a time. `progress` is told the share that is read.
     """
     name = os.path.basename(path)[:60]
+    _check_ending(name)
     sums = _Sums(tokenizer)
     try:
         with open(path, "rb") as file:
-            for text in _json_texts(file, name) if path.endswith((".jsonl", ".ndjson")) else _texts(file, name):
+            size, told = os.fstat(file.fileno()).st_size, 0
+            progress = progress if file.seekable() else None  # a pipe does not say how much is to come
+            for text in _json_texts(file, name) if path.lower().endswith(JSON_LINES) else _texts(file, name):
                 sums.add(text)
+                if progress and sums.text_bytes >= told + TOLD_BYTES:
+                    told = sums.text_bytes
+                    progress(file.tell() / size)
     except OSError as error:
         raise SpecError(f"cannot read {name!r}: {error.strerror}.", "Give the path of a jsonl or text file.") from None
     if not sums.text_bytes:
         raise SpecError(f"{name!r} has no text.", "Give a jsonl or text file, or --tokens 50M.")
     return _dataset(sums)
+
+
+def _check_ending(name: str) -> None:
+    """Raise SpecError for the endings of files that are neither text nor jsonl, whatever their bytes look like."""
+    ending = os.path.splitext(name)[1].lower()
+    if ending in COMPRESSED:
+        raise SpecError(f"{name!r} is compressed.", "Decompress it first, or give --tokens 50M.")
+    if ending in TABLES:
+        hint = "Write it as jsonl first, as in Dataset.to_json of Hugging Face's datasets, or give --tokens 50M."
+        raise SpecError(f"{name!r} is a table, not text or jsonl.", hint)
 
 
 def _dataset(sums: _Sums) -> Dataset:
@@ -100,12 +124,14 @@ def _json_texts(file: IO[bytes], name: str) -> Iterator[str]:
         if len(line) == LONGEST_LINE_BYTES:
             what = f"line {number} of {name!r} is longer than {human_bytes(LONGEST_LINE_BYTES)}."
             raise SpecError(what, "A jsonl file has one sample a line.")
-        text = _decoded(bytes.decode, line, name).strip()
+        text = _decoded(bytes.decode, line, name).lstrip("\ufeff").strip()
         try:
             yield from _strings(loads(text)) if text else ()
         except (JSONDecodeError, RecursionError):
-            what = f"line {number} of {name!r} is not JSON."
-            raise SpecError(what, "A jsonl file has one JSON object a line; name a text file .txt.") from None
+            hint = "A jsonl file has one JSON object a line; name a text file .txt."
+            if number == 1 and text.startswith("["):
+                hint = "An array over several lines becomes jsonl by: jq -c '.[]' FILE."
+            raise SpecError(f"line {number} of {name!r} is not JSON.", hint) from None
 
 
 def _decoded(decode: Callable[[bytes], str], chunk: bytes, name: str) -> str:

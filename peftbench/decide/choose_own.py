@@ -10,7 +10,7 @@ from peftbench.catalog.prices import Offer, board_power_w, purchase_usd
 from peftbench.decide.advice import Change, suggest
 from peftbench.decide.card import settle_training
 from peftbench.decide.choose import Choice, Question
-from peftbench.decide.choose_fit import SHARDED, Shape
+from peftbench.decide.choose_fit import SHARDED, Setup, Shape, Sharing, fastest_setup
 from peftbench.decide.verdict import Fit, judge
 from peftbench.errors import CatalogError, SpecError
 from peftbench.estimate.cost import break_even_hours, power_usd_per_hour
@@ -30,7 +30,11 @@ class OwnAnswer(NamedTuple):
     start: TrainingSpec | None
     """Where nothing fits: the recipe that is nearest to it."""
     change: Change | None
-    """… and the smallest change that makes it fit."""
+    """… and the smallest change that makes it fit; None where there is none."""
+    offloaded: Setup | None = None
+    """… and the fastest with the host's memory, which leaves the result as it is."""
+    start_fits: bool = False
+    """It has the memory, and only the speed of the card is not known."""
 
 
 class BreakEven(NamedTuple):
@@ -64,15 +68,31 @@ def own_answer(question: Question, own: Offer, choices: Sequence[Choice]) -> Own
     if fitting:
         return OwnAnswer(shape, min(fitting, key=lambda choice: choice.hours), None, None)
     start = min(_starts(question.recipes, shape, question), key=lambda each: each[0], default=None)
+    offloaded = _offloaded(question, shape)
     if start is None:
-        return OwnAnswer(shape, None, None, None)
-    changes = suggest(question.model, start[2], shape.gpu)
-    return OwnAnswer(shape, None, start[2], next((c for c in changes if c.fit is Fit.FITS), None))
+        return OwnAnswer(shape, None, None, None, offloaded)
+    _, _, recipe, fits = start
+    changes = suggest(question.model, recipe, shape.gpu)
+    return OwnAnswer(shape, None, recipe, next((c for c in changes if c.fit is Fit.FITS), None), offloaded, fits)
+
+
+def _offloaded(question: Question, shape: Shape) -> Setup | None:
+    sharing = Sharing(question.sharing.strategy, cpu_offload=True)
+    found = []
+    for recipe in question.recipes:
+        try:
+            found.append(
+                fastest_setup(question.model, recipe, shape, question.sequences, question.framework, sharing)
+            )
+        except SpecError:  # a recipe that this card cannot run, or a strategy that cannot offload
+            continue
+    fitting = (setup for setup in found if setup)
+    return max(fitting, key=lambda setup: setup.step.tokens_per_s, default=None)
 
 
 def _starts(
     recipes: Iterable[TrainingSpec], shape: Shape, question: Question
-) -> Iterable[tuple[int, int, TrainingSpec]]:
+) -> Iterable[tuple[int, int, TrainingSpec, bool]]:
     """Each method in the way that needs the least: one sequence at a time, checkpointed, and shared among the cards."""
     shared = ParallelismSpec(gpus=shape.gpus, strategy=SHARDED if shape.gpus > 1 else "none")
     for number, recipe in enumerate(recipes):
@@ -86,7 +106,7 @@ def _starts(
             verdict = judge(estimate_training(question.model, settled, shape.gpu), shape.gpu)
         except SpecError:
             continue
-        yield verdict.high_bytes, number, settled
+        yield verdict.high_bytes, number, settled, verdict.fit is Fit.FITS
 
 
 def break_evens(choices: Iterable[Choice], usd_per_kwh: float, paid_usd: float | None = None) -> list[BreakEven]:

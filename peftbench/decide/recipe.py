@@ -131,10 +131,15 @@ class Difference(NamedTuple):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What to type to get `after`."""
+        """What to type to get `after`; nothing for what no longer applies."""
         if isinstance(self.after, bool):
             return (self.option if self.after else self.option.replace("--", "--no-", 1),)
-        return (self.option, str(self.after))
+        if isinstance(self.after, dict):
+            pairs = (("--adapter-option", f"{name}={value}") for name, value in self.after.items())
+            return tuple(word for pair in pairs for word in pair)
+        if self.after is None:
+            return ()
+        return (self.option, ",".join(self.after) if isinstance(self.after, list) else str(self.after))
 
 
 def differences(before: TrainingSpec, after: TrainingSpec) -> tuple[Difference, ...]:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 from peftbench.errors import SpecError
 
 SECONDS_PER_HOUR = 3600
+HOURS_OF_DAYS = 100
+"""From here on a time is told in days."""
 WATTS_PER_KILOWATT = 1000
 
 
@@ -25,17 +27,17 @@ class Cost(NamedTuple):
     usd: Band
 
 
-def cost_of(tokens: Band, tokens_per_s: Band, usd_per_hour: float) -> Cost:
-    """Hours = tokens / rate, money = hours × price; the fewest tokens go at the highest rate, the most at the lowest.
+def cost_of(tokens: Band, tokens_per_s: Band, usd_per_hour: float, setup_hours: float = 0.0) -> Cost:
+    """Hours = setup + tokens / rate, money = hours × price.
 
-    Loading the model, evaluation and checkpoints are not in it.
+    The fewest tokens go at the highest rate, the most at the lowest. Evaluation and checkpoints are not in it.
     """
     if min(tokens_per_s) <= 0 or min(tokens) <= 0:
         raise SpecError("tokens and tokens per second must be above 0.")
     hours = Band(
-        tokens.expected / tokens_per_s.expected / SECONDS_PER_HOUR,
-        tokens.low / tokens_per_s.high / SECONDS_PER_HOUR,
-        tokens.high / tokens_per_s.low / SECONDS_PER_HOUR,
+        setup_hours + tokens.expected / tokens_per_s.expected / SECONDS_PER_HOUR,
+        setup_hours + tokens.low / tokens_per_s.high / SECONDS_PER_HOUR,
+        setup_hours + tokens.high / tokens_per_s.low / SECONDS_PER_HOUR,
     )
     return Cost(hours, Band(*(each * usd_per_hour for each in hours)))
 
@@ -52,3 +54,17 @@ def break_even_hours(purchase_usd: float, rent_usd_per_hour: float, power_usd_pe
     """
     saved = rent_usd_per_hour - power_usd_per_hour
     return purchase_usd / saved if saved > 0 else None
+
+
+def human_hours(hours: float) -> str:
+    """Two figures or more, in the unit that keeps them readable: "36 s", "12 min", "3.4 h", "5.1 d"."""
+    if hours < 1 / 60:
+        return f"{SECONDS_PER_HOUR * hours:.2g} s"
+    if hours < 1:
+        return f"{60 * hours:,.0f} min" if hours >= 1 / 6 else f"{60 * hours:,.1f} min"
+    return f"{hours:,.1f} h" if hours < HOURS_OF_DAYS else f"{hours / 24:,.1f} d"
+
+
+def human_usd(usd: float) -> str:
+    """Dollars and cents, without the sign; two figures of less than ten cents."""
+    return f"{usd:,.2f}" if usd >= 0.1 else f"{usd:.2g}"

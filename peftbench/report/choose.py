@@ -8,13 +8,17 @@ from peftbench.report import choose_views as views
 from peftbench.report.choose_views import Answer
 from peftbench.report.table import Table
 
+ROOM_FOR_BANDS = 75
+"""Columns of a terminal in which the bands stand beside their figures."""
+
 
 def screen(answer: Answer, most: int, width: int) -> str:
     """For the terminal: what to take, the ranking, the front, one's own cards and the notes."""
     from peftbench.report.terminal import labelled, render, wrap
 
     blocks = ["\n".join(wrap(views.header(answer), width))]
-    blocks += [render(table, width, indent="") for table in _tables(answer, most)]
+    tables = _tables(answer, most, with_bands=width >= ROOM_FOR_BANDS)
+    blocks += [render(table, width, indent="") for table in tables]
     own = [labelled("own", sentence, width) for sentence in views.own_sentences(answer)]
     return "\n\n".join([*blocks, "\n".join([*own, *(labelled("note", note, width) for note in views.notes(answer))])])
 
@@ -24,12 +28,17 @@ def document(answer: Answer, most: int) -> str:
     from peftbench.report.markdown import render
 
     tables = [render(table) for table in _tables(answer, most)]
-    lines = [f"* {sentence}" for sentence in (*views.own_sentences(answer), *views.notes(answer))]
+    lines = [f"* {_escaped(sentence)}" for sentence in (*views.own_sentences(answer), *views.notes(answer))]
     return "\n\n".join([f"**{views.header(answer)}**", *tables, "\n".join(lines)])
 
 
-def _tables(answer: Answer, most: int) -> list[Table]:
-    tables = [views.picks(answer), views.front(answer), views.ranked(answer, most)]
+def _escaped(sentence: str) -> str:
+    """A note that begins with a star is no list of its own."""
+    return f"\\{sentence}" if sentence.startswith("*") else sentence
+
+
+def _tables(answer: Answer, most: int, with_bands: bool = True) -> list[Table]:
+    tables = [views.picks(answer, with_bands), views.front(answer), views.ranked(answer, most)]
     return [*tables, *([views.break_even_table(answer)] if answer.break_evens else [])]
 
 
@@ -37,7 +46,7 @@ def rows(answer: Answer) -> str:
     """Every choice as CSV."""
     from peftbench.report.csv import render_rows
 
-    return render_rows(views.COLUMNS, (views.row_data(answer.ranking, choice) for choice in answer.ranking.choices))
+    return render_rows(views.COLUMNS, (views.row_data(answer, choice) for choice in answer.ranking.choices))
 
 
 def data(answer: Answer) -> dict[str, Any]:
@@ -46,11 +55,12 @@ def data(answer: Answer) -> dict[str, Any]:
     return {
         "model": question.model.name, "tokens": question.tokens._asdict(), "tokens_from": answer.how,
         "sequence_length": question.recipes[0].sequence_length, "batch_size": question.sequences,
-        "framework": question.framework, "budget_usd": question.budget_usd,
+        "framework": question.framework, "setup_hours": question.setup_hours, "budget_usd": question.budget_usd,
         "deadline_hours": question.deadline_hours, "cheapest": ranking.number(ranking.cheapest),
+        "cheapest_measured": ranking.number(ranking.cheapest_measured) if ranking.cheapest_measured else None,
         "fastest": ranking.number(ranking.fastest), "best": ranking.number(ranking.best),
         "front": [ranking.number(choice) for choice in ranking.front],
-        "choices": [views.row_data(ranking, choice) for choice in ranking.choices],
+        "choices": [views.row_data(answer, choice) for choice in ranking.choices],
         "own": views.own_sentences(answer),
         "rent_or_buy": [
             {"gpu": each.gpu, "purchase_usd": each.purchase_usd, "rent_usd_per_hour": each.rent.usd_per_gpu_hour,

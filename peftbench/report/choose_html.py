@@ -7,7 +7,9 @@ from html import escape
 from typing import Any
 
 from peftbench.decide.choose import Choice
+from peftbench.estimate.cost import human_hours, human_usd
 from peftbench.report import choose_views as views
+from peftbench.report.choose_own import hours_band, usd_band
 from peftbench.report.choose_views import Answer
 from peftbench.report.page import Figure, drawn, page, plain, require_plotly
 from peftbench.report.table import Table
@@ -58,8 +60,8 @@ def choose_html(answer: Answer) -> str:
         f'<div role="img" aria-label="Price against time of every choice, on logarithmic axes">{chart}</div>',
         *_tables(answer),
         f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in views.notes(answer))}</ul>",
-        "<footer>Drag in the chart to zoom, double-click to see all again, click a method to hide it. This file loads "
-        "nothing from anywhere.</footer>",
+        "<footer>Open circles: the time is uncalibrated. Drag in the chart to zoom, double-click to "
+        "see all again, click a method to hide it. This file loads nothing from anywhere.</footer>",
         f"<script>{_SCRIPT}</script>",
     ]  # fmt: skip
     return page(title, _STYLE, "\n".join(body))
@@ -109,7 +111,10 @@ def _of_method(answer: Answer, method: str, number: int) -> Figure:
     return {
         "type": "scatter", "mode": "markers", "name": plain(method), "x": [choice.hours for choice in chosen],
         "y": [choice.usd for choice in chosen], "text": [_told(answer, choice) for choice in chosen],
-        "marker": {"size": 9, "color": _COLOURS[number % len(_COLOURS)], "line": {"width": 1, "color": "#fff"}},
+        "marker": {
+            "size": 9, "color": _COLOURS[number % len(_COLOURS)], "line": {"width": 1},
+            "symbol": ["circle" if choice.setup.step.calibrated else "circle-open" for choice in chosen],
+        },
         "hovertemplate": "%{text}<extra></extra>",
     }  # fmt: skip
 
@@ -118,6 +123,8 @@ def _told(answer: Answer, choice: Choice) -> str:
     lines = (
         f"#{answer.ranking.number(choice)} {choice.method} on {views.cards(choice)}",
         f"{views.offered(choice)}, ${choice.usd_per_hour:,.2f} an hour",
-        f"{views.band(choice.cost.hours)}, {views.band(choice.cost.usd, money=True)}",
+        f"{human_hours(choice.hours)} ({hours_band(choice.cost.hours)})",
+        f"${human_usd(choice.usd)} ({usd_band(choice.cost.usd)})",
+        choice.setup.step.doubt and f"uncalibrated: {choice.setup.step.doubt}",
     )
-    return "<br>".join(plain(line) for line in lines)
+    return "<br>".join(plain(line) for line in lines if line)

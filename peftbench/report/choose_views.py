@@ -7,20 +7,22 @@ from datetime import date
 from typing import NamedTuple
 
 from peftbench.decide.choose import Choice, Question, Ranking
-from peftbench.decide.choose_command import plan_command
 from peftbench.decide.choose_own import BreakEven, OwnAnswer
-from peftbench.estimate.cost import Band
+from peftbench.estimate.cost import human_hours, human_usd
+from peftbench.report.choose_own import Typed, command_of, hours_band, usd_band
+from peftbench.report.choose_own import own_sentences as told
 from peftbench.report.table import UNKNOWN, Table
 from peftbench.units import human_bytes, human_count
 
 HEADINGS = ("#", "cards", "method", "batch", "time", "USD", "offer", "price of")
-HOURS_OF_DAYS = 100
-"""From here on a time is told in days."""
+BAND = "from-to"
+PICKED = ("", "#", "what", "time", BAND, "USD", BAND, "offer")
 COLUMNS = (
     "number", "gpu", "gpus", "nodes", "strategy", "method", "micro_batch_size", "gradient_accumulation_steps",
     "gradient_checkpointing", "hours", "hours_low", "hours_high", "usd", "usd_low", "usd_high", "usd_per_hour",
     "tokens_per_s", "calibrated", "required_bytes", "high_bytes", "usable_bytes", "provider", "instance_type", "kind",
-    "region", "date", "source", "on_front",
+    "region", "date", "source", "on_front", "cpu_offload", "host_bytes",
+    "command",
 )  # fmt: skip
 """Of the CSV; new ones come at the end."""
 
@@ -29,8 +31,7 @@ class Answer(NamedTuple):
     """Everything that `choose` found."""
 
     question: Question
-    typed: str
-    """The model as it was named."""
+    typed: Typed
     ranking: Ranking
     how: str
     """Where the number of tokens comes from."""
@@ -47,12 +48,36 @@ def ranked(answer: Answer, most: int) -> Table:
     return _table(title, answer.ranking, choices)
 
 
-def picks(answer: Answer) -> Table:
-    """What a buyer looks at first: cheapest, fastest and best."""
+def picks(answer: Answer, with_bands: bool = True) -> Table:
+    """What a buyer looks at first: cheapest, fastest and best, with their bands where there is room."""
     ranking = answer.ranking
-    named = (("cheapest", ranking.cheapest), ("fastest", ranking.fastest), ("best", ranking.best))
-    rows = [(name, *_row(ranking, choice)) for name, choice in named]
-    return Table(f"Within {limits(answer.question)}", ("", *HEADINGS), rows, "lrllrrrll")
+    named = (
+        ("cheapest", ranking.cheapest), ("…measured", ranking.cheapest_measured), ("best", ranking.best),
+        ("fastest", ranking.fastest),
+    )  # fmt: skip
+    rows = [(name, *_picked(ranking, choice)) for name, choice in named if choice]
+    table = Table(f"Within {limits(answer.question)}", PICKED, rows, "lrlrrrrl")
+    return table if with_bands else _without(table, BAND)
+
+
+def _without(table: Table, heading: str) -> Table:
+    kept = [number for number, each in enumerate(table.headings) if each != heading]
+    rows = [tuple(row[number] for number in kept) for row in table.rows]
+    alignments = "".join(table.alignments[number] for number in kept)
+    return Table(table.title, tuple(table.headings[number] for number in kept), rows, alignments)
+
+
+def _picked(ranking: Ranking, choice: Choice) -> tuple[str, ...]:
+    hours, usd = choice.cost.hours, choice.cost.usd
+    return (
+        str(ranking.number(choice)), f"{choice.method} on {cards(choice)}",
+        f"{human_hours(choice.hours)}{_mark(choice)}",
+        hours_band(hours), human_usd(choice.usd), usd_band(usd), offered(choice),
+    )  # fmt: skip
+
+
+def _mark(choice: Choice) -> str:
+    return "" if choice.setup.step.calibrated else " *"
 
 
 def front(answer: Answer) -> Table:
@@ -62,8 +87,8 @@ def front(answer: Answer) -> Table:
 
 def limits(question: Question) -> str:
     """Budget and deadline in words."""
-    budget = f"${question.budget_usd:,.2f}" if question.budget_usd else "any budget"
-    return f"{budget} and {question.deadline_hours:g} h" if question.deadline_hours else f"{budget} and any time"
+    budget = f"${human_usd(question.budget_usd)}" if question.budget_usd else "any budget"
+    return f"{budget} and {human_hours(question.deadline_hours) if question.deadline_hours else 'any time'}"
 
 
 def _table(title: str, ranking: Ranking, choices: Iterable[Choice]) -> Table:
@@ -71,20 +96,21 @@ def _table(title: str, ranking: Ranking, choices: Iterable[Choice]) -> Table:
 
 
 def _row(ranking: Ranking, choice: Choice) -> tuple[str, ...]:
-    training, mark = choice.setup.training, "" if choice.setup.step.calibrated else " *"
+    training = choice.setup.training
     recomputed = "" if training.gradient_checkpointing else "¹"
     return (
         str(ranking.number(choice)), cards(choice), choice.method, f"{training.micro_batch_size}{recomputed}",
-        f"{duration(choice.hours)}{mark}", f"{choice.usd:,.2f}", offered(choice),
+        f"{human_hours(choice.hours)}{_mark(choice)}", human_usd(choice.usd), offered(choice),
         choice.offer.date or UNKNOWN,
     )  # fmt: skip
 
 
 def cards(choice: Choice) -> str:
     """Cards and how they share the work: "8 × h100-sxm fsdp"."""
-    shape, strategy = choice.setup.shape, choice.setup.training.parallelism.strategy
+    shape, parallelism = choice.setup.shape, choice.setup.training.parallelism
+    strategy = f"{parallelism.strategy} offload" if parallelism.cpu_offload else parallelism.strategy
     if shape.gpus == 1:
-        return shape.gpu.name
+        return shape.gpu.name if strategy == "none" else f"{shape.gpu.name} {strategy}"
     nodes = f", {shape.nodes} nodes" if shape.nodes > 1 else ""
     return f"{shape.gpus} × {shape.gpu.name} {strategy}{nodes}"
 
@@ -93,18 +119,6 @@ def offered(choice: Choice) -> str:
     """Whose offer it is, and whether it may be taken away."""
     offer = choice.offer
     return offer.provider if offer.kind == "own" else f"{offer.provider} {offer.kind}"
-
-
-def duration(hours: float) -> str:
-    """Two figures or more, in the unit that keeps them readable: "12 min", "3.4 h", "5.1 d"."""
-    if hours < 1:
-        return f"{60 * hours:,.0f} min" if hours >= 1 / 6 else f"{60 * hours:,.1f} min"
-    return f"{hours:,.1f} h" if hours < HOURS_OF_DAYS else f"{hours / 24:,.1f} d"
-
-
-def band(each: Band, money: bool = False) -> str:
-    """From the low end to the high one: "3.1 h-5.0 h", "$2.10-$4.00"."""
-    return f"${each.low:,.2f}-${each.high:,.2f}" if money else f"{duration(each.low)}-{duration(each.high)}"
 
 
 # ── sentences ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -117,29 +131,44 @@ def header(answer: Answer) -> str:
     length = question.recipes[0].sequence_length
     return (
         f"{question.model.name} · {tokens} tokens ({answer.how}) · sequences of {length} tokens, packed, "
-        f"{question.sequences} a step · {question.framework}"
+        f"{question.sequences} a step · {question.framework} · {human_hours(question.setup_hours)} of setup"
     )
 
 
 def notes(answer: Answer) -> list[str]:
     """How far the answer can be trusted."""
-    ranking, best = answer.ranking, answer.ranking.best
-    found = [f"best is nearest to both the lowest price and the shortest time, on logarithmic scales; it takes "
-             f"{band(best.cost.hours)} and {band(best.cost.usd, money=True)}."]
+    ranking = answer.ranking
+    found = ["best is nearest to both the lowest price and the shortest time, on logarithmic scales.",
+             *_rivals_and_limits(answer)]
     shown = (ranking.cheapest, ranking.fastest, ranking.best, *ranking.front)
-    if not all(choice.setup.step.calibrated for choice in shown):
-        found.append("* the speed of this card was never measured: its time is uncalibrated.")
+    if doubts := dict.fromkeys(choice.setup.step.doubt for choice in shown if choice.setup.step.doubt):
+        found.append(f"* uncalibrated: {'; '.join(doubts)}.")
     cards = dict.fromkeys(choice.setup.shape.gpu for choice in shown)
     found += [card.calibration.said for card in cards if card.calibration]
     if not all(choice.setup.training.gradient_checkpointing for choice in shown):
         found.append("¹ without gradient checkpointing.")
+    if any(choice.setup.training.parallelism.cpu_offload for choice in shown):
+        most = max(choice.setup.host_bytes for choice in shown)
+        found.append(f"offload keeps up to {human_bytes(most)} in the memory of each host: ask how much it has.")
     if any(choice.offer.kind == "spot" for choice in shown):
         found.append("spot instances may be taken away at any time; --no-spot leaves them out.")
     found += age_notes(ranking, answer.today)
     if ranking.untimed:
         names = ", ".join(ranking.untimed)
         found.append(f"not ranked, for nothing fits or their speed is not known: {names}.")
-    return [*found, "setup, loading, evaluation and checkpoints come on top; --expand N shows the plan of row N."]
+    return [*found, "evaluation and checkpoints come on top; --expand N shows the plan of row N."]
+
+
+def _rivals_and_limits(answer: Answer) -> Iterable[str]:
+    """Where the bands leave open which is the cheapest, and whether the limits hold."""
+    question = answer.question
+    if answer.ranking.rivals:
+        yield f"by their bands, {answer.ranking.rivals:,} more may turn out cheaper than the cheapest."
+    best = answer.ranking.best.cost
+    if question.budget_usd and best.usd.high > question.budget_usd:
+        yield f"by its band, the best may cost more than the budget: up to ${human_usd(best.usd.high)}."
+    if question.deadline_hours and best.hours.high > question.deadline_hours:
+        yield f"by its band, the best may take longer than the deadline: up to {human_hours(best.hours.high)}."
 
 
 def age_notes(ranking: Ranking, today: date) -> list[str]:
@@ -158,27 +187,7 @@ def age_notes(ranking: Ranking, today: date) -> list[str]:
 
 def own_sentences(answer: Answer) -> list[str]:
     """How each of one's own cards can be used, and what to type for its plan."""
-    return [_own_sentence(own, answer) for own in answer.owned]
-
-
-def _own_sentence(own: OwnAnswer, answer: Answer) -> str:
-    count = f"{own.shape.gpus} × " if own.shape.gpus > 1 else ""
-    name = f"your {count}{own.shape.gpu.name}"
-    if own.choice:
-        training = own.choice.setup.training
-        said = (
-            f"{name} can do it as it is: {own.choice.method}, micro-batch {training.micro_batch_size}, "
-            f"{duration(own.choice.hours)} ({band(own.choice.cost.hours)}) and ${own.choice.usd:,.2f} of electricity"
-        )
-    elif own.start and own.change:
-        training = own.change.training
-        said = (
-            f"{name} can do it with the smallest change to {own.start.method}: {' '.join(own.change.arguments)} "
-            f"({own.change.price}); that needs {human_bytes(own.change.device_bytes)}"
-        )
-    else:
-        return f"{name} cannot train {answer.question.model.name}: no change that we know makes it fit."
-    return f"{said}. Its plan: {plan_command(answer.typed, answer.question.model, training, own.shape.gpu)}"
+    return [sentence for own in answer.owned for sentence in told(own, answer.question, answer.typed)]
 
 
 def break_even_table(answer: Answer) -> Table:
@@ -192,9 +201,9 @@ def break_even_table(answer: Answer) -> Table:
     return Table(f"Rent or buy, at ${answer.usd_per_kwh:g} a kWh", headings, rows, "lrrlrr")
 
 
-def row_data(ranking: Ranking, choice: Choice) -> dict[str, object]:
+def row_data(answer: Answer, choice: Choice) -> dict[str, object]:
     """A choice for a program, under the names of COLUMNS."""
-    setup, offer, cost = choice.setup, choice.offer, choice.cost
+    ranking, setup, offer, cost = answer.ranking, choice.setup, choice.offer, choice.cost
     training, verdict, step = setup.training, setup.verdict, setup.step
     return {
         "number": ranking.number(choice), "gpu": setup.shape.gpu.name, "gpus": setup.shape.gpus,
@@ -208,5 +217,7 @@ def row_data(ranking: Ranking, choice: Choice) -> dict[str, object]:
         "required_bytes": verdict.required_bytes, "high_bytes": verdict.high_bytes,
         "usable_bytes": verdict.usable_bytes, "provider": offer.provider, "instance_type": offer.instance_type,
         "kind": offer.kind, "region": offer.region, "date": offer.date, "source": offer.source,
-        "on_front": choice in ranking.front,
+        "on_front": choice in ranking.front, "cpu_offload": training.parallelism.cpu_offload,
+        "host_bytes": setup.host_bytes,
+        "command": command_of(training, setup.shape.gpu, answer.question, answer.typed),
     }  # fmt: skip

@@ -64,6 +64,7 @@ def write(folder: Path, text: str) -> str:
 
 def test_a_price_file_needs_two_columns(tmp_path: Path) -> None:
     (offer,) = read_offers(write(tmp_path, "gpu,usd_per_hour\n4090,0.35\n"))
+    assert read_offers(write(tmp_path, "GPU, USD_per_hour\n4090,0.35\n")) == (offer,)
     assert (offer.gpu, offer.gpu_count, offer.kind, offer.usd_per_hour) == ("rtx4090", 1, "on-demand", 0.35)
     assert offer.date is None
 
@@ -86,6 +87,13 @@ def test_a_price_file_needs_two_columns(tmp_path: Path) -> None:
         ("gpu,price\n4090,1\n", "no column usd_per_hour"),
         ("gpu,usd_per_hour,gpu_cuont\n4090,1,1\n", "Did you mean gpu_count"),
         ("gpu,usd_per_hour\n", "has no prices"),
+        ("gpu,usd_per_hour\n4090,1,200\n", "line 2: there are more cells than columns"),
+        ("gpu,usd_per_hour\n4090,1_0\n", "'1_0' is not a price"),
+        ("gpu,usd_per_hour\n4090,1e-320\n", "a price cannot be 1e-320"),
+        ("gpu,usd_per_hour,gpu_count\n4090,1,٣\n", "gpu_count cannot be '٣'"),
+        ("gpu,usd_per_hour,usd_per_hour\n4090,1,2\n", "has two columns usd_per_hour"),
+        ("gpu,usd_per_hour,kind\n4090,1600,purchase\n", "--purchase-price"),
+        ("gpu;usd_per_hour\n4090;1\n", "commas between"),
         ("", "no column gpu"),
     ],
 )

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from peftbench.catalog.gpus import find_gpu, list_gpus
 from peftbench.catalog.models import find_model
 from peftbench.catalog.prices import Offer, find_offers
-from peftbench.decide.choose import Choice, Question, Ranking, balanced, choose, pareto_front
+from peftbench.decide.choose import Choice, NothingFits, Question, Ranking, balanced, choose, pareto_front
+from peftbench.decide.choose_fit import Sharing
 from peftbench.decide.choose_own import break_evens, own_answer, own_offer
 from peftbench.decide.from_options import training_recipes
 from peftbench.decide.verdict import Fit, judge
@@ -152,6 +153,43 @@ def test_each_alone_is_possible_but_not_both() -> None:
 def test_too_large_for_every_offer() -> None:
     with pytest.raises(SpecError, match="no offer fits"):
         choose(question("405b", ("full",), max_gpus=1))
+
+
+def test_where_nothing_fits_the_ways_out_are_those_that_were_not_taken() -> None:
+    with pytest.raises(NothingFits) as first:
+        choose(question("405b", ("full",), max_gpus=1))
+    for way in ("--max-gpus 64", "--method qlora", "--cpu-offload"):
+        assert way in first.value.hint
+    with pytest.raises(NothingFits) as second:
+        choose(question("405b", ("qlora",), max_gpus=64, offers=find_offers("t4"), sharing=Sharing(None, True)))
+    assert second.value.hint == "Try a shorter --sequence-length."
+
+
+def test_an_uncalibrated_cheapest_does_not_win_alone() -> None:
+    """The cheapest on a card that was measured stands beside it; and how many more their bands let be as cheap."""
+    found = ranking()
+    measured = [choice for choice in found.choices if choice.setup.step.calibrated]
+    assert found.cheapest_measured is (None if found.cheapest is measured[0] else measured[0])
+    alone = choose(question("8b", offers=find_offers("l40s")))
+    assert alone.cheapest_measured is None
+    assert alone.rivals == sum(c.cost.usd.low < alone.cheapest.cost.usd.high for c in alone.choices) - 1
+    cheap = replace(find_offers("rtx4090")[0], gpu_count=1, usd_per_hour=0.01)
+    unmeasured = choose(question("8b", offers=(cheap, *find_offers("a100-80gb"))))
+    assert not unmeasured.cheapest.setup.step.calibrated
+    assert unmeasured.cheapest_measured and unmeasured.cheapest_measured.setup.shape.gpu.name == "a100-80gb"
+
+
+@pytest.mark.parametrize("gpus", [2, 4])
+def test_offload_gives_70b_full_an_answer_on_a_few_cards(gpus: int) -> None:
+    """Not faster than the products at the data sheet's rate, and not slower by what the links alone explain."""
+    few = (replace(find_offers("h100-sxm")[0], gpu_count=gpus),)
+    with pytest.raises(NothingFits):
+        choose(question("70b", ("full",), offers=few))
+    found = choose(question("70b", ("full",), offers=few, sharing=Sharing(cpu_offload=True))).fastest
+    assert found.setup.shape.gpus == gpus
+    assert found.setup.host_bytes == pytest.approx(16 * 70.6e9, rel=0.01)
+    ideal_hours = 1e7 * 8 * 70.6e9 / (gpus * 989e12) / 3600
+    assert ideal_hours < found.hours < 10 * ideal_hours
 
 
 def test_large_models_get_an_answer_from_several_cards() -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from peftbench.decide.choose_dataset import BYTES_PER_TOKEN, SAMPLE_BYTES, dataset_tokens, local_tokenizer
+from peftbench.decide.choose_dataset import BYTES_PER_TOKEN, SAMPLE_BYTES, TOLD_BYTES, dataset_tokens, local_tokenizer
 from peftbench.errors import SpecError
 from peftbench.units import GIB, MIB
 
 
-def words(text: str) -> int:
+def counted(text: str) -> int:
     return len(text.split())
 
 
@@ -37,7 +39,7 @@ def test_only_the_strings_of_jsonl_count(tmp_path: Path) -> None:
 def test_a_tokenizer_counts_all_of_a_small_file(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "one two three"}\n{"text": "four"}\n', encoding="utf-8")
-    tokens, how = dataset_tokens(str(path), words)
+    tokens, how = dataset_tokens(str(path), counted)
     assert tokens == (4, 4, 4)
     assert "counted" in how
 
@@ -45,7 +47,7 @@ def test_a_tokenizer_counts_all_of_a_small_file(tmp_path: Path) -> None:
 def test_a_large_file_goes_by_the_ratio_of_its_start(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("seven77 " * (2 * SAMPLE_BYTES // 8), encoding="utf-8")
-    tokens, how = dataset_tokens(str(path), words)
+    tokens, how = dataset_tokens(str(path), counted)
     assert tokens.expected == pytest.approx(2 * SAMPLE_BYTES / 8, rel=0.01)
     assert "first part" in how
 
@@ -73,9 +75,41 @@ def test_ten_gigabytes_of_nothing_are_refused_at_their_start(tmp_path: Path, nam
         dataset_tokens(str(path))
 
 
+def test_a_mark_of_byte_order_and_half_a_character_are_read_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.JSONL"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "abc"}\n{"text": "\\ud800"}\n')
+    assert "4 B" in dataset_tokens(str(path)).how
+
+
+def test_how_much_is_read_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("x" * (3 * TOLD_BYTES), encoding="utf-8")
+    shares: list[float] = []
+    dataset_tokens(str(path), progress=shares.append)
+    assert len(shares) == 3
+    assert shares == sorted(shares) and shares[-1] == 1
+
+
+def test_a_pipe_is_read_as_it_comes() -> None:
+    words = TOLD_BYTES // 4 + 1
+    written = f"import sys; sys.stdout.write('word' * {words})"
+    source = subprocess.Popen([sys.executable, "-c", written], stdout=subprocess.PIPE)
+    assert source.stdout
+    shares: list[float] = []
+    with source.stdout as pipe:
+        tokens, _ = dataset_tokens(f"/dev/fd/{pipe.fileno()}", progress=shares.append)
+    assert source.wait() == 0
+    assert tokens.expected == pytest.approx(4 * words / BYTES_PER_TOKEN)
+    assert shares == []
+
+
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
+        ("a.parquet", b"PAR1 text", "a table"),
+        ("a.csv", b"text,label", "a table"),
+        ("a.jsonl.gz", b"text", "compressed"),
+        ("a.json", b'[{"t": "a"},\n {"t": "b"}]', "line 1 of 'a.json' is not JSON"),
         ("a.txt", b"", "has no text"),
         ("a.jsonl", b"\n\n", "has no text"),
         ("a.jsonl", b'{"n": 1}\n', "has no text"),

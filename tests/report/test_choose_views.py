@@ -13,7 +13,8 @@ from peftbench.catalog.prices import Offer, find_offers
 from peftbench.decide.choose import Question, choose
 from peftbench.decide.from_options import training_recipes
 from peftbench.estimate.cost import Band
-from peftbench.report.choose_views import COLUMNS, age_notes, duration, row_data
+from peftbench.report.choose_own import Typed, hours_band, usd_band
+from peftbench.report.choose_views import COLUMNS, Answer, age_notes, row_data
 from tests.test_architecture import HEAVY, loaded_by
 
 
@@ -38,15 +39,18 @@ def test_a_price_without_a_date_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hours", "text"), [(0.02, "1.2 min"), (0.2, "12 min"), (3.44, "3.4 h"), (99, "99.0 h"), (240, "10.0 d")]
+    ("low", "high", "text"), [(3.14, 5, "3.1-5.0 h"), (0.75, 1.2, "45 min-1.2 h"), (99, 240, "99.0 h-10.0 d")]
 )
-def test_how_long(hours: float, text: str) -> None:
-    assert duration(hours) == text
+def test_a_band_of_time_names_a_unit_once(low: float, high: float, text: str) -> None:
+    assert hours_band(Band(low, low, high)) == text
+    assert usd_band(Band(1, 0.042, 1234.5)) == "0.042-1,234.50"
 
 
 def test_a_row_has_every_column() -> None:
-    ranking = choose(question(OFFER))
-    assert tuple(row_data(ranking, ranking.cheapest)) == COLUMNS
+    asked = question(OFFER)
+    ranking = choose(asked)
+    answer = Answer(asked, Typed("0.6b"), ranking, "given", (), (), 0.15, date(2026, 11, 25))
+    assert tuple(row_data(answer, ranking.cheapest)) == COLUMNS
 
 
 def test_choosing_loads_nothing_heavy() -> None:
