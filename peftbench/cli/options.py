@@ -16,7 +16,7 @@ from peftbench.estimate.time_constants import FRAMEWORKS
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.dtype import DType
 from peftbench.spec.inference import InferenceSpec
-from peftbench.spec.parallelism import STRATEGIES, ParallelismSpec
+from peftbench.spec.parallelism import MAX_GPUS, STRATEGIES, ParallelismSpec
 from peftbench.spec.quantization import BLOCKSIZES, QUANT_TYPES, QuantizationSpec
 from peftbench.spec.training import ATTENTIONS, FUSED_KERNELS, LOOPS, LOSSES, TRANSFORMERS, TrainingSpec
 
@@ -28,12 +28,14 @@ FORMATS = ("terminal", "json", "csv", "markdown")
 
 
 class Count(click.ParamType):  # type: ignore[type-arg]
-    """A whole number from `least` to MOST; help shows it as N."""
+    """A whole number from `least` to `most`; help shows it as N."""
 
     name = "N"
+    otherwise = ""
+    """What may be given instead of a number."""
 
-    def __init__(self, least: int = 1) -> None:
-        self.least = least
+    def __init__(self, least: int = 1, most: int = MOST) -> None:
+        self.least, self.most = least, most
 
     def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Read the number, or say which ones are meant."""
@@ -41,8 +43,9 @@ class Count(click.ParamType):  # type: ignore[type-arg]
             number = int(value)
         except ValueError:
             number = self.least - 1
-        if not self.least <= number <= MOST:
-            self.fail(f"{value!r} is not a whole number from {self.least} to {MOST:,}.", param, ctx)
+        if not self.least <= number <= self.most:
+            wanted = f"a whole number from {self.least} to {self.most:,}{self.otherwise}"
+            self.fail(f"{value!r} is not {wanted}.", param, ctx)
         return number
 
 
@@ -53,6 +56,7 @@ class GpuCount(Count):
     """A whole number, or `auto`, which is None of them until the card is known."""
 
     name = "N|auto"
+    otherwise = ", or auto"
 
     def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read the number or the word."""
@@ -148,8 +152,8 @@ RECIPE = (
 )
 
 SEVERAL_GPUS = (
-    click.Option(["--gpus"], type=GpuCount(), help="GPUs over all nodes; auto: as few as fit.  [default: 1]"),
-    _option("--nodes", COUNT, "Machines that the GPUs are in.", ParallelismSpec.nodes),
+    _option("--gpus", GpuCount(most=MAX_GPUS), "GPUs over all nodes; auto: as few as fit.", ParallelismSpec.gpus),
+    _option("--nodes", Count(most=MAX_GPUS), "Machines that the GPUs are in.", ParallelismSpec.nodes),
     _choice("--parallel", STRATEGIES[1:], "How they share the model.", "fsdp; tensor for inference"),
     click.Option(["--cpu-offload"], is_flag=True, default=None, help="Keep what is sharded in the host's memory."),
 )

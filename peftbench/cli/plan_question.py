@@ -42,6 +42,10 @@ def check_question(given: dict[str, Any]) -> None:
     if (given["max"] or given["explain"]) and given["format"] != "terminal":
         raise SpecError(f"--{asked[0]} is only written for the terminal.", "Leave out --format.")
     _check_dry_run(given)
+    if given["gpus"] == "auto" and given["nodes"]:
+        raise SpecError("--gpus auto chooses the nodes, eight GPUs in each.", "Leave out --nodes, or give --gpus N.")
+    if given["max"] and given["gpus"] == "auto":
+        raise SpecError("--max is about a given number of GPUs.", "Give it, as in --gpus 8, instead of auto.")
     if given["max"] and given["task"] == "inference":
         raise SpecError("--max is known for training only.", "Leave out --task inference.")
     if given["framework"] and given["task"] == "inference":
@@ -131,9 +135,10 @@ def cards_of(given: dict[str, Any]) -> tuple[GpuSpec | None, ...]:
 
 
 def _local() -> tuple[GpuSpec, ...]:
+    from peftbench.catalog.gpus import with_speed
     from peftbench.measure.local_gpu import find_local_gpus
 
-    return find_local_gpus()
+    return tuple(map(with_speed, find_local_gpus()))
 
 
 def plans_of(model: ModelSpec, recipes: Recipes, given: dict[str, Any]) -> tuple[list[Plan], list[str]]:

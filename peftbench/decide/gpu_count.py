@@ -24,7 +24,8 @@ def smallest_count(
 ) -> ParallelismSpec | None:
     """The smallest count that fits even at the high end of its band; None where none of COUNTS does.
 
-    The strategy is the recipe's, or fsdp for training and tensor for inference where it has none.
+    The strategy is the recipe's, or fsdp for training and tensor for inference where it has none. Raises SpecError for
+    a recipe that several GPUs cannot share.
     """
     heads = model.num_attention_heads
     shares_heads = isinstance(recipe, InferenceSpec)
@@ -41,9 +42,19 @@ def on_fewest(
     """The recipe on the smallest count that fits. Raises SpecError where none does."""
     found = smallest_count(model, recipe, gpu)
     if found is None:
-        what = f"{model.name} does not fit on {COUNTS[-1]} × {gpu.name} with {spread(recipe, 2).strategy}."
-        raise SpecError(what, "Try --cpu-offload, shorter sequences, or a larger card.")
+        most = spread(recipe, COUNTS[-1])
+        what = f"{model.name} does not fit on {COUNTS[-1]} × {gpu.name} with {most.strategy}."
+        raise SpecError(what, _what_else(most))
     return replace(recipe, parallelism=found)
+
+
+def _what_else(parallelism: ParallelismSpec) -> str:
+    """What may still help where so many GPUs do not."""
+    if parallelism.strategy == "ddp":
+        return "Every GPU of ddp has the whole model: try --parallel fsdp."
+    if parallelism.shards_optimizer and not parallelism.cpu_offload:
+        return "Try --cpu-offload, shorter sequences, or a larger card."
+    return "Try shorter sequences, or a larger card."
 
 
 def spread(recipe: TrainingSpec | InferenceSpec, gpus: int) -> ParallelismSpec:

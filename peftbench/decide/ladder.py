@@ -200,6 +200,16 @@ def _method(training: TrainingSpec, method: str) -> TrainingSpec:
     return replace(training, adapter=training.adapter or LORA, quantization=quantization)
 
 
+def _offload(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[bool]:
+    """For what is sharded already; a GPU alone would have to be started as a group of one."""
+    parallelism = training.parallelism
+    return (True,) if parallelism.gpus > 1 and parallelism.shards_optimizer and not parallelism.cpu_offload else ()
+
+
+def _offloaded(training: TrainingSpec, value: bool) -> TrainingSpec:
+    return replace(training, parallelism=replace(training.parallelism, cpu_offload=value))
+
+
 def _stream_is_wide(training: TrainingSpec) -> bool:
     upcast = training.quantization is not None and training.quantization.upcast_unquantized
     return upcast or training.dtype is DType.FLOAT32
@@ -224,6 +234,7 @@ LADDER: tuple[Rung, ...] = (
     _switch("gradient_checkpointing", True, "a second forward pass, about 30 % more time"),
     Rung("needs bitsandbytes; optimizer states in 8 bit", _eight_bit, _field("optimizer")),
     Rung("needs bitsandbytes; 8-bit states that may move to the host", _paged, _field("optimizer")),
+    Rung("slower steps, and the host's memory for what is sharded", _offload, _offloaded),
     Rung("weights in 16 bit", _half_weights, _field("dtype"), Reach.RESULT),
     Rung("a smaller batch", _smaller_batches, _field("micro_batch_size"), Reach.RESULT),
     Rung("adapter and its updates in 16 bit", _half_adapter, _adapter_dtype, Reach.RESULT),

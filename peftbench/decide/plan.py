@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from peftbench.decide.card import Notes, settle_inference, settle_training
 from peftbench.decide.recipe import Options, inference_options, training_options
 from peftbench.decide.verdict import Fit, Verdict, judge
+from peftbench.errors import SpecError
 from peftbench.estimate.adapted import activations_modelled
 from peftbench.estimate.adapters import adapter_file_bytes
 from peftbench.estimate.kernels import attention_kernel
+from peftbench.estimate.sharding_host import host_bytes
 from peftbench.estimate.time import StepTime, step_time
 from peftbench.estimate.training import estimate_training, trainable_parameters
 from peftbench.estimate.weights import checkpoint_bytes, quantized_weights
@@ -20,7 +22,7 @@ from peftbench.spec.inference import InferenceSpec
 from peftbench.spec.model import ModelSpec, OtherModel
 from peftbench.spec.training import TrainingSpec
 from peftbench.spec.weights import Role, num_parameters, weights_of
-from peftbench.units import human_count
+from peftbench.units import human_bytes, human_count
 
 if TYPE_CHECKING:
     from peftbench.decide.advice import Change
@@ -120,7 +122,7 @@ def make_plan(
         adapter_file_bytes=_file_bytes(model, settled),
         notes=(
             *notes, *_weight_notes(model, settled), *_attention_notes(model, settled, gpu),
-            *_activation_notes(settled), *_sharding_notes(settled),
+            *_activation_notes(settled), *_sharding_notes(model, settled),
             *(_count_notes(model, settled, gpu, verdict) if with_changes else ()),
         ),
         time=step_time(model, settled, gpu, framework) if gpu else None,
@@ -187,13 +189,24 @@ def _activation_notes(training: TrainingSpec) -> Notes:
     return (*notes, generic)
 
 
-def _sharding_notes(training: TrainingSpec) -> Notes:
-    """What sharding asks of the libraries."""
-    quantization = training.quantization
-    if quantization is None or not training.parallelism.shards_weights:
+def _sharding_notes(model: ModelSpec, training: TrainingSpec) -> Notes:
+    """What sharding asks of the libraries, and offload of the host."""
+    quantization, notes = training.quantization, list(_host_notes(model, training))
+    if quantization is not None and training.parallelism.shards_weights:
+        dtype = quantization.compute_dtype.value
+        option = "" if quantization.quant_type == "gptq" else f": bnb_4bit_quant_storage={dtype}"
+        notes.append(f"4-bit weights are only sharded when stored in a floating dtype{option}.")
+    return tuple(notes)
+
+
+def _host_notes(model: ModelSpec, training: TrainingSpec) -> Notes:
+    """How much of the host's memory offload takes: that of a node, and what one GPU has of it."""
+    if not training.parallelism.cpu_offload:
         return ()
-    dtype = quantization.compute_dtype.value
-    return (f"4-bit weights are only sharded when stored in a floating dtype: bnb_4bit_quant_storage={dtype}.",)
+    each_bytes = host_bytes(model, training)
+    node_bytes = training.parallelism.gpus_per_node * each_bytes
+    moved = f"CPU offload keeps {human_bytes(node_bytes)} in the host's memory"
+    return (f"{moved}, {human_bytes(each_bytes)} for each GPU: every node needs that beside what its programs take.",)
 
 
 def _count_notes(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None, verdict: Verdict | None) -> Notes:
@@ -202,7 +215,10 @@ def _count_notes(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None, 
         return ()
     from peftbench.decide.gpu_count import smallest_count  # a plan that fits does not pay for the search
 
-    found = smallest_count(model, training, gpu)
+    try:
+        found = smallest_count(model, training, gpu)
+    except SpecError:  # one GPU can run it, several cannot share it: a bitsandbytes optimizer
+        return ()
     if found is None or found.gpus <= training.parallelism.gpus:
         return ()
     return (f"fits on {found.gpus} × {gpu.name} with {found.strategy}: --gpus {found.gpus}.",)

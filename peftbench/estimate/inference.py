@@ -15,7 +15,7 @@ from peftbench.estimate.generation import (
     prefill_moments,
 )
 from peftbench.estimate.kernels import attention_kernel, cublas_workspace_bytes, masks_sliding_layers
-from peftbench.estimate.sharding_state import nccl
+from peftbench.estimate.sharding_reserved import nccl
 from peftbench.estimate.slack import context, slack
 from peftbench.estimate.tensor_parallel import check_heads, split_cache, split_weights
 from peftbench.estimate.tensors import total_bytes, total_numel

@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import lru_cache
 from math import prod
 
+from peftbench.errors import SpecError
+from peftbench.estimate.optimizer import RULES, BitsandbytesRule
 from peftbench.estimate.tensors import TensorGroup
 from peftbench.estimate.weights import quantized_weights, weight_bytes
 from peftbench.memory import Component, Part, Phase, exact
@@ -18,6 +20,7 @@ from peftbench.spec.weights import Weight, weights_of
 
 PERSISTENT_NUMEL = 100_000
 """ZeRO-3 never gives up the whole of parameters up to this size: stage3_param_persistence_threshold."""
+PERSISTENT = "small parameters, whole on every GPU"
 ZERO_ALIGNMENT = 2
 """ZeRO-1 and 2 pad the flat parameters to a multiple of this and the GPUs: nccl_start_alignment_factor."""
 
@@ -32,6 +35,23 @@ def is_zero(parallelism: ParallelismSpec) -> bool:
     return parallelism.strategy in ("zero1", "zero2", "zero3")
 
 
+def check_sharding(training: TrainingSpec) -> None:
+    """Raise SpecError for what bitsandbytes cannot do with parts of tensors.
+
+    FSDP2's parts are DTensors, for which its optimizers' operators have no strategy; the scales of int8 weights hang on
+    the tensor object (Int8Params.CB), which sharding replaces. Both are seen in tests/oracles/test_sharded_refusals.py.
+    """
+    parallelism, quantization = training.parallelism, training.quantization
+    if parallelism.shards_weights and quantization is not None and not quantization.four_bit:
+        what = f"{parallelism.strategy} cannot shard 8-bit weights: bitsandbytes keeps their scales beside the tensor."
+        raise SpecError(what, "Use --quant-type nf4, or --parallel ddp, zero1 or zero2.")
+    if not is_fsdp(parallelism) or flat_parameters(training):
+        return
+    if isinstance(RULES.get(training.optimizer), BitsandbytesRule):
+        what = f"{training.optimizer} does not run under FSDP2: bitsandbytes has no operators for DTensors."
+        raise SpecError(what, "Use --optimizer adamw_torch_fused, or --parallel zero2 or zero3.")
+
+
 def flat_parameters(training: TrainingSpec) -> bool:
     """FSDP1, the one of transformers 4: a unit's parameters are one flat tensor, cut wherever the part ends."""
     return is_fsdp(training.parallelism) and training.transformers != "5"
@@ -41,13 +61,13 @@ def flat_parameters(training: TrainingSpec) -> bool:
 def as_run(training: TrainingSpec) -> TrainingSpec:
     """The recipe in the dtypes that the strategy really uses.
 
-    DeepSpeed casts the whole module, adapters included (engine._configure_distributed_model). A unit of FSDP computes
-    in one dtype, so norms that were cast to float32 come back as that (MixedPrecision.param_dtype).
+    DeepSpeed casts the whole module, adapters and upcast norms included (engine._configure_distributed_model). A unit
+    of FSDP computes in one dtype, so norms that were cast to float32 come back as that (MixedPrecision.param_dtype).
     """
     adapter, quantization = training.adapter, training.quantization
     if is_zero(training.parallelism) and adapter is not None:
         adapter = replace(adapter, dtype=training.dtype)
-    if is_fsdp(training.parallelism) and quantization is not None:
+    if training.parallelism.strategy != "ddp" and quantization is not None:
         quantization = replace(quantization, upcast_norms=False, upcast_unquantized=False)
     return replace(training, adapter=adapter, quantization=quantization)
 
@@ -120,7 +140,7 @@ def sharded_weights(model: ModelSpec, training: TrainingSpec, phases: frozenset[
         exact(Part.QUANTIZATION_CONSTANTS, sizes.constants_bytes, phases, "constants of all layers, on every GPU"),
         exact(name, rest_bytes, phases, because),
         exact(Part.WEIGHTS, sizes.buffers_bytes, phases, "buffers, on every GPU"),
-        exact(Part.WEIGHTS, _persistent_bytes(rest, training), phases, "small parameters, whole on every GPU"),
+        exact(Part.WEIGHTS, persistent_bytes(((w.numel, w.total) for w in rest), training), phases, PERSISTENT),
     )
     return tuple(component for component in components if component.bytes)
 
@@ -140,7 +160,8 @@ def code_part_bytes(weight: Weight, training: TrainingSpec) -> int:
     return prod(part_of((-(-whole // itemsize), 1), training)) * itemsize
 
 
-def _persistent_bytes(weights: list[Weight], training: TrainingSpec) -> int:
+def persistent_bytes(sizes: Iterable[tuple[int, int]], training: TrainingSpec) -> int:
+    """Bytes of the parameters that ZeRO-3 keeps whole beside their parts; a size is numel of each and of all."""
     if training.parallelism.strategy != "zero3":
         return 0
-    return sum(w.total for w in weights if w.numel <= PERSISTENT_NUMEL) * training.dtype.bytes
+    return sum(total for each, total in sizes if each <= PERSISTENT_NUMEL) * training.dtype.bytes

@@ -1,12 +1,11 @@
-"""Gradients, optimizer states and buckets of one GPU of several, and what NCCL takes beside torch."""
+"""Gradients, optimizer states and buckets of one GPU of several."""
 
 from __future__ import annotations
 
 from peftbench.estimate.optimizer import optimizer_bytes
 from peftbench.estimate.sharding import is_fsdp, is_zero, trained_parts
 from peftbench.estimate.tensors import TensorGroup, total_bytes, total_numel
-from peftbench.memory import Basis, Component, Part, Phase, exact
-from peftbench.spec.gpu import GpuSpec
+from peftbench.memory import Component, Part, Phase, exact
 from peftbench.spec.parallelism import ParallelismSpec
 from peftbench.spec.training import TrainingSpec
 from peftbench.units import MIB
@@ -23,13 +22,6 @@ MAX_LIVE_NUMEL = 1_000_000_000
 """stage3_max_live_parameters, stage3_max_reuse_distance and sub_group_size."""
 BROADCAST_BYTES = 250 * MIB
 """DDP sends the first GPU's weights out in buffers of this size (_sync_module_states)."""
-_OWN_STREAMS = (Part.GATHERED, Part.BUCKETS, Part.GRADIENTS)
-NCCL_CHANNEL_BYTES = 6 * MIB
-"""Buffers of one connection of one channel: 4 MiB (NCCL_BUFFSIZE), and those of the LL128 and LL protocols."""
-NCCL_CHANNELS = {"nvlink": (8, 16, 24), "pcie": (2, 2, 4)}
-"""Fewest, expected and most channels of a ring, by what the GPUs talk over."""
-NCCL_CONNECTIONS = 4
-"""Of one channel: a ring's two neighbours, and two of a tree."""
 
 
 def trained_state(tensors: tuple[TensorGroup, ...], training: TrainingSpec, on_cpu: bool) -> list[Component]:
@@ -104,47 +96,6 @@ def _buckets(tensors: tuple[TensorGroup, ...], training: TrainingSpec) -> list[C
     if strategy in ("zero1", "zero2"):
         return [exact(Part.BUCKETS, size, BACKWARD, because)]
     return [exact(Part.BUCKETS, size, TRAINING, because)] if strategy == "zero3" else []
-
-
-def nccl(parallelism: ParallelismSpec, gpu: GpuSpec | None, phases: frozenset[Phase]) -> list[Component]:
-    """Connections of NCCL: channels × connections × buffers; memory of the device that torch does not see.
-
-    Source: NCCL's documentation of NCCL_BUFFSIZE and NCCL_MAX_NCHANNELS; the number of channels depends on links that
-    are not known here, hence the wide band.
-    """
-    if parallelism.gpus == 1 or (gpu is not None and gpu.is_cpu):
-        return []
-    channels = NCCL_CHANNELS[parallelism.link or "nvlink"]
-    low, size, high = (count * NCCL_CONNECTIONS * NCCL_CHANNEL_BYTES for count in channels)
-    because = f"{channels[1]} channels × {NCCL_CONNECTIONS} connections × {NCCL_CHANNEL_BYTES // MIB} MiB"
-    return [Component(Part.NCCL, size, Basis.ASSUMED, phases, because, low, high)]
-
-
-def stream_slack(components: list[Component], parallelism: ParallelismSpec) -> list[Component]:
-    """What FSDP's streams keep reserved: gathered weights and gradients are allocated on streams of their own.
-
-    A block of the caching allocator serves its own stream only, so the pools of these streams stay at their largest
-    while the compute stream peaks. The lists of a foreach step, as large as the pieces of the parameters, may find no
-    block among those that the activations left: the upper end of the band.
-    Source: `BlockPool` and `get_free_block` in c10/cuda/CUDACachingAllocator.cpp.
-    """
-    if not is_fsdp(parallelism) or parallelism.gpus == 1:
-        return []
-
-    def alive(phase: Phase, own_stream: bool) -> int:
-        return sum(c.bytes for c in components if phase in c.phases and (c.part in _OWN_STREAMS) is own_stream)
-
-    pools = sum(max(_part_bytes(components, part, phase) for phase in TRAINING) for part in _OWN_STREAMS)
-    compute = max(alive(phase, False) for phase in TRAINING)
-    peak = max(alive(phase, False) + alive(phase, True) for phase in TRAINING)
-    temporaries = _part_bytes(components, Part.OPTIMIZER_TEMPORARIES, Phase.STEP)
-    size = pools + compute - peak
-    because = "pools of the streams that gather and reduce, which the compute stream cannot use"
-    return [Component(Part.SLACK, size, Basis.MODELLED, TRAINING, because, 0, 2 * size + temporaries)]
-
-
-def _part_bytes(components: list[Component], part: Part, phase: Phase) -> int:
-    return sum(c.bytes for c in components if c.part is part and phase in c.phases)
 
 
 def _share(parallelism: ParallelismSpec) -> str:

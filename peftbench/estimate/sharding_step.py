@@ -13,6 +13,7 @@ from peftbench.estimate.tensors import TensorGroup, total_bytes
 from peftbench.estimate.weights import quantized_weights
 from peftbench.memory import Part
 from peftbench.spec.model import ModelSpec
+from peftbench.spec.quantization import QuantizationSpec
 from peftbench.spec.training import TrainingSpec
 from peftbench.spec.weights import Role, Weight, num_parameters, weights_of
 
@@ -34,17 +35,21 @@ class Units(NamedTuple):
     whole: int
 
 
-@lru_cache(maxsize=2048)
 def units_of(model: ModelSpec, training: TrainingSpec, adapter_numel: int) -> Units:
     """What FSDP gathers at a time: a decoder layer, the embeddings, and the norm with the head.
 
     Source: fsdp2_prepare_model in accelerate/utils/fsdp_utils.py, which makes units of the last two.
     """
-    itemsize = training.dtype.bytes
-    quantized = set(quantized_weights(model)) if training.quantization else set()
+    return _units(model, training.dtype.bytes, training.quantization, adapter_numel)
+
+
+@lru_cache(maxsize=2048)
+def _units(model: ModelSpec, itemsize: int, quantization: QuantizationSpec | None, adapter_numel: int) -> Units:
+    """By what they depend on: `choose` asks for many numbers of GPUs."""
+    quantized = set(quantized_weights(model)) if quantization else set()
 
     def size(weight: Weight) -> int:
-        four_bit = training.quantization is not None and training.quantization.four_bit
+        four_bit = quantization is not None and quantization.four_bit
         return weight.numel * itemsize if weight not in quantized else -(-weight.numel // (2 if four_bit else 1))
 
     weights = weights_of(model)
@@ -111,8 +116,9 @@ def _beside(stretch: Stretch, units: Units, model: ModelSpec, training: Training
 def _gathered_bytes(stretch: Stretch, units: Units, model: ModelSpec, training: TrainingSpec) -> int:
     """Whole weights while this unit runs."""
     strategy = training.parallelism.strategy
-    if strategy == "fsdp-grad-op":
-        return units.whole
+    if strategy == "fsdp-grad-op":  # each layer is let go of when its backward is done
+        below = model.num_hidden_layers - (stretch.above if stretch.backward else 0)
+        return min(units.whole, units.embedding + units.head + below * units.layer)
     if strategy == "zero3":
         return _live_bytes(units, model, training)
     if strategy != "fsdp":

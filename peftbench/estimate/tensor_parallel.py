@@ -1,4 +1,4 @@
-"""One GPU's part of a model that is split by tensor parallelism: matrices, adapters and the KV cache."""
+"""One GPU's part of a model that is split by tensor parallelism: matrices and KV cache; adapters stay whole."""
 
 from __future__ import annotations
 

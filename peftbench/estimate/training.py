@@ -28,8 +28,17 @@ from peftbench.estimate.kernels import (
 from peftbench.estimate.ledger import Sizes
 from peftbench.estimate.optimizer import optimizer_bytes
 from peftbench.estimate.segments import StepKey
-from peftbench.estimate.sharding import as_run, sharded_weights, stored_dtype, trained_parts
-from peftbench.estimate.sharding_state import gradient_part_bytes, nccl, stream_slack, trained_state
+from peftbench.estimate.sharding import (
+    PERSISTENT,
+    as_run,
+    check_sharding,
+    persistent_bytes,
+    sharded_weights,
+    stored_dtype,
+    trained_parts,
+)
+from peftbench.estimate.sharding_reserved import nccl, stream_slack
+from peftbench.estimate.sharding_state import gradient_part_bytes, trained_state
 from peftbench.estimate.sharding_step import BECAUSE, sharded_step
 from peftbench.estimate.slack import context, slack
 from peftbench.estimate.tensors import TensorGroup, total_bytes, total_numel
@@ -75,7 +84,9 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
     `gpu` decides the attention kernel, cuBLAS workspaces and context; None stands for an Ampere card.
     Raises SpecError where the recipe cannot be: unknown target modules, optimizer or adapter type.
     """
-    training = training if training.parallelism.strategy == "none" else as_run(training)
+    if training.parallelism.strategy != "none":
+        check_sharding(training)
+        training = as_run(training)
     components = [
         *_weights(model, training),
         *_rotary_tables(model, training),
@@ -86,7 +97,7 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
     dynamic = max(_dynamic_bytes(components, phase) for phase in TRAINING)
     block = 0 if training.loss == "liger" else stream_tokens(training) * model.vocab_size * 4
     reserve = slack(dynamic, block, training.gradient_checkpointing, TRAINING, gpu)
-    communication = (*stream_slack(components, training.parallelism), *nccl(training.parallelism, gpu, ALWAYS))
+    communication = (*stream_slack(components, model, training), *nccl(training.parallelism, gpu, ALWAYS))
     return MemoryProfile((*components, reserve, *communication, context(gpu, ALWAYS)))
 
 
@@ -133,6 +144,7 @@ def _adapter_part(
     if training.adapter is None:
         return []
     tensors = tuple(replace(t, dtype=stored_dtype(training, t.dtype)) for t in tensors)
+    persistent = persistent_bytes(((t.tensor_numel, t.numel) for t in tensors), training)
     if training.parallelism.strategy == "zero3":
         dtype = training.dtype
         tensors = tuple(replace(part, dtype=dtype) for part in trained_parts(tensors, training))
@@ -140,7 +152,11 @@ def _adapter_part(
         tensors = trained_parts(tensors, training)
     offloaded = training.parallelism.cpu_offload and training.parallelism.shards_weights
     size = frozen_bytes(model, training.adapter, training.dtype) + (0 if offloaded else total_bytes(tensors))
-    return [exact(Part.ADAPTERS, size, ALWAYS, f"{total_numel(tensors):,} parameters on each GPU")] if size else []
+    parts = (
+        exact(Part.ADAPTERS, size, ALWAYS, f"{total_numel(tensors):,} parameters on each GPU"),
+        exact(Part.ADAPTERS, persistent, ALWAYS, PERSISTENT),
+    )
+    return [part for part in parts if part.bytes]
 
 
 def _importance_bytes(training: TrainingSpec, trained_bytes: int) -> int:

@@ -37,17 +37,25 @@ def card_title(gpu: GpuSpec | None) -> str:
 
 
 def assumptions(plans: list[Plan]) -> list[str]:
-    """The recipe that all plans share, then one piece for each adapter and quantization among them."""
+    """The recipe that all plans share, then one piece for each adapter and quantization among them.
+
+    Where each has as many GPUs as it needs, the counts stand beside the methods instead.
+    """
     recipe = plans[0].recipe
     shared = _training(recipe) if isinstance(recipe, TrainingSpec) else _inference(recipe)
     adapters = dict.fromkeys(plan.recipe.adapter for plan in plans)
     quantizations = dict.fromkeys(plan.recipe.quantization for plan in plans)
     return [
-        *_parallelism(recipe.parallelism),
+        *(_parallelism(recipe.parallelism) if not several_counts(plans) else ()),
         *shared,
         *(_adapter(adapter, plans) for adapter in adapters if adapter),
         *(_quantization(quantization) for quantization in quantizations if quantization),
     ]
+
+
+def several_counts(plans: list[Plan]) -> bool:
+    """Whether the plans are of different numbers of GPUs, as --gpus auto makes them."""
+    return len({plan.recipe.parallelism for plan in plans}) > 1
 
 
 def _parallelism(parallelism: ParallelismSpec) -> list[str]:
@@ -56,7 +64,8 @@ def _parallelism(parallelism: ParallelismSpec) -> list[str]:
         return []
     nodes = f" in {parallelism.nodes} nodes" if parallelism.nodes > 1 else ""
     offload = " with CPU offload" if parallelism.cpu_offload else ""
-    return [f"each of {parallelism.gpus} GPUs{nodes}", f"{parallelism.strategy}{offload}"]
+    each = "each of " if parallelism.gpus > 1 else ""
+    return [f"{each}{parallelism.counted}{nodes}", f"{parallelism.strategy}{offload}"]
 
 
 def _training(recipe: TrainingSpec) -> list[str]:

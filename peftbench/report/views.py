@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from peftbench.decide.plan import Plan
 from peftbench.decide.verdict import Fit
 from peftbench.memory import Basis, Component, Part
+from peftbench.report.header import several_counts
 from peftbench.report.table import UNKNOWN, Table
 from peftbench.units import GIB, gib
 
@@ -36,9 +37,19 @@ def comparison(plans: list[Plan]) -> Table:
     judged = plans[0].verdict is not None
     dry = any(plan.dry_run for plan in plans)
     sizes = (*groups, "other", "peak", *(("dry run",) if dry else ()))
-    rows = [_compared(plan, groups, dry) for plan in by_room(plans)]
+    ordered = by_room(plans)
+    rows = [_compared(plan, groups, dry) for plan in ordered]
     headings = ("GiB", *sizes, *(("headroom", "") if judged else ()))
-    return Table("", headings, rows, "l" + "r" * len(sizes) + ("rl" if judged else ""))
+    table = Table("", headings, rows, "l" + "r" * len(sizes) + ("rl" if judged else ""))
+    return _with_counts(table, ordered) if several_counts(plans) else table
+
+
+def _with_counts(table: Table, plans: list[Plan]) -> Table:
+    """A second column with the number of GPUs of each row and how they share the model."""
+    shared = [plan.recipe.parallelism for plan in plans]
+    cells = [f"{p.gpus} × {p.strategy}" if p.gpus > 1 else "1" for p in shared]
+    rows = [(row[0], cell, *row[1:]) for row, cell in zip(table.rows, cells, strict=True)]
+    return Table(table.title, (table.headings[0], "GPUs", *table.headings[1:]), rows, "lr" + table.alignments[1:])
 
 
 def _compared(plan: Plan, groups: dict[str, frozenset[Part]], dry: bool) -> tuple[str, ...]:
@@ -103,12 +114,12 @@ def changes(plan: Plan) -> Table:
 
 def cards(plans: list[Plan]) -> Table:
     """Headroom of every method on every card, the smallest card first, and the first card that fits."""
-    methods = list(dict.fromkeys(plan.method for plan in plans))
+    methods, counted = list(dict.fromkeys(plan.method for plan in plans)), several_counts(plans)
     by_card: dict[str, dict[str, Plan]] = {}
     for plan in sorted(plans, key=lambda p: p.gpu.memory_bytes if p.gpu else 0):
         by_card.setdefault(plan.gpu.name if plan.gpu else UNKNOWN, {})[plan.method] = plan
     rows = [
-        (name, gib(_visible(found)), *(_headroom(found.get(method)) for method in methods))
+        (name, gib(_visible(found)), *(_headroom(found.get(method), counted) for method in methods))
         for name, found in by_card.items()
     ]
     rows.append(("fits from", "", *(_first_fitting(by_card, method) for method in methods)))
@@ -129,12 +140,13 @@ def _visible(found: dict[str, Plan]) -> int:
     return gpu.memory_bytes if gpu else 0
 
 
-def _headroom(plan: Plan | None) -> str:
+def _headroom(plan: Plan | None, counted: bool) -> str:
     verdict = plan.final_verdict if plan else None
-    if verdict is None:
+    if plan is None or verdict is None:
         return UNKNOWN
     mark = TIGHT_MARK if verdict.fit is Fit.TIGHT else ""
-    return mark + signed_gib(verdict.headroom_bytes, 1)
+    on = f" on {plan.recipe.parallelism.gpus}" if counted else ""
+    return mark + signed_gib(verdict.headroom_bytes, 1) + on
 
 
 def _first_fitting(by_card: dict[str, dict[str, Plan]], method: str) -> str:

@@ -36,6 +36,8 @@ class ParallelismSpec:
         if self.link is not None and self.link not in LINKS:
             raise SpecError(f"unknown link {self.link!r}.", did_you_mean(self.link, LINKS))
         self._check_counts()
+        if self.cpu_offload and self.strategy == "tensor":
+            raise SpecError("tensor parallelism keeps every part on its GPU.", "Leave out --cpu-offload, or add GPUs.")
         if self.cpu_offload and not self.shards_optimizer:
             raise SpecError(
                 f"{self.strategy!r} cannot offload to the CPU: it shards nothing.",
@@ -47,11 +49,16 @@ class ParallelismSpec:
             raise SpecError(f"gpus cannot be above {MAX_GPUS}, not {self.gpus}.")
         if self.gpus % self.nodes:
             raise SpecError(
-                f"{self.gpus} GPUs cannot be spread evenly over {self.nodes} nodes.",
-                "gpus is the count over all nodes: give a multiple of the nodes.",
+                f"{self.counted} cannot be spread evenly over {self.nodes} nodes.",
+                f"gpus is the count over all nodes: give a multiple, as in --gpus {8 * self.nodes}.",
             )
         if self.strategy == "none" and self.gpus > 1:
             raise SpecError(f"{self.gpus} GPUs need a strategy.", f"Choose one of {', '.join(STRATEGIES[1:])}.")
+
+    @property
+    def counted(self) -> str:
+        """The GPUs in words: "1 GPU", "8 GPUs"."""
+        return f"{self.gpus} GPU{'s' if self.gpus > 1 else ''}"
 
     @property
     def gpus_per_node(self) -> int:

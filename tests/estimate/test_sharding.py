@@ -132,6 +132,8 @@ def test_a_parallelism_survives_json_or_is_refused(gpus: int, nodes: int, strate
         ({"gpus": 2}, "need a strategy"),
         ({"gpus": 2, "strategy": "fdsp"}, "fsdp"),
         ({"gpus": 2, "strategy": "ddp", "cpu_offload": True}, "offload"),
+        ({"gpus": 2, "strategy": "tensor", "cpu_offload": True}, "every part on its GPU"),
+        ({"gpus": 1, "nodes": 2}, "1 GPU cannot"),
         ({"gpus": 2, "strategy": "ddp", "link": "pci"}, "pcie"),
         ({"gpus": 10**9, "strategy": "ddp"}, "above"),
     ],

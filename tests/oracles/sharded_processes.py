@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 SCRIPT = Path(__file__).with_name("sharded_run.py")
-LIMIT_S = 120
+LIMIT_S = 600
+"""Three processes import torch, transformers and PEFT each, perhaps on one core."""
 
 
 def run_sharded(strategy: str, method: str, world: int = 2) -> list[dict[str, int]]:

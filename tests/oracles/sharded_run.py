@@ -1,6 +1,6 @@
 """One process of a sharded training step on the CPU: prints, as JSON, what its part of the model weighs.
 
-    python sharded_run.py fsdp|zero3|zero2 full|lora RANK WORLD PORT
+    python sharded_run.py fsdp|zero1|zero2|zero3 full|tied|lora|qlora RANK WORLD PORT
 """
 
 from __future__ import annotations
@@ -12,10 +12,15 @@ from typing import Any
 
 CONFIG = {
     "model_type": "llama", "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3,
-    "num_key_value_heads": 1, "intermediate_size": 101, "vocab_size": 211, "max_position_embeddings": 64,
+    "num_key_value_heads": 1, "intermediate_size": 101, "vocab_size": 2111, "max_position_embeddings": 64,
     "head_dim": 16, "tie_word_embeddings": False,
 }  # fmt: skip
-"""Odd sizes, so that parts are padded."""
+"""Odd sizes, so that parts are padded; embeddings and head alone are too large for ZeRO-3 to keep whole."""
+CONFIGS = {
+    "full": CONFIG, "lora": CONFIG, "tied": {**CONFIG, "tie_word_embeddings": True},
+    "qlora": {**CONFIG, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 192},
+}  # fmt: skip
+"""By method; bitsandbytes multiplies on a CPU only where a row has whole blocks of 64."""
 RANK = 5
 """r of the adapter."""
 TOKENS = 12
@@ -43,10 +48,28 @@ def _model(method: str) -> Any:
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    model = LlamaForCausalLM(LlamaConfig(**CONFIG)).to(torch.bfloat16)
-    if method == "full":
+    model = LlamaForCausalLM(LlamaConfig(**CONFIGS[method])).to(torch.bfloat16)
+    if method in ("full", "tied"):
         return model
+    if method == "qlora":
+        _quantize(model)
     return get_peft_model(model, LoraConfig(r=RANK, target_modules="all-linear"))
+
+
+def _quantize(model: Any) -> None:
+    """Linear layers of the decoder in NF4, their codes stored as bfloat16: what FSDP can cut."""
+    import torch
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    settings = {"quant_type": "nf4", "compress_statistics": True, "quant_storage": torch.bfloat16}
+    for parent in [module for layer in model.model.layers for module in layer.modules()]:
+        for name, child in list(parent.named_children()):
+            if isinstance(child, torch.nn.Linear):
+                linear = Linear4bit(child.in_features, child.out_features, False, torch.bfloat16, **settings)
+                linear.weight = Params4bit(child.weight.data, requires_grad=False, module=linear, **settings)
+                linear.support_avx512bf16_for_cpu = False  # it would pack the codes in place
+                setattr(parent, name, linear.to("cpu"))
+    model.is_loaded_in_4bit = True  # PEFT chooses its layers by that
 
 
 def _batch() -> dict[str, Any]:
@@ -98,7 +121,7 @@ def _deepspeed(model: Any, stage: int) -> dict[str, int]:
     settings = {
         "train_micro_batch_size_per_gpu": 1,
         "bf16": {"enabled": True},
-        "zero_optimization": {"stage": stage, "reduce_bucket_size": 100_000, "stage3_param_persistence_threshold": 0},
+        "zero_optimization": {"stage": stage, "reduce_bucket_size": 200_000},
         "zero_allow_untested_optimizer": True,
     }
     engine, *_ = deepspeed.initialize(model=model, optimizer=torch.optim.AdamW(trained), config=settings)
@@ -113,9 +136,14 @@ def _deepspeed(model: Any, stage: int) -> dict[str, int]:
             return sum(p.ds_tensor.numel() * p.ds_tensor.element_size() for p in parameters)
         return sum(p.numel() * p.element_size() for p in parameters)
 
+    def whole(parameters: list[Any]) -> int:
+        """Those that are there after the step, though all are cut."""
+        return sum(p.numel() * p.element_size() for p in parameters if stage == 3 and p.numel() == p.ds_numel)
+
     return {
         "frozen": held(frozen),
         "trained": held(trained),
+        "persistent": whole(frozen + trained),
         "master": sum(m.numel() * m.element_size() for m in masters),
         "states": sum(s.numel() * s.element_size() for s in states),
     }

@@ -1,4 +1,4 @@
-"""One GPU's part of weights, gradients and states, to the byte, against two real processes of FSDP2 and DeepSpeed."""
+"""One GPU's part of weights, gradients and states, to the byte, against real processes of FSDP2 and DeepSpeed."""
 
 from __future__ import annotations
 
@@ -9,42 +9,62 @@ import pytest
 pytest.importorskip("torch")
 
 from sharded_processes import run_sharded
-from sharded_run import CONFIG, RANK, TOKENS
+from sharded_run import CONFIGS, RANK, TOKENS
 
+from peftbench.estimate.sharding import PERSISTENT
 from peftbench.estimate.training import estimate_training
 from peftbench.memory import Part, Phase
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.config_json import read_config
 from peftbench.spec.parallelism import ParallelismSpec
+from peftbench.spec.quantization import QuantizationSpec
 from peftbench.spec.training import TrainingSpec
 
 pytestmark = [pytest.mark.oracle, pytest.mark.slow]
 
-MODEL = read_config(CONFIG, "tiny", "test")
-ADAPTERS = {"full": None, "lora": AdapterSpec(r=RANK, target_modules=("all-linear",))}
+ADAPTER = AdapterSpec(r=RANK, target_modules=("all-linear",))
 needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
-STRATEGIES = ("fsdp", pytest.param("zero2", marks=needs_deepspeed), pytest.param("zero3", marks=needs_deepspeed))
 
 
-def predicted(strategy: str, method: str) -> dict[str, int]:
+def predicted(strategy: str, method: str, gpus: int) -> dict[str, int]:
     """What the estimate has of the parts that the processes report."""
-    parallelism = ParallelismSpec(gpus=2, strategy=strategy)
-    training = TrainingSpec(sequence_length=TOKENS, adapter=ADAPTERS[method], parallelism=parallelism)
-    at_step = [c for c in estimate_training(MODEL, training).alive_in(Phase.STEP) if "whole on every" not in c.because]
+    training = TrainingSpec(
+        sequence_length=TOKENS,
+        adapter=ADAPTER if "lora" in method else None,
+        quantization=QuantizationSpec() if method == "qlora" else None,
+        parallelism=ParallelismSpec(gpus=gpus, strategy=strategy),
+    )
+    model = read_config(CONFIGS[method], "tiny", "test")
+    at_step = estimate_training(model, training).alive_in(Phase.STEP)
 
-    def of(part: Part) -> int:
-        return sum(c.bytes for c in at_step if c.part is part)
+    def of(*parts: Part) -> int:
+        return sum(c.bytes for c in at_step if c.part in parts and c.because != PERSISTENT)
 
-    weights, adapters = of(Part.WEIGHTS), of(Part.ADAPTERS)
-    frozen, trained = (0, weights) if method == "full" else (weights, adapters)
-    return {"frozen": frozen, "trained": trained, "gradients": of(Part.GRADIENTS), "states": of(Part.OPTIMIZER)}
+    weights, adapters = of(Part.WEIGHTS, Part.UNQUANTIZED), of(Part.ADAPTERS)
+    frozen, trained = (weights, adapters) if training.adapter else (0, weights)
+    persistent = sum(c.bytes for c in at_step if c.because == PERSISTENT)
+    return {
+        "frozen": frozen, "trained": trained, "persistent": persistent, "gradients": of(Part.GRADIENTS),
+        "states": of(Part.OPTIMIZER),
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_first_part_is_that_of_the_library(strategy: str, method: str) -> None:
-    ours = predicted(strategy, method)
-    first, *others = run_sharded(strategy, method)
+@pytest.mark.parametrize(
+    ("strategy", "method", "gpus"),
+    [
+        ("fsdp", "full", 2), ("fsdp", "tied", 3), ("fsdp", "lora", 2), ("fsdp", "qlora", 3),
+        *(
+            pytest.param(*case, marks=needs_deepspeed)
+            for case in (
+                ("zero1", "lora", 3), ("zero2", "full", 2), ("zero2", "lora", 2), ("zero3", "full", 2),
+                ("zero3", "tied", 3), ("zero3", "lora", 2),
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_the_first_part_is_that_of_the_library(strategy: str, method: str, gpus: int) -> None:
+    ours = predicted(strategy, method, gpus)
+    first, *others = run_sharded(strategy, method, gpus)
     first["states"] += first.pop("master", 0)
     assert first == {name: ours[name] for name in first}
     assert all(other["states"] <= first["states"] for other in others)

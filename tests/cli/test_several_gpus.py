@@ -1,0 +1,57 @@
+"""`peftbench plan` for several GPUs: what it shows of their number, and one message for each mistake."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from cli_runner import answer, refusal
+
+ON_A100 = ("plan", "--model", "8b", "--gpu", "a100-80gb")
+LARGE = ("plan", "--model", "70b", "--gpu", "a100-80gb")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((*ON_A100, "--gpus", "two"), "or auto"),
+        ((*ON_A100, "--gpus", "0"), "from 1 to 4,096"),
+        ((*ON_A100, "--gpus", "5000"), "from 1 to 4,096"),
+        ((*ON_A100, "--nodes", "2"), "as in --gpus 16"),
+        ((*ON_A100, "--gpus", "4", "--nodes", "3"), "4 GPUs cannot be spread evenly over 3 nodes"),
+        ((*ON_A100, "--gpus", "auto", "--nodes", "2"), "chooses the nodes"),
+        ((*ON_A100, "--gpus", "auto", "--max", "sequence-length"), "--gpus 8"),
+        (("plan", "--model", "8b", "--no-gpu", "--gpus", "auto"), "needs a card"),
+        ((*ON_A100, "--gpus", "2", "--parallel", "fdsp"), "'fsdp'"),
+        ((*ON_A100, "--gpus", "2", "--parallel", "tensor"), "Train with fsdp or zero3"),
+        ((*ON_A100, "--gpus", "2", "--parallel", "ddp", "--cpu-offload"), "shards nothing"),
+        ((*ON_A100, "--gpus", "2", "--task", "inference", "--cpu-offload"), "every part on its GPU"),
+        ((*ON_A100, "--gpus", "3", "--task", "inference"), "attention heads"),
+        ((*ON_A100, "--gpus", "2", "--dry-run"), "a dry run is of one GPU"),
+        ((*LARGE, "--method", "full", "--gpus", "auto", "--parallel", "ddp"), "try --parallel fsdp"),
+        ((*ON_A100, "--gpus", "2", "--method", "full", "--optimizer", "adamw_bnb_8bit"), "DTensors"),
+        ((*ON_A100, "--gpus", "2", "--method", "qlora", "--quant-type", "int8"), "8-bit"),
+    ],
+)
+def test_a_mistake_gets_one_message(arguments: tuple[str, ...], said: str) -> None:
+    message = refusal(*arguments)
+    assert said in message
+    assert "1 GPUs" not in message
+
+
+def test_methods_that_need_different_counts_show_theirs() -> None:
+    """The smallest counts of three methods differ: each row has its own, and the heading none."""
+    screen = answer(*LARGE, "--gpus", "auto")
+    plans = json.loads(answer(*LARGE, "--gpus", "auto", "--format", "json"))["plans"]
+    counts = {plan["method"]: plan["recipe"]["gpus"] for plan in plans}
+    assert len(set(counts.values())) == 3
+    assert "each of" not in screen
+    for method, gpus in counts.items():
+        row = next(line for line in screen.splitlines() if line.split()[:1] == [method])
+        assert row.split()[1] == str(gpus)
+
+
+def test_cards_that_need_different_counts_show_theirs() -> None:
+    screen = answer("plan", "--model", "8b", "--method", "full", "--gpus", "auto", "--gpu", "a100-80gb", "--gpu", "l4")
+    cells = {line.split()[0]: line.split()[-1] for line in screen.splitlines() if " on " in line and "GiB" not in line}
+    assert int(cells["l4"]) > int(cells["a100-80gb"]) >= 1
