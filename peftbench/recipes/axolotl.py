@@ -6,10 +6,18 @@ utils/config/__init__.py (dtypes, reentrant checkpointing) and loaders/model.py 
 
 from __future__ import annotations
 
-from peftbench.errors import NoFormula
-from peftbench.recipes.lora import EVERY_LINEAR, attention_of, checked_dtype, is_padded, targets
+from peftbench.errors import NoFormula, SpecError
+from peftbench.recipes import axolotl_does
+from peftbench.recipes.lora import EVERY_LINEAR, attention_of, checked_dtype, is_padded, target_names, targets
 from peftbench.recipes.settings import Reading, Settings
-from peftbench.recipes.sharding import deepspeed_values, fsdp_values, precision_of, read_deepspeed, read_fsdp
+from peftbench.recipes.sharding import (
+    checkpoints_by_fsdp,
+    deepspeed_values,
+    fsdp_values,
+    precision_of,
+    read_trainer,
+    under_deepspeed,
+)  # fmt: skip
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.dtype import DType
 from peftbench.spec.parallelism import ParallelismSpec
@@ -19,6 +27,12 @@ from peftbench.spec.training import TrainingSpec
 NAME = "axolotl"
 LIGER = "axolotl.integrations.liger.LigerPlugin"
 _CUT = "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"
+_OWN_OPTIMIZERS = (
+    "optimi_adamw", "ao_adamw_4bit", "ao_adamw_8bit", "ao_adamw_fp8", "adopt_adamw", "adamc", "came_pytorch", "muon",
+    "dion", "sinkgd", "polora", "flash_adamw", "flash_adam", "flash_sgd", "flash_sgdw", "flash_lion",
+    "q_galore_adamw8bit",
+)  # fmt: skip
+"""CustomSupportedOptimizers of schemas/enums.py."""
 _FLAGS = {
     "flash_attention": "flash_attention_2", "sdp_attention": "sdpa", "eager_attention": "eager",
     "xformers_attention": "xformers", "sage_attention": "sage", "flex_attention": "flex_attention",
@@ -28,8 +42,7 @@ _FLAGS = {
 
 def read(settings: Settings) -> Reading:
     """The recipe that axolotl would run. Raises SpecError for values that cannot be."""
-    if settings.given("rl") or settings.given("reward_model"):
-        raise NoFormula("axolotl's rl and reward_model train on pairs or rollouts, which is not modelled.", "Drop it.")
+    _check_kind(settings)
     dtype, autocast = _dtype(settings)
     attention, notes = attention_of(_attention(settings), settings)
     micro = settings.count("micro_batch_size", 1)
@@ -45,7 +58,7 @@ def read(settings: Settings) -> Reading:
         use_reentrant=_reentrant(settings),
         dtype=dtype,
         autocast=autocast,
-        optimizer=settings.word("optimizer", "adamw_torch_fused"),
+        optimizer=_optimizer(settings),
         attention=attention,
         loss=loss,
         fused_kernels=kernels,
@@ -53,19 +66,34 @@ def read(settings: Settings) -> Reading:
         quantization=quantization,
         parallelism=_parallelism(settings),
     )
-    if packed and attention == "sdpa":
-        notes += ("sample_packing without flash attention keeps a mask for each pair of tokens: that is not priced.",)
-    return Reading(NAME, settings.word_or_none("base_model"), recipe, (*notes, *kernel_notes))
+    said = (*notes, *kernel_notes, *axolotl_does.notes(settings, recipe))
+    return Reading(NAME, settings.word_or_none("base_model"), under_deepspeed(recipe), said)
+
+
+def _check_kind(settings: Settings) -> None:
+    """Refuse what trains on pairs, rollouts or classes."""
+    for name in ("rl", "reward_model", "process_reward_model"):
+        if settings.given(name):
+            raise NoFormula(f"axolotl's {name} trains on pairs, rollouts or scores, which is not modelled.", "Drop it.")
+
+
+def _optimizer(settings: Settings) -> str:
+    """A name of TrainingArguments.optim, or one of axolotl's own."""
+    name = settings.word("optimizer", "adamw_torch_fused")
+    if name in _OWN_OPTIMIZERS:
+        raise NoFormula(f"axolotl's optimizer {name} has states that are not derived here.", "Try adamw_torch_fused.")
+    return name
 
 
 def _dtype(settings: Settings) -> tuple[DType, bool]:
     """bf16 is "auto", which is on where the card has it; fp16 comes next. Both run under autocast."""
     fp16 = settings.flag("fp16", False)
     bf16 = not fp16 if settings.given("bf16") == "auto" else settings.flag("bf16", not fp16)
-    pure = settings.flag("bfloat16", False), settings.flag("float16", False)
+    pure, eight = settings.flag("bfloat16", False), settings.flag("load_in_8bit", False)
+    half = settings.flag("float16", False) or eight  # what is left beside 8-bit weights is float16 then
     if bf16 or fp16:
         return (DType.BFLOAT16 if bf16 else DType.FLOAT16), True
-    return DType.BFLOAT16 if pure[0] else DType.FLOAT16 if pure[1] else DType.FLOAT32, False
+    return DType.BFLOAT16 if pure else DType.FLOAT16 if half else DType.FLOAT32, False
 
 
 def _attention(settings: Settings) -> str:
@@ -80,15 +108,17 @@ def _accumulation(settings: Settings, micro: int) -> int:
 
 
 def _checkpointing(settings: Settings) -> bool:
-    """Off by default; the words "offload" and "offload_disk" are on."""
+    """Off by default; the words "offload" and "offload_disk" are on. FSDP may have its own."""
     value = settings.given("gradient_checkpointing")
-    return True if isinstance(value, str) else settings.flag("gradient_checkpointing", False)
+    on = value in ("offload", "offload_disk") or settings.flag("gradient_checkpointing", False)
+    return on or checkpoints_by_fsdp(settings)
 
 
 def _reentrant(settings: Settings) -> bool:
-    """Axolotl sets use_reentrant where gradient_checkpointing_kwargs are left out."""
+    """Axolotl sets use_reentrant where gradient_checkpointing_kwargs are left out and all weights are trained on."""
     if settings.given("gradient_checkpointing_kwargs") is None:
-        return _checkpointing(settings)
+        own = settings.given("gradient_checkpointing") and not settings.values.get("unfrozen_parameters")
+        return bool(own)
     return settings.section("gradient_checkpointing_kwargs").flag("use_reentrant", False)
 
 
@@ -116,16 +146,23 @@ def _adapter(settings: Settings, dtype: DType, quantized: bool) -> AdapterSpec |
     if kind not in ("lora", "qlora"):
         raise NoFormula(f"adapter {kind[:40]} of axolotl is not modelled.", "lora and qlora are.")
     upcast = settings.flag("peft_autocast_adapter_dtype", True)
-    names = settings.names("lora_target_modules")
+    names = target_names("lora_target_modules", settings)
     everywhere = settings.flag("lora_target_linear", False) or names == EVERY_LINEAR
     return AdapterSpec(
-        r=settings.count("lora_r", 8),  # PEFT's default, where axolotl has none
+        r=_rank(settings),
         target_modules=EVERY_LINEAR if everywhere else names,
         use_dora=settings.flag("peft_use_dora", False),
         use_rslora=settings.flag("peft_use_rslora", False),
         dropout=settings.share("lora_dropout", 0.0),
         dtype=DType.FLOAT32 if upcast or quantized else dtype,
     )
+
+
+def _rank(settings: Settings) -> int:
+    """Axolotl has no default, and hands PEFT nothing, which PEFT refuses."""
+    if settings.given("lora_r") is None:
+        raise SpecError("the axolotl file has an adapter and no lora_r, for which axolotl has no default.", "Add one.")
+    return settings.count("lora_r", 1)
 
 
 def _quantization(settings: Settings, dtype: DType) -> QuantizationSpec | None:
@@ -144,12 +181,8 @@ def _quantization(settings: Settings, dtype: DType) -> QuantizationSpec | None:
 
 def _parallelism(settings: Settings) -> ParallelismSpec:
     """DeepSpeed written out, or FSDP; how many GPUs is the launcher's business."""
-    if isinstance(settings.given("deepspeed"), dict):
-        return read_deepspeed(settings.section("deepspeed"))
     settings.given("fsdp_version")
-    if settings.given("fsdp") or settings.given("fsdp_config"):
-        return read_fsdp(settings.section("fsdp_config"))
-    return ParallelismSpec()
+    return read_trainer(settings)
 
 
 # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -208,6 +241,7 @@ def _adapter_values(recipe: TrainingSpec) -> dict[str, object]:
         "peft_use_dora": adapter.use_dora,
         "peft_use_rslora": adapter.use_rslora,
         "peft_autocast_adapter_dtype": adapter.dtype is DType.FLOAT32,
+        **dict.fromkeys(axolotl_does.LORA_KERNELS[:3], False),
     }
     where = {"lora_target_linear": True} if adapter.target_modules == EVERY_LINEAR else {
         "lora_target_modules": targets(adapter, "")

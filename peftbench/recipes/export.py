@@ -15,6 +15,7 @@ from peftbench.recipes.reading import settings_of
 from peftbench.recipes.settings import Settings
 from peftbench.recipes.sharding import accelerate_values, deepspeed_values, precision_of
 from peftbench.recipes.trainer import read_script
+from peftbench.spec.parallelism import ParallelismSpec
 from peftbench.spec.training import TrainingSpec
 
 TOOLS = ("transformers", "trl", "axolotl", "llamafactory", "accelerate", "deepspeed")
@@ -24,14 +25,15 @@ _YAML: Mapping[str, Callable[[str, TrainingSpec, str], dict[str, object]]] = {
     "trl": trl.values, "axolotl": axolotl.values, "llamafactory": llamafactory.values,
 }  # fmt: skip
 _READ = {"trl": trl.read, "axolotl": axolotl.read, "llamafactory": llamafactory.read}
-RUN: Mapping[str, str] = {
-    "transformers": "python train.py train.jsonl",
-    "trl": "trl sft --config trl.yaml",
-    "axolotl": "axolotl train axolotl.yml",
-    "llamafactory": "llamafactory-cli train llamafactory.yaml",
-    "accelerate": "accelerate launch --config_file accelerate.yaml train.py train.jsonl",
-    "deepspeed": "deepspeed train.py train.jsonl",
+_RUN: Mapping[str, tuple[str, str]] = {
+    "transformers": ("python train.py train.jsonl", "accelerate launch{} train.py train.jsonl"),
+    "trl": ("trl sft --config trl.yaml", "trl sft --config trl.yaml{}"),
+    "axolotl": ("axolotl train axolotl.yml", "axolotl train axolotl.yml --{}"),
+    "llamafactory": ("llamafactory-cli train llamafactory.yaml", "{} llamafactory-cli train llamafactory.yaml"),
+    "accelerate": ("accelerate launch --config_file accelerate.yaml train.py train.jsonl",) * 2,
 }
+"""How a file is run: on one GPU, and on several, whose counts are put in."""
+_FILE = {"transformers": "train.py", "trl": "trl.yaml", "axolotl": "axolotl.yml", "llamafactory": "llamafactory.yaml"}
 
 _NEEDS: Mapping[str, str] = {
     "llamafactory": "# dataset_info.json beside it has to describe the dataset `train`.\n",
@@ -52,22 +54,23 @@ def export(model: str, recipe: TrainingSpec, tool: str) -> Export:
     if tool in ("accelerate", "deepspeed"):
         return Export(_launch_file(recipe, tool), recipe, ())
     _check(recipe, tool)
-    said = _said(model, recipe, tool)
+    said, notes = _said(model, recipe, tool)
     changes = differences(recipe, said)
-    header = _header(tool, changes)
+    otherwise = [f"differs from what was asked: {' '.join(each.arguments)}" for each in changes]
+    header = _header(tool, recipe.parallelism, (*otherwise, *notes))
     if tool == "transformers":
         return Export(script.text(model, recipe, header), said, changes)
     return Export(header + yaml_of(_YAML[tool](model, recipe, DATASET)), said, changes)
 
 
-def _said(model: str, recipe: TrainingSpec, tool: str) -> TrainingSpec:
-    """What the file reads as, with the GPUs that its launcher starts."""
+def _said(model: str, recipe: TrainingSpec, tool: str) -> tuple[TrainingSpec, tuple[str, ...]]:
+    """What the file reads as, with the GPUs that its launcher starts, and what the tool does that is not priced."""
     if tool == "transformers":
-        said = read_script(Settings(script.constants(model, recipe), tool)).recipe
+        reading = read_script(Settings(script.constants(model, recipe), tool))
     else:
         values = _YAML[tool](model, recipe, DATASET)
-        said = _READ[tool](settings_of(values, tool)).recipe
-    return _with_gpus(said, recipe)
+        reading = _READ[tool](settings_of(values, tool))
+    return _with_gpus(reading.recipe, recipe), reading.notes
 
 
 def _with_gpus(said: TrainingSpec, recipe: TrainingSpec) -> TrainingSpec:
@@ -86,20 +89,40 @@ def _check(recipe: TrainingSpec, tool: str) -> None:
         raise SpecError("tensor parallelism is for inference.", "Choose another --parallel.")
 
 
-def _header(tool: str, changes: tuple[Difference, ...]) -> str:
-    lines = [f"# Written by peftbench. Run it: {RUN[tool]}", f"# Plan it: {_plan(tool)}"]
-    lines += [f"# differs from what was asked: {' '.join(each.arguments)}" for each in changes]
+def _header(tool: str, parallelism: ParallelismSpec, remarks: tuple[str, ...]) -> str:
+    lines = [
+        f"# Written by peftbench. Run it: {_run(tool, parallelism)}",
+        f"# Plan it: peftbench plan --from {_FILE[tool]}{_counted(parallelism)}",
+        *(f"# {remark}" for remark in remarks),
+    ]
     return "\n".join(lines) + "\n" + _NEEDS.get(tool, "")
 
 
-def _plan(tool: str) -> str:
-    return f"peftbench plan --from {RUN[tool].split()[1] if tool == 'transformers' else RUN[tool].split()[-1]}"
+def _run(tool: str, parallelism: ParallelismSpec) -> str:
+    """The command; on several machines it is started on each of them, with its rank."""
+    alone, together = _RUN[tool]
+    if parallelism.gpus == 1:
+        return alone
+    each, nodes = parallelism.gpus_per_node, parallelism.nodes
+    if tool == "llamafactory":
+        return together.format(f"NPROC_PER_NODE={each}" + (f" NNODES={nodes} NODE_RANK=0" if nodes > 1 else ""))
+    machines = f" --num_machines {nodes} --machine_rank 0" if nodes > 1 else ""
+    return together.format(f" --num_processes {parallelism.gpus}{machines}")
+
+
+def _counted(parallelism: ParallelismSpec) -> str:
+    """What only the launcher knows, as options of plan."""
+    if parallelism.strategy == "none":
+        return ""
+    nodes = f" --nodes {parallelism.nodes}" if parallelism.nodes > 1 else ""
+    offload = " --cpu-offload" if parallelism.cpu_offload else ""
+    return f" --gpus {parallelism.gpus}{nodes} --parallel {parallelism.strategy}{offload}"
 
 
 def _launch_file(recipe: TrainingSpec, tool: str) -> str:
     """The launcher's own file: counts and sharding."""
     if tool == "accelerate":
-        return f"# Run it: {RUN[tool]}\n" + yaml_of(accelerate_values(recipe.parallelism, precision_of(recipe)))
+        return f"# Run it: {_RUN[tool][0]}\n" + yaml_of(accelerate_values(recipe.parallelism, precision_of(recipe)))
     if not recipe.parallelism.strategy.startswith("zero"):
         raise SpecError("a DeepSpeed file is for ZeRO.", "Add --parallel zero3, or use --for accelerate.")
     return json.dumps(deepspeed_values(recipe.parallelism, precision_of(recipe)), indent=2) + "\n"

@@ -8,9 +8,10 @@ float32) and model/model_utils/{quantization,checkpointing}.py.
 from __future__ import annotations
 
 from peftbench.errors import NoFormula
-from peftbench.recipes.lora import EVERY_LINEAR, attention_of, is_padded, targets
+from peftbench.recipes.lora import EVERY_LINEAR, attention_of, is_padded, target_names, targets
 from peftbench.recipes.settings import Reading, Settings
-from peftbench.recipes.sharding import read_trainer, trainer_values
+from peftbench.recipes.sharding import read_trainer, trainer_values, under_deepspeed
+from peftbench.recipes.trainer import checkpointing_of, evaluation_notes
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.dtype import DType
 from peftbench.spec.quantization import QuantizationSpec
@@ -41,7 +42,7 @@ def read(settings: Settings) -> Reading:
         micro_batch_size=micro,
         gradient_accumulation_steps=settings.count("gradient_accumulation_steps", 1),
         gradient_checkpointing=_checkpointing(settings),
-        use_reentrant=settings.flag("use_reentrant_gc", True),
+        use_reentrant=settings.flag("use_reentrant_gc", True) and not _by_fsdp2(settings),
         dtype=dtype,
         autocast=autocast,
         optimizer=settings.word("optim", "adamw_torch_fused"),
@@ -52,7 +53,8 @@ def read(settings: Settings) -> Reading:
         quantization=_quantization(settings, dtype),
         parallelism=read_trainer(settings),
     )
-    return Reading(NAME, settings.word_or_none("model_name_or_path"), recipe, notes)
+    notes = (*notes, *evaluation_notes(settings, micro))
+    return Reading(NAME, settings.word_or_none("model_name_or_path"), under_deepspeed(recipe), notes)
 
 
 def _kind(settings: Settings) -> str:
@@ -77,11 +79,17 @@ def _dtype(settings: Settings, adapted: bool) -> tuple[DType, bool]:
 
 def _checkpointing(settings: Settings) -> bool:
     """On, whatever TrainingArguments say, unless it is disabled."""
-    return (not settings.flag("disable_gradient_checkpointing", False)) | settings.flag("gradient_checkpointing", False)
+    return (not settings.flag("disable_gradient_checkpointing", False)) | checkpointing_of(settings, False)[0]
+
+
+def _by_fsdp2(settings: Settings) -> bool:
+    """FSDP 2 rules out reentrant checkpointing, and LLaMA-Factory turns it off."""
+    versions = [settings.section("fsdp_config").given(name) for name in ("version", "fsdp_version")]
+    return bool(settings.given("fsdp")) and any(version in (2, "2") for version in versions)
 
 
 def _adapter(settings: Settings) -> AdapterSpec:
-    names = settings.names("lora_target") or ("all",)
+    names = target_names("lora_target", settings) or ("all",)
     return AdapterSpec(
         r=settings.count("lora_rank", 8),
         target_modules=EVERY_LINEAR if names == ("all",) else names,
@@ -135,9 +143,10 @@ def values(model: str, recipe: TrainingSpec, dataset: str) -> dict[str, object]:
 
 
 def _precision(recipe: TrainingSpec) -> dict[str, object]:
-    """Full fine-tuning of 16-bit weights is pure_bf16."""
+    """Full fine-tuning of 16-bit weights is pure_bf16; DeepSpeed casts them itself, and rules pure_bf16 out."""
     fp16 = recipe.autocast and recipe.dtype is DType.FLOAT16
-    pure = {"pure_bf16": True} if recipe.adapter is None and recipe.dtype is DType.BFLOAT16 else {}
+    whole = recipe.adapter is None and not recipe.parallelism.strategy.startswith("zero")
+    pure = {"pure_bf16": True} if whole and recipe.dtype is DType.BFLOAT16 else {}
     return {"bf16": recipe.autocast and not fp16 and not pure, "fp16": fp16, **pure}
 
 

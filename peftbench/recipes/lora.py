@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from peftbench.errors import NoFormula
 from peftbench.recipes.settings import Settings
 from peftbench.spec.adapter import ALL_LINEAR, AdapterSpec
 from peftbench.spec.dtype import DType
@@ -32,6 +33,15 @@ def checked_dtype(name: str, value: str, settings: Settings) -> DType:
     if plain not in set(DType):
         raise settings.wrong(name, value, f"one of {', '.join(DType)}")
     return DType(plain)
+
+
+def target_names(name: str, settings: Settings) -> tuple[str, ...] | None:
+    """Targeted modules by name, or None for PEFT's own. Raises NoFormula for a pattern, which PEFT has to match."""
+    names = settings.names(name)
+    pattern = next((each for each in names or () if set("\\()[]*+|^$?") & set(each)), None)
+    if pattern:
+        raise NoFormula(f"{name} {pattern[:40]} is a regular expression, which has no formula.", "List the modules.")
+    return names
 
 
 def is_padded(packed: bool, micro_batch_size: int) -> bool:

@@ -10,9 +10,10 @@ from peftbench.errors import CatalogError, SpecError
 from peftbench.recipes import axolotl, llamafactory, trainer, trl
 from peftbench.recipes.documents import HINT, read_document
 from peftbench.recipes.settings import Reading, Settings
-from peftbench.recipes.sharding import read_accelerate, read_deepspeed
+from peftbench.recipes.sharding import checkpoints_by_fsdp, read_accelerate, read_deepspeed, under_deepspeed
 from peftbench.recipes.unread import unread
 from peftbench.spec.parallelism import ParallelismSpec
+from peftbench.spec.training import TrainingSpec
 
 _KINDS: tuple[tuple[str, frozenset[str]], ...] = (
     ("script", frozenset({"TRAINING_ARGUMENTS"})),
@@ -22,6 +23,7 @@ _KINDS: tuple[tuple[str, frozenset[str]], ...] = (
     ("axolotl", frozenset({"base_model", "sequence_len"})),
     ("LLaMA-Factory", frozenset({
         "finetuning_type", "cutoff_len", "stage", "lora_target", "quantization_bit", "flash_attn", "lora_rank",
+        "template", "dataset_dir",
     })),
     ("TRL", frozenset({
         "model_name_or_path", "use_peft", "max_length", "lora_r", "lora_target_modules", "packing_strategy",
@@ -31,6 +33,12 @@ _KINDS: tuple[tuple[str, frozenset[str]], ...] = (
     ("BitsAndBytesConfig", frozenset({"bnb_4bit_quant_type", "bnb_4bit_compute_dtype", "load_in_4bit"})),
 )  # fmt: skip
 """A file is of the first kind that it has a key of: keys that only that tool has, or that rule out those below."""
+
+_MODELS = {"base_model", "model_name_or_path"}
+"""Names of the model that no tool has both."""
+
+_FILES = ("deepspeed", "fsdp_config", "deepspeed_config_file")
+"""Settings that may name a file instead of holding what is in it."""
 
 _RUNS: Mapping[str, Callable[[Settings], Reading]] = {
     "script": trainer.read_script,
@@ -60,6 +68,7 @@ def read_files(paths: Iterable[str]) -> Reading:
     if len(runs) != 1:
         what = f"the files are {' and '.join(parts)}" if len(runs) > 1 else f"{' and '.join(parts)} is a part of a run"
         raise SpecError(f"{what}: one file must say how to train.", HINT)
+    _check_found(parts)
     reading = _together(_RUNS[runs[0]](parts[runs[0]]), parts)
     notes = [note for settings in parts.values() for note in unread(settings)]
     return reading._replace(notes=(*reading.notes, *notes, *_count_note(reading, parts)))
@@ -67,26 +76,47 @@ def read_files(paths: Iterable[str]) -> Reading:
 
 def settings_of(values: Mapping[str, object], path: str) -> Settings:
     """The settings, of the tool that their names belong to. Raises CatalogError where no tool has them."""
+    if values.keys() >= _MODELS:
+        what = f"{path} has base_model, which is axolotl's, and model_name_or_path, which is not."
+        raise CatalogError(what, "Leave out what belongs to another tool.")
     for tool, keys in _KINDS:
         if keys & values.keys():
-            return Settings(_with_deepspeed(values, path), tool)
+            return Settings(_with_files(values, path), tool)
     found = ", ".join(list(values)[:4])
     raise CatalogError(f"{path} is the file of no tool that is known here: it has {found[:80]}.", HINT)
 
 
-def _with_deepspeed(values: Mapping[str, object], path: str) -> Mapping[str, object]:
-    """A deepspeed setting that names a file is replaced by what is in it, where it is at hand."""
-    named = values.get("deepspeed")
-    if not isinstance(named, str):
-        return values
+def _with_files(values: Mapping[str, object], path: str) -> Mapping[str, object]:
+    """Settings that name another file are replaced by what is in it, where it is at hand; in sections too."""
+    filled = {}
+    for name, value in values.items():
+        if name in _FILES and isinstance(value, str) and value.strip():
+            value = _beside(value, path)
+        elif name == "deepspeed_config" and isinstance(value, Mapping):
+            value = _with_files(value, path)
+        filled[name] = value
+    return filled
+
+
+def _beside(named: str, path: str) -> Mapping[str, object] | str:
+    """The file that another one names, from its folder or from here; its name where it is at neither."""
     for folder in (os.path.dirname(path), ""):
         place = os.path.join(folder, named)
         if os.path.isfile(place):
-            return {**values, "deepspeed": dict(read_document(place))}
-    raise CatalogError(
-        f"{path} names the DeepSpeed file {named[:80]}, which is not there.",
-        "Put it beside, or name it too: --from is taken more than once.",
-    )
+            return dict(read_document(place))
+    return named
+
+
+def _check_found(parts: Mapping[str, Settings]) -> None:
+    """Raise CatalogError for a file that is named and is neither at hand nor among those that were given."""
+    for settings in parts.values():
+        section = settings.values.get("deepspeed_config")
+        inner = section if isinstance(section, Mapping) else {}
+        for name in _FILES:
+            missing = settings.values.get(name) or inner.get(name)
+            if isinstance(missing, str) and missing.strip() and not (name == "deepspeed" and "DeepSpeed" in parts):
+                what = f"the {settings.tool} file names the file {missing[:80]}, which is not there."
+                raise CatalogError(what, "Put it beside, or name it too: --from is taken more than once.")
 
 
 def _together(reading: Reading, parts: Mapping[str, Settings]) -> Reading:
@@ -101,7 +131,23 @@ def _together(reading: Reading, parts: Mapping[str, Settings]) -> Reading:
     for tool, read in _SHARDING.items():
         if tool in parts:
             recipe = replace(recipe, parallelism=read(parts[tool]))
+    if "accelerate" in parts:
+        recipe = _launched(recipe, parts["accelerate"])
+    recipe = under_deepspeed(recipe)
+    if reading.tool == trl.NAME:
+        recipe = trl.under_zero3(recipe)
     return reading._replace(recipe=recipe, model=model)
+
+
+def _launched(recipe: TrainingSpec, accelerate: Settings) -> TrainingSpec:
+    """FSDP's own checkpointing, and autocast that the launcher turns on where the run itself has none."""
+    half = str(accelerate.given("mixed_precision"))
+    if half in ("fp16", "bf16") and not recipe.autocast:
+        accelerate.said.append(f"mixed_precision {half} of accelerate is on, where the run itself asks for none.")
+        recipe = replace(recipe, autocast=True)
+    if half == "fp8":
+        accelerate.said.append("mixed_precision fp8 computes in 8 bit: that is not priced.")
+    return replace(recipe, gradient_checkpointing=recipe.gradient_checkpointing or checkpoints_by_fsdp(accelerate))
 
 
 def _count_note(reading: Reading, parts: Mapping[str, Settings]) -> tuple[str, ...]:

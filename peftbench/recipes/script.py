@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pprint import pformat
+import json
 from typing import Any
 
 from peftbench.recipes.sharding import trainer_values
 from peftbench.recipes.trainer import arguments, bitsandbytes_values
+from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.adapter_options import adapter_options
+from peftbench.spec.quantization import QuantizationSpec
 from peftbench.spec.training import TrainingSpec
 
-WIDTH = 100
 _MORE = {"num_train_epochs": 1, "learning_rate": 2e-4, "logging_steps": 10, "save_strategy": "no", "report_to": []}
 
 
@@ -27,11 +28,23 @@ def constants(model: str, recipe: TrainingSpec) -> dict[str, Any]:
         "SEQUENCE_LENGTH": recipe.sequence_length,
         "PADDED": recipe.padded,
         "TRAINING_ARGUMENTS": {**arguments(recipe), **trainer_values(recipe), **_MORE},
-        "ADAPTER": {**adapter_options(adapter), "task_type": "CAUSAL_LM"} if adapter else None,
+        "ADAPTER": _adapter(adapter) if adapter else None,
         "ADAPTER_DTYPE": adapter.dtype.value if adapter else None,
-        "QUANTIZATION": bitsandbytes_values(quantization) if quantization else None,
+        "QUANTIZATION": _quantization(recipe, quantization) if quantization else None,
         "UPCAST": upcast,
     }
+
+
+def _adapter(adapter: AdapterSpec) -> dict[str, Any]:
+    """PEFT's options; LoRA's alpha is twice the rank, as in the other tools' files."""
+    scale = {"lora_alpha": 2 * adapter.r} if adapter.peft_type == "lora" and adapter.r else {}
+    return {**adapter_options(adapter), **scale, "task_type": "CAUSAL_LM"}
+
+
+def _quantization(recipe: TrainingSpec, quantization: QuantizationSpec) -> dict[str, Any]:
+    """FSDP and ZeRO-3 split tensors of one floating type only: the codes are stored as such."""
+    split = quantization.four_bit and recipe.parallelism.shards_weights
+    return {**bitsandbytes_values(quantization), **({"bnb_4bit_quant_storage": recipe.dtype.value} if split else {})}
 
 
 def text(model: str, recipe: TrainingSpec, header: str) -> str:
@@ -40,11 +53,13 @@ def text(model: str, recipe: TrainingSpec, header: str) -> str:
     return "\n".join((_DOCSTRING, header.rstrip("\n"), _IMPORTS, *lines, _PROGRAM))
 
 
-def _written(value: object) -> str:
-    if not isinstance(value, dict):
-        return repr(value)
-    body = pformat(value, width=WIDTH, sort_dicts=False)[1:-1].replace("\n ", "\n    ")
-    return f"{{\n    {body},\n}}"
+def _written(value: object, indent: str = "") -> str:
+    """A constant as people write it: a mapping with an entry a line, text in double quotes."""
+    if isinstance(value, dict) and value:
+        inner = f"{indent}    "
+        lines = [f"{inner}{json.dumps(name)}: {_written(each, inner)},\n" for name, each in value.items()]
+        return "{\n" + "".join(lines) + indent + "}"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 _DOCSTRING = '''"""Fine-tune with transformers and PEFT: python train.py DATASET [--output-dir DIR] [--max-steps N]
@@ -56,6 +71,7 @@ DATASET is a .jsonl file whose lines have a field "text", or a text file with a 
 _IMPORTS = '''
 import argparse
 import json
+import os
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, Trainer, TrainingArguments
@@ -96,7 +112,8 @@ def collate(rows):
 
 def load_model():
     quantization = BitsAndBytesConfig(**QUANTIZATION) if QUANTIZATION else None
-    device = {"device_map": {"": 0 if torch.cuda.is_available() else "cpu"}} if QUANTIZATION else {}
+    gpu = int(os.environ.get("LOCAL_RANK", "0"))
+    device = {"device_map": {"": gpu if torch.cuda.is_available() else "cpu"}} if QUANTIZATION else {}
     model = AutoModelForCausalLM.from_pretrained(
         MODEL, dtype=getattr(torch, DTYPE), attn_implementation=ATTENTION, quantization_config=quantization, **device
     )

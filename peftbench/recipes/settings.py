@@ -9,6 +9,8 @@ from peftbench.errors import SpecError
 from peftbench.spec.training import TrainingSpec
 
 Values = Mapping[str, object]
+MOST = 10**9
+"""The largest count that is taken for meant: of tokens, sequences, steps, GPUs or a rank."""
 
 
 class Reading(NamedTuple):
@@ -29,6 +31,8 @@ class Settings:
         self.values, self.tool, self.prefix = values, tool, prefix
         self.asked: set[str] = set()
         self.sections: dict[str, Settings] = {}
+        self.said: list[str] = []
+        """What a reader should know of what was read."""
 
     def given(self, name: str) -> object:
         """The value as it stands, None where there is none."""
@@ -49,8 +53,8 @@ class Settings:
         value = self.given(name)
         if value is None:
             return default
-        if type(value) is not int or value < 1:
-            raise self.wrong(name, value, "a whole number from 1")
+        if type(value) is not int or not 1 <= value <= MOST:
+            raise self.wrong(name, value, f"a whole number from 1 to {MOST:,}")
         return value
 
     def share(self, name: str, default: float) -> float:
@@ -98,5 +102,10 @@ class Settings:
 
     def wrong(self, name: str, value: object, wanted: str) -> SpecError:
         """The error of a value that cannot be."""
-        what = f"{self.prefix}{name} of the {self.tool} file must be {wanted}, not {str(value)[:60]!r}."
+        what = f"{self.prefix}{name} of the {self.tool} file must be {wanted}, not {_short(value)}."
         return SpecError(what, f"Correct it there, or leave it out for {self.tool}'s default.")
+
+
+def _short(value: object) -> str:
+    """A value for a message; lists and mappings by their kind, as YAML's anchors can make them endless."""
+    return f"a {type(value).__name__}" if isinstance(value, (list, dict)) else repr(str(value)[:60])

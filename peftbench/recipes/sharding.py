@@ -14,26 +14,32 @@ from peftbench.spec.training import TrainingSpec
 _STAGES = {0: "ddp", 1: "zero1", 2: "zero2", 3: "zero3"}
 
 ONE = ParallelismSpec()
+_OFFLOADED = ("optimizer", "param")
+_ADAM = ("adam", "adamw")
+"""Optimizers of a DeepSpeed file that have the states of the Trainer's own AdamW."""
 
 
 def read_deepspeed(settings: Settings) -> ParallelismSpec:
     """A DeepSpeed configuration, which does not say how many GPUs there are."""
     for name in ("bf16", "fp16", "gradient_accumulation_steps"):  # the Trainer's own, where the recipe has them from
         settings.given(name)
+    own = settings.values.get("optimizer")
+    if isinstance(own, Mapping) and str(own.get("type")).lower() in _ADAM:
+        settings.given("optimizer")
     section = settings.section("zero_optimization")
-    stage = _stage(section, "stage")
-    devices = [section.section(f"offload_{what}").word("device", "none") for what in ("optimizer", "param")]
-    return _zero(stage, devices)
+    devices = [section.section(f"offload_{what}").word("device", "none") for what in _OFFLOADED]
+    return _zero(_stage(section, "stage", 0), devices, section)
 
 
 def read_accelerate(settings: Settings) -> ParallelismSpec:
     """An accelerate configuration: kind, processes and machines."""
     kind = _kind(settings)
     gpus, nodes = settings.count("num_processes", 1), settings.count("num_machines", 1)
+    settings.given("mixed_precision")
     if kind == "DEEPSPEED":
         found = _accelerate_zero(settings.section("deepspeed_config"))
     elif kind == "FSDP":
-        found = read_fsdp(settings.section("fsdp_config"), "fsdp_")
+        found = read_fsdp(settings.section("fsdp_config"))
     elif kind == "MULTI_GPU":
         found = replace(ONE, strategy="ddp")
     elif kind == "NO":
@@ -49,55 +55,97 @@ def _kind(settings: Settings) -> str:
 
 
 def _accelerate_zero(section: Settings) -> ParallelismSpec:
-    devices = [section.word(f"offload_{what}_device", "none") for what in ("optimizer", "param")]
-    return _zero(_stage(section, "zero_stage"), devices)
+    """DeepSpeed's own file where it names one; stage 2 is accelerate's default."""
+    if isinstance(section.given("deepspeed_config_file"), Mapping):
+        return read_deepspeed(section.section("deepspeed_config_file"))
+    devices = [section.word(f"offload_{what}_device", "none") for what in _OFFLOADED]
+    return _zero(_stage(section, "zero_stage", 2), devices, section)
 
 
-def _stage(section: Settings, name: str) -> int:
+def _stage(section: Settings, name: str, default: int) -> int:
     stage = section.given(name)
     if stage is None:
-        return 0
+        return default
     if type(stage) is not int or stage not in _STAGES:
         raise section.wrong(name, stage, "0, 1, 2 or 3")
     return stage
 
 
-def _zero(stage: int, devices: list[str]) -> ParallelismSpec:
-    offload = stage > 0 and any(device != "none" for device in devices)
-    return ParallelismSpec(strategy=_STAGES[stage], cpu_offload=offload)
+def _zero(stage: int, devices: list[str], section: Settings) -> ParallelismSpec:
+    """Stage 3 offloads optimizer and weights; one of them alone has no formula and is priced as none, which is more."""
+    offloads = [device != "none" for device in devices]
+    if stage == 3 and any(offloads) and not all(offloads):
+        section.said.append("stage 3 offloads optimizer or weights alone: priced without offload, which is more.")
+        return ParallelismSpec(strategy=_STAGES[stage])
+    return ParallelismSpec(strategy=_STAGES[stage], cpu_offload=stage > 0 and offloads[0])
 
 
-def read_fsdp(section: Settings, prefix: str = "") -> ParallelismSpec:
-    """FSDP's own options, as accelerate ("fsdp_" in front) and axolotl name them.
+def read_fsdp(section: Settings, words: tuple[str, ...] = ()) -> ParallelismSpec:
+    """FSDP's own options, with or without "fsdp_" before their names; `words` are those of the older fsdp setting.
 
     reshard_after_forward: true or FULL_SHARD shards the weights in forward as well; false keeps them till backward.
     """
-    for name in ("version", "fsdp_version", "auto_wrap_policy", "state_dict_type", "transformer_layer_cls_to_wrap"):
-        section.given(f"{prefix}{name}")
-    for name in ("cpu_ram_efficient_loading", "sync_module_states", "use_orig_params", "backward_prefetch"):
-        section.given(f"{prefix}{name}")
-    reshard = section.given(f"{prefix}reshard_after_forward")
-    full = section.given(f"{prefix}sharding_strategy") if reshard is None else reshard
-    keeps = full is False or str(full).upper() in ("SHARD_GRAD_OP", "2")
-    offload = section.flag(f"{prefix}offload_params", False)
-    return ParallelismSpec(strategy="fsdp-grad-op" if keeps else "fsdp", cpu_offload=offload)
+    _say_wrapping(section)
+    reshard = fsdp_option(section, "reshard_after_forward")
+    asked = fsdp_option(section, "sharding_strategy")
+    sharding = str(next((word for word in words if word.endswith(("shard", "shard_grad_op", "zero2"))), "")).upper()
+    full = asked if reshard is None else reshard
+    full = full if sharding in ("", "FULL_SHARD") else sharding
+    kind = str(full).upper() if isinstance(full, (str, int)) else ""
+    if kind in ("NO_SHARD", "3"):
+        return ParallelismSpec(strategy="ddp")
+    if kind.startswith(("HYBRID", "_HYBRID")) or kind in ("4", "5"):
+        section.said.append("sharding within each node only is priced as sharding over all GPUs, which is less.")
+    keeps = full is False or kind.endswith(("SHARD_GRAD_OP", "ZERO2")) or kind in ("2", "5", "FALSE")
+    offload = any(fsdp_option(section, name) is True for name in ("offload_params", "cpu_offload"))
+    return ParallelismSpec(strategy="fsdp-grad-op" if keeps else "fsdp", cpu_offload=offload or "offload" in words)
+
+
+def fsdp_option(section: Settings, name: str) -> object:
+    """An option by its name, or with "fsdp_" before it; words for true and false as accelerate takes them."""
+    values = [section.given(each) for each in (name, f"fsdp_{name}")]
+    value = next((value for value in values if value is not None), None)
+    word = value.lower() if isinstance(value, str) else ""
+    return {"true": True, "false": False}.get(word, value)
+
+
+def checkpoints_by_fsdp(settings: Settings) -> bool:
+    """Whether FSDP wraps each layer in checkpointing of its own, which is not reentrant."""
+    return fsdp_option(settings.section("fsdp_config"), "activation_checkpointing") is True
+
+
+def _say_wrapping(section: Settings) -> None:
+    """Say where the layers are not gathered one at a time, or not by FSDP2."""
+    wrapping = fsdp_option(section, "auto_wrap_policy")
+    if wrapping in ("NO_WRAP", "SIZE_BASED_WRAP"):
+        section.said.append(f"auto_wrap_policy {wrapping} gathers more than a layer at a time: that is not priced.")
+    versions = [section.given(name) for name in ("version", "fsdp_version")]
+    if 1 in versions or "1" in versions:
+        section.said.append("FSDP 1 is priced as FSDP 2: its flat parameters may take more.")
 
 
 def read_trainer(settings: Settings) -> ParallelismSpec:
-    """TrainingArguments' deepspeed and fsdp, which LLaMA-Factory and TRL take over; the launcher counts the GPUs.
+    """TrainingArguments' deepspeed and fsdp, which the other tools take over; the launcher counts the GPUs.
 
-    fsdp is true, or words such as "shard_grad_op offload auto_wrap"; fsdp_config may put "fsdp_" before its names.
+    fsdp is true, or words such as "shard_grad_op offload auto_wrap"; axolotl needs fsdp_config alone.
     """
     if isinstance(settings.given("deepspeed"), dict):
         return read_deepspeed(settings.section("deepspeed"))
-    words, section = settings.given("fsdp"), settings.section("fsdp_config")
-    if not words:
+    asked, section = settings.given("fsdp"), settings.section("fsdp_config")
+    if not asked and (settings.tool != "axolotl" or not section.values):
         return ONE
-    prefix = "fsdp_" if any(name.startswith("fsdp_") for name in section.values) else ""
-    found = read_fsdp(section, prefix)
-    text = " ".join(map(str, words)) if isinstance(words, list) else str(words)
-    strategy = "fsdp-grad-op" if "shard_grad_op" in text else found.strategy
-    return replace(found, strategy=strategy, cpu_offload=found.cpu_offload or "offload" in text)
+    lines = asked if isinstance(asked, list) else [asked]
+    words = [word for line in lines if isinstance(line, str) for word in line.replace(",", " ").split()]
+    return read_fsdp(section, tuple(words))
+
+
+def under_deepspeed(recipe: TrainingSpec) -> TrainingSpec:
+    """DeepSpeed does not autocast: it casts the weights to the 16-bit type, whatever they were loaded in.
+
+    Source: DeepSpeedEngine._configure_distributed_model. Which of the two types it is moves no byte.
+    """
+    whole = recipe.dtype is DType.FLOAT32 and recipe.autocast
+    return replace(recipe, dtype=DType.BFLOAT16) if whole and recipe.parallelism.strategy.startswith("zero") else recipe
 
 
 # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,13 +6,14 @@ The arguments say neither how long sequences are nor how the weights are stored;
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from peftbench.catalog.adapter_file import adapter_of
 from peftbench.estimate.adapter_methods import METHODS
 from peftbench.recipes.lora import attention_of, checked_dtype, is_padded
 from peftbench.recipes.settings import Reading, Settings
-from peftbench.recipes.sharding import read_trainer
+from peftbench.recipes.sharding import checkpoints_by_fsdp, read_trainer
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.dtype import DType
 from peftbench.spec.quantization import QuantizationSpec
@@ -30,11 +31,7 @@ def read(settings: Settings) -> Reading:
     """The recipe of a training_args.json. Raises SpecError for values that cannot be."""
     bf16, fp16 = settings.flag("bf16", False), settings.flag("fp16", False)
     micro = settings.count("per_device_train_batch_size", 8)
-    checkpointing = settings.flag("gradient_checkpointing", False)
-    reentrant = settings.section("gradient_checkpointing_kwargs").flag("use_reentrant", False)
-    if settings.flag("activation_checkpointing", False):  # the newer name of the same
-        checkpointing = True
-        reentrant = settings.section("activation_checkpointing_kwargs").flag("use_reentrant", False)
+    checkpointing, reentrant = checkpointing_of(settings, False)
     liger = settings.flag("use_liger_kernel", False)
     recipe = TrainingSpec(
         padded=is_padded(False, micro),
@@ -50,7 +47,26 @@ def read(settings: Settings) -> Reading:
         use_cache=settings.flag("use_cache", False),
         parallelism=read_trainer(settings),
     )
-    return Reading(NAME, None, recipe, _NOTES)
+    return Reading(NAME, None, recipe, (*_NOTES, *evaluation_notes(settings, micro)))
+
+
+def checkpointing_of(settings: Settings, default: bool) -> tuple[bool, bool]:
+    """Whether layers are recomputed, and reentrantly; by either name of the Trainer's, or by FSDP itself."""
+    on = settings.flag("gradient_checkpointing", default)
+    reentrant = settings.section("gradient_checkpointing_kwargs").flag("use_reentrant", False)
+    newer = settings.given("activation_checkpointing")
+    if newer is not None:
+        on = settings.flag("activation_checkpointing", on)
+        reentrant = settings.section("activation_checkpointing_kwargs").flag("use_reentrant", reentrant)
+    return on or checkpoints_by_fsdp(settings), reentrant
+
+
+def evaluation_notes(settings: Settings, micro_batch_size: int) -> Iterator[str]:
+    """Evaluation between the steps takes 8 sequences unless it is told otherwise: their logits can be the peak."""
+    when = {settings.given(name) for name in ("eval_strategy", "evaluation_strategy")}  # the older name
+    count = settings.count("per_device_eval_batch_size", 8)
+    if count > micro_batch_size and when - {None, False, "no"}:
+        yield f"evaluation takes {count} sequences at a time (per_device_eval_batch_size): that is not priced."
 
 
 def read_script(settings: Settings) -> Reading:
@@ -86,7 +102,6 @@ def read_adapter(settings: Settings) -> AdapterSpec:
 
 def read_bitsandbytes(settings: Settings) -> QuantizationSpec:
     """BitsAndBytesConfig with its defaults: fp4 that computes in float32, constants not quantized."""
-    settings.asked.update(settings.values)  # those that are left decide how outliers and the host are treated
     if settings.flag("load_in_8bit", False):
         compute = settings.word("bnb_4bit_compute_dtype", "bfloat16")
         return QuantizationSpec(quant_type="int8", compute_dtype=checked_dtype("compute dtype", compute, settings))

@@ -7,45 +7,64 @@ head that is fused with the loss, so that the logits are never whole.
 
 from __future__ import annotations
 
-from peftbench.recipes.lora import EVERY_LINEAR, attention_of, checked_dtype, is_padded, targets
+from dataclasses import replace
+
+from peftbench.recipes.lora import EVERY_LINEAR, attention_of, checked_dtype, is_padded, target_names, targets
 from peftbench.recipes.settings import Reading, Settings
-from peftbench.recipes.sharding import read_trainer, trainer_values
+from peftbench.recipes.sharding import read_trainer, trainer_values, under_deepspeed
+from peftbench.recipes.trainer import checkpointing_of, evaluation_notes
+from peftbench.recipes.unread import check_kind
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.dtype import DType
 from peftbench.spec.quantization import QuantizationSpec
 from peftbench.spec.training import TrainingSpec
 
 NAME = "TRL"
-_FUSED = "TRL's loss works on chunks of tokens and holds no logits: priced as Liger's fused loss."
+_FUSED = "read as a file for `trl sft`, whose loss works on chunks and holds no logits: priced as Liger's fused loss."
+_SMOOTHED = "label_smoothing_factor makes TRL keep all logits and run the model twice: priced as one plain loss."
 
 
 def read(settings: Settings) -> Reading:
     """The recipe that `trl sft` would run. Raises SpecError for values that cannot be."""
+    check_kind(settings)
     dtype = _dtype(settings)
     fp16 = settings.flag("fp16", False)
     attention, notes = attention_of(settings.word("attn_implementation", "sdpa"), settings)
     micro = settings.count("per_device_train_batch_size", 8)
     packed = settings.flag("packing", False) or settings.flag("padding_free", False)
-    settings.asked |= {"packing_strategy", "loss_type"}
+    checkpointing, reentrant = checkpointing_of(settings, True)
+    smoothed = settings.share("label_smoothing_factor", 0.0) > 0
     quantization = _quantization(settings, dtype)
     recipe = TrainingSpec(
-        sequence_length=settings.count("max_length", 1024),
+        sequence_length=settings.count("max_length", settings.count("max_seq_length", 1024)),  # the older name
         padded=is_padded(packed, micro),
         micro_batch_size=micro,
         gradient_accumulation_steps=settings.count("gradient_accumulation_steps", 1),
-        gradient_checkpointing=settings.flag("gradient_checkpointing", True),
-        use_reentrant=settings.section("gradient_checkpointing_kwargs").flag("use_reentrant", False),
+        gradient_checkpointing=checkpointing,
+        use_reentrant=reentrant,
         dtype=dtype,
         autocast=settings.flag("bf16", not fp16) or fp16,
         optimizer=settings.word("optim", "adamw_torch_fused"),
         attention=attention,
-        loss="liger",
+        loss="transformers" if smoothed else "liger",
         fused_kernels="liger" if settings.flag("use_liger_kernel", False) else "none",
+        use_cache=settings.flag("use_cache", False),
         adapter=_adapter(settings, quantization is not None),
         quantization=quantization,
         parallelism=read_trainer(settings),
     )
-    return Reading(NAME, settings.word_or_none("model_name_or_path"), recipe, (*notes, _FUSED))
+    notes = (*notes, _SMOOTHED if smoothed else _FUSED, *evaluation_notes(settings, micro))
+    return Reading(NAME, settings.word_or_none("model_name_or_path"), under_zero3(under_deepspeed(recipe)), notes)
+
+
+def under_zero3(recipe: TrainingSpec) -> TrainingSpec:
+    """With ZeRO-3, TRL makes checkpointing reentrant, and adapters of the type of weights that are not quantized."""
+    adapter = recipe.adapter
+    if adapter is None or recipe.parallelism.strategy != "zero3":
+        return recipe
+    if recipe.quantization is None:
+        adapter = replace(adapter, dtype=recipe.dtype)
+    return replace(recipe, adapter=adapter, use_reentrant=recipe.gradient_checkpointing or recipe.use_reentrant)
 
 
 def _dtype(settings: Settings) -> DType:
@@ -57,7 +76,7 @@ def _dtype(settings: Settings) -> DType:
 def _adapter(settings: Settings, quantized: bool) -> AdapterSpec | None:
     if not settings.flag("use_peft", False):
         return None
-    names = settings.names("lora_target_modules")
+    names = target_names("lora_target_modules", settings)
     return AdapterSpec(
         r=settings.count("lora_r", 16),
         target_modules=names,
@@ -72,7 +91,6 @@ def _quantization(settings: Settings, dtype: DType) -> QuantizationSpec | None:
     """bnb_4bit_compute_dtype is the dtype of the model; the constants stay float32 unless nested."""
     four, eight = settings.flag("load_in_4bit", False), settings.flag("load_in_8bit", False)
     quant_type, nested = settings.word("bnb_4bit_quant_type", "nf4"), settings.flag("use_bnb_nested_quant", False)
-    settings.given("bnb_4bit_quant_storage")
     if not (four or eight):
         return None
     if eight:
@@ -108,6 +126,7 @@ def values(model: str, recipe: TrainingSpec, dataset: str) -> dict[str, object]:
         **(checkpointing if recipe.gradient_checkpointing else {}),
         "attn_implementation": recipe.attention,
         "use_liger_kernel": recipe.fused_kernels == "liger",
+        "use_cache": recipe.use_cache,
         **trainer_values(recipe),
     }
 
@@ -126,13 +145,16 @@ def _adapter_values(recipe: TrainingSpec) -> dict[str, object]:
         "use_rslora": adapter.use_rslora,
     }
     where: dict[str, object] = {"lora_target_modules": [names] if isinstance(names, str) else names} if names else {}
-    return {**values, **where, **(_bitsandbytes_values(quantization) if quantization else {})}
+    return {**values, **where, **(_bitsandbytes_values(quantization, recipe) if quantization else {})}
 
 
-def _bitsandbytes_values(quantization: QuantizationSpec) -> dict[str, object]:
+def _bitsandbytes_values(quantization: QuantizationSpec, recipe: TrainingSpec) -> dict[str, object]:
+    """Where weights are split over GPUs, the codes are stored in the one floating type that all tensors have."""
     if not quantization.four_bit:
         return {"load_in_8bit": True}
+    split = recipe.parallelism.shards_weights
     return {
+        **({"bnb_4bit_quant_storage": recipe.dtype.value} if split else {}),
         "load_in_4bit": True,
         "bnb_4bit_quant_type": quantization.quant_type,
         "use_bnb_nested_quant": quantization.double_quant,

@@ -71,6 +71,43 @@ def test_zero3_is_written_for_the_launchers() -> None:
     assert "num_processes: 8" in accelerate and "zero_stage: 3" in accelerate
 
 
+@pytest.mark.parametrize("tool", ["transformers", "trl", "axolotl", "llamafactory"])
+@pytest.mark.parametrize(
+    "parallel", [("ddp",), ("zero2", "--cpu-offload"), ("zero3", "--nodes", "2"), ("fsdp-grad-op",)], ids=lambda p: p[0]
+)
+def test_the_line_in_the_file_plans_the_same_gpus(parallel: tuple[str, ...], tool: str, tmp_path: Path) -> None:
+    """On several GPUs the file alone does not say how many: its own line does, as options of plan."""
+    path, asked = tmp_path / ("run.py" if tool == "transformers" else "run.yaml"), ("--gpu", "h100", "--format", "json")
+    recipe = ("--model", "8b", "--method", "full", "--gpus", "8", "--parallel", *parallel)
+    assert run("recipe", *recipe, "--for", tool, "-o", str(path)).exit_code == 0
+    (line,) = (line for line in path.read_text().splitlines() if line.startswith("# Plan it: "))
+    _, _, options = line.partition(" --from ")
+    (read,) = json.loads(answer("plan", "--from", str(path), *options.split()[1:], *asked))["plans"]
+    differs = {line.split()[6] for line in path.read_text().splitlines() if line.startswith("# differs")}
+    if not differs:
+        (typed,) = json.loads(answer("plan", *recipe, *asked))["plans"]
+        assert read["memory"] == typed["memory"]
+    shared = ("gpus", "nodes", "parallel", "cpu_offload")
+    assert [read["recipe"][name] for name in shared] == [
+        8, 2 if "--nodes" in parallel else 1, parallel[0], "--cpu-offload" in parallel
+    ]  # fmt: skip
+    assert differs <= {"--loss", "--no-autocast"}
+
+
+def test_the_command_starts_every_gpu() -> None:
+    on_four = (*QLORA, "--gpus", "4", "--parallel", "ddp", "--for")
+    assert "accelerate launch --num_processes 4 train.py" in answer(*on_four, "transformers")
+    assert "trl.yaml --num_processes 4" in run(*on_four, "trl").stdout
+    assert "axolotl.yml -- --num_processes 4" in answer(*on_four, "axolotl")
+    assert "NPROC_PER_NODE=2 NNODES=2" in answer(*on_four, "llamafactory", "--nodes", "2")
+
+
+@pytest.mark.parametrize("tool", ["transformers", "trl"])
+def test_codes_that_are_split_are_stored_as_floats(tool: str) -> None:
+    assert "bnb_4bit_quant_storage" in run(*QLORA, "--gpus", "4", "--parallel", "fsdp", "--for", tool).stdout
+    assert "bnb_4bit_quant_storage" not in run(*QLORA, "--gpus", "4", "--parallel", "ddp", "--for", tool).stdout
+
+
 def tiny_model(folder: Path) -> None:
     """A Llama of two layers with random weights, and a tokenizer of single words."""
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -96,8 +133,10 @@ def tiny_model(folder: Path) -> None:
         ("--method", "lora", "--padded", "--micro-batch-size", "2"),
         ("--method", "qlora", "--upcast-norms", "--adapter-dtype", "bfloat16"),
         ("--method", "ia3", "--dtype", "float32", "--no-autocast"),
+        ("--method", "prompt-tuning", "--num-virtual-tokens", "4"),
+        ("--method", "lora", "--optimizer", "adamw_8bit", "--gradient-accumulation-steps", "2"),
     ],
-    ids=lambda options: options[1],
+    ids=" ".join,
 )
 def test_the_script_trains(options: tuple[str, ...], tmp_path: Path) -> None:
     model, script, data, out = (tmp_path / name for name in ("model", "train.py", "data.jsonl", "out"))

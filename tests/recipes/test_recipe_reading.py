@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ adapter: qlora
 load_in_4bit: true
 lora_r: 32
 lora_target_linear: true
+lora_mlp_kernel: false
 micro_batch_size: 2
 sample_packing: true
 flash_attention: true
@@ -28,6 +30,12 @@ sequence_len: 4096
 learning_rate: 2e-4
 optimizer: paged_adamw_8bit
 """
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]\n" for n in range(1, 10)
+)
+"""Ten lines of YAML that would be a billion words, were they written out."""
 
 
 def read(tmp_path: Path, text: str, name: str = "run.yaml") -> Reading:
@@ -113,7 +121,8 @@ def test_adapter_and_quantization_come_with_the_arguments(tmp_path: Path) -> Non
 
 
 def test_the_deepspeed_file_beside_is_read(tmp_path: Path) -> None:
-    offload = {"stage": 3, "offload_optimizer": {"device": "cpu"}, "reduce_bucket_size": 5}
+    cpu = {"device": "cpu"}
+    offload = {"stage": 3, "offload_optimizer": cpu, "offload_param": cpu, "reduce_bucket_size": 5}
     (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": offload}))
     reading = read(tmp_path, "base_model: x/y\ndeepspeed: ds.json\n")
     assert reading.recipe.parallelism == ParallelismSpec(strategy="zero3", cpu_offload=True)
@@ -148,9 +157,19 @@ def test_what_costs_memory_and_is_not_priced_is_named(tmp_path: Path) -> None:
         ("1: 2\n", "not a mapping"),
         ("base_model: x/y\nmicro_batch_size: two\n", "micro_batch_size"),
         ("base_model: x/y\nmicro_batch_size: true\n", "micro_batch_size"),
-        ("base_model: x/y\nlora_dropout: 1.5\nadapter: lora\n", "lora_dropout"),
+        ("base_model: x/y\nmicro_batch_size: -1\n", "micro_batch_size"),
+        (f"base_model: x/y\nmicro_batch_size: {'9' * 400}\n", "from 1 to"),
+        ("base_model: x/y\nx: " + "[" * 3000 + "]" * 3000, "is not YAML"),
+        (BOMB + "base_model: x/y\nmicro_batch_size: *a9\n", "not a list"),
+        (BOMB + "base_model: x/y\nadapter: lora\nlora_r: 8\nlora_target_modules: *a9\n", "a list of names"),
+        ("base_model: x/y\n---\nbase_model: x/y\n", "YAML of one document"),
+        ("base_model: !!python/object/apply:os.getcwd []\n", "is not YAML"),
+        ("base_model: x/y\nmodel_name_or_path: x/y\n", "belongs to another tool"),
+        ("base_model: x/y\nadapter: lora\nlora_r: 8\nlora_target_modules: 'a.*(q|v)'\n", "regular expression"),
+        ("base_model: x/y\nlora_dropout: 1.5\nadapter: lora\nlora_r: 8\n", "lora_dropout"),
         ("base_model: x/y\nload_in_4bit: true\n", "quantized weights cannot be trained"),
-        ("base_model: x/y\nadapter: lora\nload_in_4bit: true\nbnb_config_kwargs: 3\n", "bnb_config_kwargs"),
+        ("base_model: x/y\nadapter: lora\nlora_r: 8\nload_in_4bit: true\nbnb_config_kwargs: 3\n", "bnb_config_kwargs"),
+        ("base_model: x/y\nadapter: lora\n", "no lora_r"),
         ("base_model: x/y\nattn_implementation: fast\n", "attention"),
         ("base_model: x/y\nrl: dpo\n", "not modelled"),
         ("base_model: x/y\ndeepspeed: none.json\n", "which is not there"),
@@ -175,6 +194,11 @@ def test_no_file_and_no_model_are_told(tmp_path: Path) -> None:
     assert "computed" in refusal("plan", "--from", str(tmp_path / "script.py"))
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     assert "UTF-8" in refusal("plan", "--from", str(tmp_path / "bytes.yaml"))
+    os.mkfifo(tmp_path / "pipe.yaml")
+    assert "not a file" in refusal("plan", "--from", str(tmp_path / "pipe.yaml"))
+    with open(tmp_path / "long.yaml", "wb") as file:
+        file.truncate(1 << 30)
+    assert "far too long" in refusal("plan", "--from", str(tmp_path / "long.yaml"))
 
 
 def test_two_runs_cannot_be_one(tmp_path: Path) -> None:
