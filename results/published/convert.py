@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def fms_records(rows: Iterable[Row]) -> Iterator[dict[str, object]]:
-    """Runs of dense models whose inputs are all known: the allocated peak, and on one card nvidia-smi's."""
+    """Runs of dense models whose inputs are all known: the allocated peak, and nvidia-smi's."""
     rows = [row for row in rows if row["source_repo_or_page"].endswith("fms-acceleration")]
     known = {
         row["id"].removesuffix("-peak")
@@ -81,8 +81,7 @@ def fms_records(rows: Iterable[Row]) -> Iterator[dict[str, object]]:
         if row["metric"] == "allocated_max" and row["completeness"] == "A" and row["num_gpus"] in FMS_GPUS
     }
     for row in rows:
-        wanted = ("allocated_max", "nvml_used") if row["num_gpus"] == "1" else ("allocated_max",)
-        if row["id"].rpartition("-")[0] in known and row["metric"] in wanted:
+        if row["id"].rpartition("-")[0] in known and row["metric"] in ("allocated_max", "nvml_used"):
             yield _record(row, _fms_training(row))
 
 
