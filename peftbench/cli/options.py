@@ -153,7 +153,7 @@ RECIPE = (
 
 SEVERAL_GPUS = (
     _option("--gpus", GpuCount(most=MAX_GPUS), "GPUs over all nodes; auto: as few as fit.", ParallelismSpec.gpus),
-    _option("--nodes", Count(most=MAX_GPUS), "Machines that the GPUs are in.", ParallelismSpec.nodes),
+    _option("--nodes", Count(most=MAX_GPUS), "Machines that the GPUs are in.", "one for each 8"),
     _choice("--parallel", STRATEGIES[1:], "How they share the model.", "fsdp; tensor for inference"),
     click.Option(["--cpu-offload"], is_flag=True, default=None, help="Keep what is sharded in the host's memory."),
 )

@@ -15,7 +15,7 @@ from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.dtype import DType
 from peftbench.spec.inference import InferenceSpec
 from peftbench.spec.model import ModelSpec, OtherModel
-from peftbench.spec.parallelism import ParallelismSpec
+from peftbench.spec.parallelism import ParallelismSpec, usual_nodes
 from peftbench.spec.quantization import QuantizationSpec
 from peftbench.spec.training import TrainingSpec
 
@@ -217,11 +217,12 @@ def _inference(method: str, given: Given) -> InferenceSpec:
 
 
 def _parallelism(given: Given, sharded: str) -> ParallelismSpec:
-    """Several GPUs share the model as the task does by default, unless another strategy is named."""
+    """Several GPUs share the model as the task does by default, in nodes of eight, unless that is named."""
     gpus = given.get("gpus", 1)
     offload = given.get("cpu_offload", False)
     strategy = given.get("parallel", sharded if gpus > 1 or offload else "none")
-    return ParallelismSpec(gpus=gpus, nodes=given.get("nodes", 1), strategy=strategy, cpu_offload=offload)
+    nodes = given.get("nodes", usual_nodes(gpus) if gpus > 1 else 1)
+    return ParallelismSpec(gpus=gpus, nodes=nodes, strategy=strategy, cpu_offload=offload)
 
 
 def _shared(method: str, given: Given) -> dict[str, Any]:

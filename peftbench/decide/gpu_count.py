@@ -11,10 +11,9 @@ from peftbench.memory import MemoryProfile
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.inference import InferenceSpec
 from peftbench.spec.model import ModelSpec
-from peftbench.spec.parallelism import ParallelismSpec
+from peftbench.spec.parallelism import GPUS_PER_NODE, ParallelismSpec, usual_nodes
 from peftbench.spec.training import TrainingSpec
 
-GPUS_PER_NODE = 8
 COUNTS = (*range(1, GPUS_PER_NODE + 1), *range(2 * GPUS_PER_NODE, 65, GPUS_PER_NODE))
 """Any number within a node, then whole nodes."""
 
@@ -64,7 +63,7 @@ def spread(recipe: TrainingSpec | InferenceSpec, gpus: int) -> ParallelismSpec:
     strategy = default if parallelism.strategy == "none" else parallelism.strategy
     if gpus == 1 and not parallelism.cpu_offload:
         strategy = "none"
-    return replace(parallelism, gpus=gpus, nodes=-(-gpus // GPUS_PER_NODE), strategy=strategy)
+    return replace(parallelism, gpus=gpus, nodes=usual_nodes(gpus), strategy=strategy)
 
 
 def _profile(model: ModelSpec, recipe: TrainingSpec | InferenceSpec, gpu: GpuSpec) -> MemoryProfile:

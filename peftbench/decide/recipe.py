@@ -7,7 +7,7 @@ from typing import NamedTuple
 from peftbench.estimate.adapter_methods import METHODS, Method
 from peftbench.spec.adapter import ALL_LINEAR, AdapterSpec
 from peftbench.spec.inference import InferenceSpec
-from peftbench.spec.parallelism import ParallelismSpec
+from peftbench.spec.parallelism import ParallelismSpec, usual_nodes
 from peftbench.spec.quantization import QuantizationSpec
 from peftbench.spec.training import TrainingSpec
 
@@ -145,6 +145,8 @@ class Difference(NamedTuple):
 def differences(before: TrainingSpec, after: TrainingSpec) -> tuple[Difference, ...]:
     """What to type to turn one recipe into the other; --method stands for the options that come with it."""
     old, new = training_options(before), training_options(after)
+    if old["gpus"] != new["gpus"]:
+        old["nodes"] = usual_nodes(after.parallelism.gpus)  # what --gpus alone would mean
     changed = [name for name in old if old[name] != new[name]]
     if before.method == after.method:
         return tuple(Difference(_typed(name), old[name], new[name]) for name in changed)

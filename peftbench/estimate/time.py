@@ -2,10 +2,11 @@
 
 An expectation by formula, not a measurement. PyTorch launches ahead of the card, and FSDP gathers ahead of both:
 
-    card       = max(products / rate, weights read) + attention + bytes between products / bandwidth + dequantization
+    card       = max(products / rate, weights read) + attention
+                 + bytes between products / bandwidth + dequantization
     host       = launches of layers, adapters and 4-bit layers
     micro-step = √(card² + host² + links²)
-    step       = micro-steps × accumulation + optimizer + what is exchanged once
+    step       = micro-steps + optimizer + what is exchanged once
 
 The root is between the longest alone, which perfect overlap would take, and the sum, which none would. DDP exchanges
 gradients behind the last micro-step, by the same root. DeepSpeed's ZeRO does not gather ahead of a late host: its links

@@ -15,7 +15,7 @@ from peftbench.recipes.reading import settings_of
 from peftbench.recipes.settings import Settings
 from peftbench.recipes.sharding import accelerate_values, deepspeed_values, precision_of
 from peftbench.recipes.trainer import read_script
-from peftbench.spec.parallelism import ParallelismSpec
+from peftbench.spec.parallelism import ParallelismSpec, usual_nodes
 from peftbench.spec.training import TrainingSpec
 
 TOOLS = ("transformers", "trl", "axolotl", "llamafactory", "accelerate", "deepspeed")
@@ -114,7 +114,7 @@ def _counted(parallelism: ParallelismSpec) -> str:
     """What only the launcher knows, as options of plan."""
     if parallelism.strategy == "none":
         return ""
-    nodes = f" --nodes {parallelism.nodes}" if parallelism.nodes > 1 else ""
+    nodes = f" --nodes {parallelism.nodes}" if parallelism.nodes != usual_nodes(parallelism.gpus) else ""
     offload = " --cpu-offload" if parallelism.cpu_offload else ""
     return f" --gpus {parallelism.gpus}{nodes} --parallel {parallelism.strategy}{offload}"
 

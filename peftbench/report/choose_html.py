@@ -11,37 +11,9 @@ from peftbench.estimate.cost import human_hours, human_usd
 from peftbench.report import choose_views as views
 from peftbench.report.choose_own import hours_band, usd_band
 from peftbench.report.choose_views import Answer
-from peftbench.report.page import Figure, drawn, page, plain, require_plotly
+from peftbench.report.page import Figure, drawn, plain, require_plotly, themed_page
 from peftbench.report.table import Table
 
-_STYLE = """
-:root { color-scheme: light; --ink: #1f2933; --muted: #52606d; --rule: #cbd2d9; --paper: #fff; }
-:root[data-theme=dark] { color-scheme: dark; --ink: #e4e7eb; --muted: #9aa5b1; --rule: #3e4c59; --paper: #14191f; }
-body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 1.5rem auto;
-       padding: 0 1rem; max-width: 1200px; }
-h1 { font-size: 1.35rem; margin: 0 0 .3rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .2rem; }
-.head { display: flex; gap: 1rem; justify-content: space-between; align-items: start; }
-.muted, footer { color: var(--muted); } .wide { overflow-x: auto; } .modebar { display: none; }
-table { border-collapse: collapse; width: 100%; font-size: .87em; }
-th { text-align: left; border-bottom: 2px solid var(--rule); white-space: nowrap; }
-th, td { padding: .25rem .8rem .25rem 0; vertical-align: top; } td { border-bottom: 1px solid var(--rule); }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-button { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--rule);
-         border-radius: .3rem; padding: .25rem .6rem; }
-.xtick text, .ytick text, .legendtext, .xtitle, .ytitle { fill: var(--muted) !important; }
-"""
-_SCRIPT = """
-const root = document.documentElement, toggle = document.getElementById("theme");
-const wanted = matchMedia("(prefers-color-scheme: dark)");
-function show(theme) {
-  root.dataset.theme = theme;
-  toggle.textContent = theme === "dark" ? "Light" : "Dark";
-  toggle.setAttribute("aria-pressed", theme === "dark");
-}
-toggle.addEventListener("click", () => show(root.dataset.theme === "dark" ? "light" : "dark"));
-wanted.addEventListener("change", () => show(wanted.matches ? "dark" : "light"));
-show(wanted.matches ? "dark" : "light");
-"""
 _GRID = "rgba(123,135,148,0.25)"
 _COLOURS = ("#4e79a7", "#f28e2c", "#59a14f", "#e15759", "#af7aa1", "#76b7b2", "#edc949", "#9c755f")
 _LINE = "#7b8794"
@@ -54,7 +26,6 @@ def choose_html(answer: Answer) -> str:
     own = views.own_sentences(answer)
     chart = drawn(scatter(answer), "price-and-time")
     body = [
-        f'<div class="head"><h1>{escape(title)}</h1><button id="theme" type="button">Dark</button></div>',
         "<noscript><p>The chart needs JavaScript; the tables do not.</p></noscript>",
         f'<p class="muted">{escape(views.header(answer))}</p>', *(f"<p>{escape(sentence)}</p>" for sentence in own),
         f'<div role="img" aria-label="Price against time of every choice, on logarithmic axes">{chart}</div>',
@@ -62,9 +33,8 @@ def choose_html(answer: Answer) -> str:
         f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in views.notes(answer))}</ul>",
         "<footer>Open circles: the time is uncalibrated. Drag in the chart to zoom, double-click to "
         "see all again, click a method to hide it. This file loads nothing from anywhere.</footer>",
-        f"<script>{_SCRIPT}</script>",
     ]  # fmt: skip
-    return page(title, _STYLE, "\n".join(body))
+    return themed_page(title, "\n".join(body))
 
 
 def _tables(answer: Answer) -> Iterable[str]:

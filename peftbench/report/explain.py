@@ -9,7 +9,7 @@ from peftbench.decide.plan import Plan
 from peftbench.errors import SpecError, did_you_mean
 from peftbench.memory import Component, Part, Phase
 from peftbench.report.header import DOT, card_title, model_title
-from peftbench.report.terminal import Style, two_sided, wrap
+from peftbench.report.terminal import Style, reflow, two_sided, wrap
 from peftbench.spec.inference import InferenceSpec
 from peftbench.spec.model import ModelSpec
 from peftbench.spec.training import TrainingSpec
@@ -133,6 +133,5 @@ def _formula(function: Callable[..., object], width: int) -> str:
     from inspect import getdoc
 
     doc = getdoc(function) or ""
-    lines = [line for text in doc.split("\n") for line in (wrap(text, width - 2) if text else [""])]
     title = f"{function.__module__.removeprefix('peftbench.').replace('.', '/')}.py, {function.__name__}"
-    return title + "\n" + "\n".join(f"  {line}".rstrip() for line in lines)
+    return title + "\n" + "\n".join(f"  {line}".rstrip() for line in reflow(doc, width - 2))

@@ -10,48 +10,22 @@ from peftbench.check.comparison import Comparison
 from peftbench.comparison_record import ComparisonRecord
 from peftbench.environment import Outcome
 from peftbench.report.comparisons_html import comparison_sections
-from peftbench.report.page import Figure, drawn, page, require_plotly
+from peftbench.report.page import Figure, drawn, require_plotly, themed_page
 from peftbench.report.runs_charts import PARTS, parts_figure, parts_of, scatter_figure, step_figure
 from peftbench.report.runs_course import time_figures
 from peftbench.report.runs_table import Group, group_title, grouped, on_card, one_line, run_cells, titles
 
 _STYLE = """
-:root { color-scheme: light; --ink: #1f2933; --muted: #52606d; --rule: #cbd2d9; --paper: #fff; --bad: #b4232a; }
-:root[data-theme=dark] { color-scheme: dark; --ink: #e4e7eb; --muted: #9aa5b1; --rule: #3e4c59; --paper: #14191f;
-                         --bad: #ff8f8f; }
-body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 1.5rem auto;
-       padding: 0 1rem; max-width: 1200px; }
-h1 { font-size: 1.35rem; margin: 0 0 .3rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .2rem; overflow-wrap: anywhere; }
-h3 { font-size: 1rem; margin: 1.2rem 0 .2rem; } p { margin: .15rem 0 .5rem; } .muted, footer { color: var(--muted); }
-.head { display: flex; gap: 1rem; justify-content: space-between; align-items: start; }
-.wide { overflow-x: auto; } .modebar { display: none; }
-table { border-collapse: collapse; width: 100%; font-size: .87em; }
-th { text-align: left; font-weight: 600; border-bottom: 2px solid var(--rule); white-space: nowrap; }
-th, td { padding: .25rem .8rem .25rem 0; vertical-align: top; }
-td { border-bottom: 1px solid var(--rule); overflow-wrap: anywhere; min-width: 4rem; }
-td:first-child { min-width: 10rem; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; } .bad { color: var(--bad); }
-button, select { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--rule);
-                 border-radius: .3rem; padding: .25rem .6rem; max-width: 100%; }
+h3 { font-size: 1rem; margin: 1.2rem 0 .2rem; } p { margin: .15rem 0 .5rem; }
+td { overflow-wrap: anywhere; min-width: 4rem; } td:first-child { min-width: 10rem; } .bad { color: var(--bad); }
 footer { margin: 2rem 0; font-size: .9em; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .1rem 1rem; margin: .2rem 0; padding: 0;
           font-size: .87em; }
 .swatch { display: inline-block; width: .75em; height: .75em; margin-right: .4em; border: 1px solid #0003; }
-.xtick text, .ytick text, .legendtext, .xtitle, .ytitle { fill: var(--muted) !important; }
 .annotation-text { fill: var(--ink) !important; } .card .annotation:last-of-type text { fill: var(--bad) !important; }
 """
 
 _SCRIPT = """
-const root = document.documentElement, toggle = document.getElementById("theme");
-const wanted = matchMedia("(prefers-color-scheme: dark)");
-function show(theme) {
-  root.dataset.theme = theme;
-  toggle.textContent = theme === "dark" ? "Light" : "Dark";
-  toggle.setAttribute("aria-pressed", theme === "dark");
-}
-toggle.addEventListener("click", () => show(root.dataset.theme === "dark" ? "light" : "dark"));
-wanted.addEventListener("change", () => show(wanted.matches ? "dark" : "light"));
-show(wanted.matches ? "dark" : "light");
 const chooser = document.getElementById("run");
 if (chooser) {
   const runs = JSON.parse(document.getElementById("runs").textContent);
@@ -73,15 +47,13 @@ def runs_html(comparisons: Sequence[Comparison], compared: Sequence[ComparisonRe
     products = ", ".join(dict.fromkeys(place.product for place in places))
     title = one_line(f"{len(places)} run{'s' * (len(places) != 1)} on {products}")
     body = [
-        f'<div class="head"><h1>{escape(title)}</h1><button id="theme" type="button">Dark</button></div>',
         "<noscript><p>The charts need JavaScript; the tables do not.</p></noscript>",
         *(_runs(comparisons) if comparisons else ()),
         *comparison_sections(compared, with_library=not comparisons),
         "<footer>Drag in a chart to zoom, double-click to see all again, click a name in a chart to hide it. This "
         "file loads nothing from anywhere.</footer>",
-        f"<script>{_SCRIPT}</script>",
     ]
-    return page(title, _STYLE, "\n".join(body))
+    return themed_page(title, "\n".join(body), _STYLE, _SCRIPT)
 
 
 def _runs(comparisons: Sequence[Comparison]) -> Iterable[str]:

@@ -138,6 +138,20 @@ def wrap(text: str, width: int) -> list[str]:
     return lines
 
 
+def reflow(text: str, width: int) -> list[str]:
+    """Break the paragraphs of a docstring anew; indented lines, which are formulas, stay as they are."""
+    lines: list[str] = []
+    joined = ""
+    for line in (*text.split("\n"), ""):
+        if line and not line.startswith(" "):
+            joined = f"{joined} {line}".lstrip()
+            continue
+        lines += wrap(joined, width) if joined else []
+        lines += wrap(line, width) if line else [""]
+        joined = ""
+    return lines[:-1]
+
+
 def labelled(label: str, text: str, width: int) -> str:
     """A note: "note  " and the text, wrapped under itself."""
     head = f"{label:<6}"

@@ -12,7 +12,7 @@ from peftbench.estimate.time import StepTime, step_time
 from peftbench.estimate.time_doubts import unknown_time
 from peftbench.report.header import DOT, card_title, model_title
 from peftbench.report.table import UNKNOWN, Table
-from peftbench.report.terminal import Style, render, two_sided, wrap
+from peftbench.report.terminal import Style, reflow, render, two_sided, wrap
 from peftbench.report.views import by_room
 from peftbench.spec.training import TrainingSpec
 
@@ -97,8 +97,7 @@ def _formula(width: int) -> str:
     from inspect import getdoc, getmodule
 
     doc = getdoc(getmodule(step_time)) or ""
-    lines = [line for text in doc.split("\n") for line in (wrap(text, width - 2) if text else [""])]
-    return "estimate/time.py\n" + "\n".join(f"  {line}".rstrip() for line in lines)
+    return "estimate/time.py\n" + "\n".join(f"  {line}".rstrip() for line in reflow(doc, width - 2))
 
 
 # ── JSON ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,6 +13,8 @@ SHARDS_GRADIENTS = ("zero2", "zero3", "fsdp", "fsdp-grad-op")
 SHARDS_WEIGHTS = ("zero3", "fsdp", "fsdp-grad-op")
 LINKS = ("nvlink", "pcie")
 MAX_GPUS = 4096
+GPUS_PER_NODE = 8
+"""As most machines have them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,3 +84,8 @@ class ParallelismSpec:
 
 
 ONE_GPU = ParallelismSpec()
+
+
+def usual_nodes(gpus: int) -> int:
+    """The fewest machines of up to eight GPUs that have equally many of them."""
+    return next(nodes for nodes in range(-(-gpus // GPUS_PER_NODE), gpus + 1) if gpus % nodes == 0)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from cli_runner import answer, refusal
+
+from peftbench.decide.from_options import training_recipes
+from peftbench.decide.recipe import differences
+from peftbench.spec.parallelism import ParallelismSpec
 
 ON_A100 = ("plan", "--model", "8b", "--gpu", "a100-80gb")
 LARGE = ("plan", "--model", "70b", "--gpu", "a100-80gb")
@@ -55,3 +60,21 @@ def test_cards_that_need_different_counts_show_theirs() -> None:
     screen = answer("plan", "--model", "8b", "--method", "full", "--gpus", "auto", "--gpu", "a100-80gb", "--gpu", "l4")
     cells = {line.split()[0]: line.split()[-1] for line in screen.splitlines() if " on " in line and "GiB" not in line}
     assert int(cells["l4"]) > int(cells["a100-80gb"]) >= 1
+
+
+def test_more_gpus_than_a_machine_has_are_in_several() -> None:
+    def nodes(*arguments: str) -> int:
+        document = json.loads(answer(*LARGE, "--method", "lora", *arguments, "--format", "json"))
+        return int(document["plans"][0]["recipe"]["nodes"])
+
+    counts = {8: 1, 16: 2, 20: 4, 11: 11}
+    assert {gpus: nodes("--gpus", str(gpus)) for gpus in counts} == counts
+    assert nodes("--gpus", "16", "--nodes", "1") == 1
+
+
+def test_a_machine_of_sixteen_is_typed() -> None:
+    """What --gpus alone would mean has to be said otherwise."""
+    (lora,) = training_recipes(("lora",), {})
+    large, usual = (replace(lora, parallelism=ParallelismSpec(gpus=16, nodes=n, strategy="fsdp")) for n in (1, 2))
+    assert [d.option for d in differences(lora, usual)] == ["--gpus", "--parallel"]
+    assert ("--nodes", "1") in [d.arguments for d in differences(lora, large)]
