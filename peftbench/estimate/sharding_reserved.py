@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from peftbench.estimate.links import over_nvlink
 from peftbench.estimate.sharding import code_part_bytes, flat_parameters, is_fsdp
 from peftbench.estimate.sharding_step import units_of
 from peftbench.estimate.weights import quantized_weights, weight_bytes
@@ -22,10 +23,6 @@ NCCL_CONNECTION_BYTES = 4 * MIB + 640 * 120 * 8 * 8 + 512 * 8 * 8 * 16
 × 8 bytes) and LL (threads × lines of each × steps × 16 bytes). Source: computeBuffSizes in NCCL's src/init.cc."""
 NCCL_CHANNELS = {"nvlink": (8, 24, 32), "pcie": (1, 2, 4)}
 """Fewest, expected and most channels of a ring: twelve NVLinks of an A100 with two each, as NCCL_DEBUG=INFO says."""
-NVLINKED = (
-    "v100", "a100", "h100-sxm", "h200", "gh200", "b200", "b300", "gb200", "gb300", "mi300x", "mi325x", "mi355x",
-)  # fmt: skip
-"""Beginnings of the names of cards that talk over links of their own; time_links has their rates."""
 
 
 def nccl(parallelism: ParallelismSpec, gpu: GpuSpec | None, phases: frozenset[Phase]) -> list[Component]:
@@ -39,19 +36,12 @@ def nccl(parallelism: ParallelismSpec, gpu: GpuSpec | None, phases: frozenset[Ph
     """
     if parallelism.gpus == 1 or (gpu is not None and gpu.is_cpu):
         return []
-    fewest, channels, most = NCCL_CHANNELS[link_of(parallelism, gpu)]
+    fewest, channels, most = NCCL_CHANNELS["nvlink" if gpu is None or over_nvlink(parallelism, gpu) else "pcie"]
     connections = 1 + min(2, parallelism.gpus - 1)
     size = channels * connections * NCCL_CONNECTION_BYTES
     low, high = fewest * NCCL_CONNECTION_BYTES, 2 * most * connections * NCCL_CONNECTION_BYTES
     because = f"{channels} channels × {connections} connections × {NCCL_CONNECTION_BYTES / MIB:.1f} MiB"
     return [Component(Part.NCCL, size, Basis.ASSUMED, phases, because, low, high)]
-
-
-def link_of(parallelism: ParallelismSpec, gpu: GpuSpec | None) -> str:
-    """What the GPUs of a node talk over: as said, or what the card has."""
-    if parallelism.link is not None:
-        return parallelism.link
-    return "nvlink" if gpu is None or gpu.name.startswith(NVLINKED) else "pcie"
 
 
 def stream_slack(components: Sequence[Component], model: ModelSpec, training: TrainingSpec) -> list[Component]:

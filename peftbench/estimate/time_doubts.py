@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from peftbench.estimate.built_weights import builds_weights
-from peftbench.estimate.time_links import over_nvlink
+from peftbench.estimate.links import over_nvlink
 from peftbench.spec.dtype import DType
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.model import ModelSpec

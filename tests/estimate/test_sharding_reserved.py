@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftbench.catalog.gpus import find_gpu, list_gpus
+from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
 from peftbench.decide.methods import LORA, quantization_for
 from peftbench.decide.plan import make_plan
@@ -16,9 +16,8 @@ from peftbench.decide.verdict import Fit
 from peftbench.estimate.activations import Stretch
 from peftbench.estimate.sharding import PERSISTENT
 from peftbench.estimate.sharding_host import host_bytes
-from peftbench.estimate.sharding_reserved import NVLINKED, link_of, nccl, stream_slack
+from peftbench.estimate.sharding_reserved import nccl, stream_slack
 from peftbench.estimate.sharding_step import _gathered_bytes, units_of
-from peftbench.estimate.time_links import NVLINK
 from peftbench.estimate.training import estimate_training
 from peftbench.memory import MemoryProfile, Part, Phase
 from peftbench.spec.dtype import DType
@@ -44,11 +43,6 @@ def static_bytes(profile: MemoryProfile) -> int:
 
 
 # ── streams and connections ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_two_lists_of_cards_with_links_are_one() -> None:
-    assert set(NVLINKED) == set(NVLINK)
-    assert {link_of(ParallelismSpec(), card) for card in list_gpus()} == {"nvlink", "pcie"}
 
 
 def test_connections_follow_the_link_and_the_neighbours() -> None:

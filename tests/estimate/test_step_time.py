@@ -12,8 +12,8 @@ from peftbench.catalog.gpus import find_gpu, list_gpus
 from peftbench.catalog.models import find_model
 from peftbench.errors import SpecError
 from peftbench.estimate.flops import step_work
+from peftbench.estimate.links import link_rate
 from peftbench.estimate.time import FRAMEWORKS, StepTime, constants_of, step_time
-from peftbench.estimate.time_links import link_rate
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.calibration import CardConstants
 from peftbench.spec.dtype import DType

@@ -9,10 +9,10 @@ import pytest
 from peftbench.catalog.gpus import find_gpu, gpu_of_size, list_gpus, with_speed
 from peftbench.catalog.models import find_model
 from peftbench.estimate.flops import step_work
+from peftbench.estimate.links import link_rate, over_nvlink
 from peftbench.estimate.time import StepTime, constants_of, step_time
 from peftbench.estimate.time_cards import best_matmul
 from peftbench.estimate.time_doubts import unknown_time
-from peftbench.estimate.time_links import link_rate, over_nvlink
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.calibration import CardConstants
 from peftbench.spec.dtype import DType
