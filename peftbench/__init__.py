@@ -46,10 +46,14 @@ _HOMES = {
 __all__ = ["PeftbenchCallback", "__version__", "dry_run", "measure_training", "plan", *sorted(_HOMES)]
 
 
-def plan(model: str | ModelSpec, gpu: str | GpuSpec | None = None, method: str = "lora", **recipe: Any) -> Plan:
+def plan(
+    model: str | ModelSpec, gpu: str | GpuSpec | None = None, method: str = "lora", framework: str = "transformers",
+    **recipe: Any,
+) -> Plan:  # fmt: skip
     """Predict the memory of one fine-tuning run and judge it on a card; None judges it on no card.
 
-    `recipe` has the options of `peftbench plan` with underscores: sequence_length=4096, r=8, loss="liger".
+    `recipe` has the options of `peftbench plan` with underscores: sequence_length=4096, r=8, loss="liger", gpus=8.
+    `framework` is whose launches and kernels the time of a step is of: transformers, unsloth or torchtune.
     Raises PeftbenchError for what cannot be: its text says what to change.
     """
     from peftbench.catalog.gpus import find_gpu
@@ -60,7 +64,7 @@ def plan(model: str | ModelSpec, gpu: str | GpuSpec | None = None, method: str =
     spec = find_model(model) if isinstance(model, str) else model
     card = find_gpu(gpu) if isinstance(gpu, str) else gpu
     (training,) = training_recipes((method,), within_positions(spec, "training", (method,), recipe))
-    return make_plan(spec, training, card)
+    return make_plan(spec, training, card, framework=framework)
 
 
 def dry_run(model: str, gpu: str | GpuSpec | None = None, method: str = "lora", **recipe: Any) -> DryRun:

@@ -10,6 +10,7 @@ from typing import Any
 from peftbench.errors import SpecError
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.inference import InferenceSpec
+from peftbench.spec.parallelism import check_one_gpu
 from peftbench.spec.training import TrainingSpec
 from peftbench.spec.training_json import inference_from_json, training_from_json
 
@@ -45,6 +46,7 @@ class Workload:
     def __post_init__(self) -> None:
         if any(length < 1 for length in self.batch_lengths):
             raise SpecError("batch lengths must be at least 1.", "Write them as in --batch-lengths 696,610.")
+        check_one_gpu(self.recipe.parallelism, "a dry run")
 
     @property
     def device_type(self) -> str:

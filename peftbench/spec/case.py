@@ -10,6 +10,7 @@ from typing import Any
 
 from peftbench.errors import SpecError
 from peftbench.spec.inference import InferenceSpec
+from peftbench.spec.parallelism import check_one_gpu
 from peftbench.spec.training import TrainingSpec
 from peftbench.spec.training_json import inference_from_json, training_from_json
 
@@ -49,6 +50,7 @@ class Case:
             raise SpecError(f"learning_rate cannot be {self.learning_rate}.", "Write it as in learning_rate: 0.001")
         if self.device not in DEVICES:
             raise SpecError(f"device cannot be {self.device!r}.", f"Choose one of {', '.join(DEVICES)}.")
+        check_one_gpu(self.recipe.parallelism, "a run")
 
     @property
     def task(self) -> str:

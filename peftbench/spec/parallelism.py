@@ -89,3 +89,9 @@ ONE_GPU = ParallelismSpec()
 def usual_nodes(gpus: int) -> int:
     """The fewest machines of up to eight GPUs that have equally many of them."""
     return next(nodes for nodes in range(-(-gpus // GPUS_PER_NODE), gpus + 1) if gpus % nodes == 0)
+
+
+def check_one_gpu(parallelism: ParallelismSpec, what: str) -> None:
+    """Raise SpecError for what several GPUs would share, or the host's memory would hold: only formulas know of it."""
+    if parallelism.strategy != "none":
+        raise SpecError(f"{what} is of one GPU, without {parallelism.strategy}.", "Plan it by formula: peftbench plan.")

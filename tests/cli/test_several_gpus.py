@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cli_runner import answer, refusal
 
+import peftbench
 from peftbench.decide.from_options import training_recipes
 from peftbench.decide.recipe import differences
+from peftbench.errors import SpecError
 from peftbench.spec.parallelism import ParallelismSpec
 
 ON_A100 = ("plan", "--model", "8b", "--gpu", "a100-80gb")
@@ -78,3 +81,22 @@ def test_a_machine_of_sixteen_is_typed() -> None:
     large, usual = (replace(lora, parallelism=ParallelismSpec(gpus=16, nodes=n, strategy="fsdp")) for n in (1, 2))
     assert [d.option for d in differences(lora, usual)] == ["--gpus", "--parallel"]
     assert ("--nodes", "1") in [d.arguments for d in differences(lora, large)]
+
+
+def test_only_formulas_know_of_several_gpus(tmp_path: Path) -> None:
+    """A dry run and a real run are of one: each way to them says so before anything is started."""
+    suite = tmp_path / "two.yaml"
+    suite.write_text("about: two\nmodel: llama-3.2-1b\nbase: {gpus: 2}\ncases: {a: {method: lora}}\n", encoding="utf-8")
+    assert "a run is of one GPU, without fsdp" in refusal("run", str(suite), "--device", "cpu")
+    assert "a dry run is of one GPU" in refusal(*ON_A100, "--method", "lora", "--dry-run", "--cpu-offload")
+    with pytest.raises(SpecError, match="a dry run is of one GPU"):
+        peftbench.dry_run("llama-3.2-1b", "l4", gpus=2)
+    with pytest.raises(SpecError, match="a run is of one GPU"):
+        peftbench.measure_training("llama-3.2-1b", device="cpu", gpus=2)
+
+
+def test_python_plans_them_and_their_time() -> None:
+    plans = [peftbench.plan("70b", "h100-sxm", "full", framework=f, gpus=24) for f in ("transformers", "torchtune")]
+    assert {plan.recipe.parallelism.nodes for plan in plans} == {3}
+    slow, fast = (plan.time.tokens_per_s for plan in plans if plan.time)
+    assert slow < fast
