@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from peftbench.cli.options import ADAPTER, DRY_RUN, INFERENCE, QUANTIZATION, QUESTION, RECIPE, SectionedCommand
+from peftbench.cli.options import (
+    ADAPTER,
+    DRY_RUN,
+    INFERENCE,
+    QUANTIZATION,
+    QUESTION,
+    RECIPE,
+    SEVERAL_GPUS,
+    SectionedCommand,
+)
 from peftbench.errors import PeftbenchError, SpecError
 
 if TYPE_CHECKING:
@@ -22,7 +31,7 @@ STDOUT = "-"
 VIEWER = "https://pytorch.org/memory_viz"
 
 _UNDERSTOOD = ("dry_run", "extrapolate")
-"""Options of `plan` that have no place in the help here: one goes without saying, the other is refused."""
+"""Options of `plan` that have no place in the help here: one goes without saying, the other is refused, as are GPUs."""
 
 
 def _hidden(option: click.Option) -> click.Option:
@@ -46,10 +55,13 @@ SECTIONS = {
     "Adapter": ADAPTER,
     "Quantization": QUANTIZATION,
     "Inference": INFERENCE,
-    "Dry run": tuple(_hidden(option) if option.name in _UNDERSTOOD else option for option in DRY_RUN),
+    "Dry run": (
+        *(_hidden(option) if option.name in _UNDERSTOOD else option for option in DRY_RUN),
+        *map(_hidden, SEVERAL_GPUS),
+    ),
 }
 
-_NOT_ASKED = {"max": None, "explain": None, "check": False, "format": "terminal"}
+_NOT_ASKED = {"max": None, "explain": None, "framework": None, "check": False, "format": "terminal"}
 
 
 class TimelineCommand(SectionedCommand):
@@ -106,9 +118,8 @@ def _check_files(output: str, snapshot: str | None) -> None:
 
 def _dry_plan(given: dict[str, Any]) -> Plan:
     """The plan of the one recipe, with its dry run. Raises PeftbenchError where there is none."""
-    from peftbench.catalog.models import find_config
     from peftbench.cli.plan_dry import model_of, run_dry
-    from peftbench.cli.plan_question import check_question
+    from peftbench.cli.plan_question import check_question, question_of
     from peftbench.cli.progress import tell
     from peftbench.decide.card import settle
     from peftbench.decide.dry_plan import notes_on, plan_by_dry_run
@@ -117,14 +128,15 @@ def _dry_plan(given: dict[str, Any]) -> Plan:
     if given["extrapolate"]:
         raise SpecError("a run of a few layers has no timeline of the whole.", "Leave out --extrapolate.")
     check_question(given)
-    named = find_config(given["model"])
+    named, given = question_of(given)
     model = model_of(named)
     asked, card = _one_recipe(model, given), _one_card(given)
     recipe, notes = settle(model, asked, card)
     with DryRunSession(not given["no_cache"], tell) as session:
         dry_run = run_dry(named, recipe, card, given, session)
     plan = plan_by_dry_run(model, recipe, card, dry_run)
-    return plan._replace(notes=(*notes, *notes_on(dry_run)))
+    read = given["reading"].notes if given["from_files"] else ()
+    return plan._replace(notes=(*read, *notes, *notes_on(dry_run)))
 
 
 def _one_recipe(model: ModelSpec | OtherModel, given: dict[str, Any]) -> TrainingSpec | InferenceSpec:

@@ -81,6 +81,13 @@ def test_a_plan_command_can_be_retyped(folder):
     assert answer(*ASKED, "--dry-run") == answer(*ASKED)
 
 
+@needs_plotly
+def test_another_tools_file_can_be_drawn(folder, tmp_path):
+    file = tmp_path / "lora.yml"
+    answer("recipe", *ASKED[1:], "--for", "axolotl", "-o", str(file))
+    assert answer("timeline", "--from", str(file), "--gpu", "t4") == answer(*ASKED)
+
+
 # ── the options ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -91,7 +98,7 @@ def options(verb: str) -> dict[str, click.Parameter]:
 
 
 def test_it_takes_the_options_of_plan_but_those_of_its_answer():
-    answers = {"--max", "--explain", "--check", "--format"}
+    answers = {"--max", "--explain", "--framework", "--check", "--format"}
     assert set(options("timeline")) == set(options("plan")) - answers | {"--output", "-o", "--snapshot"}
 
 
@@ -111,6 +118,8 @@ def test_the_help_has_its_own_sections():
     ("arguments", "expected"),
     [
         (("timeline", "--model", "8b", "--gpu", "t4"), "--method qlora"),
+        (("timeline", "--gpu", "t4", "--method", "lora"), "Missing option '--model'"),
+        ((*ASKED, "--gpus", "2"), "a dry run is of one GPU"),
         ((*ASKED, "--method", "qlora"), "one method"),
         ((*ASKED, "--gpu", "l4"), "one card"),
         ((*ASKED, "--gpu-memory", "8GiB"), "one card"),
