@@ -25,6 +25,13 @@ class Outcome(str, Enum):
     __str__ = str.__str__
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the allocator, of torch or of Python, had no more."""
+    text = str(error)
+    named = type(error).__name__ in ("OutOfMemoryError", "MemoryError")
+    return named or "DefaultCPUAllocator" in text or "out of memory" in text.lower() or "bad_alloc" in text
+
+
 @dataclass(frozen=True, kw_only=True)
 class Environment:
     """Where a case ran. Two that are equal but for `started_at` should give the same memory."""

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from peftbench.environment import is_out_of_memory
 from peftbench.errors import MeasureError
 from peftbench.measure.model import (
     BaseWeights,
@@ -26,7 +27,6 @@ from peftbench.measure.model import (
     peft_config,
     random_weights,
 )
-from peftbench.measure.worker import is_out_of_memory
 from peftbench.spec.adapter import AdapterSpec
 from peftbench.spec.comparison import LatencyCase, Variant
 from peftbench.spec.dtype import DType

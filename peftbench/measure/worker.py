@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from peftbench.environment import Outcome
+from peftbench.environment import Outcome, is_out_of_memory
 from peftbench.errors import MeasureError, PeftbenchError
 from peftbench.memory import Phase
 from peftbench.spec.case import Case, case_from_json
@@ -164,13 +164,6 @@ def _limit_memory(case: Case) -> None:
     with open("/proc/self/status", encoding="ascii") as status:
         held = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData"))
     resource.setrlimit(resource.RLIMIT_DATA, (held + limit, held + limit))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the allocator, of torch or of Python, had no more."""
-    text = str(error)
-    named = type(error).__name__ in ("OutOfMemoryError", "MemoryError")
-    return named or "DefaultCPUAllocator" in text or "out of memory" in text.lower() or "bad_alloc" in text
 
 
 def _failed(outcome: Outcome, message: str) -> dict[str, Any]:
