@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def cache_folder(part: str) -> Path:
     """PEFTBENCH_CACHE as it is, else the folder `part` in the user's cache folder."""
+    from pathlib import Path  # it loads much, and every plan asks for calibration_place
+
     named = os.environ.get("PEFTBENCH_CACHE")
     if named:
         return Path(named)

@@ -50,7 +50,7 @@ def card_run(
     reserved = profile.allocated_bytes + round(SLACK * (profile.reserved_bytes - profile.allocated_bytes))
     usual = constants_of(L4)
     fields = {field: getattr(usual, field) * TRUTH[name] for name, group in GROUPS.items() for field in group.fields}
-    step = step_time(named.spec, recipe, L4, constants=replace(usual, **fields))
+    step = step_time(named.spec, recipe, L4, constants=usual._replace(**fields))
     assert step is not None
     ended = measurement(
         outcome=Outcome.OK, step_s=tuple(step.step_s * noise * wobble for wobble in (1.0, 0.99, 1.04)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from peftbench.calibration_file import Constant
@@ -62,7 +61,7 @@ class TimedRun(NamedTuple):
     def step_s(self, fields: Mapping[str, float]) -> float:
         """By the priors, with these fields of TimeConstants in their place."""
         given: dict[str, Any] = dict(fields)
-        found = step_time(self.model, self.recipe, self.card, constants=replace(constants_of(self.card), **given))
+        found = step_time(self.model, self.recipe, self.card, constants=constants_of(self.card)._replace(**given))
         assert found is not None
         return found.step_s
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from statistics import median
 from typing import Any, NamedTuple
@@ -149,4 +148,4 @@ def _expect(record: SpeedRecord, constants: Constants | None) -> tuple[float, fl
 def _constants(record: SpeedRecord, given: tuple[tuple[str, float], ...]) -> TimeConstants:
     own: dict[str, Any] = dict(given)
     hopper: float = own.pop("hopper_attention")
-    return with_framework(of_card(replace(PRIOR, **own), hopper, record.gpu), record.framework)
+    return with_framework(of_card(PRIOR._replace(**own), hopper, record.gpu), record.framework)

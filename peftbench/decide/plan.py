@@ -12,7 +12,6 @@ from peftbench.errors import SpecError
 from peftbench.estimate.adapted import activations_modelled
 from peftbench.estimate.adapters import adapter_file_bytes
 from peftbench.estimate.kernels import attention_kernel
-from peftbench.estimate.sharding_host import host_bytes
 from peftbench.estimate.time import StepTime, step_time
 from peftbench.estimate.training import estimate_training, trainable_parameters
 from peftbench.estimate.weights import checkpoint_bytes, quantized_weights
@@ -203,6 +202,8 @@ def _host_notes(model: ModelSpec, training: TrainingSpec) -> Notes:
     """How much of the host's memory offload takes: that of a node, and what one GPU has of it."""
     if not training.parallelism.cpu_offload:
         return ()
+    from peftbench.estimate.sharding_host import host_bytes
+
     each_bytes = host_bytes(model, training)
     node_bytes = training.parallelism.gpus_per_node * each_bytes
     moved = f"CPU offload keeps {human_bytes(node_bytes)} in the host's memory"

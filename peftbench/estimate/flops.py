@@ -6,8 +6,8 @@ as two: gradients of inputs and of weights are as many products as the forward p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from peftbench.estimate.adapters import adapted_weights, adapter_tensors
 from peftbench.estimate.built_weights import built_work
@@ -42,8 +42,7 @@ CAST_BYTES = FLOAT32_BYTES + HALF_BYTES
 """A float32 weight is read, and written in 16 bit; its gradient the other way round."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepWork:
+class StepWork(NamedTuple):
     """One micro-step of one GPU, and the bytes of the optimizer step that follows the last of them."""
 
     tokens: int

@@ -17,12 +17,6 @@ from peftbench.spec.quantization import QuantizationSpec
 from peftbench.spec.training import TrainingSpec
 from peftbench.spec.weights import Role, Weight, num_parameters, weights_of
 
-BECAUSE = {
-    Part.GATHERED: "whole weights of the unit that runs and of the one that is fetched",
-    Part.BUCKETS: "gradients of one unit on their way to the other GPUs",
-}
-"""Of what stands in the moments beside the step's own tensors."""
-
 
 class Units(NamedTuple):
     """Bytes of the whole units, as they are gathered."""

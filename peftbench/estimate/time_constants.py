@@ -5,9 +5,8 @@ All are fitted by `check.throughput.fit_constants` to results/published/throughp
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from peftbench.errors import SpecError, did_you_mean
 from peftbench.estimate.host_costs import DEQUANTIZED_BYTES, HOST_COSTS
@@ -30,28 +29,27 @@ their own (Qwen's README), so nine of ten within 17 % if errors are normal. Left
 more than what is planned does."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TimeConstants:
+class TimeConstants(NamedTuple):
     """Of one card under one framework; `calibrate` replaces them by what its own runs say."""
 
     matmul_share: float
     """Of the data sheet's 16-bit rate that the products of a training step reach."""
     attention_share: float
     """Rate of fused attention by that of the other products."""
-    bandwidth_share: float = 0.8
-    """Of the data sheet's bandwidth that kernels reach which only move bytes. Assumed, as for latency."""
     layer_launch_s: float
     """What the host needs for one pass of one layer."""
     adapter_launch_s: float
     """For one pass of one matrix of an adapter."""
-    quantized_launch_s: float = HOST_COSTS.quantized_linear_s
-    """For one 4-bit linear layer, in forward, recomputation and backward once each: that of latency."""
     stream_passes: float
     """How often elementwise kernels read or write the inputs and outputs of the linear layers."""
-    dequantized_bytes: float = DEQUANTIZED_BYTES
-    """Bytes moved for each 4-bit weight of bitsandbytes that is written out in 16 bit: that of latency."""
     shard_launch_s: float
     """What DeepSpeed's hooks add to a layer in a micro-step."""
+    bandwidth_share: float = 0.8
+    """Of the data sheet's bandwidth that kernels reach which only move bytes. Assumed, as for latency."""
+    quantized_launch_s: float = HOST_COSTS.quantized_linear_s
+    """For one 4-bit linear layer, in forward, recomputation and backward once each: that of latency."""
+    dequantized_bytes: float = DEQUANTIZED_BYTES
+    """Bytes moved for each 4-bit weight of bitsandbytes that is written out in 16 bit: that of latency."""
     fused_kernels: bool = False
     """The framework brings its own fused attention and cross-entropy, whatever the card and the recipe."""
     band: float = UNCALIBRATED_BAND
@@ -94,8 +92,7 @@ def constants_of(gpu: GpuSpec, framework: str = "transformers") -> TimeConstants
 def of_card(prior: TimeConstants, hopper_attention: float, gpu: GpuSpec) -> TimeConstants:
     """The constants of all cards for one of them."""
     known = gpu.product in MEASURED
-    return replace(
-        prior,
+    return prior._replace(
         matmul_share=prior.matmul_share * best_matmul(gpu),
         attention_share=hopper_attention if gpu.compute_capability in DATACENTER else prior.attention_share,
         band=BAND if known else UNCALIBRATED_BAND,
@@ -107,8 +104,7 @@ def with_framework(constants: TimeConstants, framework: str) -> TimeConstants:
     if framework == "transformers":
         return constants
     layer_s = UNSLOTH_LAYER_S if framework == "unsloth" else COMPILED_LAYER_S
-    return replace(
-        constants,
+    return constants._replace(
         layer_launch_s=layer_s,
         adapter_launch_s=constants.adapter_launch_s if framework == "unsloth" else 0.0,
         stream_passes=constants.stream_passes * FUSED_STREAM_SHARE,
@@ -133,4 +129,4 @@ def _measured(constants: TimeConstants, gpu: GpuSpec, framework: str) -> TimeCon
         return constants
     own = found.time_error is not None and framework == "transformers"
     band = max(found.time_error or 0.0, OWN_BAND) if own else constants.band
-    return replace(constants, **told, band=band, calibrated=True)
+    return constants._replace(**told, band=band, calibrated=True)

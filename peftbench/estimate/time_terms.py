@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 from peftbench.estimate.flops import StepWork
@@ -36,8 +34,7 @@ class Parts(NamedTuple):
         return self.compute_s + self.attention_s + self.memory_traffic_s + self.dequantization_s
 
 
-@dataclass(frozen=True)
-class StepTime:
+class StepTime(NamedTuple):
     """One optimizer step, gradient accumulation included."""
 
     work: StepWork
@@ -55,7 +52,7 @@ class StepTime:
         """Whether steps like this were ever measured on this card."""
         return not self.doubt
 
-    @cached_property
+    @property
     def micro_step_s(self) -> float:
         """One forward and backward pass."""
         parts = self.parts
@@ -70,7 +67,7 @@ class StepTime:
             return self.parts.exchange_s
         return math.hypot(self.micro_step_s, self.parts.exchange_s) - self.micro_step_s
 
-    @cached_property
+    @property
     def step_s(self) -> float:
         """From one update to the next."""
         return self.accumulated * self.micro_step_s + self.parts.optimizer_s + self.exchange_wait_s

@@ -28,18 +28,6 @@ from peftbench.estimate.kernels import (
 from peftbench.estimate.ledger import Sizes
 from peftbench.estimate.optimizer import optimizer_bytes
 from peftbench.estimate.segments import StepKey
-from peftbench.estimate.sharding import (
-    PERSISTENT,
-    as_run,
-    check_sharding,
-    persistent_bytes,
-    sharded_weights,
-    stored_dtype,
-    trained_parts,
-)
-from peftbench.estimate.sharding_reserved import nccl, stream_slack
-from peftbench.estimate.sharding_state import gradient_part_bytes, trained_state
-from peftbench.estimate.sharding_step import BECAUSE, sharded_step
 from peftbench.estimate.slack import context, slack
 from peftbench.estimate.tensors import TensorGroup, total_bytes, total_numel
 from peftbench.estimate.virtual_tokens import is_prompt, past_tokens, stream_length, stream_tokens
@@ -60,6 +48,11 @@ _STEADY = frozenset({
     Part.WEIGHTS, Part.QUANTIZATION_CONSTANTS, Part.EXPERTS, Part.UNQUANTIZED, Part.ADAPTERS, Part.OPTIMIZER,
     Part.LOGITS,
 })  # fmt: skip
+_BETWEEN = {
+    Part.GATHERED: "whole weights of the unit that runs and of the one that is fetched",
+    Part.BUCKETS: "gradients of one unit on their way to the other GPUs",
+}
+"""What several GPUs have beside the step's own tensors."""
 STEP_ERROR = 0.02
 """Relative error of the moments of a step against the dry run; see tests/oracles."""
 GUESSED_ERROR = 0.6
@@ -85,8 +78,9 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
     Raises SpecError where the recipe cannot be: unknown target modules, optimizer or adapter type.
     """
     if training.parallelism.strategy != "none":
-        check_sharding(training)
-        training = as_run(training)
+        from peftbench.estimate.sharded_training import as_one_of_several
+
+        training = as_one_of_several(training)
     components = [
         *_weights(model, training),
         *_rotary_tables(model, training),
@@ -97,8 +91,18 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
     dynamic = max(_dynamic_bytes(components, phase) for phase in TRAINING)
     block = 0 if training.loss == "liger" else stream_tokens(training) * model.vocab_size * 4
     reserve = slack(dynamic, block, training.gradient_checkpointing, TRAINING, gpu)
-    communication = (*stream_slack(components, model, training), *nccl(training.parallelism, gpu, ALWAYS))
-    return MemoryProfile((*components, reserve, *communication, context(gpu, ALWAYS)))
+    between = _communication(components, model, training, gpu)
+    return MemoryProfile((*components, reserve, *between, context(gpu, ALWAYS)))
+
+
+def _communication(
+    components: list[Component], model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None
+) -> list[Component]:
+    if training.parallelism.gpus == 1:
+        return []
+    from peftbench.estimate.sharded_training import communication
+
+    return communication(components, model, training, gpu)
 
 
 # ── what is alive throughout ────────────────────────────────────────────────────────────────────────────────────────
@@ -107,6 +111,8 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
 def _weights(model: ModelSpec, training: TrainingSpec) -> Sequence[Component]:
     """The base model, or this GPU's part of it."""
     if training.parallelism.shards_weights:
+        from peftbench.estimate.sharded_training import sharded_weights
+
         return sharded_weights(model, training, ALWAYS)
     return weight_components(model, training.dtype, training.quantization, ALWAYS)
 
@@ -120,7 +126,9 @@ def _trained(model: ModelSpec, training: TrainingSpec, on_cpu: bool) -> list[Com
     """Adapters, optimizer states and temporaries, and gradients where they are all alive."""
     tensors = trained_tensors(model, training)
     if training.parallelism.strategy != "none":
-        return [*_adapter_part(model, training, tensors), *trained_state(tensors, training, on_cpu)]
+        from peftbench.estimate.sharded_training import own_trained
+
+        return own_trained(model, training, tensors, on_cpu)
     optimizer = optimizer_bytes(tensors, training.optimizer, training.loop == "trainer", on_cpu)
     count, gradient_bytes = total_numel(tensors), total_bytes(tensors)
     outlive = frozenset({Phase.FORWARD, Phase.BACKWARD}) if training.gradients_outlive_step else frozenset()
@@ -134,28 +142,6 @@ def _trained(model: ModelSpec, training: TrainingSpec, on_cpu: bool) -> list[Com
         size = gradient_bytes + frozen_bytes(model, training.adapter, training.dtype)
         because = f"{count:,} parameters in {training.adapter.dtype}"
         parts.insert(0, exact(Part.ADAPTERS, size, ALWAYS, because))
-    return [part for part in parts if part.bytes]
-
-
-def _adapter_part(
-    model: ModelSpec, training: TrainingSpec, tensors: tuple[TensorGroup, ...]
-) -> list[Component]:
-    """The adapter, or this GPU's part of what it trains; what it only keeps is on every GPU."""
-    if training.adapter is None:
-        return []
-    tensors = tuple(replace(t, dtype=stored_dtype(training, t.dtype)) for t in tensors)
-    persistent = persistent_bytes(((t.tensor_numel, t.numel) for t in tensors), training)
-    if training.parallelism.strategy == "zero3":
-        dtype = training.dtype
-        tensors = tuple(replace(part, dtype=dtype) for part in trained_parts(tensors, training))
-    elif training.parallelism.shards_weights:
-        tensors = trained_parts(tensors, training)
-    offloaded = training.parallelism.cpu_offload and training.parallelism.shards_weights
-    size = frozen_bytes(model, training.adapter, training.dtype) + (0 if offloaded else total_bytes(tensors))
-    parts = (
-        exact(Part.ADAPTERS, size, ALWAYS, f"{total_numel(tensors):,} parameters on each GPU"),
-        exact(Part.ADAPTERS, persistent, ALWAYS, PERSISTENT),
-    )
     return [part for part in parts if part.bytes]
 
 
@@ -206,10 +192,9 @@ def moments_of(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) ->
 
 @lru_cache(maxsize=8192)
 def _sharded_moments(key: StepKey, training: TrainingSpec) -> StepMoments:
-    """Those of one GPU; what is gathered and dealt out does not depend on the tokens."""
-    tensors = trained_tensors(key.model, training)
-    kept = gradient_part_bytes(tensors, trained_parts(tensors, training), training)
-    return sharded_step(step_moments(key), key.model, training, tensors, kept)
+    from peftbench.estimate.sharded_training import own_moments
+
+    return own_moments(step_moments(key), key.model, training, trained_tensors(key.model, training))
 
 
 @lru_cache(maxsize=8192)
@@ -272,7 +257,7 @@ def _components(sizes: Sizes, phase: Phase, training: TrainingSpec, because: str
         error, caution = _trust(part, training)
         each = per_token + per_pair * length
         if size := each * tokens + fixed:
-            text = because or BECAUSE.get(part) or _because(each, fixed, tokens)
+            text = because or _BETWEEN.get(part) or _because(each, fixed, tokens)
             components.append(modelled(part, size, phases, text + caution, error))
     return components
 
