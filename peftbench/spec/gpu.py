@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from peftbench.spec.calibration import CardConstants
+if TYPE_CHECKING:
+    from peftbench.spec.calibration import CardConstants
 
 
 @dataclass(frozen=True, kw_only=True)
