@@ -18,7 +18,7 @@ FRAMEWORKS = ("transformers", "unsloth", "torchtune")
 OF_THE_CARD = ("matmul_share",)
 """What runs under one framework tell of the card under another."""
 MEASURED = ("NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3", "NVIDIA L40S")
-"""Products that published steps were timed on; a test holds it to the file."""
+"""Products whose published steps a test holds this to, without the RTX 4090, whose three rows are doubtful."""
 BAND = 1.4
 """Factor either way in which nine of ten published steps lie, their source left out of the fit."""
 UNCALIBRATED_BAND = 1.8

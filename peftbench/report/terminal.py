@@ -17,7 +17,8 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 _COLOURS = {"fits": "32", "tight": "33", "does not fit": "31"}
 """Green, yellow and red for a cell that says the same in words."""
 _ASCII = str.maketrans(
-    {"·": "-", "—": "-", "–": "-", "×": "x", "…": "...", "≥": ">=", "±": "+-", "→": "->", "²": "^2", "█": "#"}
+    {"·": "-", "—": "-", "–": "-", "×": "x", "…": "...", "≥": ">=", "±": "+-", "→": "->", "¹": "^1", "²": "^2"}
+    | {"█": "#"}
     | dict.fromkeys("▏▎▍", "")
     | dict.fromkeys("▌▋▊▉", "#")
 )

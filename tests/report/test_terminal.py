@@ -78,6 +78,7 @@ def test_a_bar_is_in_proportion_and_never_too_long(size: int, full: int, width: 
 
 def test_a_stream_without_utf_8_gets_ascii() -> None:
     assert encodable("██▌ 9.31–11.40 × 2 · —", "ascii") == "### 9.31-11.40 x 2 - -"
+    assert encodable("8¹", "ascii") == "8^1"
     assert encodable("██▌", "utf-8") == "██▌"
 
 
