@@ -77,6 +77,7 @@ def test_both_stand_side_by_side_within_80_columns(tmp_path: Path) -> None:
     assert all(len(line) <= 80 for line in result.stdout.splitlines())
 
 
+@pytest.mark.slow
 def test_methods_are_compared_by_their_dry_runs(tmp_path: Path) -> None:
     needs_torch()
     result = run("plan", "--model", config(tmp_path), "--method", "lora", "--method", "full", *RUN)
@@ -110,6 +111,7 @@ def test_inference_is_dry_run_too(tmp_path: Path) -> None:
     assert plan["dry_run"]["allocated_bytes"] == pytest.approx(plan["memory"]["allocated_bytes"], rel=0.05)
 
 
+@pytest.mark.slow
 def test_batches_of_different_lengths(tmp_path: Path) -> None:
     needs_torch()
     (plan,) = document("--model", config(tmp_path), "--method", "lora", *RUN, "--batch-lengths", "32,64,48")["plans"]
@@ -134,6 +136,7 @@ def adapter(tmp_path: Path, **options: Any) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_the_file_is_the_recipe(tmp_path: Path) -> None:
     needs_torch()
     model = config(tmp_path)

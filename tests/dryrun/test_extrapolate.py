@@ -52,7 +52,9 @@ def sizes(profile: MemoryProfile) -> dict[Phase, int]:
     return {phase: profile.allocated_in(phase) for phase in profile.phases}
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if "kept" in name else []) for name in RECIPES]
+)
 def test_what_three_layers_say_is_what_seven_need(session: DryRunSession, name: str) -> None:
     deep = workload(RECIPES[name])
     short = session.extrapolate(deep)

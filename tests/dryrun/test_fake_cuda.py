@@ -56,6 +56,7 @@ with mode:
 """) == ["cuda:0 torch.float32 8 4 torch.float32", "cuda:0 torch.bfloat16 8 4 torch.bfloat16"]
 
 
+@pytest.mark.slow
 def test_gradients_of_branches_and_of_repeated_backward_accumulate() -> None:
     assert run("""
 with mode:
@@ -112,6 +113,7 @@ with mode:
 """) == ["NativeDropoutBackward0", "cuda:0", "cuda:0", "cuda:0"]
 
 
+@pytest.mark.slow
 def test_hooks_functions_views_and_in_place_operations() -> None:
     assert run("""
 class Double(torch.autograd.Function):
@@ -148,6 +150,7 @@ with mode:
 """) == ["False", "True"]
 
 
+@pytest.mark.slow
 def test_install_is_idempotent_and_can_be_verified_again() -> None:
     assert run("print(install()); verify(); print(install())") == [HOW, HOW]
 

@@ -70,7 +70,11 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     for dtype, first in (("float32", {}), ("bfloat16", HALF))
     for checkpointing, second in (("", {}), ("checkpointing", CHECKPOINTED), ("reentrant", REENTRANT))
     for method, adapter in (("full", None), ("LoRA", LORA))
-} | {
+}
+USUALLY = ("float32 full", "bfloat16 LoRA", "bfloat16 checkpointing full", "bfloat16 reentrant LoRA")
+"""Every value of the grid above once; the rest of it is slow."""
+SLOW = set(CONFIGURATIONS) - set(USUALLY)
+CONFIGURATIONS |= {
     "dropout": {**HALF, "adapter": DROPPED},
     "DoRA": {"adapter": DORA},
     "outputs and cache kept": CACHED,
@@ -118,7 +122,9 @@ def dry_run() -> Iterator[Run]:
 # ── training steps ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in CONFIGURATIONS]
+)
 def test_peaks_of_every_phase(name: str, dry_run: Run) -> None:
     compare(workload(**CONFIGURATIONS[name]), dry_run)
 

@@ -100,8 +100,8 @@ def test_a_child_that_may_not_have_enough_runs_out_of_memory():
     ("recipe", "says"),
     [
         (TrainingSpec(loss="fused"), "not what the installed transformers does"),
-        (TrainingSpec(zero_grad_keeps=True), "sets gradients to None"),
-        (TrainingSpec(optimizer="adamw"), "adamw"),
+        pytest.param(TrainingSpec(zero_grad_keeps=True), "sets gradients to None", marks=pytest.mark.slow),
+        pytest.param(TrainingSpec(optimizer="adamw"), "adamw", marks=pytest.mark.slow),
         (TrainingSpec(adapter=AdapterSpec(target_modules=("nowhere",))), "nowhere"),
     ],
 )
