@@ -159,7 +159,8 @@ def _by_dry_run(
         rows = compare(known, by_dry_run(session, report)).rows
         predict = by_dry_run_of_case(session, lambda record, share: report(id(record), share))
         comparisons = compare_runs(measured.runs, predict)
-    left_out = f" {len(others)} records of GPTQ are left out: it cannot be dry-run." if others else ""
+    why = "records of GPTQ or of several GPUs are left out: a dry run knows neither."
+    left_out = f" {len(others)} {why}" if others else ""
     return rows, comparisons, left_out
 
 
