@@ -14,11 +14,11 @@ from peftbench.estimate.cost import Band, Cost, cost_of, human_hours, human_usd
 from peftbench.estimate.time_doubts import unknown_time
 from peftbench.spec.gpu import GpuSpec
 from peftbench.spec.model import ModelSpec
+from peftbench.spec.parallelism import GPUS_PER_NODE
 from peftbench.spec.training import TrainingSpec
 
-GPUS_OF_A_NODE = 8
-"""Only instances of so many cards are joined to clusters: smaller ones are rented without a network between them."""
 CLUSTER_NODES = (1, 2, 4, 8)
+"""Only of instances with GPUS_PER_NODE cards: smaller ones are rented without a network between them."""
 MARKETPLACES = frozenset(("vast.ai",))
 """Machines of unrelated owners, which no fast network joins."""
 
@@ -96,8 +96,8 @@ class Ranking(NamedTuple):
     """Cards with an offer that have no choice: too small, or their speed is not known."""
 
     def number(self, choice: Choice) -> int:
-        """The place of a choice, from 1 on."""
-        return self.choices.index(choice) + 1
+        """The place of one of the choices, from 1 on; found by identity, for equality compares whole recipes."""
+        return next(place for place, each in enumerate(self.choices, 1) if each is choice)
 
 
 def choose(question: Question) -> Ranking:
@@ -192,7 +192,7 @@ def _choices(question: Question) -> Iterator[Choice]:
 def _nodes(offer: Offer, max_gpus: int) -> Iterable[int]:
     if offer.kind == "own":
         return (1,)
-    joined = offer.gpu_count == GPUS_OF_A_NODE and offer.provider not in MARKETPLACES
+    joined = offer.gpu_count == GPUS_PER_NODE and offer.provider not in MARKETPLACES
     counts = CLUSTER_NODES if joined else (1,)
     return [nodes for nodes in counts if nodes * offer.gpu_count <= max_gpus]
 
@@ -233,7 +233,7 @@ def _check_timed(question: Question) -> None:
 
 def _ways_out(question: Question) -> Iterator[str]:
     """What to type where nothing fits."""
-    largest = GPUS_OF_A_NODE * CLUSTER_NODES[-1]
+    largest = GPUS_PER_NODE * CLUSTER_NODES[-1]
     if question.max_gpus < largest:
         yield f"--max-gpus {largest}"
     if not any(recipe.quantization for recipe in question.recipes):

@@ -11,8 +11,7 @@ from peftbench.estimate.cost import human_hours, human_usd
 from peftbench.report import choose_views as views
 from peftbench.report.choose_own import hours_band, usd_band
 from peftbench.report.choose_views import Answer
-from peftbench.report.page import Figure, drawn, plain, require_plotly, themed_page
-from peftbench.report.table import Table
+from peftbench.report.page import Figure, drawn, html_table, plain, require_plotly, themed_page
 
 _GRID = "rgba(123,135,148,0.25)"
 _COLOURS = ("#4e79a7", "#f28e2c", "#59a14f", "#e15759", "#af7aa1", "#76b7b2", "#edc949", "#9c755f")
@@ -41,20 +40,7 @@ def _tables(answer: Answer) -> Iterable[str]:
     every = views.ranked(answer, len(answer.ranking.choices))
     buy = [views.break_even_table(answer)] if answer.break_evens else []
     for table in (views.picks(answer), views.front(answer), every, *buy):
-        yield f"<h2>{escape(table.title)}</h2>\n{_table(table)}"
-
-
-def _table(table: Table) -> str:
-    kinds = ["" if letter == "l" else ' class="number"' for letter in table.alignments]
-    head = "".join(f'<th scope="col"{kind}>{escape(h)}</th>' for h, kind in zip(table.headings, kinds, strict=True))
-    rows = "\n".join(
-        "<tr>" + "".join(f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
-        for row in table.rows
-    )
-    return (
-        f'<div class="wide" role="region" tabindex="0" aria-label="{escape(table.title)}"><table>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
-    )
+        yield f"<h2>{escape(table.title)}</h2>\n{html_table(table)}"
 
 
 def scatter(answer: Answer) -> Figure:

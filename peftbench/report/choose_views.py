@@ -217,7 +217,7 @@ def row_data(answer: Answer, choice: Choice) -> dict[str, object]:
         "required_bytes": verdict.required_bytes, "high_bytes": verdict.high_bytes,
         "usable_bytes": verdict.usable_bytes, "provider": offer.provider, "instance_type": offer.instance_type,
         "kind": offer.kind, "region": offer.region, "date": offer.date, "source": offer.source,
-        "on_front": choice in ranking.front, "cpu_offload": training.parallelism.cpu_offload,
+        "on_front": any(choice is each for each in ranking.front), "cpu_offload": training.parallelism.cpu_offload,
         "host_bytes": setup.host_bytes,
         "command": command_of(training, setup.shape.gpu, answer.question, answer.typed),
     }  # fmt: skip

@@ -9,9 +9,8 @@ from peftbench.comparison_record import ComparisonRecord
 from peftbench.environment import Outcome
 from peftbench.report.comparisons_charts import comparison_figures
 from peftbench.report.comparisons_table import comparison_tables, comparison_title
-from peftbench.report.page import drawn
+from peftbench.report.page import drawn, html_table
 from peftbench.report.runs_table import one_line
-from peftbench.report.table import Table
 
 EXPLAINED = (
     "Every variant met the same blocks of text, or ran once in every round; intervals are of the differences within "
@@ -30,7 +29,7 @@ def comparison_sections(records: Sequence[ComparisonRecord], with_library: bool)
             yield f'<p class="bad">{escape(one_line(f"{record.outcome}: {record.message}"))}</p>'
         yield from _facts(record)
         for place, table in enumerate(comparison_tables(record)):
-            yield (f"<h3>{escape(table.title)}</h3>" if place else "") + _table(table)
+            yield (f"<h3>{escape(table.title)}</h3>" if place else "") + html_table(table)
         for place, (title, figure) in enumerate(comparison_figures(record)):
             chart = drawn(figure, f"compared-{number}-{place}", with_library)
             with_library = False
@@ -45,18 +44,3 @@ def _facts(record: ComparisonRecord) -> Iterator[str]:
     lines = "".join(f"<li>{escape(one_line(text))}</li>" for text in dict.fromkeys((*told, *notes)))
     if lines:
         yield f'<ul class="muted">{lines}</ul>'
-
-
-def _table(table: Table) -> str:
-    kinds = ["" if letter == "l" else ' class="number"' for letter in table.alignments]
-    head = "".join(
-        f'<th scope="col"{kind}>{escape(text)}</th>' for text, kind in zip(table.headings, kinds, strict=True)
-    )
-    rows = "\n".join(
-        "<tr>" + "".join(f"<td{kind}>{escape(text)}</td>" for text, kind in zip(row, kinds, strict=True)) + "</tr>"
-        for row in table.rows
-    )
-    return (
-        f'<div class="wide" role="region" tabindex="0" aria-label="{escape(table.title)}"><table>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
-    )

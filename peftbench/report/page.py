@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from peftbench.errors import PeftbenchError
+from peftbench.report.table import Table
 
 Figure = dict[str, Any]
 """A plain dictionary of plotly's JSON, so that plotly itself is only loaded to write it."""
@@ -62,6 +63,22 @@ def themed_page(title: str, body: str, style: str = "", script: str = "") -> str
     """A document under its title that is light or dark; `style` and `script` come after those of every page."""
     head = f'<div class="head"><h1>{escape(title)}</h1><button id="theme" type="button">Dark</button></div>'
     return page(title, _THEMED + style, f"{head}\n{body}\n<script>{_THEME_SCRIPT}{script}</script>")
+
+
+def html_table(table: Table) -> str:
+    """A table that scrolls by itself where the page is too narrow."""
+    kinds = ["" if letter == "l" else ' class="number"' for letter in table.alignments]
+    head = "".join(
+        f'<th scope="col"{kind}>{escape(text)}</th>' for text, kind in zip(table.headings, kinds, strict=True)
+    )
+    rows = "\n".join(
+        "<tr>" + "".join(f"<td{kind}>{escape(text)}</td>" for text, kind in zip(row, kinds, strict=True)) + "</tr>"
+        for row in table.rows
+    )
+    return (
+        f'<div class="wide" role="region" tabindex="0" aria-label="{escape(table.title)}"><table>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
+    )
 
 
 def require_plotly(what: str) -> None:
