@@ -80,9 +80,9 @@ def gradient_part_bytes(
 def _buckets(tensors: tuple[TensorGroup, ...], training: TrainingSpec) -> list[Component]:
     """Buffers that gradients are copied into to be summed over the GPUs.
 
-    DDP keeps its buckets of 25 MiB, which together are a second copy of the gradients unless
-    gradient_as_bucket_view. DeepSpeed reduces in a bucket of its own, as large as the trained parameters at most
-    matter to it: it is allocated whole. Sources: torch/csrc/distributed/c10d/reducer.cpp; stage_1_and_2.py, stage3.py.
+    DDP's buckets of 25 MiB are together a second copy of the gradients, unless gradient_as_bucket_view. DeepSpeed has
+    one bucket, which is allocated whole however few parameters are trained. Sources:
+    torch/csrc/distributed/c10d/reducer.cpp; deepspeed/runtime/zero/stage_1_and_2.py and stage3.py.
     """
     strategy = training.parallelism.strategy
     if strategy == "ddp":
