@@ -41,12 +41,11 @@ def library_versions() -> dict[str, str]:
     return found
 
 
-def code_digest() -> str:
-    """Of the dry run's files and of those it imports: an entry of another version of them is not used."""
+def code_digest(package: Path = Path(__file__).parents[1]) -> str:
+    """A digest of the whole package's source: an entry that another version of it wrote is not used."""
     digest = hashlib.sha256()
-    for folder in ("dryrun", "estimate", "spec"):
-        for path in sorted((Path(__file__).parent.parent / folder).glob("*.py")):
-            digest.update(path.read_bytes())
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 

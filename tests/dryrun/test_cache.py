@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from peftbench.dryrun.cache import TraceCache, cache_folder
+from peftbench.dryrun.cache import TraceCache, cache_folder, code_digest
 from peftbench.dryrun.trace import Block, Trace
 from peftbench.dryrun.workload import Workload
 from peftbench.memory import Part
@@ -30,6 +30,18 @@ def test_a_trace_is_found_again(tmp_path: Path) -> None:
     cache.write(WORKLOAD, TRACE)
     assert cache.read(WORKLOAD) == TRACE
     assert [path.suffix for path in tmp_path.iterdir()] == [".gz"]
+
+
+def test_any_file_of_the_package_makes_entries_stale(tmp_path: Path) -> None:
+    deep = tmp_path / "estimate" / "tape" / "autograd.py"
+    deep.parent.mkdir(parents=True)
+    digests = set()
+    for text in ("", "pass\n"):
+        deep.write_text(text)
+        digests.add(code_digest(tmp_path))
+    deep.rename(deep.with_name("tape.py"))
+    digests.add(code_digest(tmp_path))
+    assert len(digests) == 3
 
 
 def test_another_question_has_another_entry(tmp_path: Path) -> None:
