@@ -13,34 +13,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from peftbench.decide.plan import Plan
+    from peftbench.decide.plan.plan import Plan
     from peftbench.dryrun.session import DryRun
-    from peftbench.measure.callback import RunCallback
-    from peftbench.record import RunRecord
-    from peftbench.spec.gpu import GpuSpec
-    from peftbench.spec.model import ModelSpec
+    from peftbench.inputs.card.gpu import GpuSpec
+    from peftbench.inputs.model.spec import ModelSpec
+    from peftbench.measure.own.callback import RunCallback
+    from peftbench.records.run import RunRecord
 
 _HOMES = {
-    "AdapterSpec": "peftbench.spec.adapter",
+    "AdapterSpec": "peftbench.inputs.recipe.adapter",
     "DryRun": "peftbench.dryrun.session",
-    "DType": "peftbench.spec.dtype",
-    "GpuSpec": "peftbench.spec.gpu",
-    "InferenceSpec": "peftbench.spec.inference",
+    "DType": "peftbench.inputs.recipe.dtype",
+    "GpuSpec": "peftbench.inputs.card.gpu",
+    "InferenceSpec": "peftbench.inputs.recipe.inference",
     "MemoryProfile": "peftbench.memory",
-    "ModelSpec": "peftbench.spec.model",
-    "PeftbenchError": "peftbench.errors",
-    "SpecError": "peftbench.errors",
-    "Plan": "peftbench.decide.plan",
-    "RunRecord": "peftbench.record",
-    "QuantizationSpec": "peftbench.spec.quantization",
-    "TrainingSpec": "peftbench.spec.training",
+    "ModelSpec": "peftbench.inputs.model.spec",
+    "PeftbenchError": "peftbench.base.errors",
+    "SpecError": "peftbench.base.errors",
+    "Plan": "peftbench.decide.plan.plan",
+    "RunRecord": "peftbench.records.run",
+    "QuantizationSpec": "peftbench.inputs.recipe.quantization",
+    "TrainingSpec": "peftbench.inputs.recipe.training",
     "estimate_inference": "peftbench.estimate.inference",
     "estimate_training": "peftbench.estimate.training",
     "find_gpu": "peftbench.catalog.gpus",
     "find_model": "peftbench.catalog.models",
     "list_gpus": "peftbench.catalog.gpus",
     "list_models": "peftbench.catalog.models",
-    "make_plan": "peftbench.decide.plan",
+    "make_plan": "peftbench.decide.plan.plan",
 }
 
 __all__ = ["PeftbenchCallback", "__version__", "dry_run", "measure_training", "plan", *sorted(_HOMES)]
@@ -59,7 +59,7 @@ def plan(
     from peftbench.catalog.gpus import find_gpu
     from peftbench.catalog.models import find_model
     from peftbench.decide.from_options import training_recipes, within_positions
-    from peftbench.decide.plan import make_plan
+    from peftbench.decide.plan.plan import make_plan
 
     spec = find_model(model) if isinstance(model, str) else model
     card = find_gpu(gpu) if isinstance(gpu, str) else gpu
@@ -102,11 +102,11 @@ def measure_training(
     from peftbench.catalog.models import find_config
     from peftbench.decide.card import settle_training
     from peftbench.decide.from_options import training_recipes, within_positions
-    from peftbench.measure.child import Stop
-    from peftbench.measure.device import open_device
-    from peftbench.measure.local_gpu import find_local_gpus
+    from peftbench.inputs.case import Case
+    from peftbench.measure.child_process import Stop
+    from peftbench.measure.device.local_gpu import find_local_gpus
+    from peftbench.measure.device.open import open_device
     from peftbench.measure.runner import run_case
-    from peftbench.spec.case import Case
 
     named = find_config(model)
     options = within_positions(named.other, "training", (method,), recipe)
@@ -127,11 +127,11 @@ def PeftbenchCallback(path: str | None = None, steps: int = 10) -> RunCallback:
     to `path`, where `peftbench validate` and `report` read it; None: it is only printed.
     """
     from peftbench.catalog.adapter_file import adapter_of
-    from peftbench.check.comparison import compare
-    from peftbench.estimate.adapter_methods import METHODS
-    from peftbench.measure.callback import RunCallback
-    from peftbench.record_file import RecordFile
-    from peftbench.report.own_run import described
+    from peftbench.check.runs.comparison import compare
+    from peftbench.estimate.peft_types.table import METHODS
+    from peftbench.measure.own.callback import RunCallback
+    from peftbench.records.file import RecordFile
+    from peftbench.report.runs.own_run import described
 
     def read_adapter(config: Any) -> Any:
         method = METHODS.get(str(config["peft_type"]).lower().split(".")[-1])

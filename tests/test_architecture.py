@@ -1,4 +1,4 @@
-"""The promises about the tree: who imports whom, what planning loads, and one rule of the symbolic tape."""
+"""The promises about the tree: who imports whom, how large folders and files are, and what planning loads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,18 +16,44 @@ import pytest
 import peftbench
 
 ROOT = Path(peftbench.__file__).parent
+TESTS = Path(__file__).parent
+MOST_FILES = 15
+MOST_LINES = 350
 
-RANKS = {
-    "errors": 0, "units": 0,
-    "spec": 1, "memory": 1, "paired": 1, "environment": 1, "cache_folder": 1,
-    "catalog": 2, "estimate": 2, "suite": 2, "record": 2, "comparison_record": 2,
-    "dryrun": 3, "measure": 3, "record_file": 3, "calibration_file": 3,
-    "decide": 4,
-    "check": 5, "recipes": 5,
-    "report": 6,
-    "cli": 7, "__init__": 7, "__main__": 8,
+RANKS = (
+    ("base",),
+    ("memory", "inputs"),
+    ("records", "catalog", "estimate"),
+    ("dryrun", "measure"),
+    ("decide",),
+    ("check", "recipes"),
+    ("report",),
+    ("cli", "__init__"),
+    ("__main__",),
+)
+"""From the ground up. A module imports lower ranks and its own part of the house, not its neighbours of one rank."""
+
+SUB_RANKS = {
+    "inputs": (("card", "recipe"), ("model",), ("case",), ("comparison", "suite")),
+    "estimate": (
+        ("tape",), ("parts",), ("peft_types",), ("peft_forward",), ("forward",), ("sharding",),
+        ("training", "inference"), ("time", "host_memory"),
+    ),
+    "dryrun": (
+        ("workload", "allocator"), ("fake",), ("trace",), ("child", "runner", "cache", "extrapolate"),
+        ("worker", "session"),
+    ),
+    "measure": (
+        ("device", "child"), ("child_process", "quality", "latency", "own"), ("runner", "worker"),
+        ("comparison", "doctor"),
+    ),
+    "decide": (
+        ("methods", "recipe", "verdict", "card", "calibrated"), ("from_options",), ("plan",), ("suite", "choose"),
+    ),
+    "check": (("speed", "memory"), ("runs",), ("calibration", "claims")),
+    "cli": (("progress",), ("ask",), ("answer",)),
 }  # fmt: skip
-"""A module imports lower ranks and its own folder; `units` also `errors`, `memory` also nothing of `spec`."""
+"""The same within a part, from the ground up."""
 
 TORCH_AND_KIN = {"torch", "transformers", "peft", "bitsandbytes", "accelerate", "pynvml", "psutil"}
 HEAVY = {
@@ -34,13 +62,20 @@ HEAVY = {
 }  # fmt: skip
 
 
-def modules() -> list[Path]:
-    return sorted(ROOT.rglob("*.py"))
+@lru_cache(maxsize=1)
+def sources() -> dict[Path, ast.Module]:
+    """Every file of the package, parsed."""
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(ROOT.rglob("*.py"))}
 
 
-def imports(path: Path) -> Iterator[str]:
+def name_of(path: Path) -> str:
+    """"estimate.forward.loss"; a folder's own file is called as the folder."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
     """Every module that a file imports, inside functions too, but not what only the type checker sees."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     unseen = {
         inner
         for node in ast.walk(tree)
@@ -56,52 +91,85 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def home(module: str) -> str:
-    """The part of the house: "estimate" for peftbench.estimate.loss."""
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "__init__"
+@lru_cache(maxsize=1)
+def arrows() -> list[tuple[str, str]]:
+    """Which module of the package imports which."""
+    names = {name_of(path) for path in sources()}
+    found = []
+    for path, tree in sources().items():
+        for imported in imports(tree):
+            package, _, rest = imported.partition(".")
+            if package == "peftbench":
+                target = rest if rest in names else rest.rpartition(".")[0]
+                found.append((name_of(path), target if target in names else "__init__"))
+    return found
 
 
-def home_of(path: Path) -> str:
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+def rank_in(order: tuple[tuple[str, ...], ...], part: str) -> int | None:
+    """The rank of a part of the house, or of a part within one."""
+    return next((rank for rank, parts in enumerate(order) if part in parts), None)
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_module_imports_lower_ranks_only(path: Path) -> None:
-    own = home_of(path)
-    for module in imports(path):
-        if module.split(".")[0] != "peftbench":
-            continue
-        other = home(module) if home(module) in RANKS else "__init__"
-        same_house = other == own or (own, other) == ("units", "errors") or (own, other) == ("cli", "__init__")
-        assert same_house or RANKS[other] < RANKS[own], f"{own} (rank {RANKS[own]}) imports {module}"
+def climbs(importer: str, imported: str) -> bool:
+    """Whether the import does not go down: to a higher rank, or to a neighbour of the same one."""
+    own, other = importer.split("."), imported.split(".")
+    if own[0] != other[0]:
+        return rank_in(RANKS, other[0]) >= rank_in(RANKS, own[0])  # type: ignore[operator]
+    order = SUB_RANKS.get(own[0])
+    if order is None or len(own) < 2 or len(other) < 2 or own[1] == other[1]:
+        return False
+    verbs = len(order)
+    above, below = (rank_in(order, part[1]) for part in (own, other))
+    return (verbs if below is None else below) >= (verbs if above is None else above)
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_only_dryrun_and_measure_import_torch_and_its_kin(path: Path) -> None:
-    if home_of(path) not in ("dryrun", "measure"):
-        assert not {module.split(".")[0] for module in imports(path)} & TORCH_AND_KIN
+def test_a_module_imports_lower_ranks_only() -> None:
+    to_itself = {("cli", "__init__")}  # the command prints the package's version
+    found = [arrow for arrow in arrows() if arrow not in to_itself and climbs(*arrow)]
+    assert not found
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_measuring_knows_neither_the_guess_nor_the_catalogue(path: Path) -> None:
-    if home_of(path) == "measure":
-        assert not {home(m) for m in imports(path) if m.startswith("peftbench.")} & {
-            "estimate",
-            "catalog",
-            "dryrun",
-        }
+def test_there_are_no_circles() -> None:
+    graph: dict[str, set[str]] = {}
+    for importer, imported in arrows():
+        graph.setdefault(importer, set()).add(imported)
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
+
+
+def test_a_climbing_import_is_seen() -> None:
+    assert climbs("estimate.tape.ledger", "decide.verdict") and climbs("dryrun.session", "measure.runner")
+    assert climbs("estimate.tape.ledger", "estimate.forward.loss") and climbs("decide.choose.fit", "decide.suite.cases")
+    assert not climbs("decide.verdict", "estimate.training")
+    assert not climbs("estimate.training", "estimate.forward.loss")
+
+
+def test_only_dryrun_and_measure_import_torch_and_its_kin() -> None:
+    for path, tree in sources().items():
+        if name_of(path).split(".")[0] not in ("dryrun", "measure", "libraries"):
+            assert not {module.split(".")[0] for module in imports(tree)} & TORCH_AND_KIN, path
+
+
+def test_measuring_knows_neither_the_guess_nor_the_catalogue() -> None:
+    unknown = ("estimate", "catalog", "dryrun")
+    assert not [arrow for arrow in arrows() if arrow[0].startswith("measure.") and arrow[1].split(".")[0] in unknown]
 
 
 def test_every_part_of_the_house_has_a_rank() -> None:
-    assert {home_of(path) for path in modules()} <= set(RANKS)
+    parts = {name_of(path).split(".")[0] for path in sources()}
+    assert {part for part in parts if rank_in(RANKS, part) is None} == set()
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_file_says_what_it_is_for_and_is_short(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert not text or ast.get_docstring(ast.parse(text))
-    assert len(text.splitlines()) <= 350
+def test_folders_and_files_are_small_and_a_file_says_what_it_is_for() -> None:
+    for path, tree in sources().items():
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        assert lines <= MOST_LINES and (lines == 0 or ast.get_docstring(tree)), path
+    for house in (ROOT, TESTS):
+        folders = [place for place in house.rglob("*") if place.is_dir() and place.name != "__pycache__"]
+        for folder in (house, *folders):
+            assert sum(each.is_file() for each in folder.iterdir()) <= MOST_FILES, folder
 
 
 def loaded_by(*arguments: str) -> set[str]:
@@ -144,11 +212,7 @@ def test_importing_the_package_loads_nothing_else_of_it() -> None:
 
 # ── the symbolic tape ───────────────────────────────────────────────────────────────────────────────────
 
-TAPE = [
-    p
-    for p in (ROOT / "estimate").glob("*.py")
-    if p.stem in ("modules", "attention", "layers", "loss") or p.stem.startswith("adapted")
-]
+TAPE = [path for folder in ("tape", "forward", "peft_forward") for path in (ROOT / "estimate" / folder).glob("*.py")]
 
 
 def rebound_parameters(tree: ast.AST) -> Iterator[str]:
@@ -164,10 +228,10 @@ def rebound_parameters(tree: ast.AST) -> Iterator[str]:
                 yield f"{function.name} rebinds {node.id}, line {node.lineno}"
 
 
-@pytest.mark.parametrize("path", TAPE, ids=lambda p: p.name)
-def test_no_function_on_the_tape_rebinds_a_parameter(path: Path) -> None:
-    """Python versions differ in how long a caller's argument lives; see estimate/autograd.py."""
-    assert list(rebound_parameters(ast.parse(path.read_text(encoding="utf-8")))) == []
+def test_no_function_on_the_tape_rebinds_a_parameter() -> None:
+    """Python versions differ in how long a caller's argument lives; see estimate/tape/autograd.py."""
+    for path in TAPE:
+        assert list(rebound_parameters(ast.parse(path.read_text(encoding="utf-8")))) == [], path
 
 
 def test_the_rule_is_seen_where_it_is_broken() -> None:

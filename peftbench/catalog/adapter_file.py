@@ -6,9 +6,9 @@ import json
 import os
 from collections.abc import Mapping
 
+from peftbench.base.errors import CatalogError, NoFormula, SpecError
 from peftbench.catalog.config_file import read_json_file
-from peftbench.errors import CatalogError, NoFormula, SpecError
-from peftbench.spec.adapter import ALL_LINEAR, AdapterSpec
+from peftbench.inputs.recipe.adapter import ALL_LINEAR, AdapterSpec
 
 _NO_FORMULA = (
     "rank_pattern", "layers_to_transform", "layer_replication", "exclude_modules", "target_parameters",

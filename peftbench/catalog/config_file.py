@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 
-from peftbench.errors import CatalogError
+from peftbench.base.errors import CatalogError
 
 MOST_BYTES = 10_000_000
 """Real files have a few kilobytes; weights saved as .json or a wrong path should not fill the memory."""

@@ -22,10 +22,10 @@ import re
 from dataclasses import replace
 from functools import cache
 
-from peftbench.errors import CatalogError, SpecError, did_you_mean
-from peftbench.spec.cuda_context import context_bytes
-from peftbench.spec.gpu import GpuSpec
-from peftbench.units import MIB, human_bytes
+from peftbench.base.errors import CatalogError, SpecError, did_you_mean
+from peftbench.base.units import MIB, human_bytes
+from peftbench.inputs.card.cuda_context import context_bytes
+from peftbench.inputs.card.gpu import GpuSpec
 
 GPUS_CSV = os.path.join(os.path.dirname(__file__), "gpus.csv")
 

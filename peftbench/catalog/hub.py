@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from peftbench.base.errors import CatalogError
 from peftbench.catalog.config_file import MOST_BYTES, read_config_file
-from peftbench.errors import CatalogError
 
 _FILE = "config.json"
 _TIMEOUT_S = 5.0

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
+from peftbench.base.errors import CatalogError, did_you_mean
 from peftbench.catalog.config_file import read_config_file
 from peftbench.catalog.hub import fetch_config
-from peftbench.errors import CatalogError, did_you_mean
-from peftbench.spec.config_json import read_config
-from peftbench.spec.model import ModelSpec, OtherModel
+from peftbench.inputs.model.config_json import read_config
+from peftbench.inputs.model.spec import ModelSpec, OtherModel
 
 UNKNOWN_POSITIONS = 1 << 30
 """Where a config.json has no max_position_embeddings, as those of recurrent models."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import IO, Any
 
+from peftbench.base.errors import CatalogError, PeftbenchError, did_you_mean
 from peftbench.catalog.gpus import GPUS_CSV, find_gpu
-from peftbench.errors import CatalogError, PeftbenchError, did_you_mean
 
 PRICES_CSV = os.path.join(os.path.dirname(__file__), "prices.csv")
 KINDS = ("on-demand", "spot", "own")

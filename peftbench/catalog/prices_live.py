@@ -6,9 +6,9 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
+from peftbench.base.errors import CatalogError
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.prices import Offer
-from peftbench.errors import CatalogError
 
 PROVIDERS = ("aws", "azure", "cloudrift", "gcp", "lambdalabs", "nebius", "oci", "runpod", "verda")
 """Those whose catalogues dstack publishes (OFFLINE_PROVIDERS in gpuhunt 0.1.34). gpuhunt asks the others one by one,

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import click
 
-from peftbench.errors import PeftbenchError, did_you_mean
+from peftbench.base.errors import PeftbenchError, did_you_mean
 
 VERBS = (
     "plan", "choose", "recipe", "timeline", "models", "gpus", "run", "validate", "calibrate", "report", "claims",

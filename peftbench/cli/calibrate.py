@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from peftbench.cli.catalogue import format_option, write
+from peftbench.cli.answer.lists import format_option, write
 
 
 @click.command("calibrate", short_help="Fit the constants of a card from its runs.")
@@ -26,13 +26,13 @@ def calibrate(path: str, output: str | None, format_: str) -> None:
 
     A constant that the records say too little about keeps its prior. Errors are of cases that were left out of the fit.
     """
-    from peftbench.calibration_file import default_path, write_calibration
-    from peftbench.check.calibration import calibrate as fitted
+    from peftbench.base.errors import CatalogError
+    from peftbench.check.calibration.fit import calibrate as fitted
     from peftbench.cli.progress import tell
     from peftbench.decide.calibrated import card_name
-    from peftbench.errors import CatalogError
-    from peftbench.record_file import holds_records, read_results, record_files
-    from peftbench.report.calibration import constants_data, constants_table, note
+    from peftbench.records.calibration import default_path, write_calibration
+    from peftbench.records.file import holds_records, read_results, record_files
+    from peftbench.report.lists.calibration import constants_data, constants_table, note
 
     if not any(map(holds_records, record_files(path))):
         raise CatalogError(f"{path} holds no record of a run.", "Measure some: peftbench run SUITE")

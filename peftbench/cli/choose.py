@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from peftbench.cli.choose_options import SECTIONS
-from peftbench.cli.options import SectionedCommand
-from peftbench.errors import SpecError
+from peftbench.base.errors import SpecError
+from peftbench.cli.ask.choose_options import SECTIONS
+from peftbench.cli.ask.options import SectionedCommand
 
 if TYPE_CHECKING:
-    from peftbench.decide.choose import Question
-    from peftbench.report.choose_views import Answer
-    from peftbench.spec.model import ModelSpec
+    from peftbench.decide.choose.ranking import Question
+    from peftbench.inputs.model.spec import ModelSpec
+    from peftbench.report.choose.views import Answer
 
 
 class ChooseCommand(SectionedCommand):
@@ -41,12 +41,12 @@ def choose(**given: Any) -> None:
       peftbench choose --model 8b --tokens 50M --expand 1
     """
     from peftbench.catalog.models import find_config
-    from peftbench.cli.choose_question import dataset_of, question_of
+    from peftbench.cli.ask.choose_question import dataset_of, question_of
 
     if given["expand"] and given["format"] != "terminal":
         raise SpecError("--expand is only written for the terminal.", "Leave out --format, or ask `peftbench plan`.")
     if given["format"] == "html":
-        from peftbench.report.page import require_plotly
+        from peftbench.report.format.page import require_plotly
 
         require_plotly("a ranking in HTML")
     named = find_config(given["model"])
@@ -54,7 +54,7 @@ def choose(**given: Any) -> None:
     dataset = dataset_of(given, (named.name, given["model"], named.source))
     answer = _answer(question_of(model, dataset, given), dataset.how, given)
     text = _expanded(answer, model, given) if given["expand"] else _written(answer, given)
-    from peftbench.report.terminal import encodable
+    from peftbench.report.format.terminal import encodable
 
     click.echo(encodable(text, getattr(sys.stdout, "encoding", None)))
 
@@ -62,12 +62,12 @@ def choose(**given: Any) -> None:
 def _answer(question: Question, how: str, given: dict[str, Any]) -> Answer:
     from datetime import date
 
-    from peftbench.cli.choose_question import own_offers
-    from peftbench.decide.choose import NothingFits
-    from peftbench.decide.choose import choose as rank
-    from peftbench.decide.choose_own import break_evens, own_answer
-    from peftbench.report.choose_own import Typed, own_sentences
-    from peftbench.report.choose_views import Answer
+    from peftbench.cli.ask.choose_question import own_offers
+    from peftbench.decide.choose.own import break_evens, own_answer
+    from peftbench.decide.choose.ranking import NothingFits
+    from peftbench.decide.choose.ranking import choose as rank
+    from peftbench.report.choose.own import Typed, own_sentences
+    from peftbench.report.choose.views import Answer
 
     typed, owned = Typed(given["model"], given["calibration"]), own_offers(given)
     try:
@@ -81,7 +81,7 @@ def _answer(question: Question, how: str, given: dict[str, Any]) -> Answer:
 
 
 def _written(answer: Answer, given: dict[str, Any]) -> str:
-    from peftbench.report import choose as report
+    from peftbench.report.choose import answer as report
 
     if given["format"] == "json":
         from json import dumps
@@ -92,21 +92,21 @@ def _written(answer: Answer, given: dict[str, Any]) -> str:
     if given["format"] == "markdown":
         return report.document(answer, given["top"])
     if given["format"] == "html":
-        from peftbench.report.choose_html import choose_html
+        from peftbench.report.choose.html import choose_html
 
         return choose_html(answer)
-    from peftbench.report.terminal import terminal_width
+    from peftbench.report.format.terminal import terminal_width
 
     return report.screen(answer, given["top"], terminal_width())
 
 
 def _expanded(answer: Answer, model: ModelSpec, given: dict[str, Any]) -> str:
     """The plan of one row, and the command that makes it."""
-    from peftbench.cli.command_line import broken
-    from peftbench.decide.choose_command import plan_words
-    from peftbench.decide.plan import make_plan
-    from peftbench.report.screens import one_card
-    from peftbench.report.terminal import Style, terminal_width, wants_colour
+    from peftbench.cli.ask.command_line import broken
+    from peftbench.decide.choose.command import plan_words
+    from peftbench.decide.plan.plan import make_plan
+    from peftbench.report.format.terminal import Style, terminal_width, wants_colour
+    from peftbench.report.plan.screens import one_card
 
     choices = answer.ranking.choices
     if given["expand"] > len(choices):

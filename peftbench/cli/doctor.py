@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from peftbench.cli.catalogue import format_option, write
+from peftbench.cli.answer.lists import format_option, write
 
 
 @click.command("doctor", short_help="Say what can be measured here, and what is missing.")
@@ -15,7 +15,7 @@ def doctor(format_: str) -> None:
     It changes nothing, and what is missing is no failure: the exit code is 0.
     """
     from peftbench.measure.doctor import diagnose
-    from peftbench.report.doctor import doctor_data, doctor_note, doctor_table
+    from peftbench.report.lists.doctor import doctor_data, doctor_note, doctor_table
 
     findings = diagnose()
     write(doctor_table(findings), doctor_data(findings), doctor_note(findings), format_)

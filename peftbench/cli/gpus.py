@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from peftbench.cli.catalogue import format_option, write
+from peftbench.cli.answer.lists import format_option, write
 
 
 @click.command("gpus", short_help="List the cards that can be named.")
@@ -12,7 +12,7 @@ from peftbench.cli.catalogue import format_option, write
 def gpus(format_: str) -> None:
     """List the cards that --gpu knows, with the memory that torch sees; for others there is --gpu-memory."""
     from peftbench.catalog.gpus import list_gpus
-    from peftbench.report.catalogue import gpus_data, gpus_table
+    from peftbench.report.lists.catalogue import gpus_data, gpus_table
 
     known = list_gpus()
     note = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from peftbench.cli.catalogue import format_option, write
+from peftbench.cli.answer.lists import format_option, write
 
 
 @click.command("models", short_help="List the models that can be named.")
@@ -12,8 +12,8 @@ from peftbench.cli.catalogue import format_option, write
 def models(format_: str) -> None:
     """List the models that --model knows by name; the path of any supported config.json works too."""
     from peftbench.catalog.models import list_models
-    from peftbench.report.catalogue import models_data, models_table
-    from peftbench.spec.families import FAMILIES
+    from peftbench.inputs.model.architectures.families import FAMILIES
+    from peftbench.report.lists.catalogue import models_data, models_table
 
     known = list_models()
     note = (

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from peftbench.cli.options import SECTIONS, SectionedCommand
+from peftbench.cli.ask.options import SECTIONS, SectionedCommand
 
 
 @click.command(
@@ -31,15 +31,15 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
 
     Without --method, full fine-tuning, LoRA and QLoRA are compared.
     """
-    from peftbench.cli.plan_answer import answer_of, largest_of
-    from peftbench.cli.plan_question import check_question, plans_of, question_of, recipes_of
+    from peftbench.cli.answer.plan import answer_of, largest_of
+    from peftbench.cli.ask.plan_question import check_question, plans_of, question_of, recipes_of
     from peftbench.decide.verdict import Fit
 
     check_question(given)
     named, given = question_of(given)
     notes: list[str] = []
     if given["dry_run"]:
-        from peftbench.cli.plan_dry import dry_plans_of
+        from peftbench.cli.ask.plan_dry import dry_plans_of
 
         plans = dry_plans_of(named, given)
     else:

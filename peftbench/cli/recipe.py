@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from peftbench.cli.options import QUESTION, SECTIONS, SectionedCommand
-from peftbench.errors import SpecError
+from peftbench.base.errors import SpecError
+from peftbench.cli.ask.options import QUESTION, SECTIONS, SectionedCommand
+from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.recipes.export import TOOLS
-from peftbench.spec.training import TrainingSpec
 
 _ASKED = ("model", "method", "gpu", "from_files")
 _WRITE = (
@@ -67,7 +67,7 @@ def recipe(tool: str, output: str | None, **given: Any) -> None:
 
 def _asked(given: dict[str, Any]) -> tuple[Any, Any]:
     """The model and the one recipe, settled for the card where one is named."""
-    from peftbench.cli.plan_question import cards_of, question_of, recipes_of
+    from peftbench.cli.ask.plan_question import cards_of, question_of, recipes_of
     from peftbench.decide.card import settle_training
 
     question = {**given, "task": "training", "dry_run": False, "gpu_memory": None, "no_gpu": not given["gpu"]}

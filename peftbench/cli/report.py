@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from peftbench.errors import PeftbenchError
+from peftbench.base.errors import PeftbenchError
 
 if TYPE_CHECKING:
-    from peftbench.check.comparison import Comparison
-    from peftbench.comparison_record import ComparisonRecord
-    from peftbench.report.table import Table
+    from peftbench.check.runs.comparison import Comparison
+    from peftbench.records.comparison import ComparisonRecord
+    from peftbench.report.format.table import Table
 
 FORMATS = ("terminal", "csv", "markdown", "html", "json")
 STDOUT = "-"
@@ -34,9 +34,9 @@ def report(path: str, format_: str, output: str | None) -> None:
 
     The page is one file that loads nothing from the network. CSV has a row a record, with units in the column names.
     """
-    from peftbench.check.comparison import compare
+    from peftbench.check.runs.comparison import compare
     from peftbench.cli.progress import tell
-    from peftbench.record_file import holds_records, read_results, record_files
+    from peftbench.records.file import holds_records, read_results, record_files
 
     found = [read_results(file, tell) for file in record_files(path) if holds_records(file)]
     runs = [record for results in found for record in results.runs]
@@ -48,21 +48,21 @@ def report(path: str, format_: str, output: str | None) -> None:
 
 def _rendered(comparisons: tuple[Comparison, ...], compared: tuple[ComparisonRecord, ...], format_: str) -> str:
     if format_ == "html":
-        from peftbench.report.runs_html import runs_html
+        from peftbench.report.runs.html import runs_html
 
         return runs_html(comparisons, compared)
     if format_ == "json":
-        from peftbench.report.runs import runs_json
+        from peftbench.report.runs.rows import runs_json
 
         return runs_json(comparisons, compared)
     if format_ == "csv":
         return _csv(comparisons, compared)
     tables = _tables(comparisons, compared)
     if format_ == "markdown":
-        from peftbench.report.markdown import render as render_markdown
+        from peftbench.report.format.markdown import render as render_markdown
 
         return "\n\n".join(render_markdown(table) for table in tables)
-    from peftbench.report.terminal import encodable, render, terminal_width
+    from peftbench.report.format.terminal import encodable, render, terminal_width
 
     width = terminal_width()
     text = "\n\n".join(render(table, width, indent="") for table in tables)
@@ -70,8 +70,8 @@ def _rendered(comparisons: tuple[Comparison, ...], compared: tuple[ComparisonRec
 
 
 def _tables(comparisons: tuple[Comparison, ...], compared: tuple[ComparisonRecord, ...]) -> list[Table]:
-    from peftbench.report.comparisons_table import comparison_tables
-    from peftbench.report.runs_table import runs_tables
+    from peftbench.report.comparisons.table import comparison_tables
+    from peftbench.report.runs.table import runs_tables
 
     return [*runs_tables(comparisons), *(table for record in compared for table in comparison_tables(record))]
 
@@ -79,11 +79,11 @@ def _tables(comparisons: tuple[Comparison, ...], compared: tuple[ComparisonRecor
 def _csv(comparisons: tuple[Comparison, ...], compared: tuple[ComparisonRecord, ...]) -> str:
     """One kind of row: that of runs where there are any."""
     if not comparisons:
-        from peftbench.report.comparisons import comparisons_csv
+        from peftbench.report.comparisons.rows import comparisons_csv
 
         return comparisons_csv(compared)
     from peftbench.cli.progress import tell
-    from peftbench.report.runs import runs_csv
+    from peftbench.report.runs.rows import runs_csv
 
     if compared:
         tell("comparisons have other columns and are left out; name their file alone, or use --format json.")

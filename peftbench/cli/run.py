@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from peftbench.errors import MeasureError, PeftbenchError
+from peftbench.base.errors import MeasureError, PeftbenchError
 
 if TYPE_CHECKING:
-    from peftbench.decide.suite_cases import SuiteCase
-    from peftbench.measure.device import Device
-    from peftbench.spec.gpu import GpuSpec
-    from peftbench.suite import Suite
+    from peftbench.decide.suite.cases import SuiteCase
+    from peftbench.inputs.card.gpu import GpuSpec
+    from peftbench.inputs.suite import Suite
+    from peftbench.measure.device.open import Device
 
 COULD_NOT_MEASURE = 3
 """The exit code where no case could be started, or records could not be written."""
@@ -50,8 +50,8 @@ def run(
     SUITE is the name of a shipped suite or a .yaml file. Weights are random and nothing is fetched. A case that runs
     out of memory, crashes or hangs is a result too. Afterwards: peftbench validate results
     """
-    from peftbench.cli.run_cases import predict_suite, run_suite
-    from peftbench.suite import COMPARING, find_suite, read_suite
+    from peftbench.cli.answer.run_cases import predict_suite, run_suite
+    from peftbench.inputs.suite import COMPARING, find_suite, read_suite
 
     asked = read_suite(find_suite(suite))
     kind = device or asked.device
@@ -77,8 +77,8 @@ def _compare(
     suite: Suite, kind: str, dry_run: bool, out: str | None, timeout: float, fresh: bool, force: bool
 ) -> None:  # fmt: skip
     """A suite of kind quality or latency: all its variants in one child."""
-    from peftbench.cli.run_comparison import predict_comparison, run_comparison_suite
-    from peftbench.decide.suite_variants import comparison_of
+    from peftbench.cli.answer.run_comparison import predict_comparison, run_comparison_suite
+    from peftbench.decide.suite.variants import comparison_of
 
     case = comparison_of(suite, kind)
     if dry_run:
@@ -105,8 +105,8 @@ def _open(kind: str, force: bool) -> Device:
     """The device, when everything that a child needs is there and nobody is in the way; raises MeasureError else."""
     from importlib.util import find_spec
 
-    from peftbench.measure.device import open_device
-    from peftbench.units import human_bytes
+    from peftbench.base.units import human_bytes
+    from peftbench.measure.device.open import open_device
 
     missing = [name for name in ("torch", "transformers", "peft", "bitsandbytes", "accelerate") if not find_spec(name)]
     if missing:
@@ -124,7 +124,7 @@ def _open(kind: str, force: bool) -> Device:
 def _card(kind: str, suite: Suite) -> GpuSpec | None:
     """The card of this machine, or else the one that the suite is meant for."""
     from peftbench.catalog.gpus import find_gpu
-    from peftbench.measure.local_gpu import find_local_gpus
+    from peftbench.measure.device.local_gpu import find_local_gpus
 
     if kind == "cpu":
         return None
@@ -137,8 +137,8 @@ def _card(kind: str, suite: Suite) -> GpuSpec | None:
 def _cases(suite: Suite, gpu: GpuSpec | None, kind: str, memory_limit: str | None) -> tuple[SuiteCase, ...]:
     from dataclasses import replace
 
-    from peftbench.decide.suite_cases import cases_of
-    from peftbench.units import parse_bytes
+    from peftbench.base.units import parse_bytes
+    from peftbench.decide.suite.cases import cases_of
 
     cases = cases_of(suite, gpu, kind)
     if kind == "cpu" and suite.largest and not memory_limit:
@@ -152,7 +152,7 @@ def _cases(suite: Suite, gpu: GpuSpec | None, kind: str, memory_limit: str | Non
 
 def _chosen(cases: tuple[SuiteCase, ...], only: tuple[str, ...]) -> tuple[SuiteCase, ...]:
     """Those that --only names; raises PeftbenchError for a name that no case has."""
-    from peftbench.errors import did_you_mean
+    from peftbench.base.errors import did_you_mean
 
     names = {each.case.id for each in cases} | {each.case.id.split()[0] for each in cases}
     for name in only:

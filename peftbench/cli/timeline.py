@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from peftbench.cli.options import (
+from peftbench.base.errors import PeftbenchError, SpecError
+from peftbench.cli.ask.options import (
     ADAPTER,
     DRY_RUN,
     INFERENCE,
@@ -18,14 +19,13 @@ from peftbench.cli.options import (
     SEVERAL_GPUS,
     SectionedCommand,
 )
-from peftbench.errors import PeftbenchError, SpecError
 
 if TYPE_CHECKING:
-    from peftbench.decide.plan import Plan
-    from peftbench.spec.gpu import GpuSpec
-    from peftbench.spec.inference import InferenceSpec
-    from peftbench.spec.model import ModelSpec, OtherModel
-    from peftbench.spec.training import TrainingSpec
+    from peftbench.decide.plan.plan import Plan
+    from peftbench.inputs.card.gpu import GpuSpec
+    from peftbench.inputs.model.spec import ModelSpec, OtherModel
+    from peftbench.inputs.recipe.inference import InferenceSpec
+    from peftbench.inputs.recipe.training import TrainingSpec
 
 STDOUT = "-"
 VIEWER = "https://pytorch.org/memory_viz"
@@ -87,7 +87,7 @@ def timeline(output: str, snapshot: str | None, **given: Any) -> None:
     Takes one method, one card or --no-gpu, and the options of `plan --dry-run`. The page is one file that loads nothing
     from the network. It shows what the recipe asks for, also where that is more than the card has.
     """
-    from peftbench.report.page import require_plotly
+    from peftbench.report.format.page import require_plotly
 
     _check_files(output, snapshot)
     require_plotly("a timeline")
@@ -118,11 +118,11 @@ def _check_files(output: str, snapshot: str | None) -> None:
 
 def _dry_plan(given: dict[str, Any]) -> Plan:
     """The plan of the one recipe, with its dry run. Raises PeftbenchError where there is none."""
-    from peftbench.cli.plan_dry import model_of, run_dry
-    from peftbench.cli.plan_question import check_question, question_of
+    from peftbench.cli.ask.plan_dry import model_of, run_dry
+    from peftbench.cli.ask.plan_question import check_question, question_of
     from peftbench.cli.progress import tell
     from peftbench.decide.card import settle
-    from peftbench.decide.dry_plan import notes_on, plan_by_dry_run
+    from peftbench.decide.plan.dry_plan import notes_on, plan_by_dry_run
     from peftbench.dryrun.session import DryRunSession
 
     if given["extrapolate"]:
@@ -140,7 +140,7 @@ def _dry_plan(given: dict[str, Any]) -> Plan:
 
 
 def _one_recipe(model: ModelSpec | OtherModel, given: dict[str, Any]) -> TrainingSpec | InferenceSpec:
-    from peftbench.cli.plan_question import recipes_of
+    from peftbench.cli.ask.plan_question import recipes_of
 
     recipes = recipes_of(model, given)
     if len(recipes) > 1:
@@ -149,7 +149,7 @@ def _one_recipe(model: ModelSpec | OtherModel, given: dict[str, Any]) -> Trainin
 
 
 def _one_card(given: dict[str, Any]) -> GpuSpec | None:
-    from peftbench.cli.plan_question import cards_of
+    from peftbench.cli.ask.plan_question import cards_of
 
     cards = cards_of(given)
     if len(cards) > 1:
@@ -162,7 +162,7 @@ def _one_card(given: dict[str, Any]) -> GpuSpec | None:
 
 def _write_page(path: str, plan: Plan) -> None:
     """The page, and one line that says where it is and what the peak was."""
-    from peftbench.report.timeline_html import peak, timeline_html
+    from peftbench.report.timeline.html import peak, timeline_html
 
     page = timeline_html(plan)
     if path == STDOUT:
@@ -174,7 +174,7 @@ def _write_page(path: str, plan: Plan) -> None:
 
 def _write_snapshot(path: str, plan: Plan) -> None:
     from peftbench.dryrun.session import DryRun
-    from peftbench.dryrun.snapshot import snapshot_bytes
+    from peftbench.dryrun.trace.snapshot import snapshot_bytes
 
     assert isinstance(plan.dry_run, DryRun)
     _write(path, snapshot_bytes(plan.dry_run.trace, plan.dry_run.settings), "--snapshot")

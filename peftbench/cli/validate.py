@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from peftbench.cli.catalogue import format_option, write
-from peftbench.errors import PeftbenchError
+from peftbench.base.errors import PeftbenchError
+from peftbench.cli.answer.lists import format_option, write
 
 if TYPE_CHECKING:
-    from peftbench.check.comparison import Comparison
-    from peftbench.check.parts import PartAccuracy
-    from peftbench.check.published import PublishedRecord
-    from peftbench.check.validation import ValidatedRow, ValidationReport
-    from peftbench.record import RunRecord
+    from peftbench.check.memory.published import PublishedRecord
+    from peftbench.check.memory.validation import ValidatedRow, ValidationReport
+    from peftbench.check.runs.comparison import Comparison
+    from peftbench.check.runs.parts import PartAccuracy
+    from peftbench.records.run import RunRecord
 
 TOO_INACCURATE = 1
 """The exit code of --fail-above; bad input is 2."""
@@ -51,13 +51,20 @@ def validate(
     if path.endswith(".csv"):
         if dry_run or calibration or fail_above:
             raise PeftbenchError("a CSV holds training speeds.", "Leave out what is of memory: give --by or --rows.")
-        from peftbench.cli.validate_speed import validate_speed
+        from peftbench.cli.answer.validate_speed import validate_speed
 
         validate_speed(path, by, list_rows, format_)
         return
     if by in ("generation", "framework"):
         raise PeftbenchError(f"--by {by} is of training speeds.", "Give a .csv of them, or another grouping.")
-    from peftbench.report.accuracy import accuracy_data, accuracy_table, parts_data, parts_table, rows_data, rows_table
+    from peftbench.report.lists.accuracy import (
+        accuracy_data,
+        accuracy_table,
+        parts_data,
+        parts_table,
+        rows_data,
+        rows_table,
+    )
 
     limit = _fraction(fail_above) if fail_above is not None else math.inf
     if dry_run and calibration:
@@ -95,16 +102,16 @@ class _Validated(NamedTuple):
 
     def parts(self) -> tuple[PartAccuracy, ...]:
         """The errors of each part over our own runs."""
-        from peftbench.check.parts import accuracies_of_parts, part_rows
+        from peftbench.check.runs.parts import accuracies_of_parts, part_rows
 
         return accuracies_of_parts(row for comparison in self.comparisons for row in part_rows(comparison))
 
 
 def _read(path: str) -> _Measured:
     """Both kinds of records, each file of one kind."""
-    from peftbench.check.published import read_records
+    from peftbench.check.memory.published import read_records
     from peftbench.cli.progress import tell
-    from peftbench.record_file import holds_records, read_results, record_files
+    from peftbench.records.file import holds_records, read_results, record_files
 
     files = record_files(path)
     runs = [file for file in files if holds_records(file)]
@@ -117,12 +124,12 @@ def _read(path: str) -> _Measured:
 
 
 def _validated(measured: _Measured, dry_run: bool, calibration: str | None) -> _Validated:
-    from peftbench.check.calibrated_validation import compare_calibrated
-    from peftbench.check.comparison import compare as compare_runs
-    from peftbench.check.run_times import step_accuracy
-    from peftbench.check.run_validation import run_rows
-    from peftbench.check.validation import ValidationReport
-    from peftbench.check.validation import validate as compare
+    from peftbench.check.calibration.run_times import step_accuracy
+    from peftbench.check.calibration.validation import compare_calibrated
+    from peftbench.check.memory.validation import ValidationReport
+    from peftbench.check.memory.validation import validate as compare
+    from peftbench.check.runs.comparison import compare as compare_runs
+    from peftbench.check.runs.validation import run_rows
 
     if dry_run:
         rows, comparisons, left_out = _by_dry_run(measured)
@@ -141,10 +148,10 @@ def _by_dry_run(
     measured: _Measured,
 ) -> tuple[tuple[ValidatedRow, ...], tuple[Comparison, ...], str]:
     """The rows of published records, runs beside their predictions, and how many records are left out."""
-    from peftbench.check.comparison import compare as compare_runs
-    from peftbench.check.dry_validation import by_dry_run, split
-    from peftbench.check.run_validation import by_dry_run_of_case
-    from peftbench.check.validation import validate as compare
+    from peftbench.check.memory.dry_validation import by_dry_run, split
+    from peftbench.check.memory.validation import validate as compare
+    from peftbench.check.runs.comparison import compare as compare_runs
+    from peftbench.check.runs.validation import by_dry_run_of_case
     from peftbench.cli.progress import Progress, tell
     from peftbench.dryrun.session import DryRunSession
 
@@ -166,9 +173,9 @@ def _by_dry_run(
 
 def _write_verdicts(comparisons: Iterable[Comparison]) -> None:
     """Where there is a card to judge for."""
-    from peftbench.check.run_validation import promises_of
-    from peftbench.report.accuracy import promise_lines, promises_table
-    from peftbench.report.terminal import render, terminal_width
+    from peftbench.check.runs.validation import promises_of
+    from peftbench.report.format.terminal import render, terminal_width
+    from peftbench.report.lists.accuracy import promise_lines, promises_table
 
     promises = promises_of(comparisons)
     if promises.comparisons:

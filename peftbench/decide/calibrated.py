@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 
-from peftbench.calibration_file import OFF, STACK, Calibration, default_path, read_calibration, stack_of
+from peftbench.base.errors import CatalogError, PeftbenchError
 from peftbench.catalog.gpus import find_gpu
-from peftbench.errors import CatalogError, PeftbenchError
-from peftbench.spec.gpu import GpuSpec
+from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.records.calibration import OFF, STACK, Calibration, default_path, read_calibration, stack_of
 
 _PLAN_WITHOUT = f"Plan without it: --calibration {OFF}"
 

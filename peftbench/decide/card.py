@@ -6,16 +6,16 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TypeVar
 
-from peftbench.errors import SpecError
-from peftbench.estimate.kernels import AMPERE
-from peftbench.estimate.virtual_tokens import is_prefix, virtual_tokens
-from peftbench.spec.adapter import AdapterSpec
-from peftbench.spec.dtype import DType
-from peftbench.spec.gpu import GpuSpec
-from peftbench.spec.inference import InferenceSpec
-from peftbench.spec.model import ModelSpec, OtherModel
-from peftbench.spec.quantization import QuantizationSpec
-from peftbench.spec.training import TrainingSpec
+from peftbench.base.errors import SpecError
+from peftbench.estimate.forward.kernels import AMPERE
+from peftbench.estimate.peft_forward.virtual_tokens import is_prefix, virtual_tokens
+from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.model.spec import ModelSpec, OtherModel
+from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe.training import TrainingSpec
 
 Notes = tuple[str, ...]
 Recipe = TypeVar("Recipe", TrainingSpec, InferenceSpec)

@@ -7,17 +7,17 @@ from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
 
+from peftbench.base.errors import SpecError, did_you_mean
 from peftbench.decide.methods import LORA, quantization_for
 from peftbench.decide.recipe import ZERO_GRADS
-from peftbench.errors import SpecError, did_you_mean
-from peftbench.estimate.adapter_methods import METHODS, NOT_DERIVED, Method
-from peftbench.spec.adapter import AdapterSpec
-from peftbench.spec.dtype import DType
-from peftbench.spec.inference import InferenceSpec
-from peftbench.spec.model import ModelSpec, OtherModel
-from peftbench.spec.parallelism import ParallelismSpec, usual_nodes
-from peftbench.spec.quantization import QuantizationSpec
-from peftbench.spec.training import TrainingSpec
+from peftbench.estimate.peft_types.table import METHODS, NOT_DERIVED, Method
+from peftbench.inputs.model.spec import ModelSpec, OtherModel
+from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe.parallelism import ParallelismSpec, usual_nodes
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe.training import TrainingSpec
 
 COMPARED = ("full", "lora", "qlora")
 """The methods that are compared when none is named."""

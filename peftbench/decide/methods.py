@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from peftbench.spec.adapter import ALL_LINEAR, AdapterSpec
-from peftbench.spec.dtype import DType
-from peftbench.spec.quantization import QuantizationSpec
+from peftbench.inputs.recipe.adapter import ALL_LINEAR, AdapterSpec
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.quantization import QuantizationSpec
 
 LORA = AdapterSpec(peft_type="lora", r=16, target_modules=(ALL_LINEAR,))
 """On every linear layer, as the QLoRA paper recommends, with PEFT's float32 adapters."""

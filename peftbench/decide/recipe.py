@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from peftbench.estimate.adapter_methods import METHODS, Method
-from peftbench.spec.adapter import ALL_LINEAR, AdapterSpec
-from peftbench.spec.inference import InferenceSpec
-from peftbench.spec.parallelism import ParallelismSpec, usual_nodes
-from peftbench.spec.quantization import QuantizationSpec
-from peftbench.spec.training import TrainingSpec
+from peftbench.estimate.peft_types.table import METHODS, Method
+from peftbench.inputs.recipe.adapter import ALL_LINEAR, AdapterSpec
+from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe.parallelism import ParallelismSpec, usual_nodes
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe.training import TrainingSpec
 
 Value = int | float | str | bool | list[str] | dict[str, int | float | str | bool] | None
 Options = dict[str, Value]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+from peftbench.base.units import human_bytes
+from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.memory import Component, MemoryProfile, Part, Phase
-from peftbench.spec.gpu import GpuSpec
-from peftbench.units import human_bytes
 
 
 class Fit(str, Enum):

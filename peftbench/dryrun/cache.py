@@ -16,8 +16,8 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from peftbench.cache_folder import cache_folder as user_cache_folder
-from peftbench.dryrun.trace import VERSION, Trace, trace_from_json, trace_to_json
+from peftbench.base.cache_folder import cache_folder as user_cache_folder
+from peftbench.dryrun.trace.trace import VERSION, Trace, trace_from_json, trace_to_json
 from peftbench.dryrun.workload import Workload, workload_to_json
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")

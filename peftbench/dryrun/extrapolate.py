@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from peftbench.dryrun.profile import profile_of, traced
-from peftbench.dryrun.refusal import Refused
-from peftbench.dryrun.replay import replay
-from peftbench.dryrun.trace import Trace
+from peftbench.dryrun.trace.profile import profile_of, traced
+from peftbench.dryrun.trace.refusal import Refused
+from peftbench.dryrun.trace.replay import replay
+from peftbench.dryrun.trace.trace import Trace
 from peftbench.dryrun.workload import DEPTH_KEYS, Workload
-from peftbench.estimate.slack import context, slack
+from peftbench.estimate.parts.slack import context, slack
+from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import MemoryProfile, Part, Phase
-from peftbench.spec.gpu import GpuSpec
-from peftbench.spec.training import TrainingSpec
 
 DEPTHS = (2, 3, 4)
 """The first two say what a layer adds, the third whether it is true."""

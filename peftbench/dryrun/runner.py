@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import IO, Any
 
-from peftbench.dryrun.refusal import Refused
-from peftbench.dryrun.trace import Trace, trace_from_json
+from peftbench.base.errors import PeftbenchError
+from peftbench.dryrun.trace.refusal import Refused
+from peftbench.dryrun.trace.trace import Trace, trace_from_json
 from peftbench.dryrun.workload import Workload, workload_to_json
-from peftbench.errors import PeftbenchError
 
 INSTALL = "Install the libraries: pip install 'peftbench[bench]'."
 REPORT = "Leave out --dry-run for the estimate, and please report this."

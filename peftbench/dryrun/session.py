@@ -8,16 +8,16 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any
 
-from peftbench.dryrun.allocator_settings import AllocatorSettings
+from peftbench.dryrun.allocator.settings import AllocatorSettings
 from peftbench.dryrun.cache import TraceCache, cache_folder
 from peftbench.dryrun.extrapolate import Extrapolation, extrapolate
-from peftbench.dryrun.profile import profile_of
-from peftbench.dryrun.replay import DEFAULT, Replay, replay, replay_on_host
 from peftbench.dryrun.runner import DryRunner, Progress
-from peftbench.dryrun.trace import Trace
+from peftbench.dryrun.trace.profile import profile_of
+from peftbench.dryrun.trace.replay import DEFAULT, Replay, replay, replay_on_host
+from peftbench.dryrun.trace.trace import Trace
 from peftbench.dryrun.workload import Workload
+from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.memory import MemoryProfile
-from peftbench.spec.gpu import GpuSpec
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import time
 import traceback
 from typing import Any, TextIO
 
-from peftbench.dryrun.refusal import Refused
-from peftbench.dryrun.trace import trace_to_json
+from peftbench.base.errors import PeftbenchError
+from peftbench.dryrun.trace.refusal import Refused
+from peftbench.dryrun.trace.trace import trace_to_json
 from peftbench.dryrun.workload import Workload, workload_from_json
-from peftbench.errors import PeftbenchError
 
 PROGRESS_EVERY_S = 0.1
 
@@ -41,7 +41,7 @@ def _answer(workload: Workload, prepared: bool, answers: TextIO) -> dict[str, An
     try:
         if not prepared:
             _prepare(workload.device)
-        from peftbench.dryrun.run import dry_run
+        from peftbench.dryrun.child.run import dry_run
 
         return {"trace": trace_to_json(dry_run(workload, _Progress(answers)))}
     except PeftbenchError as error:
@@ -60,7 +60,7 @@ def _prepare(device: str) -> None:
     import transformers
 
     transformers.logging.set_verbosity_error()
-    from peftbench.dryrun import on_card
+    from peftbench.dryrun.fake import on_card
 
     if device == "cpu":
         on_card.answer_as_cpu()
@@ -68,7 +68,7 @@ def _prepare(device: str) -> None:
     if device == "host":
         on_card.answer_as_host()
         return
-    from peftbench.dryrun.fake_cuda import install
+    from peftbench.dryrun.fake.cuda import install
 
     install()
     on_card.answer_as_card()

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from peftbench.errors import SpecError
-from peftbench.spec.gpu import GpuSpec
-from peftbench.spec.inference import InferenceSpec
-from peftbench.spec.parallelism import check_one_gpu
-from peftbench.spec.training import TrainingSpec
-from peftbench.spec.training_json import inference_from_json, training_from_json
+from peftbench.base.errors import SpecError
+from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe.parallelism import check_one_gpu
+from peftbench.inputs.recipe.recipe_json import inference_from_json, training_from_json
+from peftbench.inputs.recipe.training import TrainingSpec
 
 AMPERE = (8, 0)
 """The compute capability of a card that is not named."""

@@ -6,33 +6,33 @@ DynamicSlidingWindowLayer).
 
 from __future__ import annotations
 
-from peftbench.estimate.adapters import adapter_tensors, frozen_bytes
-from peftbench.estimate.base_model import weight_components
-from peftbench.estimate.generation import (
+from peftbench.base.units import human_bytes
+from peftbench.estimate.forward.generation import (
     GenerationKey,
     attention_to_past,
     decode_layer_moments,
     prefill_moments,
 )
-from peftbench.estimate.kernels import attention_kernel, cublas_workspace_bytes, masks_sliding_layers
-from peftbench.estimate.sharding_reserved import nccl
-from peftbench.estimate.slack import context, slack
-from peftbench.estimate.tensor_parallel import check_heads, split_cache, split_weights
-from peftbench.estimate.tensors import total_bytes, total_numel
-from peftbench.estimate.weights import quantized_weights
+from peftbench.estimate.forward.kernels import attention_kernel, cublas_workspace_bytes, masks_sliding_layers
+from peftbench.estimate.parts.base_model import weight_components
+from peftbench.estimate.parts.base_weights import quantized_weights
+from peftbench.estimate.parts.slack import context, slack
+from peftbench.estimate.parts.tensors import total_bytes, total_numel
+from peftbench.estimate.peft_types.tensors import adapter_tensors, frozen_bytes
+from peftbench.estimate.sharding.reserved import nccl
+from peftbench.estimate.sharding.tensor_parallel import check_heads, split_cache, split_weights
+from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import Component, MemoryProfile, Part, Phase, exact, modelled
-from peftbench.spec.gpu import GpuSpec
-from peftbench.spec.inference import InferenceSpec
-from peftbench.spec.model import ModelSpec
-from peftbench.spec.training import TrainingSpec
-from peftbench.units import human_bytes
 
 PREFILL = frozenset({Phase.PREFILL})
 DECODE = frozenset({Phase.DECODE})
 INPUT_BYTES_PER_TOKEN = 2 * 8
 """input_ids and attention_mask as int64."""
 MOMENT_ERROR = 0.05
-"""Relative error of the moments; see tests/oracles/test_generation.py."""
+"""Relative error of the moments; see tests/oracles/step/test_generation.py."""
 COPY_BYTES = 4
 """generate() copies the last token's logits to float32 and holds the copy until the next step replaces it."""
 FUSED_TOKENS = 4

@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from peftbench.estimate.activations import StepMoments, step_moments
-from peftbench.estimate.adapted import activations_modelled
-from peftbench.estimate.adapters import adapted_weights, adapter_tensors, frozen_bytes
-from peftbench.estimate.base_model import weight_components
-from peftbench.estimate.generations import (
+from peftbench.base.units import human_bytes
+from peftbench.estimate.forward.generations import (
     SHIFTS,
     keeps_fused_cache,
     loss_variant,
@@ -18,26 +15,29 @@ from peftbench.estimate.generations import (
     repeats_keys_for_flash,
     rotary_table_bytes,
 )
-from peftbench.estimate.kernels import (
+from peftbench.estimate.forward.kernels import (
     AMPERE,
     attention_kernel,
     compute_capability,
     cublas_workspace_bytes,
     masks_sliding_layers,
 )
-from peftbench.estimate.ledger import Sizes
-from peftbench.estimate.optimizer import optimizer_bytes
-from peftbench.estimate.segments import StepKey
-from peftbench.estimate.slack import context, slack
-from peftbench.estimate.tensors import TensorGroup, total_bytes, total_numel
-from peftbench.estimate.virtual_tokens import is_prompt, past_tokens, stream_length, stream_tokens
-from peftbench.estimate.weights import quantized_weights, trained_weights
+from peftbench.estimate.forward.moments import StepMoments, step_moments
+from peftbench.estimate.forward.segments import StepKey
+from peftbench.estimate.parts.base_model import weight_components
+from peftbench.estimate.parts.base_weights import quantized_weights, trained_weights
+from peftbench.estimate.parts.optimizer import optimizer_bytes
+from peftbench.estimate.parts.slack import context, slack
+from peftbench.estimate.parts.tensors import TensorGroup, total_bytes, total_numel
+from peftbench.estimate.peft_forward.dispatch import activations_modelled
+from peftbench.estimate.peft_forward.virtual_tokens import is_prompt, past_tokens, stream_length, stream_tokens
+from peftbench.estimate.peft_types.tensors import adapted_weights, adapter_tensors, frozen_bytes
+from peftbench.estimate.tape.ledger import Sizes
+from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.model.weights import Role
+from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import Component, MemoryProfile, Part, Phase, exact, modelled
-from peftbench.spec.gpu import GpuSpec
-from peftbench.spec.model import ModelSpec
-from peftbench.spec.training import TrainingSpec
-from peftbench.spec.weights import Role
-from peftbench.units import human_bytes
 
 ALWAYS = frozenset({Phase.LOAD, Phase.FORWARD, Phase.BACKWARD, Phase.STEP})
 TRAINING = frozenset({Phase.FORWARD, Phase.BACKWARD, Phase.STEP})
@@ -78,7 +78,7 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
     Raises SpecError where the recipe cannot be: unknown target modules, optimizer or adapter type.
     """
     if training.parallelism.strategy != "none":
-        from peftbench.estimate.sharded_training import as_one_of_several
+        from peftbench.estimate.sharding.training import as_one_of_several
 
         training = as_one_of_several(training)
     components = [
@@ -100,7 +100,7 @@ def _communication(
 ) -> list[Component]:
     if training.parallelism.gpus == 1:
         return []
-    from peftbench.estimate.sharded_training import communication
+    from peftbench.estimate.sharding.training import communication
 
     return communication(components, model, training, gpu)
 
@@ -111,7 +111,7 @@ def _communication(
 def _weights(model: ModelSpec, training: TrainingSpec) -> Sequence[Component]:
     """The base model, or this GPU's part of it."""
     if training.parallelism.shards_weights:
-        from peftbench.estimate.sharded_training import sharded_weights
+        from peftbench.estimate.sharding.training import sharded_weights
 
         return sharded_weights(model, training, ALWAYS)
     return weight_components(model, training.dtype, training.quantization, ALWAYS)
@@ -126,7 +126,7 @@ def _trained(model: ModelSpec, training: TrainingSpec, on_cpu: bool) -> list[Com
     """Adapters, optimizer states and temporaries, and gradients where they are all alive."""
     tensors = trained_tensors(model, training)
     if training.parallelism.strategy != "none":
-        from peftbench.estimate.sharded_training import own_trained
+        from peftbench.estimate.sharding.training import own_trained
 
         return own_trained(model, training, tensors, on_cpu)
     optimizer = optimizer_bytes(tensors, training.optimizer, training.loop == "trainer", on_cpu)
@@ -192,7 +192,7 @@ def moments_of(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) ->
 
 @lru_cache(maxsize=8192)
 def _sharded_moments(key: StepKey, training: TrainingSpec) -> StepMoments:
-    from peftbench.estimate.sharded_training import own_moments
+    from peftbench.estimate.sharding.training import own_moments
 
     return own_moments(step_moments(key), key.model, training, trained_tensors(key.model, training))
 

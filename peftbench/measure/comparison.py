@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from peftbench.comparison_record import ComparisonRecord, Result, latency_result, quality_result
-from peftbench.environment import Outcome
-from peftbench.measure.child import Child, Course, Stop
-from peftbench.measure.device import Device
-from peftbench.measure.environment import environment_of, versions
+from peftbench.inputs.comparison import ComparisonCase, QualityCase
+from peftbench.measure.child_process import Child, Course, Stop
+from peftbench.measure.device.environment import environment_of, versions
+from peftbench.measure.device.open import Device
+from peftbench.measure.device.sampler import Sampler
 from peftbench.measure.runner import FINISHED
-from peftbench.measure.sampler import Sampler
-from peftbench.spec.comparison import ComparisonCase, QualityCase
+from peftbench.records.comparison import ComparisonRecord, Result, latency_result, quality_result
+from peftbench.records.environment import Outcome
 
 
 def run_comparison(

@@ -14,12 +14,12 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Literal
 
-from peftbench.errors import MeasureError
-from peftbench.measure.host_memory import ProcessGroup, cpu_facts, cpu_product, machine_bytes
-from peftbench.measure.nvml import Card, list_cards, open_card
-from peftbench.measure.nvml_library import is_shadowed
-from peftbench.measure.sampler import PERIOD_S, Sampler
-from peftbench.units import human_bytes
+from peftbench.base.errors import MeasureError
+from peftbench.base.units import human_bytes
+from peftbench.measure.device.host_memory import ProcessGroup, cpu_facts, cpu_product, machine_bytes
+from peftbench.measure.device.nvml import Card, list_cards, open_card
+from peftbench.measure.device.nvml_library import is_shadowed
+from peftbench.measure.device.sampler import PERIOD_S, Sampler
 
 Status = Literal["ok", "limited", "missing"]
 JITTER_S = 0.5

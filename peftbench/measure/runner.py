@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from peftbench.environment import Outcome
-from peftbench.measure.child import Child, Course, Stop
-from peftbench.measure.device import Device
-from peftbench.measure.environment import environment_of, versions
-from peftbench.measure.sampler import Sampler
+from peftbench.inputs.case import Case
+from peftbench.measure.child_process import Child, Course, Stop
+from peftbench.measure.device.environment import environment_of, versions
+from peftbench.measure.device.open import Device
+from peftbench.measure.device.sampler import Sampler
 from peftbench.memory import Phase
-from peftbench.record import Measurement, PhasePeak, RunRecord
-from peftbench.spec.case import Case
+from peftbench.records.environment import Outcome
+from peftbench.records.run import Measurement, PhasePeak, RunRecord
 
 TIMEOUT_S = 1800.0
 MARKS = 300

@@ -14,12 +14,12 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from peftbench.environment import Outcome, is_out_of_memory
-from peftbench.errors import MeasureError, PeftbenchError
+from peftbench.base.errors import MeasureError, PeftbenchError
+from peftbench.inputs.case import Case, case_from_json
+from peftbench.inputs.comparison import SHIPPED_MODELS, ComparisonCase, QualityCase, comparison_from_json
+from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import Phase
-from peftbench.spec.case import Case, case_from_json
-from peftbench.spec.comparison import SHIPPED_MODELS, ComparisonCase, QualityCase, comparison_from_json
-from peftbench.spec.training import TrainingSpec
+from peftbench.records.environment import Outcome, is_out_of_memory
 
 PR_SET_PDEATHSIG = 1
 
@@ -95,10 +95,10 @@ def _run(case: Case | ComparisonCase, events: TextIO) -> Mapping[str, Any]:
 def _compare(case: ComparisonCase, send: Callable[[dict[str, Any]], None]) -> Mapping[str, Any]:
     """Every variant of a comparison; returns what is to be told of the text and the model."""
     if isinstance(case, QualityCase):
-        from peftbench.measure.quality import compare_quality
+        from peftbench.measure.quality.compare import compare_quality
 
         return compare_quality(case, send)
-    from peftbench.measure.latency import compare_latency
+    from peftbench.measure.latency.compare import compare_latency
 
     return compare_latency(case, send)
 
@@ -108,8 +108,8 @@ def _steps(case: Case, events: TextIO) -> Mapping[str, Any]:
     import peft  # noqa: F401  (its code is no part of what the case may take)
     import torch
 
-    from peftbench.measure.model import build, count_parameters
-    from peftbench.measure.steps import Steps
+    from peftbench.measure.child.model import build, count_parameters
+    from peftbench.measure.child.steps import Steps
 
     _limit_memory(case)
     steps = Steps(case, lambda event: _send(events, event))
@@ -117,11 +117,11 @@ def _steps(case: Case, events: TextIO) -> Mapping[str, Any]:
     model = build(case)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     if isinstance(case.recipe, TrainingSpec):
-        from peftbench.measure.train import train
+        from peftbench.measure.child.train import train
 
         train(model, case, steps)
     else:
-        from peftbench.measure.generate import generate
+        from peftbench.measure.child.generate import generate
 
         generate(model, case, steps)
     retries = torch.cuda.memory_stats()["num_alloc_retries"] if case.device == "cuda" else None

@@ -6,7 +6,12 @@ utils/config/__init__.py (dtypes, reentrant checkpointing) and loaders/model.py 
 
 from __future__ import annotations
 
-from peftbench.errors import NoFormula, SpecError
+from peftbench.base.errors import NoFormula, SpecError
+from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.parallelism import ParallelismSpec
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.recipes import axolotl_does
 from peftbench.recipes.lora import EVERY_LINEAR, attention_of, checked_dtype, is_padded, target_names, targets
 from peftbench.recipes.settings import Reading, Settings
@@ -18,11 +23,6 @@ from peftbench.recipes.sharding import (
     read_trainer,
     under_deepspeed,
 )  # fmt: skip
-from peftbench.spec.adapter import AdapterSpec
-from peftbench.spec.dtype import DType
-from peftbench.spec.parallelism import ParallelismSpec
-from peftbench.spec.quantization import QuantizationSpec
-from peftbench.spec.training import TrainingSpec
 
 NAME = "axolotl"
 LIGER = "axolotl.integrations.liger.LigerPlugin"

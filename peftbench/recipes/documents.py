@@ -7,8 +7,8 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 
+from peftbench.base.errors import CatalogError
 from peftbench.catalog.config_file import read_json_file
-from peftbench.errors import CatalogError
 
 HINT = "Pass an axolotl, LLaMA-Factory, TRL, accelerate or DeepSpeed file, training_args.json, or a script of `recipe`."
 MOST_BYTES = 1_000_000

@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+from peftbench.base.errors import SpecError
 from peftbench.decide.recipe import Difference, differences
-from peftbench.errors import SpecError
+from peftbench.inputs.recipe.parallelism import ParallelismSpec, usual_nodes
+from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.recipes import axolotl, llamafactory, script, trl
 from peftbench.recipes.documents import yaml_of
 from peftbench.recipes.reading import settings_of
 from peftbench.recipes.settings import Settings
 from peftbench.recipes.sharding import accelerate_values, deepspeed_values, precision_of
 from peftbench.recipes.trainer import read_script
-from peftbench.spec.parallelism import ParallelismSpec, usual_nodes
-from peftbench.spec.training import TrainingSpec
 
 TOOLS = ("transformers", "trl", "axolotl", "llamafactory", "accelerate", "deepspeed")
 DATASET = "train.jsonl"

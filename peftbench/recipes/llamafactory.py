@@ -7,15 +7,15 @@ float32) and model/model_utils/{quantization,checkpointing}.py.
 
 from __future__ import annotations
 
-from peftbench.errors import NoFormula
+from peftbench.base.errors import NoFormula
+from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.recipes.lora import EVERY_LINEAR, attention_of, is_padded, target_names, targets
 from peftbench.recipes.settings import Reading, Settings
 from peftbench.recipes.sharding import read_trainer, trainer_values, under_deepspeed
 from peftbench.recipes.trainer import checkpointing_of, evaluation_notes
-from peftbench.spec.adapter import AdapterSpec
-from peftbench.spec.dtype import DType
-from peftbench.spec.quantization import QuantizationSpec
-from peftbench.spec.training import TrainingSpec
 
 NAME = "LLaMA-Factory"
 _ATTENTIONS = {"auto": "sdpa", "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2", "fa3": "fa3"}

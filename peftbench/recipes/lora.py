@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from peftbench.errors import NoFormula
+from peftbench.base.errors import NoFormula
+from peftbench.inputs.recipe.adapter import ALL_LINEAR, AdapterSpec
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.training import ATTENTIONS
 from peftbench.recipes.settings import Settings
-from peftbench.spec.adapter import ALL_LINEAR, AdapterSpec
-from peftbench.spec.dtype import DType
-from peftbench.spec.training import ATTENTIONS
 
 EVERY_LINEAR = (ALL_LINEAR,)
 MEMORY_EFFICIENT = {

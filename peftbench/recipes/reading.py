@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from peftbench.errors import CatalogError, SpecError
+from peftbench.base.errors import CatalogError, SpecError
+from peftbench.inputs.recipe.parallelism import ParallelismSpec
+from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.recipes import axolotl, llamafactory, trainer, trl
 from peftbench.recipes.documents import HINT, read_document
 from peftbench.recipes.settings import Reading, Settings
 from peftbench.recipes.sharding import checkpoints_by_fsdp, read_accelerate, read_deepspeed, under_deepspeed
 from peftbench.recipes.unread import unread
-from peftbench.spec.parallelism import ParallelismSpec
-from peftbench.spec.training import TrainingSpec
 
 _KINDS: tuple[tuple[str, frozenset[str]], ...] = (
     ("script", frozenset({"TRAINING_ARGUMENTS"})),

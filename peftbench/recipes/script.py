@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe.peft_config import adapter_options
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.recipes.sharding import trainer_values
 from peftbench.recipes.trainer import arguments, bitsandbytes_values
-from peftbench.spec.adapter import AdapterSpec
-from peftbench.spec.adapter_options import adapter_options
-from peftbench.spec.quantization import QuantizationSpec
-from peftbench.spec.training import TrainingSpec
 
 _MORE = {"num_train_epochs": 1, "learning_rate": 2e-4, "logging_steps": 10, "save_strategy": "no", "report_to": []}
 

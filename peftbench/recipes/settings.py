@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from peftbench.errors import SpecError
-from peftbench.spec.training import TrainingSpec
+from peftbench.base.errors import SpecError
+from peftbench.inputs.recipe.training import TrainingSpec
 
 Values = Mapping[str, object]
 MOST = 10**9

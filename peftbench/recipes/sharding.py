@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from peftbench.errors import NoFormula
+from peftbench.base.errors import NoFormula
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.parallelism import ParallelismSpec
+from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.recipes.settings import Settings
-from peftbench.spec.dtype import DType
-from peftbench.spec.parallelism import ParallelismSpec
-from peftbench.spec.training import TrainingSpec
 
 _STAGES = {0: "ddp", 1: "zero1", 2: "zero2", 3: "zero3"}
 

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from peftbench.catalog.adapter_file import adapter_of
-from peftbench.estimate.adapter_methods import METHODS
+from peftbench.estimate.peft_types.table import METHODS
+from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.recipes.lora import attention_of, checked_dtype, is_padded
 from peftbench.recipes.settings import Reading, Settings
 from peftbench.recipes.sharding import checkpoints_by_fsdp, read_trainer
-from peftbench.spec.adapter import AdapterSpec
-from peftbench.spec.dtype import DType
-from peftbench.spec.quantization import QuantizationSpec
-from peftbench.spec.training import TrainingSpec
 
 NAME = "TrainingArguments"
 SCRIPT = "script"

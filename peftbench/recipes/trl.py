@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.recipes.lora import EVERY_LINEAR, attention_of, checked_dtype, is_padded, target_names, targets
 from peftbench.recipes.settings import Reading, Settings
 from peftbench.recipes.sharding import read_trainer, trainer_values, under_deepspeed
 from peftbench.recipes.trainer import checkpointing_of, evaluation_notes
 from peftbench.recipes.unread import check_kind
-from peftbench.spec.adapter import AdapterSpec
-from peftbench.spec.dtype import DType
-from peftbench.spec.quantization import QuantizationSpec
-from peftbench.spec.training import TrainingSpec
 
 NAME = "TRL"
 _FUSED = "read as a file for `trl sft`, whose loss works on chunks and holds no logits: priced as Liger's fused loss."

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from peftbench.errors import NoFormula
+from peftbench.base.errors import NoFormula
 from peftbench.recipes.settings import Settings
 
 KNOWN_SETTINGS = os.path.join(os.path.dirname(__file__), "known_settings.json")

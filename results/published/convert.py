@@ -16,12 +16,12 @@ from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
-from peftbench.check.published import PublishedRecord, record_to_json
-from peftbench.spec.adapter import AdapterSpec
-from peftbench.spec.dtype import DType
-from peftbench.spec.parallelism import ONE_GPU, ParallelismSpec
-from peftbench.spec.quantization import QuantizationSpec
-from peftbench.spec.training import TrainingSpec
+from peftbench.check.memory.published import PublishedRecord, record_to_json
+from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.parallelism import ONE_GPU, ParallelismSpec
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe.training import TrainingSpec
 
 Row = dict[str, str]
 

@@ -14,9 +14,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from peftbench.dryrun.allocator import CachingAllocator
-from peftbench.dryrun.allocator_settings import AllocatorSettings
-from peftbench.units import KIB, MIB
+from peftbench.base.units import KIB, MIB
+from peftbench.dryrun.allocator.settings import AllocatorSettings
+from peftbench.dryrun.allocator.simulation import CachingAllocator
 
 Event = tuple[int, int]
 """An identifier with its bytes, or with -1 where it is freed."""

@@ -18,11 +18,11 @@ from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model, list_models
 from peftbench.decide.verdict import judge
 from peftbench.estimate.training import estimate_training
-from peftbench.spec.adapter import AdapterSpec
-from peftbench.spec.gpu import GpuSpec
-from peftbench.spec.model import ModelSpec
-from peftbench.spec.quantization import QuantizationSpec
-from peftbench.spec.training import TrainingSpec
+from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe.training import TrainingSpec
 
 LORA = AdapterSpec(r=16, target_modules=("all-linear",))
 METHODS = ((None, None), (LORA, None), (LORA, QuantizationSpec()))

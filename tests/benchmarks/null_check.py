@@ -15,12 +15,12 @@ from dataclasses import replace
 import torch
 from transformers import logging
 
-from peftbench.decide.suite_variants import comparison_of
-from peftbench.measure.latency import request_of
-from peftbench.measure.latency_pairs import TWIN, decode, narrow_enough, null_checks, ratio
-from peftbench.measure.latency_rounds import run_rounds
-from peftbench.measure.latency_variants import build_variants
-from peftbench.suite import find_suite, read_suite
+from peftbench.decide.suite.variants import comparison_of
+from peftbench.inputs.suite import find_suite, read_suite
+from peftbench.measure.latency.compare import request_of
+from peftbench.measure.latency.pairs import TWIN, decode, narrow_enough, null_checks, ratio
+from peftbench.measure.latency.rounds import run_rounds
+from peftbench.measure.latency.variants import build_variants
 
 VARIANTS = ("base", "dynamic", "merged")
 PAIRS = ((TWIN, "base"), ("merged", "base"))

@@ -14,8 +14,8 @@ import subprocess
 import sys
 import time
 
-from peftbench.measure.host_memory import ProcessGroup
-from peftbench.measure.sampler import PERIOD_S, Sampler
+from peftbench.measure.device.host_memory import ProcessGroup
+from peftbench.measure.device.sampler import PERIOD_S, Sampler
 
 ROUNDS, ROUND_S = 30, 1.0
 TRAINING = """

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peftbench.base.errors import CatalogError, PeftbenchError, SpecError
+from peftbench.base.units import GIB, MIB
 from peftbench.catalog.gpus import GPUS_CSV, find_gpu, gpu_of_size, list_gpus
-from peftbench.errors import CatalogError, PeftbenchError, SpecError
-from peftbench.spec.cuda_context import context_band, context_bytes
-from peftbench.units import GIB, MIB
+from peftbench.inputs.card.cuda_context import context_band, context_bytes
 
 with open(GPUS_CSV, encoding="utf-8", newline="") as file:
     ROWS = list(csv.DictReader(file))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from peftbench.base.errors import CatalogError, PeftbenchError, SpecError
 from peftbench.catalog.config_file import MOST_BYTES
 from peftbench.catalog.models import CatalogModel, find_model, list_models
-from peftbench.errors import CatalogError, PeftbenchError, SpecError
 
 TINY = {
     "model_type": "llama",

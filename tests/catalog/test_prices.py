@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from peftbench.base.errors import CatalogError
 from peftbench.catalog.gpus import find_gpu, list_gpus
 from peftbench.catalog.prices import (
     KINDS,
@@ -20,7 +21,6 @@ from peftbench.catalog.prices import (
     read_offers,
 )
 from peftbench.catalog.prices_live import PROVIDERS, gpu_named, live_offers
-from peftbench.errors import CatalogError
 
 
 def test_every_row_has_a_known_card_a_price_and_a_source() -> None:

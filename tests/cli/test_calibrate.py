@@ -10,8 +10,8 @@ from calibrated_runs import VERSIONS, card_runs, write_runs
 from cli_runner import answer, refusal, run
 
 import peftbench
-from peftbench.calibration_file import minor
 from peftbench.decide import calibrated
+from peftbench.records.calibration import minor
 
 PLAN = ("plan", "--model", "1b", "--gpu", "l4", "--method", "lora")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_runner import answer, refusal
 from click.testing import CliRunner
 
 from peftbench.cli import main
-from tests.cli_runner import answer, refusal
 
 CHOOSE = ("choose", "--model", "8b", "--tokens", "50M")
 FEW = (*CHOOSE, "--gpu", "h100-sxm", "--gpu", "rtx4090")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from peftbench.cli import VERBS, main
-from peftbench.cli.options import SECTIONS
+from peftbench.cli.ask.options import SECTIONS
 from peftbench.decide.from_options import OPTIONS
 
 PLAN = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from peftbench.decide.verdict import Fit, judge
+from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.memory import Basis, Component, MemoryProfile, Part, Phase
-from peftbench.spec.gpu import GpuSpec
 
 RUNNING = frozenset({Phase.FORWARD, Phase.BACKWARD})
 CONTEXT_BYTES = 300

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from peftbench.dryrun.cache import TraceCache, cache_folder, code_digest
-from peftbench.dryrun.trace import Block, Trace
+from peftbench.dryrun.trace.trace import Block, Trace
 from peftbench.dryrun.workload import Workload
+from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import Part
-from peftbench.spec.training import TrainingSpec
 
 WORKLOAD = Workload(config='{"model_type": "llama"}', recipe=TrainingSpec())
 TRACE = Trace([Block(8, Part.LOGITS, "lm_head", "aten::mm", "2,4", "float32")], [0, ~0], [], {"num_parameters": 1})

@@ -17,10 +17,10 @@ pytest.importorskip("bitsandbytes")
 from peftbench.dryrun.extrapolate import DEPTHS, Extrapolation
 from peftbench.dryrun.session import DryRun, DryRunSession
 from peftbench.dryrun.workload import Workload
+from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import MemoryProfile, Phase
-from peftbench.spec.adapter import AdapterSpec
-from peftbench.spec.quantization import QuantizationSpec
-from peftbench.spec.training import TrainingSpec
 
 pytestmark = pytest.mark.oracle
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from peftbench.dryrun import runner
-from peftbench.dryrun.refusal import Refused
 from peftbench.dryrun.runner import DryRunError, DryRunner
+from peftbench.dryrun.trace.refusal import Refused
 from peftbench.dryrun.workload import Workload, workload_from_json, workload_of, workload_to_json
-from peftbench.spec.adapter import AdapterSpec
-from peftbench.spec.inference import InferenceSpec
-from peftbench.spec.quantization import QuantizationSpec
-from peftbench.spec.training import TrainingSpec
+from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe.training import TrainingSpec
 
 WORKLOAD = Workload(config='{"model_type": "llama"}', recipe=TrainingSpec())
 

@@ -12,9 +12,9 @@ from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
 from peftbench.decide.methods import LORA, quantization_for
 from peftbench.estimate.inference import cached_tokens, estimate_inference
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.inference import InferenceSpec
 from peftbench.memory import MemoryProfile, Part, Phase
-from peftbench.spec.dtype import DType
-from peftbench.spec.inference import InferenceSpec
 
 LLAMA, MISTRAL, GEMMA3 = (
     find_model("8b"),

@@ -14,11 +14,11 @@ import pytest
 from cli_runner import answer
 
 from peftbench.measure import doctor
+from peftbench.measure.device.sampler import PERIOD_S, Reading, Sampler
 from peftbench.measure.doctor import LIBRARIES, Library, diagnose
-from peftbench.measure.sampler import PERIOD_S, Reading, Sampler
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+HERE = Path(__file__).parents[1] / "support" / "runs"
+ROOT = HERE.parents[2]
 
 
 @pytest.fixture(autouse=True)

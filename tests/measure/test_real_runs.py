@@ -7,19 +7,19 @@ import pytest
 from click.testing import CliRunner
 from run_records import case
 
-from peftbench.check.comparison import by_formula, compare
-from peftbench.check.run_validation import by_dry_run_of_case
+from peftbench.check.runs.comparison import by_formula, compare
+from peftbench.check.runs.validation import by_dry_run_of_case
 from peftbench.cli import main
 from peftbench.dryrun.session import DryRunSession
-from peftbench.environment import Outcome
-from peftbench.measure.child import Stop
-from peftbench.measure.device import Host
+from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.suite import find_suite, read_suite
+from peftbench.measure.child_process import Stop
+from peftbench.measure.device.open import Host
 from peftbench.measure.runner import run_case
 from peftbench.memory import Phase
-from peftbench.record_file import read_results
-from peftbench.spec.adapter import AdapterSpec
-from peftbench.spec.training import TrainingSpec
-from peftbench.suite import find_suite, read_suite
+from peftbench.records.environment import Outcome
+from peftbench.records.file import read_results
 
 SMOKE = tuple(read_suite(find_suite("smoke")).cases)
 GENERATION = ("base", "nf4", "lora", "qlora")

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 from run_records import TINY, case
 
-from peftbench.environment import Outcome
-from peftbench.measure import child
-from peftbench.measure.child import Stop
-from peftbench.measure.device import Host
+from peftbench.measure import child_process as child
+from peftbench.measure.child_process import Stop
+from peftbench.measure.device.open import Host
 from peftbench.measure.runner import growing, run_case
 from peftbench.memory import Phase
-from peftbench.record_file import read_results
+from peftbench.records.environment import Outcome
+from peftbench.records.file import read_results
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "support" / "runs"
 LONG_S = 60.0
 
 
@@ -149,7 +149,7 @@ def start(tmp_path, path, *arguments, **options):
     return subprocess.Popen(
         [sys.executable, str(HERE / "staged_run.py"), str(path), *arguments], cwd=tmp_path, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(HERE.parents[1])}, **options,
+        env={**os.environ, "PYTHONPATH": str(HERE.parents[2])}, **options,
     )  # fmt: skip
 
 

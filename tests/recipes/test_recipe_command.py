@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from tests.cli_runner import answer, refusal, run
+from cli_runner import answer, refusal, run
 
 QLORA = ("recipe", "--model", "8b", "--method", "qlora")
 

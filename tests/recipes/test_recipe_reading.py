@@ -7,13 +7,13 @@ import os
 from pathlib import Path
 
 import pytest
+from cli_runner import answer, refusal
 
-from peftbench.errors import PeftbenchError
+from peftbench.base.errors import PeftbenchError
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.parallelism import ParallelismSpec
 from peftbench.recipes.reading import read_files
 from peftbench.recipes.settings import Reading
-from peftbench.spec.dtype import DType
-from peftbench.spec.parallelism import ParallelismSpec
-from tests.cli_runner import answer, refusal
 
 QLORA_AXOLOTL = """
 base_model: meta-llama/Llama-3.1-8B

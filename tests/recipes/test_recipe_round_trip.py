@@ -8,18 +8,18 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recipes_and_cards import SMALL
 
 from peftbench.decide.methods import LORA, quantization_for
-from peftbench.decide.plan import make_plan
+from peftbench.decide.plan.plan import make_plan
+from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.parallelism import ParallelismSpec
+from peftbench.inputs.recipe.training import FUSED_KERNELS, LOOPS, LOSSES, TrainingSpec
 from peftbench.recipes import axolotl, llamafactory, trl
 from peftbench.recipes.documents import yaml_of
 from peftbench.recipes.export import export
 from peftbench.recipes.reading import read_files
-from peftbench.spec.adapter import AdapterSpec
-from peftbench.spec.dtype import DType
-from peftbench.spec.parallelism import ParallelismSpec
-from peftbench.spec.training import FUSED_KERNELS, LOOPS, LOSSES, TrainingSpec
-from tests.decide.recipes_and_cards import SMALL
 
 FILES = {"transformers": "train.py", "trl": "trl.yaml", "axolotl": "axolotl.yml", "llamafactory": "llamafactory.yaml"}
 MODEL = "Qwen/Qwen2.5-0.5B"

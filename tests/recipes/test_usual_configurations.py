@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_runner import refusal
 
-from peftbench.errors import NoFormula
+from peftbench.base.errors import NoFormula
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.parallelism import ParallelismSpec
+from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.recipes.reading import read_files
 from peftbench.recipes.settings import Reading
-from peftbench.spec.dtype import DType
-from peftbench.spec.parallelism import ParallelismSpec
-from peftbench.spec.training import TrainingSpec
-from tests.cli_runner import refusal
 
 ZERO3 = {
     "bf16": {"enabled": "auto"}, "train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": "auto",

@@ -1,0 +1,52 @@
+"""Bytes to text and back; the only file that knows what a GiB is."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from peftbench.base.errors import SpecError
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+
+_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+          "kib": KIB, "mib": MIB, "gib": GIB, "tib": 1 << 40}  # fmt: skip
+_SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([a-z]+)\s*", re.IGNORECASE)
+
+
+def gib(size_bytes: int) -> str:
+    """Write bytes as GiB with two decimals and no unit, for tables whose heading names the unit."""
+    return f"{size_bytes / GIB:.2f}"
+
+
+def human_bytes(size_bytes: int) -> str:
+    """Write bytes with the binary unit that keeps the number readable: "512 B", "1.50 MiB", "14.56 GiB"."""
+    for unit, size in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+        if abs(size_bytes) >= size:
+            return f"{size_bytes / size:.2f} {unit}"
+    return f"{size_bytes} B"
+
+
+def human_count(number: int) -> str:
+    """Write a parameter count: "8.03 B", "41.9 M", "131,072"."""
+    if number >= 10**9:
+        return f"{number / 1e9:.2f} B"
+    if number >= 10**6:
+        return f"{number / 1e6:.1f} M"
+    return f"{number:,}"
+
+
+def parse_bytes(text: str) -> int:
+    """Read "14.5GiB", "16 GB" or "15360MiB" as bytes; a unit is required, because GB and GiB differ by 7 %.
+
+    Raises SpecError for anything else, including zero and sizes beyond 1 PiB.
+    """
+    match = _SIZE.fullmatch(text)
+    unit = _UNITS.get(match[2].lower()) if match else None
+    size = float(match[1]) * unit if match and unit else math.nan
+    if not 1 <= size <= 1 << 50:
+        what = f"cannot read {text[:40]!r} as a memory size."
+        raise SpecError(what, "Write a number and a unit, as in 14.5GiB or 16GB.")
+    return int(size)

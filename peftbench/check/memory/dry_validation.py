@@ -1,0 +1,47 @@
+"""Predict published runs by dry run: the second tier against the same measurements as the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from peftbench.catalog.gpus import find_gpu
+from peftbench.catalog.models import find_config
+from peftbench.check.memory.published import PublishedRecord
+from peftbench.check.memory.validation import Predictor
+
+if TYPE_CHECKING:
+    from peftbench.dryrun.session import DryRunSession
+    from peftbench.memory import MemoryProfile
+
+Report = Callable[[str, float], None]
+"""Takes a record's id and the share of its run that is done."""
+
+
+def can_be_run(record: PublishedRecord) -> bool:
+    """GPTQ's layers have no stand-in, and a dry run is of one GPU: other records have the estimate only."""
+    quantization = record.training.quantization
+    if record.training.parallelism.gpus > 1:
+        return False
+    return quantization is None or quantization.quant_type != "gptq"
+
+
+def split(records: Iterable[PublishedRecord]) -> tuple[list[PublishedRecord], list[PublishedRecord]]:
+    """Those that a dry run can predict, and the others."""
+    known = list(records)
+    return [record for record in known if can_be_run(record)], [r for r in known if not can_be_run(r)]
+
+
+def by_dry_run(session: DryRunSession, report: Report) -> Predictor:
+    """Predict with the installed transformers, whatever version the record's run had; its loss is the recipe's."""
+    from peftbench.dryrun.workload import workload_of
+
+    def predict(record: PublishedRecord) -> MemoryProfile:
+        gpu = find_gpu(record.gpu)
+        workload = workload_of(
+            find_config(record.model).config, record.training, gpu,
+            batch_lengths=record.batch_lengths, empty_cache_steps=record.torch_empty_cache_steps,
+        )  # fmt: skip
+        return session.run(workload, gpu, progress=lambda share: report(record.id, share)).observed
+
+    return predict

@@ -1,0 +1,174 @@
+"""Published measurements: one JSON object a line, each a run's full recipe and what was measured of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from peftbench.base.errors import CatalogError, PeftbenchError
+from peftbench.inputs.recipe.recipe_json import training_from_json, training_to_json
+from peftbench.inputs.recipe.training import TrainingSpec
+
+SCHEMA_VERSION = 1
+
+METRICS = ("allocated_max", "reserved_max", "nvml_used")
+"""Peak of torch.cuda.memory_allocated(), of memory_reserved(), and of the device as nvidia-smi sees it."""
+
+_WANTED = "Give a .jsonl file of records, or a folder that has some."
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRecord:
+    """One measured figure and everything that is known of its run. It holds no prediction."""
+
+    id: str
+    repository: str
+    path: str
+    """The file of the repository that has the figure."""
+    commit: str
+    model: str
+    """A Hub id of the catalogue."""
+    training: TrainingSpec
+    trainable_parameters: int | None
+    """As the source counts them; None where it does not say."""
+    gpu: str
+    metric: str
+    measured_bytes: int
+    stack: Mapping[str, str]
+    """Versions of the libraries: {"torch": "2.4.1"}."""
+    notes: str = ""
+    batch_lengths: tuple[int, ...] = ()
+    """Lengths of batches that came before and with the peak, for a dry run; empty where all were alike."""
+    torch_empty_cache_steps: int = 0
+
+    @property
+    def method(self) -> str:
+        """As people call it."""
+        return self.training.method
+
+    @property
+    def source(self) -> str:
+        """Who measured it."""
+        return self.repository
+
+    @property
+    def origin(self) -> Mapping[str, str]:
+        """Where the figure stands."""
+        return {"repository": self.repository, "path": self.path, "commit": self.commit}
+
+
+def read_records(path: str | os.PathLike[str]) -> tuple[PublishedRecord, ...]:
+    """Read one .jsonl file, or every .jsonl file directly in a folder, in the order of their names.
+
+    Raises CatalogError, with file and line, for whatever cannot be read; nothing is skipped.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise CatalogError(f"no such file or folder: {place}.", _WANTED)
+    files = sorted(place.glob("*.jsonl")) if place.is_dir() else [place]
+    records = tuple(record for file in files for record in _read_file(file))
+    if not records:
+        raise CatalogError(f"{place} holds no records.", _WANTED)
+    _check_unique(records, place)
+    return records
+
+
+def record_to_json(record: PublishedRecord) -> dict[str, object]:
+    """The object that a line of a file holds."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "id": record.id,
+        "source": {"repository": record.repository, "path": record.path, "commit": record.commit},
+        "model": record.model,
+        "training": training_to_json(record.training),
+        "trainable_parameters": record.trainable_parameters,
+        "gpu": record.gpu,
+        "metric": record.metric,
+        "measured_bytes": record.measured_bytes,
+        "stack": dict(record.stack),
+        "notes": record.notes,
+        **({"batch_lengths": list(record.batch_lengths)} if record.batch_lengths else {}),
+        **({"torch_empty_cache_steps": record.torch_empty_cache_steps} if record.torch_empty_cache_steps else {}),
+    }
+
+
+def record_from_json(value: object) -> PublishedRecord:
+    """The inverse of record_to_json; raises CatalogError or SpecError that say what is wrong."""
+    if not isinstance(value, dict):
+        raise CatalogError("a record is an object.")
+    version = value.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise CatalogError(f"schema_version is {version!r}; this version reads {SCHEMA_VERSION}.")
+    source: dict[str, Any] = _field(value, "source", dict)
+    record = PublishedRecord(
+        id=_field(value, "id", str),
+        repository=_field(source, "repository", str),
+        path=_field(source, "path", str),
+        commit=_field(source, "commit", str),
+        model=_field(value, "model", str),
+        training=training_from_json(value.get("training")),
+        trainable_parameters=_optional_count(value, "trainable_parameters"),
+        gpu=_field(value, "gpu", str),
+        metric=_field(value, "metric", str),
+        measured_bytes=_field(value, "measured_bytes", int),
+        stack=_field(value, "stack", dict),
+        notes=_field(value, "notes", str),
+        batch_lengths=tuple(_field(value, "batch_lengths", list)) if "batch_lengths" in value else (),
+        torch_empty_cache_steps=_optional_count(value, "torch_empty_cache_steps") or 0,
+    )
+    if not all(type(length) is int and length > 0 for length in record.batch_lengths):
+        raise CatalogError(f"batch_lengths are {list(record.batch_lengths)!r}, not lengths.")
+    if record.metric not in METRICS:
+        raise CatalogError(f"metric is {record.metric!r}, not one of {', '.join(METRICS)}.")
+    if record.measured_bytes <= 0:
+        raise CatalogError(f"measured_bytes is {record.measured_bytes}, not a size.")
+    return record
+
+
+def _read_file(file: Path) -> Iterator[PublishedRecord]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CatalogError(f"cannot read {file}: {error}.", _WANTED) from None
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield _read_line(line, f"{file}, line {number}")
+
+
+def _read_line(line: str, where: str) -> PublishedRecord:
+    try:
+        return record_from_json(json.loads(line))
+    except (ValueError, RecursionError):
+        raise CatalogError(f"{where}: this is not JSON.", "Restore the line, or delete it.") from None
+    except PeftbenchError as error:
+        hint = error.hint or "Correct the line, or delete it."
+        raise CatalogError(f"{where}: {error.what}", hint) from None
+
+
+def _field(given: Mapping[str, object], name: str, kind: type[Value]) -> Value:
+    """The field of that name, if it has that type; a bool is not an int here."""
+    if name not in given:
+        raise CatalogError(f"{name} is missing.")
+    value = given[name]
+    if type(value) is not kind:
+        raise CatalogError(f"{name} must be of type {kind.__name__}, not {value!r}.")
+    return value
+
+
+def _optional_count(value: Mapping[str, object], name: str) -> int | None:
+    return None if value.get(name) is None else _field(value, name, int)
+
+
+def _check_unique(records: tuple[PublishedRecord, ...], place: Path) -> None:
+    """Raise CatalogError where two records have one id: a figure would count twice."""
+    seen: set[str] = set()
+    for record in records:
+        if record.id in seen:
+            raise CatalogError(f"{place} has two records with the id {record.id!r}.", "Delete one of them.")
+        seen.add(record.id)

@@ -1,0 +1,188 @@
+"""Lay predictions beside measurements, published ones and our own: the error of each figure, and of groups of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from statistics import mean, median
+from typing import Protocol
+
+from peftbench.base.errors import CatalogError, PeftbenchError
+from peftbench.catalog.gpus import find_gpu
+from peftbench.catalog.models import find_model
+from peftbench.check.memory.published import PublishedRecord
+from peftbench.estimate.training import estimate_training
+from peftbench.memory import MemoryProfile, Part
+
+PREDICTED: dict[str, Callable[[MemoryProfile], int]] = {
+    "allocated_max": lambda profile: profile.allocated_bytes,
+    "reserved_max": lambda profile: profile.reserved_bytes,
+    "nvml_used": lambda profile: profile.device_bytes,
+}
+"""Like with like: the three sizes of a profile are never compared with each other's measurements."""
+
+class Figure(Protocol):
+    """One measured figure of a run."""
+
+    @property
+    def id(self) -> str:
+        """Of the run and, where a run has several figures, the same for each."""
+
+    @property
+    def method(self) -> str:
+        """As people call it."""
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+
+    @property
+    def gpu(self) -> str:
+        """The device it ran on."""
+
+    @property
+    def source(self) -> str:
+        """Who measured it, or which suite it is of."""
+
+    @property
+    def metric(self) -> str:
+        """One of PREDICTED."""
+
+    @property
+    def measured_bytes(self) -> int:
+        """What was seen."""
+
+    @property
+    def origin(self) -> Mapping[str, str]:
+        """Where the figure stands."""
+
+
+GROUPS: dict[str, Callable[[Figure], str]] = {
+    "method": lambda figure: figure.method,
+    "model": lambda figure: figure.model,
+    "source": lambda figure: figure.source,
+    "device": lambda figure: figure.gpu,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ValidatedRow:
+    """One measured figure, what is predicted for its run, and the band around that."""
+
+    record: Figure
+    predicted_bytes: int
+    low_bytes: int
+    high_bytes: int
+    """The band of the device peak, less the context where the figure is without one."""
+    peak_phase: str
+
+    @property
+    def error(self) -> float:
+        """Relative to the measurement; positive when too much is predicted."""
+        return self.predicted_bytes / self.record.measured_bytes - 1
+
+    @property
+    def in_band(self) -> bool:
+        """Whether the measured figure lies in the predicted band."""
+        return self.low_bytes <= self.record.measured_bytes <= self.high_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Errors of the rows of one group and metric, as fractions."""
+
+    group: str
+    metric: str
+    rows: int
+    median_error: float
+    """Of the absolute values, as the next two."""
+    p90_error: float
+    worst_error: float
+    bias: float
+    """The mean with its sign."""
+    in_band: float | None
+    """Share of rows within the band; None for allocated figures, whose band is not stated."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationReport:
+    """Every row, in the order of the records."""
+
+    rows: tuple[ValidatedRow, ...]
+
+    def of_metric(self, metric: str) -> tuple[ValidatedRow, ...]:
+        """The rows of one metric."""
+        return tuple(row for row in self.rows if row.record.metric == metric)
+
+    def accuracies(self, by: str) -> tuple[Accuracy, ...]:
+        """One line for each metric and group of GROUPS, and one for each metric as a whole."""
+        found = []
+        for metric in PREDICTED:
+            rows = self.of_metric(metric)
+            groups: dict[str, list[ValidatedRow]] = {}
+            for row in rows:
+                groups.setdefault(GROUPS[by](row.record), []).append(row)
+            found += [accuracy_of(name, metric, group) for name, group in groups.items()]
+            if rows:
+                found.append(accuracy_of("all", metric, rows))
+        return tuple(found)
+
+    @property
+    def worst_allocated_error(self) -> float:
+        """The largest absolute error of an allocated figure; 0 where there is none."""
+        return max((abs(row.error) for row in self.of_metric("allocated_max")), default=0.0)
+
+
+Predictor = Callable[[PublishedRecord], MemoryProfile]
+
+
+def by_formula(record: PublishedRecord) -> MemoryProfile:
+    """The estimate of the record's run."""
+    return estimate_training(find_model(record.model), record.training, find_gpu(record.gpu))
+
+
+def validate(records: Iterable[PublishedRecord], predict: Predictor = by_formula) -> ValidationReport:
+    """Predict every run afresh; raises CatalogError where a record names what cannot be predicted."""
+    return ValidationReport(tuple(_validated(record, predict) for record in records))
+
+
+def accuracy_of(group: str, metric: str, rows: Iterable[ValidatedRow]) -> Accuracy:
+    """Summarize at least one row."""
+    rows = list(rows)
+    errors = sorted(abs(row.error) for row in rows)
+    return Accuracy(
+        group=group,
+        metric=metric,
+        rows=len(rows),
+        median_error=median(errors),
+        p90_error=errors[math.ceil(0.9 * len(errors)) - 1],
+        worst_error=errors[-1],
+        bias=mean(row.error for row in rows),
+        in_band=None if metric == "allocated_max" else mean(row.in_band for row in rows),
+    )
+
+
+def _validated(record: PublishedRecord, predict: Predictor) -> ValidatedRow:
+    try:
+        return row_of(record, predict(record))
+    except PeftbenchError as error:
+        raise CatalogError(f"record {record.id!r} cannot be predicted: {error.what}", error.hint) from None
+
+
+def row_of(figure: Figure, profile: MemoryProfile) -> ValidatedRow:
+    """The figure beside the profile that was predicted for its run."""
+    context = (0, 0) if figure.metric == "nvml_used" else _context_band(profile)
+    return ValidatedRow(
+        record=figure,
+        predicted_bytes=PREDICTED[figure.metric](profile),
+        low_bytes=profile.device_low_bytes - context[0],
+        high_bytes=profile.device_high_bytes - context[1],
+        peak_phase=profile.peak_phase.value,
+    )
+
+
+def _context_band(profile: MemoryProfile) -> tuple[int, int]:
+    """The context's share of the device band: reserved and allocated figures are without it."""
+    contexts = [c for c in profile.peak if c.part is Part.CONTEXT]
+    return sum(c.low_bytes for c in contexts), sum(c.high_bytes for c in contexts)

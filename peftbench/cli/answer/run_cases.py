@@ -1,0 +1,192 @@
+"""How `run` goes through its cases: what is skipped, what is shown as it goes, and where records end up."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import click
+
+from peftbench.base.units import gib, human_bytes
+from peftbench.cli.progress import Progress, tell
+from peftbench.records.environment import Outcome
+from peftbench.records.run import record_to_json
+
+if TYPE_CHECKING:
+    from peftbench.decide.suite.cases import SuiteCase
+    from peftbench.inputs.card.gpu import GpuSpec
+    from peftbench.inputs.case import Case
+    from peftbench.inputs.suite import Suite
+    from peftbench.measure.child_process import Course, Stop
+    from peftbench.measure.device.open import Device
+    from peftbench.records.file import RecordFile
+    from peftbench.records.run import RunRecord
+
+LARGEST_TRIED = 4096
+WIDEST = 34
+
+
+def predict_suite(suite: Suite, cases: tuple[SuiteCase, ...], gpu: GpuSpec | None) -> None:
+    """Print what the formulas say of every case, and which will not fit."""
+    from peftbench.report.format.terminal import render, terminal_width
+    from peftbench.report.runs.suite import predictions_table
+
+    where = f" on {gpu.name}, {gib(gpu.memory_bytes)} GiB visible" if gpu else ""
+    click.echo(f"{suite.name}: {len(cases)} cases{where}\n{suite.about}\n")
+    click.echo(render(predictions_table(cases, gpu), terminal_width(), indent=""))
+    for note in dict.fromkeys(note for each in cases for note in each.notes):
+        tell(note)
+
+
+def run_suite(
+    suite: Suite, cases: tuple[SuiteCase, ...], device: Device, gpu: GpuSpec | None, path: Path, timeout_s: float,
+    fresh: bool,
+) -> bool:  # fmt: skip
+    """Run every case that is not in the file yet; returns whether every record was written."""
+    from peftbench.measure.child_process import Interrupted, Stop
+    from peftbench.measure.runner import finished
+    from peftbench.records.file import RecordFile, read_results
+
+    with RecordFile(path, tell) as file, Stop() as stop:
+        known = {} if fresh else finished(read_results(path, tell).runs, device)
+        click.echo(f"{device.product} → {path}")
+        going = _Going(suite.name, device, gpu, file, timeout_s, stop, known, len(cases))
+        try:
+            for each in cases:
+                going.case(each)
+        except Interrupted:
+            click.echo("interrupted: what was measured until now is in the file.", err=True)
+            raise KeyboardInterrupt from None
+        finally:
+            written = going.finish()
+    click.echo(going.summary(path))
+    return written
+
+
+@dataclass
+class _Going:
+    """A suite under way."""
+
+    suite: str
+    device: Device
+    gpu: GpuSpec | None
+    file: RecordFile
+    timeout_s: float
+    stop: Stop
+    known: dict[str, RunRecord]
+    total: int
+    place: int = 0
+    measured: int = 0
+    skipped: int = 0
+    began_s: float = field(default_factory=time.monotonic)
+    unwritten: list[RunRecord] = field(default_factory=list)
+
+    def case(self, each: SuiteCase) -> None:
+        """One case, or all values of one that is to grow until it runs out of memory."""
+        self.place += 1
+        if each.grows is None:
+            self._run(each.case)
+            return
+        from peftbench.decide.suite.cases import grown
+        from peftbench.decide.suite.predict_case import predict_largest
+        from peftbench.measure.runner import growing
+
+        option = each.grows
+        best = 0
+
+        def run(value: int) -> Outcome:
+            nonlocal best
+            outcome = self._run(grown(each.case, option, value))
+            best = max(best, value) if outcome is Outcome.OK else best
+            return outcome
+
+        for _ in growing(run, LARGEST_TRIED):
+            pass
+        said = predict_largest(each.case, option, self.gpu)
+        predicted = f" (predicted: {said.text})" if said else ""
+        click.echo(f"       {each.case.id}: the largest {option} that runs is {best or 'none'}{predicted}")
+
+    def _run(self, case: Case) -> Outcome:
+        from peftbench.measure.runner import run_case
+
+        before = self.known.get(case.key)
+        label = f"{self.place:3}/{self.total}  {case.id}"
+        if before:
+            self.skipped += 1
+            click.echo(f"{label:{WIDEST}}  {described(before)}  (done before)")
+            return before.measurement.outcome
+        with Progress(label, self._remaining(), patience_s=0.0) as progress:
+            record = run_case(case, self.device, self.suite, self.stop, self.timeout_s, _shares(case, progress))
+        self.measured += 1
+        self.known[case.key] = record
+        self._write(record)
+        click.echo(f"{label:{WIDEST}}  {described(record)}")
+        return record.measurement.outcome
+
+    def _remaining(self) -> str:
+        """Judged by the cases so far."""
+        if not self.measured:
+            return ""
+        each_s = (time.monotonic() - self.began_s) / self.measured
+        return f"about {_clock(each_s * (self.total - self.place + 1))} to go"
+
+    def _write(self, record: RunRecord) -> None:
+        """A disk that is full now may not be later: nothing is dropped."""
+        self.unwritten.append(record)
+        with suppress(OSError):
+            while self.unwritten:
+                self.file.append(self.unwritten[0])
+                self.unwritten.pop(0)
+        if self.unwritten:
+            tell(f"{self.file.path} cannot be written; {len(self.unwritten)} records are kept until it can.")
+
+    def finish(self) -> bool:
+        """Try once more; what still cannot be written goes to stdout, where it is not lost."""
+        with suppress(OSError):
+            while self.unwritten:
+                self.file.append(self.unwritten[0])
+                self.unwritten.pop(0)
+        for record in self.unwritten:
+            click.echo(json.dumps(record_to_json(record), sort_keys=True))
+        if self.unwritten:
+            click.echo(f"Error: {self.file.path} could not be written: its records are above, one a line.", err=True)
+        return not self.unwritten
+
+    def summary(self, path: Path) -> str:
+        """What was done, and what to type next."""
+        before = f", {self.skipped} done before" if self.skipped else ""
+        took = _clock(time.monotonic() - self.began_s)
+        return f"{self.measured} measured{before} in {took}.   next: peftbench validate {path.parent}"
+
+
+def _shares(case: Case, progress: Progress) -> Callable[[Course], None]:
+    """The share of a case that is done: loading counts as one step."""
+    steps = case.warmup_steps + case.steps + 1
+
+    def report(course: Course) -> None:
+        done = len(course.losses) if case.task == "training" else len(course.step_s)
+        progress(min((done + bool(course.marks)) / steps, 1.0))
+
+    return report
+
+
+def described(record: RunRecord) -> str:
+    """A record in half a line: what it took, or how it ended."""
+    found = record.measurement
+    if found.outcome is not Outcome.OK:
+        return f"{found.outcome}{f': {found.message}' if found.message and found.outcome is not Outcome.OOM else ''}"
+    size = human_bytes(found.allocated_bytes or 0)
+    unit = "s/step" if record.case.task == "training" else "s"
+    retries = f", {found.alloc_retries} retries" if found.alloc_retries else ""
+    return f"{size:>11}  {median(found.step_s):7.3f} {unit}  ok{retries}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -1,0 +1,72 @@
+"""--adapter-config: the recipe of an adapter that PEFT has written down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from peftbench.base.errors import NoFormula, SpecError
+from peftbench.catalog.adapter_file import adapter_of, read_adapter_file
+from peftbench.inputs.recipe.adapter import AdapterSpec
+
+if TYPE_CHECKING:
+    from peftbench.inputs.model.spec import ModelSpec, OtherModel
+
+_OWN = (
+    "r", "target_modules", "use_dora", "use_rslora", "lora_dropout", "num_virtual_tokens", "adapter_options",
+)  # fmt: skip
+"""Options that the file sets."""
+
+
+def recipe_with_adapter(
+    model: ModelSpec | OtherModel, options: dict[str, Any], given: dict[str, Any], build: Callable[..., Any]
+) -> Any:
+    """One recipe with the adapter of the file. Raises NoFormula, unless a dry run will tell."""
+    from peftbench.decide.from_options import within_positions
+
+    for name in _OWN:
+        if options.get(name) is not None:
+            flag = "adapter-option" if name == "adapter_options" else name.replace("_", "-")
+            raise SpecError(f"--{flag} and --adapter-config exclude each other.", "Change the file instead.")
+    adapter, known = _read(given["adapter_config"])
+    if not (known or given["dry_run"]):
+        _spec_of(given["adapter_config"])  # says why
+    peft_type = adapter.peft_type
+    base = "qlora" if _quantized(given["method"], peft_type) else "lora"
+    (recipe,) = build((base,), within_positions(model, given["task"], (base,), options))
+    return (replace(recipe, adapter=replace(adapter, dtype=recipe.adapter.dtype) if recipe.adapter else None),)
+
+
+def has_formula(given: dict[str, Any]) -> bool:
+    """Whether the adapter is priced by formula: one of options is, one of a file need not be."""
+    return not given["adapter_config"] or _read(given["adapter_config"])[1]
+
+
+def _read(path: str) -> tuple[AdapterSpec, bool]:
+    """The adapter of the file, or no more than its type where there is no formula for the rest."""
+    try:
+        return _spec_of(path), True
+    except NoFormula:
+        return AdapterSpec(peft_type=str(read_adapter_file(path)["peft_type"]).lower()), False
+
+
+def _spec_of(path: str) -> AdapterSpec:
+    from peftbench.estimate.peft_types.table import METHODS
+
+    config = read_adapter_file(path)
+    peft_type = str(config["peft_type"]).lower()
+    return adapter_of(config, METHODS[peft_type].options if peft_type in METHODS else {})
+
+
+def _quantized(methods: tuple[str, ...], peft_type: str) -> bool:
+    """Whether the base is quantized: --method q<type>; without --method it is not."""
+    if len(methods) > 1:
+        raise SpecError("an adapter_config.json is one method.", "Name one --method, or none.")
+    plain = methods[0].lower().replace("-", "_") if methods else peft_type
+    if plain not in (peft_type, f"q{peft_type}"):
+        raise SpecError(
+            f"the adapter_config.json is of type {peft_type}, not {plain}.",
+            f"Leave out --method, or use --method q{peft_type.replace('_', '-')} for a quantized base.",
+        )
+    return plain != peft_type

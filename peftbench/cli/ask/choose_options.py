@@ -1,0 +1,110 @@
+"""The options of `peftbench choose`, and how it reads tokens, hours and money."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from peftbench.cli.ask.calibration_option import CALIBRATION
+from peftbench.cli.ask.options import ADAPTER, COUNT, QUANTIZATION, RECIPE
+from peftbench.estimate.time.constants import FRAMEWORKS
+from peftbench.inputs.recipe.parallelism import STRATEGIES
+
+FORMATS = ("terminal", "json", "csv", "markdown", "html")
+SEQUENCES = 64
+SETUP_TIME = "10min"
+"""To start an instance, install and fetch the model. Assumed; without any, the best for a short run would be the
+largest cluster, for a minute."""
+_TOKENS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
+_HOURS = {"s": 1 / 3600, "m": 1 / 60, "min": 1 / 60, "h": 1, "d": 24, "w": 7 * 24}
+_NUMBER = re.compile(r"\$?\s*([0-9][0-9_,]*\.?[0-9]*)\s*([a-z]*)", re.IGNORECASE)
+
+
+class Amount(click.ParamType):  # type: ignore[type-arg]
+    """A number above 0, or from `least` on, with one of the units; `example` is shown where it cannot be read."""
+
+    def __init__(self, name: str, units: Mapping[str, float], example: str, least: float | None = None) -> None:
+        self.name = name
+        self.units = units
+        self.example = example
+        self.least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the amount, or say how it is written."""
+        match = _NUMBER.fullmatch(str(value).strip())
+        unit = self.units.get(match[2].lower()) if match else None
+        amount = float(re.sub("[_,]", "", match[1])) * unit if match and unit else math.nan
+        if not (0 < amount < math.inf if self.least is None else self.least <= amount < math.inf):
+            lowest = "above 0" if self.least is None else f"from {self.least:g} on"
+            self.fail(f"{str(value)[:40]!r} is not an amount {lowest}. Write it as in {self.example}.", param, ctx)
+        return amount
+
+
+TOKENS = Amount("N", _TOKENS, "50M or 1.5B", least=1)
+HOURS = Amount("TIME", _HOURS, "12h, 90min or 2d")
+SETUP = Amount("TIME", {"": 1, **_HOURS}, "10min or 0", least=0)
+DOLLARS = Amount("USD", {"": 1, "usd": 1}, "40: US dollars, no other currency")
+
+
+def _option(name: str, type_: Any, text: str, default: object = None) -> click.Option:
+    return click.Option([name], type=type_, help=text, default=default, show_default=default is not None)
+
+
+def _many(name: str, metavar: str, text: str) -> click.Option:
+    return click.Option([name], multiple=True, metavar=metavar, help=f"{text}; may be repeated.")
+
+
+WORK = (
+    click.Option(["--model"], required=True, metavar="NAME", help="Catalogue name, size, Hub id or a config.json."),
+    _option("--tokens", TOKENS, "Tokens to train on: 50M."),
+    click.Option(["--dataset"], metavar="FILE", help="Count them in a jsonl or text file instead."),
+    _option("--epochs", COUNT, "Times that they are seen.", 1),
+    _many("--method", "NAME", "full, lora, qlora or another; none compares these three"),
+    _option("--batch-size", COUNT, "Sequences an optimizer step, over all GPUs.", SEQUENCES),
+    click.Option(["--framework"], type=click.Choice(FRAMEWORKS), default="transformers", show_default=True,
+                 help="Whose kernels and launch times."),
+)  # fmt: skip
+HARDWARE = (
+    _many("--gpu", "NAME", "Only these cards"),
+    _many("--own", "[Nx]NAME", "Cards of your own, at their electricity: rtx4090, 2xrtx3090"),
+    CALIBRATION,
+    _option("--max-gpus", COUNT, "Most GPUs together.", 64),
+    click.Option(["--parallel"], type=click.Choice(STRATEGIES[1:-1]),
+                 help="Only this way to share the model.  [default: the fastest]"),
+    click.Option(["--cpu-offload"], is_flag=True,
+                 help="Also with what is sharded in the host's memory, whose size nobody states."),
+    click.Option(["--spot/--no-spot"], default=True, show_default=True, help="With offers that may be taken away."),
+)
+MONEY = (
+    click.Option(["--setup"], type=SETUP, default=SETUP_TIME, show_default=True,
+                 help="What a rented run takes before its first step: start, install, download."),
+    _option("--budget", DOLLARS, "Most US dollars."),
+    _option("--deadline", HOURS, "Most time: 12h, 2d."),
+    _many("--provider", "NAME", "Only theirs"),
+    _option("--price", DOLLARS, "Your own price of one --gpu for an hour."),
+    click.Option(["--prices"], metavar="FILE", help="Your own offers: a CSV with at least gpu,usd_per_hour."),
+    click.Option(["--live-prices"], is_flag=True, help="Today's, from gpuhunt: needs peftbench[prices]."),
+    _option("--power-price", DOLLARS, "Of a kWh, for cards of your own.", 0.15),
+    _option("--purchase-price", DOLLARS, "Of one --gpu, to rent or to buy; list prices otherwise."),
+)
+ANSWER = (
+    _option("--top", COUNT, "Rows of the ranking that are shown.", 10),
+    _option("--expand", COUNT, "Show the plan and the command of this row of the ranking instead."),
+    click.Option(["--format"], type=click.Choice(FORMATS), default="terminal", show_default=True,
+                 help="How to write the answer; html has a chart of price and time."),
+)  # fmt: skip
+SEARCHED = ("micro_batch_size", "gradient_accumulation_steps", "gradient_checkpointing")
+"""Options of a recipe that the answer decides."""
+RECIPES = {
+    "Training recipe (micro-batch, accumulation and checkpointing are chosen)": tuple(
+        option for option in RECIPE if option.name not in SEARCHED
+    ),
+    "Adapter": ADAPTER,
+    "Quantization": QUANTIZATION,
+}
+"""Those of `plan`."""
+SECTIONS = {"What to train": WORK, "On what": HARDWARE, "For how much": MONEY, "Answer": ANSWER, **RECIPES}

@@ -1,0 +1,187 @@
+"""From the options of `peftbench plan` to recipes, cards and the plans of both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from peftbench.base.errors import SpecError
+
+if TYPE_CHECKING:
+    from peftbench.catalog.models import NamedConfig
+    from peftbench.decide.plan.plan import Plan
+    from peftbench.inputs.card.gpu import GpuSpec
+    from peftbench.inputs.model.spec import ModelSpec, OtherModel
+    from peftbench.inputs.recipe.inference import InferenceSpec
+    from peftbench.inputs.recipe.training import TrainingSpec
+
+    Recipes = tuple[TrainingSpec, ...] | tuple[InferenceSpec, ...]
+
+_QUESTION = (
+    "model", "gpu", "gpu_memory", "no_gpu", "method", "task", "adapter_option", "adapter_config", "calibration",
+    "from_files", "reading",
+)  # fmt: skip
+DRY_RUN = (
+    "dry_run", "batch_lengths", "torch_empty_cache_steps", "alloc_conf", "extrapolate", "dry_run_device", "no_cache",
+)  # fmt: skip
+_ANSWER = ("max", "explain", "framework", "check", "format")
+_EXAMPLES = {"gpu_memory": "--gpu-memory 14.5GiB", "explain": "--explain activations"}
+
+
+def check_question(given: dict[str, Any]) -> None:
+    """Refuse questions that contradict themselves."""
+    for name in ("gpu_memory", "explain"):
+        if given[name] is not None and not given[name].strip():
+            raise SpecError(f"--{name.replace('_', '-')} is empty.", f"Write it as in {_EXAMPLES[name]}.")
+    asked = [name for name in ("max", "explain", "check") if given[name]]
+    if len(asked) > 1:
+        raise SpecError(f"--{asked[0]} and --{asked[1]} are two questions.", "Ask one at a time.")
+    if given["no_gpu"] and (given["gpu"] or given["gpu_memory"]):
+        raise SpecError("--no-gpu and a card exclude each other.", "Leave one of them out.")
+    if given["no_gpu"] and (given["max"] or given["check"]):
+        raise SpecError(f"--{asked[0]} needs a card.", "Name one, as in --gpu t4.")
+    if (given["max"] or given["explain"]) and given["format"] != "terminal":
+        raise SpecError(f"--{asked[0]} is only written for the terminal.", "Leave out --format.")
+    _check_dry_run(given)
+    if given["gpus"] == "auto" and given["nodes"]:
+        raise SpecError("--gpus auto chooses the nodes, eight GPUs in each.", "Leave out --nodes, or give --gpus N.")
+    if given["max"] and given["gpus"] == "auto":
+        raise SpecError("--max is about a given number of GPUs.", "Give it, as in --gpus 8, instead of auto.")
+    if given["max"] and given["task"] == "inference":
+        raise SpecError("--max is known for training only.", "Leave out --task inference.")
+    if given["framework"] and given["task"] == "inference":
+        raise SpecError("--framework is about training.", "Leave it out, or leave out --task inference.")
+
+
+def _check_dry_run(given: dict[str, Any]) -> None:
+    if not given["dry_run"]:
+        unused = [name for name in DRY_RUN if given[name] and (name, given[name]) != ("dry_run_device", "cuda")]
+        if unused:
+            raise SpecError(f"--{unused[0].replace('_', '-')} belongs to a dry run.", "Add --dry-run.")
+        return
+    if given["gpus"] not in (None, 1) or given["parallel"]:
+        raise SpecError("a dry run is of one GPU.", "Leave out --gpus and --parallel, or --dry-run.")
+    if given["max"] or given["explain"]:
+        asked = "max" if given["max"] else "explain"
+        raise SpecError(f"--{asked} is answered by formula.", "Leave out --dry-run.")
+    if not (given["gpu"] or given["gpu_memory"] or given["no_gpu"]):
+        raise SpecError("a dry run needs a card, for kernels depend on it.", "Name one, as in --gpu t4, or --no-gpu.")
+
+
+def question_of(given: dict[str, Any]) -> tuple[NamedConfig, dict[str, Any]]:
+    """The model that is asked about, and the question with what its --from files say as `reading`."""
+    if given["from_files"]:
+        from peftbench.cli.ask.from_question import named_model, read_question
+
+        reading = read_question(given)
+        return named_model(given, reading), {**given, "reading": reading}
+    from peftbench.catalog.models import find_config
+
+    if given["model"] is None:
+        raise SpecError("Missing option '--model'.", "Name one, as in --model 8b, or a configuration: --from FILE.")
+    return find_config(given["model"]), given
+
+
+def recipes_of(model: ModelSpec | OtherModel, given: dict[str, Any]) -> Recipes:
+    """One recipe a method, from the options that were given; one recipe for an adapter_config.json."""
+    from peftbench.decide.from_options import COMPARED, inference_requests, training_recipes, within_positions
+
+    options = {name: value for name, value in given.items() if name not in (*_QUESTION, *_ANSWER, *DRY_RUN)}
+    options["gpus"] = None if options["gpus"] == "auto" else options["gpus"]
+    options["adapter_options"] = dict(map(_assignment, given["adapter_option"])) or None
+    methods = given["method"] or COMPARED
+    build = inference_requests if given["task"] == "inference" else training_recipes
+    if given["adapter_config"]:
+        from peftbench.cli.ask.adapter_question import recipe_with_adapter
+
+        recipes: Recipes = recipe_with_adapter(model, options, given, build)
+        return recipes
+    if given["from_files"]:
+        from peftbench.cli.ask.from_question import recipe_with_files
+
+        read: Recipes = recipe_with_files(given["reading"], options, given, build)
+        return read
+    return build(methods, within_positions(model, given["task"], methods, options))
+
+
+def _assignment(text: str) -> tuple[str, int | float | bool | str]:
+    """Read NAME=VALUE; the value is a whole number, a number, true or false, or else text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise SpecError(f"cannot read --adapter-option {text[:40]!r}.", "Write NAME=VALUE, as in oft_block_size=64.")
+    for kind in (int, float):
+        try:
+            return name.strip(), kind(value)
+        except ValueError:
+            continue
+    return name.strip(), {"true": True, "false": False}.get(value.lower(), value)
+
+
+def cards_of(given: dict[str, Any]) -> tuple[GpuSpec | None, ...]:
+    """The cards that were named, all of the catalogue when none was, or no card at all."""
+    from peftbench.catalog.gpus import find_gpu, gpu_of_size, list_gpus
+    from peftbench.cli.ask.calibration_option import calibrated
+
+    cards: list[GpuSpec] = []
+    for name in given["gpu"]:
+        cards += _local() if name.strip().lower() == "local" else [find_gpu(name)]
+    if given["gpu_memory"]:
+        from peftbench.base.units import parse_bytes
+
+        cards.append(gpu_of_size(parse_bytes(given["gpu_memory"])))
+    if given["no_gpu"] or (given["explain"] and not cards):
+        return (None,)
+    found = tuple(dict.fromkeys(cards)) or list_gpus()
+    return calibrated(found, given.get("calibration"), given.get("transformers"))
+
+
+def _local() -> tuple[GpuSpec, ...]:
+    from peftbench.catalog.gpus import with_speed
+    from peftbench.measure.device.local_gpu import find_local_gpus
+
+    return tuple(map(with_speed, find_local_gpus()))
+
+
+def plans_of(model: ModelSpec, recipes: Recipes, given: dict[str, Any]) -> tuple[list[Plan], list[str]]:
+    """A plan for each card and recipe, and why some of the cards were left out when all are compared."""
+    cards = cards_of(given)
+    chosen_by_us = not (given["gpu"] or given["gpu_memory"] or given["no_gpu"])
+    with_changes = given["format"] == "json" or len(cards) == len(recipes) == 1
+    plans: list[Plan] = []
+    errors: dict[str, SpecError] = {}
+    for card in cards:
+        try:
+            chosen = [_on_fewest(model, recipe, card) for recipe in recipes] if given["gpus"] == "auto" else recipes
+            plans += [plan_of(model, recipe, card, with_changes, given["framework"]) for recipe in chosen]
+        except SpecError as error:
+            if card is None or not chosen_by_us:
+                raise
+            errors[card.name] = error
+    if not plans:
+        raise next(iter(errors.values()))
+    notes = [f"{name} is left out: {error.what}" for name, error in errors.items()]
+    notes += dict.fromkeys(card.calibration.said for card in cards if card and card.calibration)
+    if given["adapter"] == "merged":
+        notes.append("a merged adapter adds nothing: the base model alone is priced.")
+    return plans, notes
+
+
+def _on_fewest(
+    model: ModelSpec, recipe: TrainingSpec | InferenceSpec, card: GpuSpec | None
+) -> TrainingSpec | InferenceSpec:
+    from peftbench.decide.plan.gpu_count import on_fewest
+
+    if card is None:
+        raise SpecError("--gpus auto needs a card.", "Name one, as in --gpu a100-80gb.")
+    return on_fewest(model, recipe, card)
+
+
+def plan_of(
+    model: ModelSpec, recipe: TrainingSpec | InferenceSpec, card: GpuSpec | None, with_changes: bool,
+    framework: str | None = None,
+) -> Plan:  # fmt: skip
+    from peftbench.decide.plan.plan import make_inference_plan, make_plan
+    from peftbench.inputs.recipe.training import TrainingSpec
+
+    if isinstance(recipe, TrainingSpec):
+        return make_plan(model, recipe, card, with_changes, framework or "transformers")
+    return make_inference_plan(model, recipe, card)

@@ -1,0 +1,221 @@
+"""The fastest recipe of each method that fits a number of cards: strategy, micro-batch and checkpointing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
+
+from peftbench.base.errors import SpecError
+from peftbench.decide.card import settle_training
+from peftbench.decide.verdict import Verdict, judge
+from peftbench.estimate.forward.kernels import AMPERE, HOPPER, compute_capability
+from peftbench.estimate.host_memory import host_bytes
+from peftbench.estimate.parts.slack import context
+from peftbench.estimate.sharding.reserved import nccl
+from peftbench.estimate.time.step import StepTime, step_time
+from peftbench.estimate.training import ALWAYS, estimate_training
+from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.recipe.parallelism import ParallelismSpec
+from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.memory import Component, MemoryProfile, Part
+
+GENERATIONS = (HOPPER, AMPERE)
+COPIED = "ddp"
+SHARDED = "fsdp"
+GATHERED_ONCE = "fsdp-grad-op"
+"""Only tried without an adapter: there it saves up to a fifth of a step, with one a hundredth."""
+LAST = "zero3"
+"""Only tried where none of the others fits: DeepSpeed's hooks take time, but it lets go of some weights that FSDP keeps
+gathered. A test compares the search with trying everything."""
+STRATEGIES = (COPIED, SHARDED, GATHERED_ONCE, LAST)
+
+
+class Shape(NamedTuple):
+    """Cards, all of a kind, that work on one model."""
+
+    gpu: GpuSpec
+    gpus: int
+    nodes: int
+
+
+class Sharing(NamedTuple):
+    """How several cards may share the model."""
+
+    strategy: str | None = None
+    """None: whichever is the fastest of STRATEGIES."""
+    cpu_offload: bool = False
+    """Also with what is sharded in the host's memory; how much the host has is not known, so it has to be asked for."""
+
+
+ANY_SHARING = Sharing()
+
+
+class Setup(NamedTuple):
+    """A recipe that fits a shape with its band, and how fast it is."""
+
+    shape: Shape
+    training: TrainingSpec
+    verdict: Verdict
+    step: StepTime
+    host_bytes: int
+    """What an offloading recipe keeps in the memory of each host; 0 for others."""
+
+
+def fastest_setup(
+    model: ModelSpec, training: TrainingSpec, shape: Shape, sequences: int, framework: str,
+    sharing: Sharing = ANY_SHARING,
+) -> Setup | None:  # fmt: skip
+    """The fastest way to train `sequences` an optimizer step on these cards; None where no recipe fits or is timed."""
+    if sequences % shape.gpus:
+        return None
+    found: list[Setup] = []
+    for parallelism in _parallelisms(shape, sharing):
+        if sharing.strategy is None and _is_left_out(parallelism.strategy, training, found):
+            continue
+        found += _setups(model, replace(training, parallelism=parallelism), shape, sequences, framework)
+        if any(_has_nothing_to_gain(setup) for setup in found):
+            break
+    return max(found, key=_tokens_per_s, default=None)
+
+
+def _tokens_per_s(setup: Setup) -> float:
+    return setup.step.tokens_per_s
+
+
+def _is_left_out(strategy: str, training: TrainingSpec, found: list[Setup]) -> bool:
+    return bool(found) if strategy == LAST else strategy == GATHERED_ONCE and training.adapter is not None
+
+
+def _has_nothing_to_gain(setup: Setup) -> bool:
+    """Shards could spare neither passes nor recomputation, nor much of the optimizer's work: that of an adapter."""
+    training = setup.training
+    at_once = training.gradient_accumulation_steps == 1 and not training.gradient_checkpointing
+    return at_once and training.adapter is not None
+
+
+def _parallelisms(shape: Shape, sharing: Sharing) -> Iterator[ParallelismSpec]:
+    if shape.gpus == 1:
+        yield ParallelismSpec()
+    else:
+        for strategy in STRATEGIES if sharing.strategy is None else (sharing.strategy,):
+            yield ParallelismSpec(gpus=shape.gpus, nodes=shape.nodes, strategy=strategy)
+    if sharing.cpu_offload:
+        strategy = sharing.strategy or SHARDED
+        yield ParallelismSpec(gpus=shape.gpus, nodes=shape.nodes, strategy=strategy, cpu_offload=True)
+
+
+def _setups(
+    model: ModelSpec, training: TrainingSpec, shape: Shape, sequences: int, framework: str
+) -> Iterator[Setup]:
+    """The largest micro-batch with and without checkpointing, which is only tried where it can win.
+
+    A smaller micro-batch is never faster: weights are read, gathered and launched as often for fewer tokens.
+    """
+    each = sequences // shape.gpus
+    ways = dict.fromkeys(settle_training(model, _checkpointed(training, on), shape.gpu)[0] for on in (True, False))
+    least = next(iter(ways))
+    if not _fits(model, replace(least, micro_batch_size=1, gradient_accumulation_steps=each), shape.gpu):
+        return
+    for way in reversed(ways):
+        setup = _largest(model, way, shape, each, framework)
+        if setup:
+            yield setup
+            if setup.training.gradient_accumulation_steps == 1:
+                return
+
+
+def _checkpointed(training: TrainingSpec, on: bool) -> TrainingSpec:
+    return replace(training, gradient_checkpointing=on)
+
+
+def _largest(model: ModelSpec, way: TrainingSpec, shape: Shape, sequences: int, framework: str) -> Setup | None:
+    """The largest micro-batch that fits, among the powers of two that divide what each card has to do in a step."""
+    sizes = [size for size in (1 << power for power in range(sequences.bit_length())) if sequences % size == 0]
+    best: TrainingSpec | None = None
+    while sizes:
+        middle = 0 if best is None else len(sizes) // 2  # most shapes that fail do so at the smallest
+        size = sizes[middle]
+        tried = replace(way, micro_batch_size=size, gradient_accumulation_steps=sequences // size)
+        if _fits(model, tried, shape.gpu):
+            best, sizes = tried, sizes[middle + 1 :]
+        else:
+            sizes = sizes[:middle]
+    step = step_time(model, best, shape.gpu, framework) if best else None
+    if best is None or step is None:
+        return None
+    offloads = best.parallelism.cpu_offload
+    kept = best.parallelism.gpus_per_node * host_bytes(model, best) if offloads else 0
+    return Setup(shape, best, _judged(model, best, shape.gpu), step, kept)
+
+
+# ── what is estimated once for all cards and counts that it does not depend on ──────────────────────────────────────
+
+
+def _fits(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> bool:
+    """As `judge` has it: the upper end of the band, beyond the context that is expected, is within what is usable."""
+    needed = _needed_bytes(model, _alike(training), _kind(gpu))
+    beside = _beside_bytes(training.parallelism, gpu)
+    return needed is not None and needed + beside - _context(gpu).bytes <= gpu.usable_bytes
+
+
+def _judged(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Verdict:
+    components = _components(model, _alike(training), _kind(gpu))
+    return judge(MemoryProfile((*components, *_beside(training.parallelism, gpu))), gpu)
+
+
+def _beside(parallelism: ParallelismSpec, gpu: GpuSpec) -> tuple[Component, ...]:
+    """What depends on the very card, and is no tensor: NCCL's connections and the context."""
+    return (*nccl(parallelism, gpu, ALWAYS), _context(gpu))
+
+
+@lru_cache(maxsize=1024)
+def _beside_bytes(parallelism: ParallelismSpec, gpu: GpuSpec) -> int:
+    return sum(component.high_bytes for component in _beside(parallelism, gpu))
+
+
+@lru_cache(maxsize=256)
+def _context(gpu: GpuSpec) -> Component:
+    return context(gpu, ALWAYS)
+
+
+@lru_cache(maxsize=8192)
+def _needed_bytes(model: ModelSpec, training: TrainingSpec, kind: GpuSpec) -> int | None:
+    """The upper end of the peak without what is beside it; None for a recipe that cannot be on such a card."""
+    try:
+        return MemoryProfile(_components(model, training, kind)).device_high_bytes
+    except SpecError:
+        return None
+
+
+@lru_cache(maxsize=8192)
+def _components(model: ModelSpec, training: TrainingSpec, kind: GpuSpec) -> tuple[Component, ...]:
+    profile = estimate_training(model, training, kind)
+    return tuple(component for component in profile.components if component.part not in (Part.NCCL, Part.CONTEXT))
+
+
+@lru_cache(maxsize=8192)
+def _alike(training: TrainingSpec) -> TrainingSpec:
+    """A recipe that needs the same on each card: copies do not depend on how many they are, nor shards on the nodes."""
+    parallelism = training.parallelism
+    gpus = min(parallelism.gpus, 2) if parallelism.strategy == COPIED else parallelism.gpus
+    return replace(
+        training, parallelism=replace(parallelism, gpus=gpus, nodes=1),
+        gradient_accumulation_steps=min(training.gradient_accumulation_steps, 2),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _kind(gpu: GpuSpec) -> GpuSpec:
+    """All of the card that tensors and allocator depend on: which kernels run, and what was measured.
+
+    Kernels and their workspaces change with the generations in GENERATIONS only; see estimate/forward/kernels.py.
+    """
+    capability = compute_capability(gpu)
+    generation = next((each for each in GENERATIONS if capability >= each), capability)
+    return GpuSpec(
+        name="", product="", memory_bytes=0, memory_source="", compute_capability=generation, is_cpu=gpu.is_cpu,
+        calibration=gpu.calibration,
+    )  # fmt: skip

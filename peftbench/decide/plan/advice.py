@@ -1,0 +1,219 @@
+"""The nearest changes that would make a recipe fit, and the largest value of an option that still does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from peftbench.base.errors import SpecError
+from peftbench.decide.card import settle_training
+from peftbench.decide.plan.ladder import LADDER, SEQUENCE_STEP, Reach, Rung
+from peftbench.decide.recipe import Difference, Value, differences
+from peftbench.decide.verdict import Fit, Verdict, judge
+from peftbench.estimate.peft_forward.virtual_tokens import virtual_tokens
+from peftbench.estimate.training import estimate_training
+from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.recipe.training import TrainingSpec
+
+MOST_SEQUENCES = 1 << 16
+"""Where `largest` stops looking for a micro-batch."""
+
+
+class Change(NamedTuple):
+    """One or more options set differently, and what that leads to."""
+
+    differences: tuple[Difference, ...]
+    price: str
+    """What it costs, in words."""
+    training: TrainingSpec
+    """The changed recipe, ready to be planned or run."""
+    device_bytes: int
+    """Its peak on the device."""
+    verdict: Verdict
+
+    @property
+    def fit(self) -> Fit:
+        """What the change leads to."""
+        return self.verdict.fit
+
+    @property
+    def option(self) -> str:
+        """As typed: "--loss"; several are joined by " + "."""
+        return " + ".join(d.option for d in self.differences)
+
+    @property
+    def before(self) -> Value:
+        """The value that is set now; those of several options are joined as text."""
+        return self._joined([d.before for d in self.differences])
+
+    @property
+    def after(self) -> Value:
+        """The value to set; those of several options are joined as text."""
+        return self._joined([d.after for d in self.differences])
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What to type: ("--loss", "liger")."""
+        return tuple(word for d in self.differences for word in d.arguments)
+
+    @staticmethod
+    def _joined(values: Sequence[Value]) -> Value:
+        return values[0] if len(values) == 1 else " + ".join(map(str, values))
+
+
+class _Setting(NamedTuple):
+    """A rung at one of its values."""
+
+    rung: Rung
+    value: Any
+
+
+def suggest(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> tuple[Change, ...]:
+    """The changes that improve the verdict, from free to costly; none when the recipe fits already.
+
+    Each rung of the ladder is tried alone, first those that only change how the step is computed. Where none
+    of them fits, the cheapest that fit together follow; then likewise what changes the result and the method.
+    """
+    search = _Search(model, training, gpu)
+    if search.start.fit is Fit.FITS:
+        return ()
+    found: list[Change] = []
+    for reach in Reach:
+        found = search.alone([r for r in LADDER if r.reach is reach], found)
+        if not any(change.fit is Fit.FITS for change in found):
+            found += search.together([r for r in LADDER if r.reach.value <= reach.value])
+    return tuple(found)
+
+
+def largest(
+    model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, field: str, at_worst: Fit = Fit.FITS
+) -> int:
+    """The largest sequence_length or micro_batch_size with which the recipe fits; 0 when not even 1 does.
+
+    `at_worst` is the verdict that still counts. Sequence lengths from 128 on are rounded down to a multiple of 128,
+    unless all positions of the model fit.
+    """
+    if field not in ("sequence_length", "micro_batch_size"):
+        raise SpecError(f"no largest {field} can be found.", "Choose sequence_length or micro_batch_size.")
+    positions = model.max_position_embeddings - virtual_tokens(training.adapter)
+    most = positions if field == "sequence_length" else MOST_SEQUENCES
+
+    def fits(value: int) -> bool:
+        setting: dict[str, Any] = {field: value}
+        verdict = _judged(model, replace(training, **setting), gpu)
+        return verdict is not None and verdict.fit.rank <= at_worst.rank
+
+    if field == "micro_batch_size":
+        return _last(fits, 1, most)
+    if fits(most):
+        return most
+    steps = _last(lambda n: fits(n * SEQUENCE_STEP), 1, (most - 1) // SEQUENCE_STEP)
+    return steps * SEQUENCE_STEP or _last(fits, 1, min(most, SEQUENCE_STEP) - 1)
+
+
+def _last(fits: Callable[[int], bool], least: int, most: int) -> int:
+    """The largest value from `least` to `most` that fits, by bisection; `least - 1` when none does."""
+    while least <= most:
+        middle = (least + most) // 2
+        if fits(middle):
+            least = middle + 1
+        else:
+            most = middle - 1
+    return most
+
+
+def _judged(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Verdict | None:
+    """The verdict on a recipe that is only tried; None for one that cannot be, as a rank above the matrix."""
+    try:
+        return judge(estimate_training(model, training, gpu), gpu)
+    except SpecError:
+        return None
+
+
+def _replaces(cheaper: Change, change: Change) -> bool:
+    """Whether a cheaper change of the same option leads as far."""
+    shared = {d.option for d in cheaper.differences} & {d.option for d in change.differences}
+    return bool(shared) and cheaper.fit.rank <= change.fit.rank
+
+
+class _Search:
+    """Tries settings of rungs on one recipe and remembers what it starts from."""
+
+    def __init__(self, model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> None:
+        self.model, self.training, self.gpu = model, training, gpu
+        self.start = judge(estimate_training(model, training, gpu), gpu)
+
+    def alone(self, rungs: Iterable[Rung], before: Sequence[Change]) -> list[Change]:
+        """Add each rung at its mildest value that fits, unless a cheaper change of its option does it too."""
+        found = list(before)
+        for rung in rungs:
+            setting = self.mildest(self.training, rung)
+            change = setting and self.change([setting])
+            if change and self._improves(change) and not any(_replaces(c, change) for c in found):
+                found.append(change)
+        return found
+
+    def together(self, rungs: Iterable[Rung]) -> list[Change]:
+        """Climb the ladder until the recipe fits, then take back what turns out not to be needed."""
+        settings: list[_Setting] = []
+        for rung in rungs:
+            current = self.apply(settings)
+            setting = self.mildest(current, rung)
+            if setting and self._saves(current, [*settings, setting]):
+                settings.append(setting)
+            if self._fits(settings):
+                break
+        for setting in reversed(settings):
+            fewer = [s for s in settings if s is not setting]
+            if self._fits(settings) and self._fits(fewer):
+                settings = fewer
+        change = self.change(settings) if len(settings) > 1 else None
+        return [change] if change and self._improves(change) else []
+
+    def mildest(self, training: TrainingSpec, rung: Rung) -> _Setting | None:
+        """The first value that fits, or the strongest; more strength never needs more memory."""
+        values = rung.values(self.model, training, self.gpu)
+        if not values:
+            return None
+
+        def misses(number: int) -> bool:
+            verdict = self.judged(rung.apply(training, values[number - 1]))
+            return verdict is None or verdict.fit is not Fit.FITS
+
+        return _Setting(rung, values[min(_last(misses, 1, len(values)), len(values) - 1)])
+
+    def apply(self, settings: Iterable[_Setting]) -> TrainingSpec:
+        """The recipe with these settings, made runnable on the card."""
+        training = self.training
+        for setting in settings:
+            training = setting.rung.apply(training, setting.value)
+        return settle_training(self.model, training, self.gpu)[0]
+
+    def judged(self, training: TrainingSpec) -> Verdict | None:
+        return _judged(self.model, settle_training(self.model, training, self.gpu)[0], self.gpu)
+
+    def change(self, settings: Sequence[_Setting]) -> Change | None:
+        """These settings as a Change; None where they change nothing or cannot be."""
+        training = self.apply(settings)
+        different = differences(self.training, training)
+        try:
+            profile = estimate_training(self.model, training, self.gpu)
+        except SpecError:
+            return None
+        price = "; ".join(dict.fromkeys(s.rung.price for s in settings))
+        verdict = judge(profile, self.gpu)
+        return Change(different, price, training, profile.device_bytes, verdict) if different else None
+
+    def _fits(self, settings: Sequence[_Setting]) -> bool:
+        verdict = _judged(self.model, self.apply(settings), self.gpu)
+        return verdict is not None and verdict.fit is Fit.FITS
+
+    def _saves(self, current: TrainingSpec, settings: Sequence[_Setting]) -> bool:
+        before = _judged(self.model, current, self.gpu)
+        after = _judged(self.model, self.apply(settings), self.gpu)
+        return before is not None and after is not None and after.high_bytes < before.high_bytes
+
+    def _improves(self, change: Change) -> bool:
+        return change.fit.rank < self.start.fit.rank

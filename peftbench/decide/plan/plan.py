@@ -1,0 +1,246 @@
+"""The answer as one value: a recipe, its memory, whether it fits a card, and what would make it fit."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from peftbench.base.errors import SpecError
+from peftbench.base.units import human_bytes, human_count
+from peftbench.decide.card import Notes, settle_inference, settle_training
+from peftbench.decide.recipe import Options, inference_options, training_options
+from peftbench.decide.verdict import Fit, Verdict, judge
+from peftbench.estimate.forward.kernels import attention_kernel
+from peftbench.estimate.parts.base_weights import checkpoint_bytes, quantized_weights
+from peftbench.estimate.peft_forward.dispatch import activations_modelled
+from peftbench.estimate.peft_types.tensors import adapter_file_bytes
+from peftbench.estimate.time.step import StepTime, step_time
+from peftbench.estimate.training import estimate_training, trainable_parameters
+from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.model.spec import ModelSpec, OtherModel
+from peftbench.inputs.model.weights import Role, num_parameters, weights_of
+from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.memory import MemoryProfile
+
+if TYPE_CHECKING:
+    from peftbench.decide.plan.advice import Change
+    from peftbench.decide.plan.effects import Effects
+    from peftbench.dryrun.extrapolate import Extrapolation
+    from peftbench.dryrun.session import DryRun
+
+
+class Plan(NamedTuple):
+    """One recipe on one card. `recipe` is what was priced; where that was not asked for, `notes` say so."""
+
+    model: ModelSpec | OtherModel
+    gpu: GpuSpec | None
+    """None for a plan without a card, which has no verdict."""
+    recipe: TrainingSpec | InferenceSpec
+    profile: MemoryProfile
+    verdict: Verdict | None
+    changes: tuple[Change, ...]
+    """What would make it fit, from free to costly; empty when it fits."""
+    trainable_parameters: int
+    """0 for inference."""
+    adapter_file_bytes: int
+    """On disk: the adapter, or the whole model where there is none."""
+    notes: Notes
+    """What a reader should know, one sentence each."""
+    dry_run: DryRun | Extrapolation | None = None
+    """The same recipe on fake tensors, where that was asked for; the profile itself where there is no formula."""
+    effects: Effects | None = None
+    """Times and losses of quality; None for training and for an architecture without formula."""
+    time: StepTime | None = None
+    """Of a training step; None without a card, and where something about it is unknown."""
+
+    @property
+    def task(self) -> str:
+        """ "training" or "inference"."""
+        return "training" if isinstance(self.recipe, TrainingSpec) else "inference"
+
+    @property
+    def method(self) -> str:
+        """The name people use: "full", "lora", "qlora", "ia3" …"""
+        return self.recipe.method
+
+    @property
+    def dry_verdict(self) -> Verdict | None:
+        """The dry run judged on the card."""
+        return judge(self.dry_run.profile, self.gpu) if self.dry_run and self.gpu else None
+
+    @property
+    def final_verdict(self) -> Verdict | None:
+        """That of the dry run, which is closer to the truth, where there is one."""
+        return self.dry_verdict or self.verdict
+
+    @property
+    def by_formula(self) -> bool:
+        """Whether `profile` is an estimate: an architecture or adapter without formula has the dry run alone."""
+        return self.dry_run is None or self.profile is not self.dry_run.profile
+
+    @property
+    def variable(self) -> tuple[ModelSpec, TrainingSpec, GpuSpec] | None:
+        """What advice can vary: a training recipe with a formula, on a card."""
+        if isinstance(self.model, ModelSpec) and isinstance(self.recipe, TrainingSpec) and self.gpu and self.by_formula:
+            return self.model, self.recipe, self.gpu
+        return None
+
+    @property
+    def trainable_share(self) -> float:
+        """Trained parameters by those of the base model."""
+        return self.trainable_parameters / num_parameters(self.model)
+
+    @property
+    def options(self) -> Options:
+        """The priced recipe as flat options, under their names on the command line."""
+        if isinstance(self.recipe, TrainingSpec):
+            return training_options(self.recipe)
+        return inference_options(self.recipe)
+
+
+def make_plan(
+    model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None = None, with_changes: bool = True,
+    framework: str = "transformers",
+) -> Plan:  # fmt: skip
+    """Price a training recipe and judge it on a card; without a card there is no verdict.
+
+    Raises SpecError where the model, the card or PEFT cannot run it.
+    """
+    settled, notes = settle_training(model, training, gpu)
+    profile = estimate_training(model, settled, gpu)
+    verdict = judge(profile, gpu) if gpu else None
+    return Plan(
+        model=model,
+        gpu=gpu,
+        recipe=settled,
+        profile=profile,
+        verdict=verdict,
+        changes=_changes(model, settled, gpu) if gpu and with_changes else (),
+        trainable_parameters=trainable_parameters(model, settled),
+        adapter_file_bytes=_file_bytes(model, settled),
+        notes=(
+            *notes, *_weight_notes(model, settled), *_attention_notes(model, settled, gpu),
+            *_activation_notes(settled), *_sharding_notes(model, settled),
+            *(_count_notes(model, settled, gpu, verdict) if with_changes else ()),
+        ),
+        time=step_time(model, settled, gpu, framework) if gpu else None,
+    )
+
+
+def _changes(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> tuple[Change, ...]:
+    """Advice is loaded where it is wanted: a comparison starts faster without."""
+    from peftbench.decide.plan.advice import suggest
+
+    return suggest(model, training, gpu)
+
+
+def make_inference_plan(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec | None = None) -> Plan:
+    """Price a generation request and judge it on a card; it has no changes.
+
+    Raises SpecError where the model, the card or PEFT cannot run it.
+    """
+    from peftbench.decide.plan.effects import effects_of  # planning training does not pay for either
+    from peftbench.estimate.inference import estimate_inference
+
+    settled, notes = settle_inference(model, inference, gpu)
+    profile = estimate_inference(model, settled, gpu)
+    return Plan(
+        model=model,
+        gpu=gpu,
+        recipe=settled,
+        profile=profile,
+        verdict=judge(profile, gpu) if gpu else None,
+        changes=(),
+        trainable_parameters=0,
+        adapter_file_bytes=_file_bytes(model, settled),
+        notes=(*notes, *_weight_notes(model, settled)),
+        effects=effects_of(model, settled, gpu) if settled.parallelism.gpus == 1 else None,  # times of one card
+    )
+
+
+@lru_cache(maxsize=1024)
+def _file_bytes(model: ModelSpec, recipe: TrainingSpec | InferenceSpec) -> int:
+    if recipe.adapter is None:
+        return checkpoint_bytes(model, recipe.dtype)
+    return adapter_file_bytes(model, recipe.adapter, recipe.dtype)
+
+
+def _attention_notes(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> Notes:
+    """Where attention keeps a score for every pair of tokens, because no fused kernel takes the recipe."""
+    kernel = attention_kernel(model, training, gpu)
+    if kernel == "math" and gpu is not None and not gpu.has_bfloat16:
+        return (f"SDPA has no fused kernel for grouped-query heads on {gpu.name}: every pair of tokens is kept.",)
+    if kernel == "eager" and training.attention == "sdpa":
+        return (f"transformers has no SDPA for {model.model_type}: attention runs eagerly, every pair is kept.",)
+    return ()
+
+
+def _activation_notes(training: TrainingSpec) -> Notes:
+    """Where the activations are those of a generic adapter, and where checkpointing does not reach them."""
+    eight_bit = training.quantization is not None and not training.quantization.four_bit
+    unseen = eight_bit and training.gradient_checkpointing and not training.use_reentrant
+    kept = "8-bit layers keep their inputs, which only --use-reentrant drops (MatMul8bitLt's ctx)."
+    notes = (kept,) if unseen else ()
+    if training.adapter is None or activations_modelled(training.adapter):
+        return notes
+    generic = f"What {training.adapter.peft_type} keeps for backward is not modelled: its activations are a guess."
+    return (*notes, generic)
+
+
+def _sharding_notes(model: ModelSpec, training: TrainingSpec) -> Notes:
+    """What sharding asks of the libraries, and offload of the host."""
+    quantization, notes = training.quantization, list(_host_notes(model, training))
+    if quantization is not None and training.parallelism.shards_weights:
+        dtype = quantization.compute_dtype.value
+        option = "" if quantization.quant_type == "gptq" else f": bnb_4bit_quant_storage={dtype}"
+        notes.append(f"4-bit weights are only sharded when stored in a floating dtype{option}.")
+    return tuple(notes)
+
+
+def _host_notes(model: ModelSpec, training: TrainingSpec) -> Notes:
+    """How much of the host's memory offload takes: that of a node, and what one GPU has of it."""
+    if not training.parallelism.cpu_offload:
+        return ()
+    from peftbench.estimate.host_memory import host_bytes
+
+    each_bytes = host_bytes(model, training)
+    node_bytes = training.parallelism.gpus_per_node * each_bytes
+    moved = f"CPU offload keeps {human_bytes(node_bytes)} in the host's memory"
+    return (f"{moved}, {human_bytes(each_bytes)} for each GPU: every node needs that beside what its programs take.",)
+
+
+def _count_notes(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None, verdict: Verdict | None) -> Notes:
+    """How many of these cards would do, where one, or as many as were asked for, is too few."""
+    if gpu is None or gpu.is_cpu or verdict is None or verdict.fit is not Fit.DOES_NOT_FIT:
+        return ()
+    from peftbench.decide.plan.gpu_count import smallest_count  # a plan that fits does not pay for the search
+
+    try:
+        found = smallest_count(model, training, gpu)
+    except SpecError:  # one GPU can run it, several cannot share it: a bitsandbytes optimizer
+        return ()
+    if found is None or found.gpus <= training.parallelism.gpus:
+        return ()
+    return (f"fits on {found.gpus} × {gpu.name} with {found.strategy}: --gpus {found.gpus}.",)
+
+
+@lru_cache(maxsize=1024)
+def _weight_notes(model: ModelSpec, recipe: TrainingSpec | InferenceSpec) -> Notes:
+    """What a quantization leaves alone, and what the checkpoint says of its own."""
+    if recipe.quantization is None:
+        stored = model.stored_quantization
+        said = f"the checkpoint is stored as {stored}: priced as if its weights were {recipe.dtype.value}."
+        return (said,) if stored else ()
+    if not quantized_weights(model) and not model.num_experts:
+        return (f"transformers quantizes no linear layer of {model.model_type}: all weights stay 16 bit.",)
+    kept = "float32" if recipe.quantization.upcast_unquantized else recipe.dtype.value
+    who = "GPTQ" if recipe.quantization.quant_type == "gptq" else "bitsandbytes"
+    notes = [f"{who} leaves embeddings, lm_head and norms alone: they stay {kept}."]
+    if model.num_experts:
+        experts = sum(w.total for w in weights_of(model) if w.role is Role.EXPERTS)
+        notes.append(
+            f"bitsandbytes does not quantize the fused experts of transformers 5: {human_count(experts)} of "
+            f"{human_count(num_parameters(model))} parameters stay {kept}."
+        )
+    return tuple(notes)

@@ -1,0 +1,89 @@
+"""From a suite to the cases that are run: its options become recipes, in the words and with the defaults of `plan`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import product
+from typing import Any, NamedTuple
+
+from peftbench.base.errors import PeftbenchError, SpecError
+from peftbench.catalog.models import NamedConfig, find_config
+from peftbench.decide.card import settle
+from peftbench.decide.from_options import inference_requests, training_recipes, within_positions
+from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.case import Case
+from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.suite import Suite
+
+DEFAULT_METHOD = "lora"
+
+
+class SuiteCase(NamedTuple):
+    """A case, and what had to change for it to run on the card."""
+
+    case: Case
+    notes: tuple[str, ...]
+    grows: str | None = None
+    """The option that is raised until the case runs out of memory."""
+
+
+def cases_of(suite: Suite, gpu: GpuSpec | None = None, device: str | None = None) -> tuple[SuiteCase, ...]:
+    """Every case with every combination of the sweep. `gpu` is the card that they are to run on.
+
+    Raises SpecError or CatalogError, naming the case, for a recipe that cannot be.
+    """
+    model = _model(suite)
+    return tuple(_case(suite, model, name, swept, gpu, device or suite.device) for name, swept in _combinations(suite))
+
+
+def _combinations(suite: Suite) -> Iterator[tuple[str, dict[str, Any]]]:
+    names = list(suite.sweep)
+    for case in suite.cases:
+        for values in product(*suite.sweep.values()):
+            yield case, dict(zip(names, values, strict=True))
+
+
+def _model(suite: Suite) -> NamedConfig:
+    if isinstance(suite.model, str):
+        return find_config(suite.model)
+    return NamedConfig(suite.model, f"{suite.name}'s model", f"suite {suite.name}")
+
+
+def _case(
+    suite: Suite, model: NamedConfig, name: str, swept: Mapping[str, Any], gpu: GpuSpec | None, device: str
+) -> SuiteCase:
+    id = " ".join((name, *(f"{option}={value}" for option, value in swept.items())))
+    try:
+        recipe, notes = settle(model.other, _recipe(suite, model, {**suite.base, **suite.cases[name], **swept}), gpu)
+        case = Case(
+            id=id, model=model.name, config=json.dumps(model.config, sort_keys=True), recipe=recipe, steps=suite.steps,
+            warmup_steps=suite.warmup_steps, learning_rate=suite.learning_rate, seed=suite.seed, device=device,
+        )  # fmt: skip
+        return SuiteCase(case, notes, _grows(suite, case))
+    except PeftbenchError as error:
+        raise type(error)(f"suite {suite.name}, case {id!r}: {error.what}", error.hint) from None
+
+
+def _recipe(suite: Suite, model: NamedConfig, given: Mapping[str, Any]) -> TrainingSpec | InferenceSpec:
+    options = dict(given)
+    method = options.pop("method", DEFAULT_METHOD)
+    if not isinstance(method, str):
+        raise SpecError(f"method must be a word, not {method!r}.", "As in method: qlora.")
+    options = within_positions(model.other, suite.kind, (method,), options)
+    make = training_recipes if suite.kind == "training" else inference_requests
+    return make((method,), options)[0]
+
+
+def _grows(suite: Suite, case: Case) -> str | None:
+    if suite.largest is not None and not hasattr(case.recipe, suite.largest):
+        raise SpecError(f"{case.task} has no {suite.largest} to be largest.", "Choose another.")
+    return suite.largest
+
+
+def grown(case: Case, option: str, value: int) -> Case:
+    """The case with another value of the option that is searched."""
+    recipe = replace(case.recipe, **{option: value})  # type: ignore[arg-type]
+    return replace(case, recipe=recipe, id=f"{case.id} {option}={value}")

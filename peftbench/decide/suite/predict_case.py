@@ -1,0 +1,71 @@
+"""What a case is predicted to take on a card: by formula, for suites before they run and for records afterwards."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import NamedTuple
+
+from peftbench.base.errors import SpecError
+from peftbench.catalog.models import NamedConfig
+from peftbench.decide.plan.advice import largest
+from peftbench.decide.verdict import Fit
+from peftbench.estimate.inference import estimate_inference
+from peftbench.estimate.training import estimate_training
+from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.case import Case
+from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.memory import MemoryProfile
+
+CPU = GpuSpec(name="cpu", product="CPU", memory_bytes=0, memory_source="", is_cpu=True)
+"""Stands for a CPU in a formula: other kernels, no caching allocator, no context; its memory is not judged."""
+
+
+def model_of(case: Case) -> ModelSpec:
+    """The model by formula. Raises SpecError for an architecture that has none."""
+    return NamedConfig(json.loads(case.config), case.model, f"case {case.id}").spec
+
+
+def device_of(case: Case, gpu: GpuSpec | None) -> GpuSpec | None:
+    """The card with what the case may have of it, or the CPU."""
+    if case.device == "cpu":
+        return CPU
+    if gpu is None or case.memory_limit_bytes is None:
+        return gpu
+    within = case.memory_limit_bytes + gpu.context_bytes + gpu.in_use_bytes
+    return replace(gpu, memory_bytes=min(gpu.memory_bytes, within))
+
+
+def predict_case(case: Case, gpu: GpuSpec | None) -> MemoryProfile:
+    """The estimate of a case on this card. Raises SpecError where there is no formula."""
+    model, device = model_of(case), device_of(case, gpu)
+    if isinstance(case.recipe, TrainingSpec):
+        return estimate_training(model, case.recipe, device)
+    return estimate_inference(model, case.recipe, device)
+
+
+class Largest(NamedTuple):
+    """How far an option can be raised on a card, as predicted."""
+
+    fits: int
+    """With the whole band of the prediction."""
+    tensors_fit: int
+    """Where the allocator has to flush its cache and retry."""
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        return f"{self.fits} fits" + (f", tight {self.tensors_fit}" if self.tensors_fit > self.fits else "")
+
+
+def predict_largest(case: Case, option: str, gpu: GpuSpec | None) -> Largest | None:
+    """The largest value of the option with which the case is predicted to run; None where nothing can say."""
+    card = device_of(case, gpu)
+    if card is None or card.is_cpu or not isinstance(case.recipe, TrainingSpec):
+        return None
+    try:
+        model = model_of(case)
+    except SpecError:
+        return None
+    return Largest(*(largest(model, case.recipe, card, option, fit) for fit in (Fit.FITS, Fit.TIGHT)))

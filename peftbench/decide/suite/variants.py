@@ -1,0 +1,127 @@
+"""From a suite of kind quality or latency to the one comparison that it asks for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from itertools import product
+from typing import Any
+
+from peftbench.base.errors import PeftbenchError, SpecError, did_you_mean
+from peftbench.catalog.models import NamedConfig, find_config
+from peftbench.decide.methods import LORA
+from peftbench.inputs.comparison import ComparisonCase, LatencyCase, QualityCase, Variant
+from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.quantization import BLOCKSIZES, QuantizationSpec
+from peftbench.inputs.suite import Suite
+
+WEIGHTS = (*(dtype.value for dtype in DType), "int8", "nf4", "fp4")
+_OPTIONS = (
+    "weights", "dtype", "compute_dtype", "blocksize", "double_quant", "adapter", "method", "r", "target_modules",
+    "adapters", "round_trips", "against",
+)  # fmt: skip
+_OF_CASE = ("id", "model", "config", "variants", "seed", "device")
+"""Fields of a comparison that the suite has keys of its own for."""
+
+
+def comparison_of(suite: Suite, device: str | None = None) -> ComparisonCase:
+    """The comparison with all variants. Raises SpecError or CatalogError, naming the case, for what cannot be."""
+    kind = QualityCase if suite.kind == "quality" else LatencyCase
+    known = sorted({field.name for field in fields(kind)} - {*_OF_CASE})
+    for name in suite.compare:
+        if name not in known:
+            raise SpecError(f"compare has no key {name!r}.", did_you_mean(name, known) or f"Keys: {', '.join(known)}.")
+    place = device or suite.device
+    shared: dict[str, Any] = {
+        **suite.compare, "id": suite.name, "seed": suite.seed, "device": place, "variants": _variants(suite, place),
+    }  # fmt: skip
+    try:
+        if kind is QualityCase:
+            return QualityCase(model=_quality_model(suite), **shared)
+        model = _latency_model(suite)
+        return LatencyCase(model=model.name, config=json.dumps(model.config, sort_keys=True), **shared)
+    except PeftbenchError as error:
+        raise type(error)(f"suite {suite.name}: {error.what}", error.hint) from None
+    except TypeError:
+        raise SpecError(f"suite {suite.name}: a value below compare is of the wrong type.") from None
+
+
+def _quality_model(suite: Suite) -> str:
+    if not isinstance(suite.model, str):
+        raise SpecError("the quality of a model that has only a config cannot be measured: it has no weights.",
+                        "Name one: small-llama, smollm2-135m-instruct, a folder, or a model of the Hub.")  # fmt: skip
+    return suite.model
+
+
+def _latency_model(suite: Suite) -> NamedConfig:
+    if isinstance(suite.model, str):
+        return find_config(suite.model)
+    return NamedConfig(suite.model, f"{suite.name}'s model", f"suite {suite.name}")
+
+
+def _variants(suite: Suite, device: str) -> tuple[Variant, ...]:
+    """Every case with every combination of the sweep."""
+    found = []
+    for case, options in suite.cases.items():
+        for values in product(*suite.sweep.values()):
+            swept = dict(zip(suite.sweep, values, strict=True))
+            name = " ".join((case, *(f"{option}={value}" for option, value in swept.items())))
+            try:
+                found.append(_variant(name, {**suite.base, **options, **swept}, device))
+            except PeftbenchError as error:
+                raise type(error)(f"suite {suite.name}, case {name!r}: {error.what}", error.hint) from None
+            except TypeError:
+                raise SpecError(f"suite {suite.name}, case {name!r}: a value is of the wrong type.") from None
+    return tuple(found)
+
+
+def _variant(name: str, given: Mapping[str, Any], device: str) -> Variant:
+    for option in given:
+        if option not in _OPTIONS:
+            hint = did_you_mean(option, _OPTIONS) or f"Options: {', '.join(_OPTIONS)}."
+            raise SpecError(f"unknown option {option!r}.", hint)
+    weights = _one_of("weights", given.get("weights"), WEIGHTS)
+    quantized = weights not in {dtype.value for dtype in DType}
+    default = DType.FLOAT32.value if device == "cpu" else DType.BFLOAT16.value
+    dtype = DType(_one_of("dtype", given.get("dtype", default if quantized else weights), tuple(DType)))
+    if not quantized and (dtype.value != weights or {"blocksize", "double_quant", "compute_dtype"} & {*given}):
+        raise SpecError(f"weights in {weights} have no other dtype and no blocks.", "Leave those options out.")
+    route = given.get("adapter", "base")
+    more = {option: given[option] for option in ("adapters", "round_trips", "against") if option in given}
+    return Variant(
+        name=name, dtype=dtype, quantization=_quantization(weights, dtype, given) if quantized else None,
+        route=str(route), adapter=None if route == "base" else _adapter(given), **more,
+    )  # fmt: skip
+
+
+def _quantization(weights: str, dtype: DType, given: Mapping[str, Any]) -> QuantizationSpec:
+    blocksize = given.get("blocksize", QuantizationSpec.blocksize)
+    double_quant = given.get("double_quant", True)
+    if weights == "int8" and {"blocksize", "double_quant"} & {*given}:
+        raise SpecError("blocksize and double_quant belong to 4-bit weights.", "Leave them out.")
+    if blocksize not in BLOCKSIZES or type(double_quant) is not bool:
+        raise SpecError(f"no blocksize {blocksize!r} or double_quant {double_quant!r}.", f"Sizes: {BLOCKSIZES}.")
+    compute = DType(_one_of("compute_dtype", given.get("compute_dtype", dtype.value), tuple(DType)))
+    return QuantizationSpec(
+        quant_type=weights, blocksize=blocksize, double_quant=double_quant, compute_dtype=compute
+    )
+
+
+def _adapter(given: Mapping[str, Any]) -> AdapterSpec:
+    """`plan`'s LoRA, or another type with PEFT's defaults."""
+    method = given.get("method", "lora")
+    adapter = LORA if method == "lora" else AdapterSpec(peft_type=str(method).replace("-", "_"))
+    if "r" in given:
+        adapter = replace(adapter, r=given["r"])
+    if "target_modules" in given:
+        names = given["target_modules"]
+        adapter = replace(adapter, target_modules=(names,) if isinstance(names, str) else tuple(names))
+    return adapter
+
+
+def _one_of(name: str, value: object, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise SpecError(f"{name} cannot be {value!r}.", f"Choose one of {', '.join(map(str, known))}.")
+    return str(value)

@@ -1,0 +1,191 @@
+"""Describe a model's tensors on the card, in the order and form in which `from_pretrained` leaves them there.
+
+Quantized weights get the tensors that bitsandbytes makes: codes, constants of blocks, and those of double
+quantization. What they hold does not exist, so the classes' own quantization cannot run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+from peftbench.dryrun.trace.recorder import Recorder
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.memory import Part
+
+NESTED_BLOCKSIZE = 256
+LOADING = "loading"
+
+
+def materialize(model: nn.Module, quantization: QuantizationSpec | None, recorder: Recorder) -> None:
+    """Replace every tensor of the model by a fake one on the recorder's device, and record it with its part."""
+    maker = _Maker(quantization, recorder)
+    _warm_up(model, quantization, recorder)
+    for name, module in model.named_modules():
+        maker.module(name, module)
+
+
+def _warm_up(model: nn.Module, quantization: QuantizationSpec | None, recorder: Recorder) -> None:
+    """One block as large as the model, freed at once, so that loading asks the driver for memory only once.
+
+    Source: caching_allocator_warmup in transformers/modeling_utils.py; a 4-bit weight counts half a byte.
+    """
+    if recorder.device_type != "cuda":
+        return
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}.values()
+    size_bytes = sum(_loaded_bytes(tensor, quantization) for tensor in tensors)
+    recorder.release(recorder.scratch(size_bytes, "caching_allocator_warmup", Part.WEIGHTS))
+
+
+def _loaded_bytes(tensor: torch.Tensor, quantization: QuantizationSpec | None) -> int:
+    if quantization and is_quantized(tensor):
+        return tensor.numel() // 2 if quantization.four_bit else tensor.numel()
+    return tensor.numel() * tensor.element_size()
+
+
+def is_quantized(tensor: object) -> bool:
+    """Whether bitsandbytes stores this weight."""
+    return type(tensor).__name__ in ("Params4bit", "Int8Params")
+
+
+class _Maker:
+    """Makes each tensor once, however many modules share it."""
+
+    def __init__(self, quantization: QuantizationSpec | None, recorder: Recorder) -> None:
+        self.quantization = quantization
+        self.recorder = recorder
+        self.device = recorder.device_type
+        self.made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        """By the id of a meta tensor: the tensor itself, so that its id stays its own, and its fake."""
+
+    def module(self, name: str, module: nn.Module) -> None:
+        """Exchange the module's own tensors, also those that are plain attributes."""
+        for tensors, kind in ((module._parameters, nn.Parameter), (module._buffers, None)):
+            for key, tensor in list(tensors.items()):
+                if tensor is not None:
+                    tensors[key] = self._fake(tensor, module, name, kind)
+        for key, value in list(vars(module).items()):
+            if key not in ("_parameters", "_buffers", "_modules"):
+                exchanged = self._exchanged(value, module, name)
+                if exchanged is not value:
+                    vars(module)[key] = exchanged
+
+    def _exchanged(self, value: Any, module: nn.Module, name: str) -> Any:
+        """Tensors that a layer keeps outside its buffers, alone or in a dict or list."""
+        if isinstance(value, torch.Tensor):
+            return self._fake(value, module, name, None)
+        if type(value) is dict and any(isinstance(item, torch.Tensor) for item in value.values()):
+            return {key: self._exchanged(item, module, name) for key, item in value.items()}
+        if type(value) is list and any(isinstance(item, torch.Tensor) for item in value):
+            return [self._exchanged(item, module, name) for item in value]
+        return value
+
+    def _fake(self, tensor: torch.Tensor, module: nn.Module, name: str, kind: type[nn.Parameter] | None) -> Any:
+        if id(tensor) not in self.made:
+            self.made[id(tensor)] = (tensor, self._make(tensor, module, name, kind))
+        return self.made[id(tensor)][1]
+
+    def _make(self, tensor: torch.Tensor, module: nn.Module, name: str, kind: type[nn.Parameter] | None) -> Any:
+        if self.quantization and is_quantized(tensor):
+            make = _four_bit if self.quantization.four_bit else _eight_bit
+            return make(tensor, module, name, self.quantization, self.recorder)
+        made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=self.device)
+        self.recorder.adopt(made, LOADING, name)
+        self.recorder.is_part(self._part(tensor), made)
+        if kind is None and not isinstance(tensor, nn.Parameter):
+            return made.requires_grad_(tensor.requires_grad)
+        return nn.Parameter(made, requires_grad=tensor.requires_grad)
+
+    def _part(self, tensor: torch.Tensor) -> Part:
+        if self.quantization is None:
+            return Part.WEIGHTS
+        return Part.EXPERTS if tensor.dim() == 3 else Part.UNQUANTIZED
+
+
+# ── bitsandbytes ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Quantized(FakeTensor):
+    """A fake weight of bitsandbytes': its own classes cannot hold a fake tensor, and PEFT asks for their names."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied: Any = nn.Parameter(self.data.clone(), requires_grad=False)
+        copied.__class__ = type(self)
+        vars(copied).update({key: value for key, value in vars(self).items() if key not in vars(copied)})
+        return copied
+
+
+class Params4bit(_Quantized):
+    """With a quant_state."""
+
+
+class Int8Params(_Quantized):
+    """With CB and SCB."""
+
+
+def _four_bit(tensor: Any, module: Any, name: str, quantization: QuantizationSpec, recorder: Recorder) -> Any:
+    """A Params4bit in all but its class, which cannot hold a fake tensor.
+
+    Source: Params4bit._quantize and quantize_4bit in bitsandbytes.
+    """
+    from bitsandbytes.functional import QuantState
+
+    empty = _recording(recorder, name)
+    numel, blocksize = tensor.numel(), quantization.blocksize
+    blocks = -(-numel // blocksize)
+    original = recorder.scratch(numel * tensor.element_size(), "quantize_4bit", Part.WEIGHTS)
+    codes = empty(((numel + 1) // 2, 1), torch.uint8, Part.WEIGHTS)
+    common = {
+        "shape": tensor.shape, "dtype": tensor.dtype, "blocksize": blocksize, "quant_type": quantization.quant_type,
+        "code": empty((16,), torch.float32, Part.QUANTIZATION_CONSTANTS),
+    }  # fmt: skip
+    if quantization.double_quant:
+        plain = recorder.scratch(blocks * 4, "quantize_4bit", Part.QUANTIZATION_CONSTANTS)
+        nested = QuantState(
+            absmax=empty((-(-blocks // NESTED_BLOCKSIZE),), torch.float32, Part.QUANTIZATION_CONSTANTS),
+            blocksize=NESTED_BLOCKSIZE, dtype=torch.float32,
+            code=empty((256,), torch.float32, Part.QUANTIZATION_CONSTANTS),
+        )  # fmt: skip
+        absmax = empty((blocks,), torch.uint8, Part.QUANTIZATION_CONSTANTS)
+        offset = empty((), torch.float32, Part.QUANTIZATION_CONSTANTS)
+        state = QuantState(absmax=absmax, offset=offset, state2=nested, **common)
+        recorder.release(plain)
+    else:
+        state = QuantState(absmax=empty((blocks,), torch.float32, Part.QUANTIZATION_CONSTANTS), **common)
+    recorder.release(original)
+    weight: Any = nn.Parameter(codes, requires_grad=False)
+    weight.__class__ = Params4bit
+    weight.quant_state, weight.bnb_quantized, weight.module = state, True, module
+    weight.compress_statistics, weight.quant_type = quantization.double_quant, quantization.quant_type
+    weight.blocksize, weight.quant_storage = blocksize, torch.uint8
+    module.quant_state = state
+    return weight
+
+
+def _eight_bit(tensor: Any, module: nn.Module, name: str, quantization: QuantizationSpec, recorder: Recorder) -> Any:
+    """An Int8Params in all but its class: int8 rows, and a float32 scale a row.
+
+    Source: Int8Params._quantize in bitsandbytes/nn/modules.py.
+    """
+    empty = _recording(recorder, name)
+    original = recorder.scratch(tensor.numel() * 2, "int8_vectorwise_quant", Part.WEIGHTS)
+    weight: Any = nn.Parameter(empty(tensor.shape, torch.int8, Part.WEIGHTS), requires_grad=False)
+    weight.__class__ = Int8Params
+    weight.CB, weight.has_fp16_weights = weight.data, False
+    weight.SCB = empty((tensor.shape[0],), torch.float32, Part.QUANTIZATION_CONSTANTS)
+    recorder.release(original)
+    return weight
+
+
+def _recording(recorder: Recorder, name: str) -> Callable[[tuple[int, ...], torch.dtype, Part], torch.Tensor]:
+    def empty(shape: tuple[int, ...], dtype: torch.dtype, part: Part) -> torch.Tensor:
+        made = torch.empty(shape, dtype=dtype, device=recorder.device_type)
+        recorder.adopt(made, LOADING, name)
+        recorder.is_part(part, made)
+        return made
+
+    return empty

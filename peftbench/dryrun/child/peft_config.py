@@ -1,0 +1,105 @@
+"""From an AdapterSpec, or from the adapter_config.json that PEFT writes, to PEFT's own configuration class."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from importlib import import_module
+from typing import Any
+
+from peftbench.base.errors import did_you_mean
+from peftbench.dryrun.trace.refusal import Refused, in_a_line
+from peftbench.dryrun.workload import Workload
+from peftbench.inputs.recipe.peft_config import MULTITASK, adapter_options
+from peftbench.inputs.recipe.training import TrainingSpec
+
+TASK = "CAUSAL_LM"
+NO_CHECKPOINTING = {
+    "PREFIX_TUNING": "checkpointing drops the cache that it trains",
+    "CARTRIDGE": "checkpointing drops the cache that it trains",
+    "POLY": "a layer that is run again is not told the tasks",
+    "XLORA": "a layer that is run again is not told how to mix",
+}
+"""Types of PEFT 0.21 whose step fails under gradient checkpointing, on real tensors too."""
+
+NEEDS_DATA = {
+    "init_lora_weights": ("corda", "eva", "lora_ga", "loftq"),
+    "prompt_tuning_init": ("TEXT", "EXACT_SOURCE_TASK", "AVERAGE_SOURCE_TASKS", "ONLY_SOURCE_SHARED"),
+}
+"""First values that are computed from data, another adapter or a tokenizer; any others take the same memory."""
+
+
+def peft_config(workload: Workload) -> Any:
+    """PEFT's configuration of the workload's adapter; raises Refused where PEFT will not have it."""
+    recipe = workload.recipe
+    if workload.adapter_config:
+        given = _parsed(workload.adapter_config)
+    elif recipe.adapter:
+        given = adapter_options(recipe.adapter)
+    else:
+        raise ValueError("the workload has no adapter")
+    config = _configuration(given, trained=isinstance(recipe, TrainingSpec))
+    reason = NO_CHECKPOINTING.get(config.peft_type)
+    if reason and isinstance(recipe, TrainingSpec) and recipe.gradient_checkpointing:
+        name = config.peft_type.value.lower()
+        what = f"{name} cannot be trained under gradient checkpointing: {reason}."
+        raise Refused(what, "Use --no-gradient-checkpointing.")
+    return config
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    hint = "Pass the adapter_config.json that save_pretrained wrote."
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise Refused(f"the adapter's configuration is not JSON: {error}.", hint) from error
+    if not isinstance(given, dict):
+        raise Refused("the adapter's configuration is not a JSON object.", hint)
+    return given
+
+
+def takes_task_ids(model: Any) -> bool:
+    """Whether every sequence has to say which of several tasks it belongs to."""
+    kind = getattr(getattr(model, "active_peft_config", None), "peft_type", None)
+    return str(getattr(kind, "value", kind)).lower() in MULTITASK
+
+
+def virtual_tokens(model: Any) -> int:
+    """How many tokens the adapter puts in front of the prompt."""
+    config = getattr(model, "active_peft_config", None)
+    return int(config.num_virtual_tokens) if config is not None and config.is_prompt_learning else 0
+
+
+def _configuration(given: dict[str, Any], trained: bool) -> Any:
+    classes: Any = import_module("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING
+    name = str(given.get("peft_type", "")).upper()
+    if name not in classes:
+        known = sorted(str(getattr(kind, "value", kind)) for kind in classes)
+        raise Refused(
+            f"the installed PEFT has no type {name or '(none)'}.",
+            f"{did_you_mean(name, known)} It has {', '.join(known)}.".strip(),
+        )
+    known_fields = {field.name for field in fields(classes[name])}
+    options = {key: value for key, value in given.items() if key in known_fields and key != "peft_type"}
+    options = {key: value for key, value in options.items() if value not in NEEDS_DATA.get(key, ())}
+    try:
+        config = classes[name](**{**options, "task_type": TASK, "inference_mode": not trained})
+    except ImportError as error:
+        raise Refused(f"PEFT has no {name.lower()} here: {in_a_line(error)}", "Or choose another type.") from error
+    except Exception as error:  # a configuration checks itself in any way
+        raise Refused(f"PEFT refuses the adapter: {in_a_line(error)}", "Correct its options.") from error
+    _refuse_what_depends_on_data(config)
+    return config
+
+
+def _refuse_what_depends_on_data(config: Any) -> None:
+    if config.peft_type == "XLORA" and not config.adapters:
+        raise Refused(
+            "xlora mixes trained LoRA adapters, and none is named.",
+            "Pass an adapter_config.json whose adapters are folders on this machine.",
+        )
+    if getattr(config, "use_dynamic_rank", False):
+        raise Refused(
+            "the ranks that use_dynamic_rank chooses depend on the weights.",
+            "Leave it out: none is larger than subspace_rank.",
+        )

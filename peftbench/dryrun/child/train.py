@@ -1,0 +1,160 @@
+"""Run the steps of a training recipe on a fake model, as the Trainer or a plain loop runs them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from peftbench.dryrun.child.fused_kernels import fused_kernels
+from peftbench.dryrun.child.loss import drops_logits, head_of, install_loss
+from peftbench.dryrun.child.model import torch_dtype
+from peftbench.dryrun.child.older_transformers import OlderTransformers
+from peftbench.dryrun.child.optimizer import make_optimizer
+from peftbench.dryrun.child.peft_config import takes_task_ids
+from peftbench.dryrun.fake.card import CARD
+from peftbench.dryrun.trace.recorder import Recorder
+from peftbench.dryrun.trace.refusal import Refused
+from peftbench.dryrun.trace.trace import EMPTY_CACHE
+from peftbench.dryrun.workload import Workload
+from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.memory import Part, Phase
+
+MAX_GRAD_NORM = 1.0
+"""TrainingArguments' default."""
+MICRO_BATCHES = 2
+"""So many show what accumulation does; more repeat the second."""
+
+Mark = Callable[[str, int], None]
+"""Begin a phase of a step."""
+
+
+class Training:
+    """A model in training: the loop's variables are attributes, because what they hold stays alive."""
+
+    def __init__(self, model: Any, workload: Workload, recorder: Recorder, mark: Mark) -> None:
+        assert isinstance(workload.recipe, TrainingSpec)
+        self.recipe, self.workload = workload.recipe, workload
+        self.model, self.recorder, self.mark = model, recorder, mark
+        self.outputs: Any = None
+        self.batch: dict[str, torch.Tensor] = {}
+        self._prepare()
+        self.older = OlderTransformers(causal_lm_of(model), workload, recorder)
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        by_trainer = self.recipe.loop == "trainer"
+        self.optimizer = make_optimizer(self.recipe.optimizer, self.trained, model, by_trainer)
+
+    def _prepare(self) -> None:
+        """Checkpointing, cache and loss as the recipe has them."""
+        causal_lm = causal_lm_of(self.model)
+        causal_lm.config.use_cache = self.recipe.use_cache and not self.recipe.gradient_checkpointing
+        if self.recipe.gradient_checkpointing:
+            if not causal_lm.supports_gradient_checkpointing:
+                what = f"{causal_lm.config.model_type} has no gradient checkpointing."
+                raise Refused(what, "Use --no-gradient-checkpointing.")
+            if self.recipe.adapter or self.workload.adapter_config:
+                self.model.enable_input_require_grads()
+            kwargs = {"use_reentrant": self.recipe.use_reentrant}
+            causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
+            self._tag_checkpoints()
+        install_loss(causal_lm, self.recipe)
+        self.model.train()
+
+    def _tag_checkpoints(self) -> None:
+        """What a checkpointed layer is given is what checkpointing keeps."""
+
+        def tag(module: nn.Module, args: Any, kwargs: Any) -> None:
+            self.recorder.is_part(Part.CHECKPOINTS, *args, kwargs.get("hidden_states"))
+
+        for module in self.model.modules():
+            if getattr(module, "gradient_checkpointing", False) and head_of(module) is None:
+                module.register_forward_pre_hook(tag, with_kwargs=True)
+
+    def run(self) -> None:
+        """Every step of the workload, in turn."""
+        with fused_kernels(causal_lm_of(self.model), self.recipe):
+            self._run_steps()
+
+    def _run_steps(self) -> None:
+        micro_batches = min(self.recipe.gradient_accumulation_steps, MICRO_BATCHES)
+        for step, length in enumerate(self.workload.lengths):
+            if self.recipe.loop == "plain":
+                self._zero_grad()
+            for _ in range(micro_batches):
+                self._micro_batch(step, length)
+            self._update(step)
+            every = self.workload.empty_cache_steps
+            if every and (step + 1) % every == 0:
+                self.mark(EMPTY_CACHE, step)
+
+    def _micro_batch(self, step: int, length: int) -> None:
+        self.mark(Phase.FORWARD, step)
+        self.batch = self._make_batch(length)
+        loss = self._forward()
+        if self.recipe.loop == "trainer":
+            self.older.cache.clear()
+        self.mark(Phase.BACKWARD, step)
+        loss.backward()
+        self.recorder.is_part(Part.GRADIENTS, *(parameter.grad for parameter in self.trained))
+
+    def _make_batch(self, length: int) -> dict[str, torch.Tensor]:
+        shape = (self.recipe.micro_batch_size, length)
+        device = self.recorder.device_type
+        names = ("input_ids", "attention_mask", "labels")
+        batch = {name: torch.ones(shape, dtype=torch.long, device=device) for name in names}
+        if takes_task_ids(self.model):
+            batch["task_ids"] = torch.zeros(shape[:1], dtype=torch.long, device=device)
+        self.recorder.is_part(Part.WORKSPACE, *batch.values())
+        return batch
+
+    def _forward(self) -> torch.Tensor:
+        """The loss; a plain loop keeps the outputs until the next forward pass has replaced them."""
+        with self._autocast():
+            outputs = self.model(**self.batch)
+        loss: torch.Tensor = outputs.loss
+        if drops_logits(self.recipe):
+            outputs.logits = None
+        if self.recipe.loop == "plain":
+            self.outputs = outputs
+        elif self.recipe.autocast and outputs.logits is not None:
+            outputs.logits = outputs.logits.float()  # accelerate's convert_outputs_to_fp32
+        return loss
+
+    def _autocast(self) -> Any:
+        if not self.recipe.autocast:
+            return contextlib.nullcontext()
+        half = torch_dtype(self.recipe.dtype)
+        if half is torch.float32:
+            half = torch.bfloat16 if CARD.has_bfloat16 else torch.float16
+        return torch.autocast(self.recorder.device_type, dtype=half)
+
+    def _update(self, step: int) -> None:
+        self.mark(Phase.STEP, step)
+        torch.nn.utils.clip_grad_norm_(self.trained, MAX_GRAD_NORM)
+        self.optimizer.step()
+        for state in self.optimizer.state.values():
+            self.recorder.is_part(Part.OPTIMIZER, *state.values())
+        self._allocate_ranks(step)
+        if self.recipe.loop == "trainer":
+            self._zero_grad()
+
+    def _allocate_ranks(self, step: int) -> None:
+        """AdaLoRA's own step, which a plain loop calls and the Trainer does not: averages of importance."""
+        tuner: Any = getattr(self.model, "base_model", None)
+        if self.recipe.loop == "plain" and hasattr(tuner, "rankallocator"):
+            tuner.update_and_allocate(step)
+            allocator = tuner.rankallocator
+            for averages in (allocator.ipt, allocator.exp_avg_ipt, allocator.exp_avg_unc):
+                self.recorder.is_part(Part.OPTIMIZER, *averages.values())
+
+    def _zero_grad(self) -> None:
+        self.optimizer.zero_grad(set_to_none=not self.recipe.zero_grad_keeps)
+
+
+def causal_lm_of(model: nn.Module) -> Any:
+    """transformers' model, out of PEFT's wrapper where there is one."""
+    unwrapped = getattr(model, "get_base_model", None)
+    return unwrapped() if unwrapped else model

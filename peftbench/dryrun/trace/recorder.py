@@ -1,0 +1,250 @@
+"""Watch the tensors of fake code being made and dropped, as the caching allocator of a card would see them.
+
+The recorder is a dispatch mode above FakeTensorMode. A storage is allocated when an operation returns it for the first
+time and freed when its last owner, Python or autograd, drops it. What a kernel allocates inside is added from
+`scratch.py`. In one respect autograd behaves differently under a dispatch mode and is put right: see `_takes_over`.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from peftbench.dryrun.fake.known import learn
+from peftbench.dryrun.fake.values import ANSWERS, OPEN
+from peftbench.dryrun.trace.scratch import GEMMS, SCRATCH, cublas_workspace_bytes
+from peftbench.memory import Part, Phase
+
+_DEVICE = torch.ops.prim.device.default
+_ADD = torch.ops.aten.add.Tensor
+_INTO_ZEROS = ("aten::index_put", "aten::index_add", "aten::scatter", "aten::scatter_add", "aten::put")
+_ZEROS = ("aten::new_zeros", "aten::zeros", "aten::zeros_like")
+_PYTORCH_FRAMES = ("_python_dispatch.py", "_ops.py", "_stats.py", "eval_frame.py", "_compile.py")
+"""Files of torch between the C++ engine and a dispatch mode."""
+
+
+class RecordedBlock:
+    """An allocation under way; `part` may be set later, when it turns out what the tensor is."""
+
+    __slots__ = ("bytes", "dtype", "forward", "module", "operation", "part", "phase", "shape", "step")
+
+    def __init__(self, size_bytes: int, phase: Phase, step: int, module: str, operation: str) -> None:
+        self.bytes = size_bytes
+        self.forward = phase is not Phase.BACKWARD or torch.is_grad_enabled()
+        """Made by the model that ran, in backward where it is recomputed; otherwise by autograd."""
+        self.phase = phase
+        self.step = step
+        self.module = module
+        self.operation = operation
+        self.part: Part | None = None
+        self.shape: tuple[int, ...] = ()
+        self.dtype: torch.dtype | None = None
+
+
+class Recorder(TorchDispatchMode):
+    """Records what happens on one type of device while the mode is on; `phase` and `module` are set from outside."""
+
+    def __init__(self, device_type: str) -> None:
+        super().__init__()
+        self.device_type = device_type
+        self.blocks: list[RecordedBlock] = []
+        self.events: list[int] = []
+        self.phase = Phase.LOAD
+        self.step = 0
+        self.modules: list[str] = [""]
+        """The modules that are running, the innermost last."""
+        self.operations: Counter[str] = Counter()
+        self._live: dict[int, tuple[int, Any]] = {}
+        self._handles: set[Phase] = set()
+        self._sole = (sys.maxsize, sys.maxsize)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No wrapper of dynamo around every operation: it would take longer than the operation."""
+        return False
+
+    # ── blocks ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def number_of(self, tensor: torch.Tensor) -> int | None:
+        """The number of the block that holds this tensor, if it was recorded and is alive."""
+        found = self._live.get(tensor.untyped_storage()._cdata)
+        return found[0] if found else None
+
+    def is_part(self, part: Part, *tensors: object, module: str | None = None) -> None:
+        """Say what the blocks of these tensors hold, and whose they are if it is not the one that was running.
+
+        What is not a recorded tensor is passed over.
+        """
+        for tensor in tensors:
+            number = self.number_of(tensor) if isinstance(tensor, torch.Tensor) else None
+            if number is not None:
+                self.blocks[number].part = part
+                if module is not None:
+                    self.blocks[number].module = module
+
+    def adopt(self, tensor: torch.Tensor, operation: str, module: str | None = None) -> int | None:
+        """Record a tensor's storage as allocated now, unless it is known or on another device."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._live:
+            return self._live[key][0]
+        if tensor.device.type != self.device_type:
+            return None
+        number = self._allocate(storage.nbytes(), operation, self.modules[-1] if module is None else module)
+        block = self.blocks[number]
+        block.shape, block.dtype = tensor.shape, tensor.dtype
+        self._watch(storage, key, number)
+        return number
+
+    def _allocate(self, size_bytes: int, operation: str, module: str) -> int:
+        number = len(self.blocks)
+        self.blocks.append(RecordedBlock(size_bytes, self.phase, self.step, module, operation))
+        self.events.append(number)
+        return number
+
+    def scratch(self, size_bytes: int, operation: str, part: Part) -> int:
+        """Record memory that a kernel asks for itself; free it with `release`."""
+        number = self._allocate(size_bytes, operation, self.modules[-1])
+        self.blocks[number].part = part
+        return number
+
+    def release(self, number: int) -> None:
+        """Free what `scratch` allocated."""
+        self.events.append(~number)
+
+    def _watch(self, storage: torch.UntypedStorage, key: int, number: int) -> None:
+        """Free the block when the storage dies, unless another storage has taken the block over by then."""
+
+        def died(reference: object) -> None:
+            found = self._live.get(key)
+            if found is not None and found[1] is reference:
+                del self._live[key]
+                self.events.append(~number)
+
+        self._live[key] = (number, weakref.ref(storage, died))
+
+    # ── operations ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is _DEVICE:  # asked of a fake tensor twice as often as all operations together
+            return args[0].fake_device
+        name = func._schema.name
+        self.operations[name] += 1
+        backward = self.phase is Phase.BACKWARD
+        taken = self._written_to(func, name, args[0]) if backward and args else None
+        if func in GEMMS:
+            self._open_handle()
+        out: Any = self._answer(ANSWERS[func], args, kwargs or {}) if func in ANSWERS else OPEN
+        if out is OPEN:
+            out = func(*args, **kwargs) if kwargs else func(*args)
+        learn(func, args, out)
+        if taken is None or not self._hand_over(taken, out, name):
+            module = self._read_by(args) if backward and len(self.modules) == 1 else None
+            for tensor in _tensors(out):
+                self.adopt(tensor, name, module)
+        if name in SCRATCH and self.device_type == "cuda":
+            self._use_scratch(name, args, kwargs or {})
+        return out
+
+    def _answer(self, answer: Any, args: Any, kwargs: Any) -> Any:
+        """What the answer is made of is recorded as well: the positions that a mask picks are a tensor."""
+        with self:
+            return answer(*args, **kwargs)
+
+    def _use_scratch(self, name: str, args: Any, kwargs: Any) -> None:
+        numbers = [self.scratch(size, name, part) for size, part in SCRATCH[name](args, kwargs) if size]
+        for number in reversed(numbers):
+            self.release(number)
+
+    def _open_handle(self) -> None:
+        """cuBLAS gets its workspace with the first matrix product of a thread; backward runs in a thread of its own."""
+        thread = Phase.BACKWARD if self.phase is Phase.BACKWARD else Phase.FORWARD
+        if self.device_type == "cuda" and thread not in self._handles:
+            self._handles.add(thread)
+            self.scratch(cublas_workspace_bytes(), "cuBLAS workspace", Part.WORKSPACE)
+
+    def _read_by(self, args: Any) -> str | None:
+        """Where no module runs: the one that made the first tensor that is read from the forward pass, or owns it.
+
+        What reads gradients only belongs where the first of them does. A checkpointed layer's own operations are run
+        again without its hooks; its children have theirs.
+        """
+        numbers = [self.number_of(arg) for arg in _tensors(args)]
+        read = [self.blocks[number] for number in numbers if number is not None]
+        return next((block.module for block in read if block.forward), read[0].module if read else None)
+
+    # ── what autograd writes in place ───────────────────────────────────────────────────────────────────────────────
+
+    def _written_to(self, func: Any, name: str, old: object) -> int | None:
+        """The storage that this operation of autograd's would write to on a card, where here it makes a new one.
+
+        Under a dispatch mode can_accumulate_inplace (torch/csrc/autograd/input_buffer.cpp) is false and
+        areAnyTensorSubclassLike (FunctionsManual.cpp: index_backward, gather_backward …) is true.
+        """
+        if not (func is _ADD or name in _INTO_ZEROS) or not isinstance(old, torch.Tensor) or torch.is_grad_enabled():
+            return None
+        number = self.number_of(old)
+        if number is None or not _from_engine():
+            return None
+        written = self._is_sole(old) if func is _ADD else self.blocks[number].operation in _ZEROS
+        return old.untyped_storage()._cdata if written else None
+
+    def _is_sole(self, old: torch.Tensor) -> bool:
+        """Whether nobody but autograd's buffer holds this gradient, to which the next is added; a view holds its base.
+
+        Source: InputBuffer::accumulate in input_buffer.cpp.
+        """
+        uses = old._use_count(), torch._C._storage_Use_Count(old.untyped_storage()._cdata)  # type: ignore[attr-defined]
+        if self._sole[0] == sys.maxsize:
+            self._sole = uses  # the calibration: see calibrate
+        return uses[0] <= self._sole[0] and uses[1] <= self._sole[1]
+
+    def _hand_over(self, key: int, out: torch.Tensor, operation: str) -> bool:
+        """Let the result live in the block of what it is added to or spread over."""
+        storage = out.untyped_storage()
+        number = self._live[key][0]
+        if storage.nbytes() != self.blocks[number].bytes or storage._cdata in self._live:
+            return False
+        del self._live[key]
+        self._watch(storage, storage._cdata, number)
+        self.blocks[number].operation = operation
+        return True
+
+    def calibrate(self) -> None:
+        """Learn how many uses a gradient has that only autograd holds, as seen from a dispatch mode of this torch."""
+        weight = torch.nn.Parameter(torch.empty(4, 4, device=self.device_type))
+        with self:
+            hidden = torch.empty(4, 4, device=self.device_type) @ weight
+            loss = (hidden.relu() + hidden.sigmoid()).sum()
+            self.phase = Phase.BACKWARD
+            loss.backward()
+        weight.grad = None
+        del hidden, loss
+        self.phase = Phase.LOAD
+        self.blocks.clear()
+        self.events.clear()
+        self.operations.clear()
+        self._handles.clear()
+
+
+def _tensors(out: object) -> Iterator[torch.Tensor]:
+    if isinstance(out, torch.Tensor):
+        if out.layout is torch.strided:
+            yield out
+    elif isinstance(out, (tuple, list)):
+        for item in out:
+            yield from _tensors(item)
+
+
+def _from_engine() -> bool:
+    """Whether the C++ engine itself runs the operation: no Python frame is between backward() and the mode."""
+    frame = sys._getframe(2).f_back  # of __torch_dispatch__; None in a thread of the engine's own
+    while frame is not None and frame.f_code.co_filename.endswith(_PYTORCH_FRAMES):
+        frame = frame.f_back
+    return frame is None or frame.f_code.co_name == "_engine_run_backward"

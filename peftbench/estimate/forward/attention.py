@@ -1,0 +1,240 @@
+"""What attention keeps for backward: rotary embedding, and each kernel of scaled-dot-product attention."""
+
+from __future__ import annotations
+
+from peftbench.estimate.peft_forward.virtual_tokens import put_before, repeated
+from peftbench.estimate.tape.autograd import FLOAT32, Tape, Tensor
+from peftbench.estimate.tape.modules import Context
+from peftbench.memory import Part
+
+
+def rotate(c: Context, x: Tensor) -> Tensor:
+    """Rotary embedding of one tensor: (x * cos) + (rotate_half(x) * sin).
+
+    cos and sin need no gradient, so nothing of x is saved; the peaks are the temporaries, above all in backward,
+    where each half's slice makes zeros of the whole. Where cos is wider than x the result is too.
+    Source: apply_rotary_pos_emb in modeling_llama.py; partial rotations concatenate the rest (GPT-NeoX, Phi).
+    """
+    tape, heads = c.tape, x.width // c.model.head_dim
+    if c.fused_kernels != "none":  # in place, forward and backward
+        return x
+    rotary = heads * c.model.rotary_dim
+    if c.model.model_type == "gpt_oss":
+        return _rotate_halves(c, x)
+    if rotary == x.width:
+        return _rotated(c, x)
+    turned, rest = tape.slice(x, rotary), tape.slice(x, x.width - rotary)
+    return tape.concatenate((_rotated(c, turned), rest))
+
+
+def _rotated(c: Context, x: Tensor) -> Tensor:
+    tape, itemsize = c.tape, max(x.itemsize, c.rope_itemsize)
+    straight = tape.new((x,), x.width, itemsize, saves_constant=True)
+    half = _rotate_half(tape, x)
+    crossed = tape.new((half,), x.width, itemsize, saves_constant=True)
+    del half
+    out = tape.add(straight, crossed)
+    del straight, crossed
+    return tape.cast(out, x.itemsize) if c.model.model_type == "olmo2" else out
+
+
+def _rotate_half(tape: Tape, x: Tensor) -> Tensor:
+    first = tape.slice(x, x.width // 2)
+    second = tape.slice(x, x.width // 2)
+    return tape.concatenate((tape.scale(second), first))
+
+
+def _rotate_halves(c: Context, x: Tensor) -> Tensor:
+    """GPT-OSS: chunk in two, rotate each, concatenate."""
+    tape = c.tape
+    itemsize = max(x.itemsize, c.rope_itemsize)
+    first, second = tape.split(x, (x.width // 2, x.width // 2))
+    half = x.width // 2
+    left = tape.add(tape.new((first,), half, itemsize), tape.new((second,), half, itemsize))
+    right = tape.add(tape.new((second,), half, itemsize), tape.new((first,), half, itemsize))
+    return tape.concatenate((left, right))
+
+
+def keep_in_cache(c: Context, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """DynamicCache.update: concatenates to the (empty) cache, so keys and values are copied and outlive the layer."""
+    if c.past_tokens:
+        return put_before(c, key, value)
+    if not c.use_cache:
+        return key, value
+    keys, values = c.tape.concatenate((key,)), c.tape.concatenate((value,))
+    c.cache += [tensor.storage for tensor in (keys, values) if tensor.storage is not None]
+    return keys, values
+
+
+def attention(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Scaled-dot-product attention with the kernel that the card, the types and the mask allow."""
+    kernels = {"flash": _flash, "efficient": _efficient, "math": _math, "eager": _eager, "cpu": _on_cpu}
+    kernel = kernels[c.attention_kernel]
+    if c.attention_kernel != "eager" and c.tape.autocast is not None:
+        return kernel(c, *(c.tape.cast(x, c.tape.autocast) for x in (query, key, value)))
+    if c.attention_kernel == "flash":
+        return kernel(c, *(c.tape.cast(x, 2) for x in (query, key, value)))
+    return kernel(c, query, key, value)
+
+
+def _repeat(c: Context, x: Tensor) -> Tensor:
+    """repeat_kv: keys and values copied to the number of query heads; a single head is expanded without a copy."""
+    if x.fixed_elements:
+        return repeated(c, x)
+    if x.width == c.model.query_size:
+        return x
+    if c.model.num_key_value_heads > 1:
+        return c.tape.copy(x, c.model.query_size)
+    expanded = c.tape.view(x, c.model.query_size)
+    if x.needs_grad:
+        c.tape.record((expanded,), (x,))
+    return expanded
+
+
+def _flash(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Flash attention: saves q, k, v, the output and one float32 log-sum-exp a head and token.
+
+    Backward keeps float32 sums for dq (head dimension rounded up to 32, 64, 96, 128 or a multiple of 64) and, with
+    fewer key heads, dk and dv for every query head before summing them.
+    Source: mha_bwd in pytorch/aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp.
+    """
+    tape, heads, dim = c.tape, c.model.num_attention_heads, c.model.head_dim
+    if c.repeats_keys and key.width != query.width:
+        return _flash(c, query, _repeat(c, key), _repeat(c, value))
+    rounded = next((d for d in (32, 64, 96, 128) if dim <= d), -(-dim // 64) * 64)
+    out = tape.tensor(query.width, query.itemsize, query.needs_grad or key.needs_grad or value.needs_grad)
+    statistics = tape.tensor(heads, FLOAT32)
+    scratch = heads * FLOAT32 + heads * rounded * FLOAT32
+    if key.width != query.width:
+        scratch += 2 * query.width * query.itemsize
+    if out.needs_grad:
+        tape.record(
+            (out,), (query, key, value), (query, key, value, out, statistics),
+            scratch=((Part.WORKSPACE, scratch, 0),),
+        )  # fmt: skip
+    return out
+
+
+def _efficient(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Memory-efficient attention: as flash, with the mask spread over the heads as a bias; needs equal heads.
+
+    Source: _efficient_attention_backward in pytorch/aten/src/ATen/native/transformers/cuda/attention_backward.cu.
+    """
+    scratch = c.model.num_attention_heads * FLOAT32
+    if query.itemsize != FLOAT32:
+        scratch += c.model.num_attention_heads * -(-c.model.head_dim // 64) * 64 * FLOAT32
+    return _with_statistics(c, query, _repeat(c, key), _repeat(c, value), scratch)
+
+
+def _on_cpu(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The CPU's flash attention: shares key heads where there is no mask, in any type, without workspaces.
+
+    Source: _scaled_dot_product_flash_attention_cpu in pytorch/aten/src/ATen/native/transformers/attention.cpp.
+    """
+    if c.masked or c.past_tokens:  # transformers copies key heads beside a mask
+        return _with_statistics(c, query, _repeat(c, key), _repeat(c, value), 0)
+    return _with_statistics(c, query, key, value, 0)
+
+
+def _with_statistics(c: Context, query: Tensor, keys: Tensor, values: Tensor, scratch: int) -> Tensor:
+    """Saves query, keys, values, the output and a float32 a head and token; `scratch` bytes a token in backward."""
+    tape = c.tape
+    out = tape.tensor(query.width, query.itemsize, query.needs_grad or keys.needs_grad or values.needs_grad)
+    saved = [query, keys, values, out, tape.tensor(c.model.num_attention_heads, FLOAT32)]
+    if c.masked and not c.model.alibi:  # a boolean mask becomes a bias in every layer
+        saved.append(tape.tensor(c.virtual_tokens, query.itemsize, pairs=1))
+    if out.needs_grad:
+        tape.record((out,), (query, keys, values), saved, scratch=((Part.WORKSPACE, scratch, 0),))
+    return out
+
+
+def _scores(c: Context, query: Tensor, key: Tensor) -> Tensor:
+    """One score a head for each token and key."""
+    heads = c.model.num_attention_heads
+    return c.tape.new((query, key), heads * c.virtual_tokens, query.itemsize, (query, key), pairs=heads)
+
+
+def _math(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The unfused path of SDPA: half types are computed in float32, scores of every pair of tokens are kept.
+
+    Source: _scaled_dot_product_attention_math in pytorch/aten/src/ATen/native/transformers/attention.cpp.
+    """
+    tape = c.tape
+    heads = c.model.query_size
+    queries = tape.scale(tape.cast(query, FLOAT32))
+    keys, values = tape.cast(key, FLOAT32), tape.cast(value, FLOAT32)
+    if keys.width != heads:  # a single head is copied too, by the batched product
+        keys, values = tape.copy(keys, heads), tape.copy(values, heads)
+    keys = tape.scale(keys)
+    scores = tape.copy(_scores(c, queries, keys))
+    scores = tape.dropout(tape.unary(scores, "output"), c.model.attention_dropout)
+    out = tape.new((scores, values), query.width, FLOAT32, (scores, values))
+    return tape.cast(out, query.itemsize)
+
+
+def _eager(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """eager_attention_forward: scores, scaling, mask, softmax, dropout, product; each S×S a head.
+
+    The softmax runs in float32 and is cast back, but for GPT-2 and Falcon, which leave that to autocast. The layer
+    holds the weights that are returned beside the output until its own end.
+    """
+    if c.model.attention_sinks:
+        return _eager_with_sinks(c, query, key, value)
+    tape, itemsize = c.tape, query.itemsize
+    key_states, value_states = _repeat(c, key), _repeat(c, value)
+    weights = tape.scale(_batched_scores(c, query, key_states, key))
+    if c.model.attn_logit_softcapping:
+        weights = tape.scale(tape.unary(tape.scale(weights), "output"))
+    weights = tape.scale(weights)  # + mask
+    upcasts = tape.autocast is not None or c.model.model_type not in ("gpt2", "falcon")
+    weights = tape.cast(tape.unary(tape.cast(weights, FLOAT32 if upcasts else itemsize), "output"), itemsize)
+    weights = tape.dropout(weights, c.model.attention_dropout)
+    c.attention_weights = weights.storage
+    return tape.copy(_batched_output(c, query, weights, value_states, value))
+
+
+def _batched_scores(c: Context, query: Tensor, key_states: Tensor, key: Tensor) -> Tensor:
+    concatenated = concatenates_rotated(c)
+    expanded = key_states.storage is key.storage and key_states.width != key.width
+    keys_strided = expanded or (key_states.storage is key.storage and not concatenated)
+    return _scores(c, _operand(c, query, not concatenated), _operand(c, key_states, keys_strided))
+
+
+def _batched_output(c: Context, query: Tensor, weights: Tensor, value_states: Tensor, value: Tensor) -> Tensor:
+    values = _operand(c, value_states, value_states.storage is value.storage)
+    return c.tape.new((weights, values), query.width, values.itemsize, (weights, values))
+
+
+def _operand(c: Context, x: Tensor, strided: bool) -> Tensor:
+    """What torch.matmul multiplies: batch and heads folded into one dimension.
+
+    That copies a tensor that is not laid out head by head, or a single head that is expanded, unless there is only
+    one sequence. Source: matmul in pytorch/aten/src/ATen/native/LinearAlgebra.cpp.
+    """
+    return c.tape.copy(x) if strided and c.several_sequences else x
+
+
+def concatenates_rotated(c: Context) -> bool:
+    """Whether the rotary embedding concatenates, which lays queries out head by head."""
+    model = c.model
+    return c.rotates and (model.model_type in ("phi3", "gpt_oss") or 0 < model.rotary_dim < model.head_dim)
+
+
+def _eager_with_sinks(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """GPT-OSS: a learned logit a head joins the scores, their maximum is subtracted, softmax stays in 16 bit.
+
+    Source: eager_attention_forward in modeling_gpt_oss.py.
+    """
+    tape = c.tape
+    key_states, value_states = _repeat(c, key), _repeat(c, value)
+    weights = tape.scale(_batched_scores(c, query, key_states, key))
+    weights = tape.scale(weights)  # + mask
+    combined = tape.concatenate((weights,))
+    largest = tape.new((combined,), c.model.num_attention_heads, query.itemsize)
+    combined = tape.new(
+        (combined, largest), combined.width, query.itemsize, pairs=combined.pairs, aliases=(combined.key,)
+    )
+    probabilities = tape.unary(combined, "output")
+    scores = tape.slice(probabilities, probabilities.width)
+    c.attention_weights = scores.storage
+    return tape.copy(_batched_output(c, query, scores, value_states, value))

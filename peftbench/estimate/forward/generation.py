@@ -1,0 +1,143 @@
+"""The moments of generate(): one layer of each kind run on the tape, without recording anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
+
+from peftbench.estimate.forward.attention import attention
+from peftbench.estimate.forward.layers import decoder_layer
+from peftbench.estimate.peft_types.tensors import adapted_weights
+from peftbench.estimate.tape.autograd import Tape, Tensor
+from peftbench.estimate.tape.ledger import Ledger, Moment
+from peftbench.estimate.tape.modules import Context, layer_norm, rms_norm
+from peftbench.inputs.model.architectures.layouts import LAYOUTS
+from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.memory import Part
+
+
+class GenerationKey(NamedTuple):
+    """What decides the moments of generate(), apart from the number of tokens."""
+
+    model: ModelSpec
+    dtype: DType
+    adapter: AdapterSpec | None
+    quantization: QuantizationSpec | None
+    """None where bitsandbytes finds nothing to quantize."""
+    attention_kernel: str
+    masks_sliding_layers: bool
+
+
+class _Kind(NamedTuple):
+    """What tells layers apart: those of one kind need the same memory."""
+
+    rotates: bool
+    sliding: bool
+    dense_mlp: bool
+
+
+@lru_cache(maxsize=2048)
+def prefill_moments(key: GenerationKey) -> tuple[Moment, ...]:
+    """What prefill holds above weights and cache, by token of the prompt: its layers and the final norm.
+
+    The caller counts the cache of all layers: it is only full at the last ones, the peak. The embeddings stay
+    alive throughout, as `inputs_embeds` of the model's forward, and so does an attention mask.
+    """
+    moments: list[Moment] = []
+    for kind in _kinds(key.model):
+        context = _context(key, kind)
+        throughout = _alive_throughout(context)
+        decoder_layer(context, _hidden_states(context), kind.dense_mlp)
+        moments += context.tape.ledger.take_moments()
+        del throughout
+    return (*(_without_cache(key, moment) for moment in moments), *_final_norm(key))
+
+
+@lru_cache(maxsize=2048)
+def decode_layer_moments(key: GenerationKey) -> tuple[Moment, ...]:
+    """What one layer holds for each sequence while it computes one token, attention to the past apart."""
+    return prefill_moments(key._replace(masks_sliding_layers=False, quantization=None))
+
+
+@lru_cache(maxsize=2048)
+def attention_to_past(key: GenerationKey) -> int:
+    """Bytes for each cached token that attention of one new token takes, beside the cache itself."""
+    if key.attention_kernel in ("flash", "cpu"):
+        return 0  # reads the cache as it is
+    one = key._replace(masks_sliding_layers=False)
+    context = _context(one, _kinds(key.model)[-1])
+    width, itemsize = key.model.key_value_size, key.dtype.bytes
+    cached = (Tensor(None, width, itemsize, False, context.tape.next_key()) for _ in range(2))
+    attention(context, Tensor(None, 0, itemsize, False, context.tape.next_key()), *cached)
+    return max(moment.per_token + moment.per_pair for moment in context.tape.ledger.take_moments())
+
+
+def _kinds(model: ModelSpec) -> tuple[_Kind, ...]:
+    layers = range(model.num_hidden_layers)
+    kinds = (
+        _Kind(i not in model.layers_without_rope, i in model.sliding_layers, i in model.dense_layers)
+        for i in layers
+    )
+    return tuple(dict.fromkeys(kinds))
+
+
+def _context(key: GenerationKey, kind: _Kind) -> Context:
+    """A layer in eval mode under no_grad: nothing is saved, nothing is dropped."""
+    sliding = kind.sliding and key.masks_sliding_layers
+    kernel = "efficient" if sliding and key.attention_kernel == "flash" else key.attention_kernel
+    adapter, itemsize = key.adapter, key.dtype.bytes
+    targets = frozenset(w.path for w in adapted_weights(key.model, adapter)) if adapter else frozenset()
+    return Context(
+        tape=Tape(Ledger(), records=False), model=_without_dropout(key.model),
+        weight_itemsize=itemsize, norm_itemsize=itemsize, full=False, norms_trainable=False,
+        adapter=adapter, targets=targets, quantization=key.quantization, attention_kernel=kernel,
+        fused_kernels="none", use_cache=True, rotates=kind.rotates,
+        sliding=sliding, masked=sliding or key.attention_kernel == "eager", rope_itemsize=itemsize,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _without_dropout(model: ModelSpec) -> ModelSpec:
+    return replace(model, attention_dropout=0.0, residual_dropout=0.0, embedding_dropout=0.0)
+
+
+def _hidden_states(c: Context) -> Tensor:
+    return c.tape.tensor(c.model.hidden_size, c.weight_itemsize)
+
+
+def _alive_throughout(c: Context) -> tuple[Tensor, ...]:
+    """The embeddings, and the mask where one is made: a bias for eager attention, booleans for SDPA.
+
+    OPT embeds the positions of every sequence beside the tokens.
+    """
+    tables = 2 if c.model.model_type == "opt" else 1
+    embeddings = c.tape.tensor(tables * c.model.hidden_size, c.weight_itemsize)
+    if not c.masked:
+        return (embeddings,)
+    mask_itemsize = c.weight_itemsize if c.attention_kernel == "eager" else 1
+    return embeddings, c.tape.tensor(0, mask_itemsize, pairs=1)
+
+
+def _without_cache(key: GenerationKey, moment: Moment) -> Moment:
+    """Take the layer's own keys and values off: the caller counts those of all layers."""
+    cache = 2 * key.model.key_value_size * key.dtype.bytes
+    per_token, per_pair, fixed = moment.by_part.get(Part.ACTIVATIONS, (0, 0, 0))
+    by_part = {**moment.by_part, Part.ACTIVATIONS: (per_token - cache, per_pair, fixed)}
+    return moment._replace(per_token=moment.per_token - cache, by_part=by_part)
+
+
+def _final_norm(key: GenerationKey) -> Iterator[Moment]:
+    """The norm over all tokens of the prompt; the head then reads the last one only (logits_to_keep=1)."""
+    if not key.model.final_norm:
+        return
+    context = _context(key, _kinds(key.model)[-1])
+    norm = layer_norm if LAYOUTS[key.model.model_type].layer_norm else rms_norm
+    throughout = _alive_throughout(context)
+    norm(context, _hidden_states(context))
+    del throughout
+    yield from context.tape.ledger.take_moments()

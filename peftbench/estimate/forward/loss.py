@@ -1,0 +1,184 @@
+"""What the head and the cross-entropy of each loss implementation keep: the logits are often the largest term."""
+
+from __future__ import annotations
+
+from peftbench.estimate.peft_forward.dispatch import linear
+from peftbench.estimate.tape.autograd import FLOAT32, Tape, Tensor
+from peftbench.estimate.tape.modules import Context, dense, layer_norm, rms_norm
+from peftbench.inputs.model.architectures.layouts import LAYOUTS
+from peftbench.memory import Part
+
+CHUNKS = 8
+"""num_output_chunks of torchtune's CEWithChunkedOutputLoss."""
+
+
+def head_and_loss(
+    c: Context, stream_itemsize: int, loss: str, tokens: int, upcast_head: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Final norm, lm_head and loss on the last layer's output, which is made here.
+
+    Returns the loss and the logits that the model's outputs hold.
+    """
+    hidden_states = c.tape.tensor(c.model.hidden_size, stream_itemsize, True)
+    if c.model.final_norm:
+        norm = layer_norm if LAYOUTS[c.model.model_type].layer_norm else rms_norm
+        hidden_states = norm(c, hidden_states, "" if norm is layer_norm else "norm")
+    if c.model.embedding_size != c.model.hidden_size:
+        hidden_states = linear(c, "project_out", hidden_states, c.model.embedding_size)
+    c.tape.part = Part.LOGITS
+    if loss == "liger":
+        return _fused_linear(c, hidden_states, tokens), None
+    if loss == "chunked":
+        return _chunked(c, hidden_states), None
+    itemsize = FLOAT32 if upcast_head else c.weight_itemsize
+    if "lm_head" in c.targets:
+        c.weight_itemsize = itemsize
+        logits = linear(c, "lm_head", hidden_states, c.model.vocab_size, c.model.lm_head_bias)
+    else:
+        logits = dense(c.tape, hidden_states, c.model.vocab_size, itemsize, c.full, c.model.lm_head_bias)
+    if c.model.final_logit_softcapping:
+        logits = c.tape.scale(c.tape.unary(c.tape.scale(logits), "output"))
+    return _LOSSES[loss](c, logits), logits
+
+
+def _cross_entropy(tape: Tape, logits: Tensor) -> Tensor:
+    """F.cross_entropy: log_softmax saves its float32 output; nll_loss saves that too and makes a full gradient."""
+    log_probabilities = tape.unary(logits, "output")
+    return tape.new((log_probabilities,), 0, FLOAT32, (log_probabilities,))
+
+
+def _transformers(c: Context, logits: Tensor) -> Tensor:
+    """transformers 5 shifts the labels: float32 logits, log-probabilities and in backward two gradients, 12 V.
+
+    Source: ForCausalLMLoss in transformers/loss/loss_utils.py.
+    """
+    upcast = c.tape.cast(logits, FLOAT32)
+    return _cross_entropy(c.tape, upcast)
+
+
+def _transformers_4(c: Context, logits: Tensor) -> Tensor:
+    """transformers 4.46 to 4.49 shift the logits: a second float32 copy, 14 V with the 16-bit logits.
+
+    Source: ForCausalLMLoss of 4.48: `logits = logits.float()`, `logits[..., :-1, :].contiguous()`.
+    """
+    upcast = c.tape.cast(logits, FLOAT32)
+    shifted = _shift(c, upcast)
+    return _cross_entropy(c.tape, shifted)
+
+
+def _fused(c: Context, logits: Tensor) -> Tensor:
+    """A fused cross-entropy kernel under the 4.4x loss: upcast and shifted copy remain, 10 V with the 16-bit logits.
+
+    The kernel writes the gradient over the shifted logits and keeps no log-probabilities.
+    Source: measured on Mistral-7B with FOAK's kernel (fms-acceleration, 24bdadb), and Liger's cross_entropy.
+    """
+    upcast = c.tape.cast(logits, FLOAT32)
+    shifted = _shift(c, upcast)
+    return _fused_kernel(c.tape, shifted)
+
+
+def _shift(c: Context, logits: Tensor) -> Tensor:
+    """logits[..., :-1, :].contiguous(): a copy, but for a single sequence, whose slice is contiguous already."""
+    view = c.tape.slice(logits, logits.width)
+    return c.tape.copy(view) if c.several_sequences else view
+
+
+def _fused_kernel(tape: Tape, logits: Tensor) -> Tensor:
+    """A cross-entropy kernel that writes the gradient over its input and keeps no log-probabilities."""
+    return tape.new((logits,), 0, FLOAT32, (logits,), returns_saved=True)
+
+
+def _rebound(c: Context, logits: Tensor) -> Tensor:
+    """transformers 4.45 and older upcast inside the model, so the 16-bit logits are gone: 12 V in forward."""
+    upcast = c.tape.cast(logits, FLOAT32)
+    logits.storage = None
+    shifted = _shift(c, upcast)
+    return _cross_entropy(c.tape, shifted)
+
+
+def _rebound_fused(c: Context, logits: Tensor) -> Tensor:
+    """A fused kernel under transformers 4.45 and older: 8 V."""
+    upcast = c.tape.cast(logits, FLOAT32)
+    logits.storage = None
+    shifted = _shift(c, upcast)
+    return _fused_kernel(c.tape, shifted)
+
+
+def _shifted(c: Context, logits: Tensor) -> Tensor:
+    """A loss without upcast: 6 V in 16 bit; autocast runs the cross-entropy in float32, 12 V."""
+    shifted = _shift(c, logits)
+    upcast = shifted if c.tape.autocast is None else c.tape.cast(shifted, FLOAT32)
+    return _cross_entropy(c.tape, upcast)
+
+
+def _shifted_fused(c: Context, logits: Tensor) -> Tensor:
+    """A fused kernel on shifted 16-bit logits: 4 V."""
+    shifted = _shift(c, logits)
+    return _fused_kernel(c.tape, shifted)
+
+
+def _fused_5(c: Context, logits: Tensor) -> Tensor:
+    """A fused kernel under transformers 5: it works on the upcast logits, 6 V with the 16-bit ones."""
+    upcast = c.tape.cast(logits, FLOAT32)
+    return _fused_kernel(c.tape, upcast)
+
+
+def _chunked(c: Context, hidden_states: Tensor) -> Tensor:
+    """Head and cross-entropy over chunks of the tokens: log-probabilities are saved, gradients are those of a chunk.
+
+    The logits of all chunks exist until the loss is computed. A trained head's gradient is summed over the chunks.
+    Source: CEWithChunkedOutputLoss and TransformerDecoder.chunked_output of torchtune.
+    """
+    tape, vocabulary = c.tape, c.model.vocab_size
+    low = hidden_states if tape.autocast is None else tape.cast(hidden_states, tape.autocast)
+    weights = _cast_weights(c, low)
+    logits = tape.tensor(vocabulary, low.itemsize)
+    upcast = tape.tensor(vocabulary // CHUNKS, FLOAT32)
+    log_probabilities = tape.tensor(vocabulary, FLOAT32, True)
+    del upcast, logits
+    weight_gradient = vocabulary * low.width * c.weight_itemsize if c.full else 0
+    scratch = ((Part.LOGITS, 2 * FLOAT32 * vocabulary // CHUNKS, 0), (Part.GRADIENTS, 0, weight_gradient))
+    saved = [log_probabilities, *([low] if c.full else []), *([weights] if weights else [])]
+    loss = tape.tensor(0, FLOAT32, True)
+    tape.record((loss,), (low,), saved, scratch=scratch, parameter_gradients=weight_gradient)
+    return loss
+
+
+def _cast_weights(c: Context, x: Tensor) -> Tensor | None:
+    """Copies of a wider head in autocast's type: one for each chunk, but for a trained head, whose copy is cached."""
+    if c.tape.autocast is None or c.weight_itemsize == c.tape.autocast:
+        return None
+    copies = 1 if c.full else CHUNKS
+    return c.tape.tensor(0, c.tape.autocast, fixed_elements=copies * c.model.vocab_size * x.width)
+
+
+def _fused_linear(c: Context, hidden_states: Tensor, tokens: int) -> Tensor:
+    """Liger's fused linear cross-entropy: logits of one chunk of tokens at a time; the gradient is made in forward.
+
+    The tokens are cut into V / hidden chunks, rounded up to a power of two, so a chunk of logits is about as large
+    as the hidden states. Source: LigerFusedLinearCrossEntropyFunction, liger-kernel ops/fused_linear_cross_entropy.py.
+    """
+    tape, vocabulary, hidden = c.tape, c.model.vocab_size, hidden_states.width
+    parts = -(-vocabulary // hidden)
+    chunk = 1 << (-(-tokens // parts) - 1).bit_length()
+    gradient = tape.tensor(hidden, hidden_states.itemsize)
+    weight_gradient = vocabulary * hidden * c.weight_itemsize if c.full else 0
+    # A chunk holds its logits, whose gradient overwrites them.
+    tape.scratch(Part.LOGITS, 0, min(chunk, tokens) * vocabulary * hidden_states.itemsize)
+    if weight_gradient:
+        tape.scratch(Part.LOGITS, 0, weight_gradient)
+    loss = tape.tensor(0, FLOAT32, True)
+    tape.record((loss,), (hidden_states,), (gradient,), returns_saved=True, parameter_gradients=weight_gradient)
+    return loss
+
+
+_LOSSES = {
+    "transformers": _transformers,
+    "transformers-4": _transformers_4,
+    "fused": _fused,
+    "fused-5": _fused_5,
+    "rebound": _rebound,
+    "rebound-fused": _rebound_fused,
+    "shifted": _shifted,
+    "shifted-fused": _shifted_fused,
+}

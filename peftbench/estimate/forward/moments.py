@@ -1,0 +1,111 @@
+"""The moments of one training step: runs each kind of layer once on the tape and strings the results together.
+
+A model of 80 equal layers needs one run: before layer i's backward the layers below it hold what they kept, the
+layers above it have left their gradients, and the layer itself goes through its own moments. Between equal layers
+the sum is linear in i, so the peak is at the first or the last layer of a kind.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from peftbench.estimate.forward.segments import (
+    Kind,
+    Segment,
+    StepKey,
+    embedding_backward,
+    embedding_held,
+    embedding_itemsize,
+    embedding_kept,
+    leaf_held,
+    run_checkpointed,
+    run_head,
+    run_kept,
+)
+from peftbench.estimate.tape.ledger import Moment, Sizes, add_sizes, largest_moments, shift
+from peftbench.memory import Part
+
+
+class Stretch(NamedTuple):
+    """The moments in which one unit of the model runs."""
+
+    unit: str
+    """ "layer", "head" or "embedding"."""
+    backward: bool
+    above: int
+    """Layers whose backward is done."""
+    moments: tuple[Moment, ...]
+
+
+class StepMoments(NamedTuple):
+    """Every moment of a step that can be its peak, above weights and optimizer states."""
+
+    forward: tuple[Moment, ...]
+    backward: tuple[Moment, ...]
+    outputs: Sizes
+    """What a plain loop keeps from one step to the next."""
+    stretches: tuple[Stretch, ...] = ()
+    """The same moments by the unit that runs: what several GPUs gather and keep depends on it."""
+
+
+@lru_cache(maxsize=2048)
+def step_moments(key: StepKey) -> StepMoments:
+    """String together embeddings, layers and head."""
+    kinds, segments, itemsize = _layers(key)
+    head = run_head(key, itemsize)
+    forward: list[Moment] = []
+    backward: list[Moment] = []
+    before = embedding_kept(key)
+    before_forward, held = dict(before), embedding_held(key)
+    below: list[Sizes] = []
+    stretches: list[Stretch] = []
+    for index, kind in enumerate(kinds):
+        below.append(before)
+        segment = segments[kind]
+        if index + 1 == len(kinds) or kinds[index + 1] != kind:
+            forward += shift(segment.forward, add_sizes(before_forward, held))
+        before_forward = add_sizes(before_forward, segment.kept_in_forward)
+        before = add_sizes(before, segment.kept)
+    stretches.append(Stretch("layer", False, 0, largest_moments(forward)))
+    stretches.append(Stretch("head", False, 0, tuple(shift(head.forward, before_forward))))
+    forward += stretches[-1].moments
+    early: Sizes = {Part.GRADIENTS: (0, 0, key.early_gradients)} if key.early_gradients else {}
+    stretches.append(Stretch("head", True, 0, tuple(shift(head.backward, add_sizes(before, early)))))
+    backward += stretches[-1].moments
+    above = add_sizes(head.left, early)
+    for index in range(len(kinds) - 1, -1, -1):
+        kind = kinds[index]
+        ends = index in (0, len(kinds) - 1) or kinds[index - 1] != kind or kinds[index + 1] != kind
+        if ends:
+            moments = shift(segments[kind].backward, add_sizes(below[index], above))
+            stretches.append(Stretch("layer", True, len(kinds) - 1 - index, tuple(moments)))
+            backward += moments
+        above = add_sizes(above, segments[kind].left)
+    stretches.append(Stretch("embedding", True, len(kinds), tuple(shift(embedding_backward(key), above))))
+    backward += stretches[-1].moments
+    outputs: Sizes = {part: size for part, size in above.items() if part is not Part.GRADIENTS}
+    outputs = add_sizes(outputs, leaf_held(key))
+    return StepMoments(largest_moments(forward), largest_moments(backward), outputs, tuple(stretches))
+
+
+def _layers(key: StepKey) -> tuple[list[Kind], dict[Kind, Segment], int]:
+    """Run each kind of layer once, in order; returns the kinds by layer and the itemsize that reaches the head."""
+    run = run_checkpointed if key.checkpointing else run_kept
+    kinds: list[Kind] = []
+    segments: dict[Kind, Segment] = {}
+    itemsize = embedding_itemsize(key)
+    for layer in range(key.model.num_hidden_layers):
+        kind = _kind(key, layer, itemsize)
+        if kind not in segments:
+            segments[kind] = run(key, kind)
+        kinds.append(kind)
+        itemsize = segments[kind].out_itemsize
+    return kinds, segments, itemsize
+
+
+def _kind(key: StepKey, layer: int, itemsize: int) -> Kind:
+    model = key.model
+    needs_grad = layer > 0 or key.embeddings_need_grad
+    sliding = key.masks_sliding_layers and layer in model.sliding_layers
+    return Kind(layer not in model.layers_without_rope, sliding, layer in model.dense_layers, needs_grad, itemsize)

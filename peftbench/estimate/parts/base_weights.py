@@ -1,0 +1,123 @@
+"""Bytes of the base model as it lies on the card: 4-bit codes, their constants, and the rest.
+
+Source: bitsandbytes 0.50 `functional.quantize_4bit`, `QuantState` and `nn.modules.Int8Params`;
+transformers 5.23 `integrations/bitsandbytes.py`; PEFT 0.21 `prepare_model_for_kbit_training`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from peftbench.estimate.parts.tensors import TensorGroup
+from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.model.weights import Role, Weight, num_parameters, weights_of
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+
+FLOAT32_BYTES = 4
+NESTED_BLOCKSIZE = 256
+"""Absmax values that share one float32, when the absmax is quantized itself."""
+CODE_BYTES = 16 * FLOAT32_BYTES
+"""Every QuantState has its own table of the 16 values a code stands for."""
+NESTED_CODE_BYTES = 256 * FLOAT32_BYTES
+"""… and under double quantization its own copy of the 256 values of an 8-bit absmax."""
+HEADER_BYTES_PER_TENSOR = 125
+"""A tensor's name, dtype, shape and offsets in a safetensors header: 110 to 131 bytes with Llama's names."""
+
+
+class WeightBytes(NamedTuple):
+    """The base model on the card, without adapters."""
+
+    quantized_bytes: int
+    """Codes of the matrices that bitsandbytes quantizes; 0 without quantization."""
+    constants_bytes: int
+    """Absmax values and tables that belong to the codes."""
+    unquantized_bytes: int
+    """Embeddings, head, norms, biases, fused experts; without quantization the whole model."""
+    experts_bytes: int
+    """The share of `unquantized_bytes` that is fused experts, which bitsandbytes does not reach."""
+    buffers_bytes: int
+    """Buffers worth counting: GPTBigCode's causal mask."""
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        return self.quantized_bytes + self.constants_bytes + self.unquantized_bytes + self.buffers_bytes
+
+
+@lru_cache(maxsize=256)
+def quantized_weights(model: ModelSpec) -> tuple[Weight, ...]:
+    """The weights that bitsandbytes replaces when the model is loaded quantized.
+
+    Not the head, embeddings and norms, not fused experts, and not Falcon's linear layers (their own class).
+    """
+    return tuple(weight for weight in weights_of(model) if weight.quantizable)
+
+
+@lru_cache(maxsize=1024)
+def weight_bytes(model: ModelSpec, dtype: DType, quantization: QuantizationSpec | None = None) -> WeightBytes:
+    """Bytes of the base model stored in `dtype`, with its quantizable matrices as `quantization` says."""
+    quantized = quantized_weights(model) if quantization else ()
+    rest = dtype
+    codes = constants = 0
+    if quantization:
+        codes = sum(w.count * _code_bytes(w.numel, quantization) for w in quantized)
+        constants = sum(w.count * _constants_bytes(w, quantization) for w in quantized)
+        # prepare_model_for_kbit_training casts every 16-bit parameter, experts included, a tied matrix once.
+        rest = DType.FLOAT32 if quantization.upcast_unquantized else dtype
+    unquantized = (num_parameters(model) - sum(w.total for w in quantized)) * rest.bytes
+    if quantization and quantization.upcast_norms and rest is not DType.FLOAT32:
+        unquantized += sum(w.total for w in weights_of(model) if w.role is Role.NORM) * (4 - rest.bytes)
+    experts = sum(w.total for w in weights_of(model) if w.role is Role.EXPERTS) * rest.bytes
+    return WeightBytes(codes, constants, unquantized, experts, _buffers_bytes(model))
+
+
+def _code_bytes(numel: int, quantization: QuantizationSpec) -> int:
+    """Two 4-bit codes a byte, or one int8."""
+    return -(-numel // 2) if quantization.four_bit else numel
+
+
+def _constants_bytes(weight: Weight, quantization: QuantizationSpec) -> int:
+    """What dequantizing one matrix needs: int8 keeps a float32 for each row, 4 bit an absmax for each block.
+
+    Double quantization stores the absmax in 8 bit, with a float32 for each 256, a table and an offset.
+    """
+    if quantization.quant_type == "gptq":
+        return _gptq_constants_bytes(weight, quantization.blocksize)
+    if not quantization.four_bit:
+        return weight.out_features * FLOAT32_BYTES
+    blocks = -(-weight.numel // quantization.blocksize)
+    if not quantization.double_quant:
+        return blocks * FLOAT32_BYTES + CODE_BYTES
+    nested = -(-blocks // NESTED_BLOCKSIZE) * FLOAT32_BYTES
+    return blocks + nested + CODE_BYTES + NESTED_CODE_BYTES + FLOAT32_BYTES
+
+
+def _gptq_constants_bytes(weight: Weight, group_size: int) -> int:
+    """A 16-bit scale and a 4-bit zero for each group of inputs of each output, an int32 group index for each input.
+
+    Source: the buffers scales, qzeros and g_idx of AutoGPTQ's QuantLinear.
+    """
+    groups = -(-weight.in_features // group_size) * weight.out_features
+    return 2 * groups + -(-groups // 2) + 4 * weight.in_features
+
+
+def _buffers_bytes(model: ModelSpec) -> int:
+    """GPTBigCodeModel keeps a boolean mask of all positions; rotary frequencies (a few kB) are left out."""
+    return model.max_position_embeddings**2 if model.model_type == "gpt_bigcode" else 0
+
+
+@lru_cache(maxsize=256)
+def trained_weights(model: ModelSpec, dtype: DType) -> tuple[TensorGroup, ...]:
+    """Every parameter as a trained tensor: full fine-tuning."""
+    return tuple(
+        TensorGroup(w.module, w.shape, w.count, dtype, is_embedding=w.role is Role.EMBEDDING) for w in weights_of(model)
+    )
+
+
+@lru_cache(maxsize=256)
+def checkpoint_bytes(model: ModelSpec, dtype: DType) -> int:
+    """Size on disk of the whole model in safetensors files, as save_pretrained writes it."""
+    tensors = sum(weight.count for weight in weights_of(model))
+    return num_parameters(model) * dtype.bytes + tensors * HEADER_BYTES_PER_TENSOR

@@ -1,0 +1,279 @@
+"""The tensors that each PEFT type adds to a matrix, one function a type: PEFT 0.21 `tuners/<type>/layer.py`.
+
+A matrix has k input and m output features; o holds the type's options. They yield the shapes of one module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any
+
+from peftbench.base.errors import SpecError
+
+Options = Mapping[str, Any]
+Shape = tuple[int, ...]
+Shapes = Iterator[Shape]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A kind of module that an adapter is put on."""
+
+    path: str
+    k: int
+    """in_features; of an embedding the number of tokens."""
+    m: int
+    """out_features; of an embedding its width; of a norm its size."""
+    count: int
+    bias: bool = False
+    feedforward: bool = False
+    """IA3 scales its input, not its output."""
+    branches: int = 1
+    """Matrices in one parameter: LoRA gives each of the fused experts a rank of its own."""
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
+
+
+def must_divide(site: Site, part: int, option: str, *sizes: int) -> None:
+    """Raise SpecError unless the option's value divides these sizes of the module."""
+    for size in sizes:
+        if size % part:
+            raise SpecError(
+                f"{option}={part} does not divide {size}, a dimension of {site.path}.",
+                f"Choose a divisor of {size}, or other target modules.",
+            )
+
+
+def lora(s: Site, o: Options) -> Shapes:
+    r = o["r"] * s.branches
+    yield from ((r, s.k), (s.m, r))
+    if o["use_dora"]:
+        yield (s.m,)  # lora_magnitude_vector
+    if o["lora_bias"]:
+        yield (s.m,)
+
+
+def low_rank(s: Site, o: Options) -> Shapes:
+    """HiRA and others: two factors, as LoRA."""
+    yield from ((o["r"], s.k), (s.m, o["r"]))
+
+
+def adalora(s: Site, o: Options) -> Shapes:
+    r = o["init_r"]
+    yield from ((r, s.k), (s.m, r), (r, 1), (1,))  # the last is ranknum, trained in 0.21
+
+
+def ia3(s: Site, o: Options) -> Shapes:
+    yield (1, s.k) if s.feedforward else (s.m, 1)
+
+
+def loha(s: Site, o: Options) -> Shapes:
+    yield from ((s.m, o["r"]), (o["r"], s.k)) * 2
+
+
+def lokr(s: Site, o: Options) -> Shapes:
+    """Kronecker product of w1 (a x c) and w2 (b x d), each factored where the rank makes that smaller."""
+    (a, b), (c, d) = (factorization(size, o["decompose_factor"]) for size in (s.m, s.k))
+    r = o["r"]
+    yield from ((a, r), (r, c)) if o["decompose_both"] and r < max(a, c) / 2 else ((a, c),)
+    yield from ((b, r), (r, d)) if r < max(b, d) / 2 else ((b, d),)
+
+
+def factorization(size: int, factor: int) -> tuple[int, int]:
+    """Split a size into two factors, the first near `factor` or, for -1, both near the square root."""
+    if factor > 0 and size % factor == 0:
+        return factor, size // factor
+    limit = size if factor == -1 else factor
+    best = 1
+    for a in (d for d in range(2, isqrt(2 * size) + 1) if size % d == 0):
+        if best >= size // best or a > limit or a + size // a > best + size // best:
+            break
+        best = a
+    return min(best, size // best), max(best, size // best)
+
+
+def oft_block(s: Site, o: Options) -> int:
+    """Size of the rotated blocks; where it does not divide, PEFT takes the nearest size that does."""
+    if o["r"]:
+        return s.k // _nearest_divisor(s.k, o["r"])
+    return _nearest_divisor(s.k, o["oft_block_size"])
+
+
+def _nearest_divisor(size: int, wanted: int) -> int:
+    if wanted >= size:
+        return size
+    lower = next(d for d in range(wanted, 0, -1) if size % d == 0)
+    higher = next(d for d in range(wanted, size + 1) if size % d == 0)
+    return lower if wanted - lower <= higher - wanted else higher
+
+
+def oft(s: Site, o: Options) -> Shapes:
+    block = oft_block(s, o)
+    yield (1 if o["block_share"] else s.k // block, block * (block - 1) // 2)
+
+
+def boft_block(s: Site, o: Options) -> int:
+    """Size of BOFT's blocks."""
+    number: int = o["boft_block_num"]
+    return s.k // number if number else int(o["boft_block_size"])
+
+
+def boft(s: Site, o: Options) -> Shapes:
+    """Without PEFT's CUDA extension the butterfly factor is 1."""
+    number = o["boft_block_num"]
+    must_divide(s, number or o["boft_block_size"], "boft_block_num" if number else "boft_block_size", s.k)
+    block = boft_block(s, o)
+    yield from ((1, s.k // block, block, block), (s.m, 1))
+
+
+def vera(s: Site, o: Options) -> Shapes:
+    yield from ((s.m,), (o["r"],))
+
+
+def pvera(s: Site, o: Options) -> Shapes:
+    yield from ((s.m,), (2 * o["r"],))
+
+
+def randlora(s: Site, o: Options) -> Shapes:
+    smaller = min(s.k, s.m)
+    bases = ceil_div(smaller, o["r"])
+    yield from ((o["r"], bases), (bases, smaller))
+
+
+def frequencies(s: Site, o: Options) -> Shapes:
+    """FourierFT and WaveFT: one value for each frequency."""
+    if o["n_frequency"] > s.k * s.m:
+        raise SpecError(
+            f"n_frequency={o['n_frequency']:,} is more than the {s.k * s.m:,} weights of {s.path}."
+        )
+    yield (o["n_frequency"],)
+
+
+def glora(s: Site, o: Options) -> Shapes:
+    """W + W*A + B; where the module has a bias also C (low rank), D and E (scalars)."""
+    r = o["r"]
+    yield from ((s.m, r), (r, s.k)) * 2
+    if s.bias:
+        yield from ((s.k, r), (r, 1), (1,), (1,))
+
+
+def hra(s: Site, o: Options) -> Shapes:
+    yield (s.k, o["r"])
+
+
+def miss(s: Site, o: Options) -> Shapes:
+    yield (o["r"], s.m)
+
+
+def road(s: Site, o: Options) -> Shapes:
+    sizes = {"road_1": s.m // 2, "road_2": s.m, "road_4": 2 * s.m}
+    if o["variant"] not in sizes:
+        raise SpecError(f"RoAd has no variant {o['variant']!r}.", f"Choose one of {', '.join(sizes)}.")
+    must_divide(s, o["group_size"], "group_size", s.m)
+    yield from ((sizes[o["variant"]],),) * 2
+
+
+def shira(s: Site, o: Options) -> Shapes:
+    """As many single weights as LoRA has parameters."""
+    if o["r"] * (s.k + s.m) > s.k * s.m:
+        raise SpecError(f"r={o['r']} makes more sparse weights than {s.path} has.", "Choose a smaller r.")
+    yield (o["r"] * (s.k + s.m),)
+
+
+def c3a(s: Site, o: Options) -> Shapes:
+    block = o["block_size"]
+    must_divide(s, block, "block_size", s.k, s.m)
+    yield (s.m // block, s.k // block, block)
+
+
+def delora(s: Site, o: Options) -> Shapes:
+    yield from ((o["r"], s.k), (s.m, o["r"]), (1,))
+
+
+def gralora(s: Site, o: Options) -> Shapes:
+    r, parts, hybrid = o["r"], o["gralora_k"], o["hybrid_r"]
+    must_divide(s, parts, "gralora_k", s.k, s.m)
+    yield from ((parts, s.k // parts, r), (parts, r, s.m // parts))
+    if hybrid:
+        yield from ((hybrid, s.k), (s.m, hybrid))
+
+
+def deft(s: Site, o: Options) -> Shapes:
+    yield (s.m, o["r"])
+    if not o["para"]:
+        yield (o["r"], s.k)
+
+
+def psoft(s: Site, o: Options) -> Shapes:
+    yield from ((o["r"] * (o["r"] - 1) // 2,), (o["r"],), (o["r"],))
+
+
+def peanut(s: Site, o: Options) -> Shapes:
+    yield from ((o["r"], s.m), (s.m, o["r"]))
+    yield from ((o["r"], o["r"]),) * (2 * o["depth"])
+
+
+def osf_ranks(s: Site, o: Options) -> tuple[int, int]:
+    """Ranks of the frozen and of the trained part of the singular value decomposition."""
+    full = min(s.k, s.m)
+    kept = min(o["effective_rank"] or full // 2, full)
+    return kept, full - kept
+
+
+def osf(s: Site, o: Options) -> Shapes:
+    trained = osf_ranks(s, o)[1]
+    yield from ((s.m, trained), (trained,), (trained, s.k))
+
+
+def vblora(s: Site, o: Options) -> Shapes:
+    length, vectors = o["vector_length"], o["num_vectors"]
+    must_divide(s, length, "vector_length", s.k, s.m)
+    yield from ((o["r"], s.k // length, vectors), (s.m // length, o["r"], vectors))
+
+
+def poly(s: Site, o: Options) -> Shapes:
+    splits, skills = o["n_splits"], o["n_skills"]
+    yield from ((o["n_tasks"], splits * skills), (splits, skills, s.k // splits, o["r"]))
+    yield (splits, skills, o["r"], s.m // splits)
+
+
+def supertuning_values(s: Site, o: Options) -> int:
+    """How many single weights are trained."""
+    return int(s.k * s.m * (1 - o["sparsity"]))
+
+
+def supertuning(s: Site, o: Options) -> Shapes:
+    yield (supertuning_values(s, o),)
+    if o["r"]:
+        yield from low_rank(s, o)
+
+
+def lily(s: Site, o: Options) -> Shapes:
+    """A and router of each layer; the Bs are shared by all layers."""
+    yield from ((o["r"], s.k), (o["num_B"], o["r"]))
+
+
+def lily_shared(s: Site, o: Options) -> Shapes:
+    yield (o["num_B"] * o["r"], s.m)
+
+
+def beft(s: Site, o: Options) -> Shapes:
+    yield (1, s.m)
+
+
+def ln_tuning(s: Site, o: Options) -> Shapes:
+    yield (s.m,)
+
+
+def tinylora(s: Site, o: Options) -> Shapes:
+    yield (o["u"],)
+
+
+def nothing(s: Site, o: Options) -> Shapes:
+    """Uni-LoRA: all its parameters are shared by the whole model."""
+    yield from ()

@@ -1,0 +1,91 @@
+"""What several GPUs take beyond tensors: pools of streams in torch's allocator, and the connections of NCCL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from peftbench.base.units import MIB
+from peftbench.estimate.parts.base_weights import quantized_weights, weight_bytes
+from peftbench.estimate.sharding.links import over_nvlink
+from peftbench.estimate.sharding.split import code_part_bytes, flat_parameters, is_fsdp
+from peftbench.estimate.sharding.step import units_of
+from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.recipe.parallelism import ParallelismSpec
+from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.memory import Basis, Component, Part, Phase
+
+TRAINING = frozenset({Phase.FORWARD, Phase.BACKWARD, Phase.STEP})
+_OWN_STREAMS = (Part.GATHERED, Part.BUCKETS, Part.GRADIENTS)
+_BEYOND_TENSORS = (Part.SLACK, Part.NCCL, Part.CONTEXT)
+NCCL_CONNECTION_BYTES = 4 * MIB + 640 * 120 * 8 * 8 + 512 * 8 * 8 * 16
+"""Buffers of one connection for the three protocols: Simple (NCCL_BUFFSIZE), LL128 (threads × elements of each × steps
+× 8 bytes) and LL (threads × lines of each × steps × 16 bytes). Source: computeBuffSizes in NCCL's src/init.cc."""
+NCCL_CHANNELS = {"nvlink": (8, 24, 32), "pcie": (1, 2, 4)}
+"""Fewest, expected and most channels of a ring: twelve NVLinks of an A100 with two each, as NCCL_DEBUG=INFO says."""
+
+
+def nccl(parallelism: ParallelismSpec, gpu: GpuSpec | None, phases: frozenset[Phase]) -> list[Component]:
+    """Connections of NCCL: channels × connections × buffers; memory of the device that torch does not see.
+
+    Each channel of a GPU receives from one neighbour in the ring, and from up to two in the tree, which is a chain
+    within a node: the parent and a child. Of two GPUs each has one of them. The upper end of the band has a second
+    communicator; the lower one a ring alone, as NCCL connects only what is used since 2.22.
+    Source: src/transport/p2p.cc and src/graph/trees.cc of NCCL 2.20; the number of channels depends on links that are
+    not known here, hence the wide band.
+    """
+    if parallelism.gpus == 1 or (gpu is not None and gpu.is_cpu):
+        return []
+    fewest, channels, most = NCCL_CHANNELS["nvlink" if gpu is None or over_nvlink(parallelism, gpu) else "pcie"]
+    connections = 1 + min(2, parallelism.gpus - 1)
+    size = channels * connections * NCCL_CONNECTION_BYTES
+    low, high = fewest * NCCL_CONNECTION_BYTES, 2 * most * connections * NCCL_CONNECTION_BYTES
+    because = f"{channels} channels × {connections} connections × {NCCL_CONNECTION_BYTES / MIB:.1f} MiB"
+    return [Component(Part.NCCL, size, Basis.ASSUMED, phases, because, low, high)]
+
+
+def stream_slack(components: Sequence[Component], model: ModelSpec, training: TrainingSpec) -> list[Component]:
+    """What FSDP's streams keep reserved: gathered weights and gradients are allocated on streams of their own.
+
+    A block of the caching allocator serves its own stream only, so the pools of these streams stay at their largest
+    while the compute stream peaks. With FSDP1 three things come on top, see _flat_pools_bytes. The lists of a foreach
+    step, as large as the pieces of the parameters, may find no block among those that the activations left: expected
+    of FSDP1, the upper end of the band for FSDP2.
+    Source: `BlockPool` and `get_free_block` in c10/cuda/CUDACachingAllocator.cpp.
+    """
+    if not is_fsdp(training.parallelism) or training.parallelism.gpus == 1:
+        return []
+    tensors = [c for c in components if c.part not in _BEYOND_TENSORS]
+    own = [c for c in tensors if c.part in _OWN_STREAMS]
+    compute = [c for c in tensors if c.part not in _OWN_STREAMS]
+    temporaries = _largest([c for c in compute if c.part is Part.OPTIMIZER_TEMPORARIES])
+    pools = sum(_largest([c for c in own if c.part is part]) for part in _OWN_STREAMS) + _largest(compute)
+    size = pools - _largest(tensors)
+    high = 2 * size + temporaries
+    if flat_parameters(training):
+        apart = _largest([c for c in compute if c.part is not Part.OPTIMIZER_TEMPORARIES]) + temporaries
+        size += apart - _largest(compute) + _flat_pools_bytes(model, training)
+        high = max(high, size + temporaries)
+    because = "pools of the streams that gather and reduce, which the compute stream cannot use"
+    return [Component(Part.SLACK, size, Basis.MODELLED, TRAINING, because, 0, high)]
+
+
+def _flat_pools_bytes(model: ModelSpec, training: TrainingSpec) -> int:
+    """FSDP1: units that are freed but not yet reusable, and what loading left.
+
+    The host runs two all-gathers ahead (_FreeEventQueue in torch/distributed/fsdp/_limiter_utils.py): a unit that it
+    has freed cannot be given out before the GPU is past it, for record_stream ties it to the compute stream. So is a
+    trained unit's whole gradient to the stream that reduces it. Quantized weights are whole on each GPU until they are
+    wrapped; their segments, of one matrix each, are too small for what comes later.
+    """
+    unit = units_of(model, training, 0).layer
+    loaded = 0
+    if training.quantization is not None:
+        parts = sum(w.count * code_part_bytes(w, training) for w in quantized_weights(model))
+        loaded = weight_bytes(model, training.dtype, training.quantization).quantized_bytes - parts
+    return (unit if training.adapter else 2 * unit) + loaded
+
+
+def _largest(components: Sequence[Component]) -> int:
+    """The sum of the phase in which it is largest."""
+    return max(sum(c.bytes for c in components if phase in c.phases) for phase in TRAINING)

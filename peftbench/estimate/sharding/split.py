@@ -1,0 +1,167 @@
+"""What a strategy for several GPUs makes of a recipe: the dtypes it trains in, and each GPU's part of every tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import lru_cache
+from math import prod
+
+from peftbench.base.errors import SpecError
+from peftbench.estimate.parts.base_weights import quantized_weights, weight_bytes
+from peftbench.estimate.parts.optimizer import RULES, BitsandbytesRule
+from peftbench.estimate.parts.tensors import TensorGroup
+from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.model.weights import Weight, weights_of
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.parallelism import ParallelismSpec
+from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.memory import Component, Part, Phase, exact
+
+PERSISTENT_NUMEL = 100_000
+"""ZeRO-3 never gives up the whole of parameters up to this size: stage3_param_persistence_threshold."""
+PERSISTENT = "small parameters, whole on every GPU"
+ZERO_ALIGNMENT = 2
+"""ZeRO-1 and 2 pad the flat parameters to a multiple of this and the GPUs: nccl_start_alignment_factor."""
+
+
+def is_fsdp(parallelism: ParallelismSpec) -> bool:
+    """FSDP, whatever it shards."""
+    return parallelism.strategy in ("fsdp", "fsdp-grad-op")
+
+
+def is_zero(parallelism: ParallelismSpec) -> bool:
+    """One of DeepSpeed's stages."""
+    return parallelism.strategy in ("zero1", "zero2", "zero3")
+
+
+def check_sharding(training: TrainingSpec) -> None:
+    """Raise SpecError for what bitsandbytes cannot do with parts of tensors.
+
+    FSDP2's parts are DTensors, for which its optimizers' operators have no strategy; the scales of int8 weights hang on
+    the tensor object (Int8Params.CB), which sharding replaces. tests/oracles/sharding/test_refusals.py shows both.
+    """
+    parallelism, quantization = training.parallelism, training.quantization
+    if parallelism.shards_weights and quantization is not None and not quantization.four_bit:
+        what = f"{parallelism.strategy} cannot shard 8-bit weights: bitsandbytes keeps their scales beside the tensor."
+        raise SpecError(what, "Use --quant-type nf4, or --parallel ddp, zero1 or zero2.")
+    if not is_fsdp(parallelism) or flat_parameters(training):
+        return
+    if isinstance(RULES.get(training.optimizer), BitsandbytesRule):
+        what = f"{training.optimizer} does not run under FSDP2: bitsandbytes has no operators for DTensors."
+        raise SpecError(what, "Use --optimizer adamw_torch_fused, or --parallel zero2 or zero3.")
+
+
+def flat_parameters(training: TrainingSpec) -> bool:
+    """FSDP1, the one of transformers 4: a unit's parameters are one flat tensor, cut wherever the part ends."""
+    return is_fsdp(training.parallelism) and training.transformers != "5"
+
+
+@lru_cache(maxsize=4096)
+def as_run(training: TrainingSpec) -> TrainingSpec:
+    """The recipe in the dtypes that the strategy really uses.
+
+    DeepSpeed casts the whole module, adapters and upcast norms included (engine._configure_distributed_model). A unit
+    of FSDP computes in one dtype, so norms that were cast to float32 come back as that (MixedPrecision.param_dtype).
+    """
+    adapter, quantization = training.adapter, training.quantization
+    if is_zero(training.parallelism) and adapter is not None:
+        adapter = replace(adapter, dtype=training.dtype)
+    if training.parallelism.strategy != "ddp" and quantization is not None:
+        quantization = replace(quantization, upcast_norms=False, upcast_unquantized=False)
+    return replace(training, adapter=adapter, quantization=quantization)
+
+
+def stored_dtype(training: TrainingSpec, dtype: DType) -> DType:
+    """Of a trained tensor between steps: accelerate casts those of FSDP to float32 under mixed precision.
+
+    Source: fsdp2_prepare_model in accelerate/utils/fsdp_utils.py, and prepare_model in accelerator.py for FSDP1.
+    """
+    upcasts = is_fsdp(training.parallelism) and training.autocast and training.quantization is None
+    return DType.FLOAT32 if upcasts else dtype
+
+
+def part_of(shape: tuple[int, ...], training: TrainingSpec) -> tuple[int, ...]:
+    """The shape of the largest part of a tensor, the first GPU's.
+
+    FSDP2 cuts dimension 0 into equal chunks, the last ones shorter, and pads each to the first (FSDPParam in
+    torch/distributed/fsdp/_fully_shard/_fsdp_param.py); FSDP1 and ZeRO-3 cut the flattened tensor.
+    """
+    gpus = training.parallelism.gpus
+    if is_fsdp(training.parallelism) and not flat_parameters(training):
+        return (-(-shape[0] // gpus), *shape[1:])
+    return (-(-prod(shape) // gpus),)
+
+
+def trained_parts(tensors: Iterable[TensorGroup], training: TrainingSpec) -> tuple[TensorGroup, ...]:
+    """The tensors that one GPU's optimizer updates.
+
+    ZeRO's stages 1 and 2 flatten all parameters into one float32 tensor and deal it out; stage 3 deals out each
+    parameter and joins the parts.
+    """
+    gpus = training.parallelism.gpus
+    if is_zero(training.parallelism):
+        return (TensorGroup("flat", (_zero_numel(tuple(tensors), training),), 1, DType.FLOAT32),)
+    if is_fsdp(training.parallelism) and gpus > 1:
+        return tuple(
+            replace(t, shape=part_of(t.shape, training), dtype=stored_dtype(training, t.dtype)) for t in tensors
+        )
+    return tuple(replace(t, dtype=stored_dtype(training, t.dtype)) for t in tensors)
+
+
+def _zero_numel(tensors: tuple[TensorGroup, ...], training: TrainingSpec) -> int:
+    gpus = training.parallelism.gpus
+    if training.parallelism.strategy == "zero3":
+        return sum(t.count * -(-t.tensor_numel // gpus) for t in tensors)
+    return ZERO_ALIGNMENT * -(-sum(t.numel for t in tensors) // (ZERO_ALIGNMENT * gpus))
+
+
+# ── the base model ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@lru_cache(maxsize=4096)
+def sharded_weights(model: ModelSpec, training: TrainingSpec, phases: frozenset[Phase]) -> tuple[Component, ...]:
+    """One GPU's part of the base model; nothing of it is there under CPU offload.
+
+    4-bit codes are cut like any tensor when bnb_4bit_quant_storage is a floating dtype; what dequantizes them
+    (QuantState) is no parameter, so every GPU has all of it.
+    """
+    gpus, sizes = training.parallelism.gpus, weight_bytes(model, training.dtype, training.quantization)
+    quantized = quantized_weights(model) if training.quantization else ()
+    rest = [weight for weight in weights_of(model) if weight not in set(quantized)]
+    rest_bytes = sum(w.count * rest_part_bytes(w, training) for w in rest)
+    codes_bytes = sum(w.count * code_part_bytes(w, training) for w in quantized)
+    because = f"one of {gpus} parts of each parameter"
+    if training.parallelism.cpu_offload:
+        rest_bytes = codes_bytes = 0
+    name = Part.UNQUANTIZED if quantized else Part.WEIGHTS
+    components = (
+        exact(Part.WEIGHTS, codes_bytes, phases, f"codes of the linear layers: {because}"),
+        exact(Part.QUANTIZATION_CONSTANTS, sizes.constants_bytes, phases, "constants of all layers, on every GPU"),
+        exact(name, rest_bytes, phases, because),
+        exact(Part.WEIGHTS, sizes.buffers_bytes, phases, "buffers, on every GPU"),
+        exact(Part.WEIGHTS, persistent_bytes(((w.numel, w.total) for w in rest), training), phases, PERSISTENT),
+    )
+    return tuple(component for component in components if component.bytes)
+
+
+def rest_part_bytes(weight: Weight, training: TrainingSpec) -> int:
+    """Bytes of one GPU's part of a weight that is not quantized."""
+    dtype = stored_dtype(training, training.dtype) if training.adapter is None else training.dtype
+    return prod(part_of(weight.shape, training)) * dtype.bytes
+
+
+def code_part_bytes(weight: Weight, training: TrainingSpec) -> int:
+    """Bytes of one GPU's part of a quantized weight: a column of numbers of the storage dtype."""
+    quantization = training.quantization
+    assert quantization is not None
+    whole = -(-weight.numel // 2) if quantization.four_bit else weight.numel
+    itemsize = quantization.compute_dtype.bytes if quantization.four_bit else 1
+    return prod(part_of((-(-whole // itemsize), 1), training)) * itemsize
+
+
+def persistent_bytes(sizes: Iterable[tuple[int, int]], training: TrainingSpec) -> int:
+    """Bytes of the parameters that ZeRO-3 keeps whole beside their parts; a size is numel of each and of all."""
+    if training.parallelism.strategy != "zero3":
+        return 0
+    return sum(total for each, total in sizes if each <= PERSISTENT_NUMEL) * training.dtype.bytes

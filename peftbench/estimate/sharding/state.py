@@ -1,0 +1,102 @@
+"""Gradients, optimizer states and buckets of one GPU of several."""
+
+from __future__ import annotations
+
+from peftbench.base.units import MIB
+from peftbench.estimate.parts.optimizer import optimizer_bytes
+from peftbench.estimate.parts.tensors import TensorGroup, total_bytes, total_numel
+from peftbench.estimate.sharding.split import is_fsdp, is_zero, trained_parts
+from peftbench.inputs.recipe.parallelism import ParallelismSpec
+from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.memory import Component, Part, Phase, exact
+
+TRAINING = frozenset({Phase.FORWARD, Phase.BACKWARD, Phase.STEP})
+STEP = frozenset({Phase.STEP})
+BACKWARD = frozenset({Phase.BACKWARD})
+
+REDUCE_BUCKET_NUMEL = 500_000_000
+"""reduce_bucket_size of DeepSpeed's zero_optimization."""
+PREFETCH_BUCKET_NUMEL = 50_000_000
+"""stage3_prefetch_bucket_size."""
+MAX_LIVE_NUMEL = 1_000_000_000
+"""stage3_max_live_parameters, stage3_max_reuse_distance and sub_group_size."""
+BROADCAST_BYTES = 250 * MIB
+"""DDP sends the first GPU's weights out in buffers of this size (_sync_module_states)."""
+
+
+def trained_state(tensors: tuple[TensorGroup, ...], training: TrainingSpec, on_cpu: bool) -> list[Component]:
+    """Optimizer states, gradients at the step and buckets of the strategy, for the tensors of the whole model."""
+    parts = trained_parts(tensors, training)
+    offloaded = training.parallelism.cpu_offload
+    components = [*_buckets(tensors, training)]
+    if not offloaded:
+        components += [*_gradients(tensors, parts, training), *_optimizer(parts, training, on_cpu)]
+    return [component for component in components if component.bytes]
+
+
+def _optimizer(parts: tuple[TensorGroup, ...], training: TrainingSpec, on_cpu: bool) -> list[Component]:
+    """States of this GPU's part. DeepSpeed adds a float32 master copy, and a float32 gradient while it steps.
+
+    Source: DeepSpeedZeroOptimizer.step in deepspeed/runtime/zero/stage_1_and_2.py; stage 3 goes by sub-groups.
+    """
+    size = optimizer_bytes(parts, training.optimizer, training.loop == "trainer", on_cpu)
+    share = _share(training.parallelism)
+    temporary = size.step_temporary_bytes
+    master = 0
+    if is_zero(training.parallelism):
+        numel = total_numel(parts)
+        master = 4 * numel
+        at_once = min(numel, MAX_LIVE_NUMEL) if training.parallelism.strategy == "zero3" else numel
+        temporary = temporary * at_once // max(numel, 1) + 4 * at_once
+    return [
+        exact(Part.OPTIMIZER, master, TRAINING, f"float32 copies of the trained parameters{share}"),
+        exact(Part.OPTIMIZER, size.state_bytes, TRAINING, f"states of {training.optimizer}{share}"),
+        exact(Part.OPTIMIZER_TEMPORARIES, temporary, STEP, f"{training.optimizer}'s, in its step{share}"),
+    ]
+
+
+def _gradients(
+    tensors: tuple[TensorGroup, ...], parts: tuple[TensorGroup, ...], training: TrainingSpec
+) -> list[Component]:
+    """All of them, or this GPU's part: in ZeRO-3 a buffer that is always there."""
+    size = gradient_part_bytes(tensors, parts, training)
+    outlive = frozenset({Phase.FORWARD, Phase.BACKWARD}) if training.gradients_outlive_step else frozenset()
+    phases = TRAINING if training.parallelism.strategy == "zero3" else STEP | outlive
+    share = _share(training.parallelism) if training.parallelism.shards_gradients else ""
+    return [exact(Part.GRADIENTS, size, phases, f"{total_numel(tensors):,} trained parameters{share}")]
+
+
+def gradient_part_bytes(
+    tensors: tuple[TensorGroup, ...], parts: tuple[TensorGroup, ...], training: TrainingSpec
+) -> int:
+    """Bytes of the gradients that one GPU keeps until the step."""
+    if not training.parallelism.shards_gradients:
+        return total_bytes(tensors)
+    if is_zero(training.parallelism):
+        return total_numel(parts) * training.dtype.bytes
+    return total_bytes(parts)
+
+
+def _buckets(tensors: tuple[TensorGroup, ...], training: TrainingSpec) -> list[Component]:
+    """Buffers that gradients are copied into to be summed over the GPUs.
+
+    DDP's buckets of 25 MiB are together a second copy of the gradients, unless gradient_as_bucket_view. DeepSpeed has
+    one bucket, which is allocated whole however few parameters are trained. Sources:
+    torch/csrc/distributed/c10d/reducer.cpp; deepspeed/runtime/zero/stage_1_and_2.py and stage3.py.
+    """
+    strategy = training.parallelism.strategy
+    if strategy == "ddp":
+        because = "DDP's buckets of 25 MiB hold a second copy of all gradients"
+        return [
+            exact(Part.BUCKETS, BROADCAST_BYTES, frozenset({Phase.LOAD}), "DDP sends the first GPU's weights out"),
+            exact(Part.BUCKETS, total_bytes(tensors), TRAINING, because),
+        ]
+    size = REDUCE_BUCKET_NUMEL * training.dtype.bytes
+    because = f"reduce_bucket_size, {REDUCE_BUCKET_NUMEL:,} elements"
+    if strategy in ("zero1", "zero2"):
+        return [exact(Part.BUCKETS, size, BACKWARD, because)]
+    return [exact(Part.BUCKETS, size, TRAINING, because)] if strategy == "zero3" else []
+
+
+def _share(parallelism: ParallelismSpec) -> str:
+    return f", one of {parallelism.gpus} parts" if is_fsdp(parallelism) or is_zero(parallelism) else ""

@@ -1,0 +1,176 @@
+"""The moments of a step when weights are gathered unit by unit and gradients are dealt out as they come."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from peftbench.estimate.forward.moments import StepMoments, Stretch
+from peftbench.estimate.parts.base_weights import quantized_weights
+from peftbench.estimate.parts.tensors import TensorGroup, total_bytes
+from peftbench.estimate.sharding.split import flat_parameters, is_fsdp
+from peftbench.estimate.sharding.state import MAX_LIVE_NUMEL, PREFETCH_BUCKET_NUMEL
+from peftbench.estimate.tape.ledger import Moment, Sizes, largest_moments, shift
+from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.model.weights import Role, Weight, num_parameters, weights_of
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.memory import Part
+
+
+class Units(NamedTuple):
+    """Bytes of the whole units, as they are gathered."""
+
+    layer: int
+    """The largest decoder layer, its adapters included."""
+    embedding: int
+    head: int
+    """Final norm and lm_head, and the embeddings where they are tied."""
+    whole: int
+
+
+def units_of(model: ModelSpec, training: TrainingSpec, adapter_numel: int) -> Units:
+    """What FSDP gathers at a time: a decoder layer, the embeddings, and the norm with the head.
+
+    Source: fsdp2_prepare_model in accelerate/utils/fsdp_utils.py, which makes units of the last two.
+    """
+    return _units(model, training.dtype.bytes, training.quantization, adapter_numel)
+
+
+@lru_cache(maxsize=2048)
+def _units(model: ModelSpec, itemsize: int, quantization: QuantizationSpec | None, adapter_numel: int) -> Units:
+    """By what they depend on: `choose` asks for many numbers of GPUs."""
+    quantized = set(quantized_weights(model)) if quantization else set()
+
+    def size(weight: Weight) -> int:
+        four_bit = quantization is not None and quantization.four_bit
+        return weight.numel * itemsize if weight not in quantized else -(-weight.numel // (2 if four_bit else 1))
+
+    weights = weights_of(model)
+    layers = [sum(size(w) for w in weights if w.layers and i in w.layers) for i in range(model.num_hidden_layers)]
+    adapter = adapter_numel * itemsize
+    table = sum(size(w) for w in weights if w.role is Role.EMBEDDING)
+    head = sum(size(w) for w in weights if w.layers is None and w.role is not Role.EMBEDDING)
+    if model.tie_word_embeddings:
+        table, head = 0, head + table
+    return Units(max(layers) + adapter // len(layers), table, head, sum(layers) + table + head + adapter)
+
+
+def sharded_step(
+    step: StepMoments, model: ModelSpec, training: TrainingSpec, tensors: tuple[TensorGroup, ...], kept_bytes: int
+) -> StepMoments:
+    """The moments of one GPU; `kept_bytes` are the gradients that it keeps of those of all `tensors`."""
+    parallelism = training.parallelism
+    adapter_numel = sum(t.numel for t in tensors) if training.adapter else 0
+    units = units_of(model, training, adapter_numel)
+    whole = max(total_bytes(tensors), 1)
+    share = 0.0 if parallelism.strategy == "zero3" or parallelism.cpu_offload else kept_bytes / whole
+    forward: list[Moment] = []
+    backward: list[Moment] = []
+    for stretch in step.stretches:
+        unit = _unit_gradients(stretch, units, model, training, whole)
+        moments = [_own_gradients(moment, unit, share) for moment in stretch.moments]
+        beside = _beside(stretch, units, model, training)
+        (backward if stretch.backward else forward).extend(shift(moments, beside))
+    return StepMoments(largest_moments(forward), largest_moments(backward), step.outputs)
+
+
+def _unit_gradients(
+    stretch: Stretch, units: Units, model: ModelSpec, training: TrainingSpec, trained_bytes: int
+) -> int:
+    """Gradients of the unit that runs, which are whole until it is through."""
+    if training.adapter is not None:
+        return trained_bytes // model.num_hidden_layers
+    return {"layer": units.layer, "head": units.head, "embedding": units.embedding or units.head}[stretch.unit]
+
+
+def _own_gradients(moment: Moment, unit_bytes: int, share: float) -> Moment:
+    """Gradients beyond those of the unit are this GPU's part only."""
+    per_token, per_pair, fixed = moment.by_part.get(Part.GRADIENTS, (0, 0, 0))
+    whole = min(fixed, unit_bytes)
+    kept = whole + round((fixed - whole) * share)
+    by_part = {**moment.by_part, Part.GRADIENTS: (per_token, per_pair, kept)}
+    return moment._replace(fixed=moment.fixed - fixed + kept, by_part=by_part)
+
+
+# ── what is alive beside a step's own tensors ───────────────────────────────────────────────────────────────────────
+
+
+def _beside(stretch: Stretch, units: Units, model: ModelSpec, training: TrainingSpec) -> Sizes:
+    sizes: Sizes = {}
+    if gathered := _gathered_bytes(stretch, units, model, training):
+        sizes[Part.GATHERED] = (0, 0, gathered)
+    if is_fsdp(training.parallelism) and stretch.backward and stretch.unit == "layer" and stretch.above:
+        if training.adapter is None and not flat_parameters(training):
+            sizes[Part.BUCKETS] = (0, 0, units.layer)  # the input of the reduce-scatter of the layer above
+        sizes |= _held_by_hooks(stretch, model, training)
+    return sizes
+
+
+def _gathered_bytes(stretch: Stretch, units: Units, model: ModelSpec, training: TrainingSpec) -> int:
+    """Whole weights while this unit runs."""
+    strategy = training.parallelism.strategy
+    if strategy == "fsdp-grad-op":  # each layer is let go of when its backward is done
+        below = model.num_hidden_layers - (stretch.above if stretch.backward else 0)
+        return min(units.whole, units.embedding + units.head + below * units.layer)
+    if strategy == "zero3":
+        return _live_bytes(units, model, training)
+    if strategy != "fsdp":
+        return 0
+    return (_flat_gathered if flat_parameters(training) else _gathered)(stretch, units, model)
+
+
+def _gathered(stretch: Stretch, units: Units, model: ModelSpec) -> int:
+    """FSDP2: parameters of the unit, and the buffer into which the next one is gathered.
+
+    In the forward pass the buffer of the unit itself stays until the next needs it. The head's unit stays gathered
+    from the end of the forward pass to the beginning of the backward pass; when tied, to its end.
+    Source: FSDPParamGroup.wait_for_unshard and pre_backward in torch/distributed/fsdp/_fully_shard.
+    """
+    head = units.head if model.tie_word_embeddings else 0
+    last = stretch.above == model.num_hidden_layers - 1
+    if stretch.unit == "layer":
+        return head + (units.layer if stretch.backward and last else 2 * units.layer)
+    if stretch.unit == "head":
+        return units.head + (units.layer if stretch.backward else units.head)
+    return units.embedding + head
+
+
+def _flat_gathered(stretch: Stretch, units: Units, model: ModelSpec) -> int:
+    """FSDP1: the root, which has what is outside the layers, stays; BACKWARD_PRE fetches one layer ahead.
+
+    Source: the strategies of _lazy_init and _prefetch_handle in torch/distributed/fsdp.
+    """
+    root = units.embedding + units.head
+    ahead = stretch.backward and stretch.above < model.num_hidden_layers - 1
+    return root + (units.layer * (2 if ahead else 1) if stretch.unit == "layer" else 0)
+
+
+def _live_bytes(units: Units, model: ModelSpec, training: TrainingSpec) -> int:
+    """ZeRO-3 lets go of a parameter that is not needed for a while: so many elements stay, or one layer and a bucket.
+
+    Source: PartitionedParameterCoordinator in deepspeed/runtime/zero/partitioned_param_coordinator.py.
+    """
+    each = units.whole / num_parameters(model)
+    live = max(MAX_LIVE_NUMEL * each, units.layer + PREFETCH_BUCKET_NUMEL * training.dtype.bytes)
+    return min(units.whole, round(live))
+
+
+def _held_by_hooks(stretch: Stretch, model: ModelSpec, training: TrainingSpec) -> Sizes:
+    """FSDP1 with frozen layers and reentrant checkpoints: inputs of the layers above, and their gradients, stay.
+
+    A frozen unit learns of the end of its backward from a hook on its inputs, which are leaves of the recomputed
+    graph; the hook's handle keeps the node that accumulates a leaf's gradient, and so leaf and gradient, until the
+    whole backward is over. The gradient of the layer just above is there anyway.
+    Source: _register_post_backward_reshard_only_hook in torch/distributed/fsdp/_runtime_utils.py. Seen in
+    fms-acceleration: LoRA on two and four GPUs takes 60 × hidden size bytes a token more than on one, of 32 layers.
+    """
+    if not flat_parameters(training) or training.adapter is None:
+        return {}
+    if not training.gradient_checkpointing or not training.use_reentrant:
+        return {}
+    stream = model.hidden_size * training.dtype.bytes
+    return {
+        Part.CHECKPOINTS: (stretch.above * stream, 0, 0),
+        Part.ACTIVATIONS: ((stretch.above - 1) * stream, 0, 0),
+    }

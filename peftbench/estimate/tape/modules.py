@@ -1,0 +1,229 @@
+"""What linear layers, norms and activations keep for backward, as transformers and bitsandbytes run them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from peftbench.estimate.tape.autograd import FLOAT32, Storage, Tape, Tensor
+from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.memory import Part
+
+
+@dataclass(eq=False, repr=False)
+class Context:
+    """One decoder layer being run on a tape: the model, the recipe, and how its modules compute."""
+
+    tape: Tape
+    model: ModelSpec
+    weight_itemsize: int
+    """Of base weights that are not quantized."""
+    norm_itemsize: int
+    """Of norm weights: 4 after prepare_model_for_kbit_training."""
+    full: bool
+    """The base weights are trained."""
+    norms_trainable: bool
+    adapter: AdapterSpec | None
+    targets: frozenset[str]
+    """Module names that carry the adapter."""
+    quantization: QuantizationSpec | None
+    attention_kernel: str
+    """"flash", "efficient", "math", "eager" or "cpu"."""
+    fused_kernels: str
+    use_cache: bool
+    rotates: bool = True
+    sliding: bool = False
+    masked: bool = False
+    """An explicit attention mask is built, so SDPA cannot take the causal shortcut."""
+    several_sequences: bool = False
+    """The micro-batch has more than one sequence (matters to eager attention only)."""
+    attention_weights: Storage | None = None
+    """What eager attention returned beside its output."""
+    virtual_tokens: int = 0
+    """Keys and values that prefix tuning puts before each sequence."""
+    past_tokens: int = 0
+    """The same for the whole micro-batch."""
+    rope_itemsize: int = 2
+    repeats_keys: bool = False
+    """Flash attention gets keys and values copied to the query heads (older transformers)."""
+    keeps_fused_cache: bool = False
+    """The cache holds the fused projection's whole output (GPTBigCode before transformers 5)."""
+    quantized_saves_input: bool = False
+    """Linear4bit keeps its input on the ctx though its weight is frozen (bitsandbytes before 0.43.2)."""
+    grouped_mm: bool = True
+    """The card multiplies all experts at once: from Ampere on."""
+    cache: list[Storage] = field(default_factory=list)
+    """Keys and values that the model's outputs keep."""
+
+
+# ── linear layers ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def dense(tape: Tape, x: Tensor, out_features: int, itemsize: int, trainable: bool, bias: bool = False) -> Tensor:
+    """F.linear with a weight of `itemsize`: saves x only if the weight is trained.
+
+    Under autocast, x and a wider weight are cast first. The cast of a trained weight is cached until autocast ends
+    and is saved for the input's gradient; that of a frozen one lives as long as the graph needs it.
+    """
+    elements = x.width * out_features + (out_features if bias else 0)
+    low = x if tape.autocast is None else tape.cast(x, tape.autocast)
+    if tape.autocast is not None and itemsize != tape.autocast:
+        return _dense_with_cast_weight(tape, low, out_features, elements, itemsize, trainable)
+    out = tape.output(out_features, low.itemsize, x.needs_grad or trainable)
+    if out.needs_grad:
+        gradient = elements * itemsize if trainable else 0
+        saved = (low,) if trainable else ()
+        tape.record(
+            (out,), (low,), saved, parameter_gradients=gradient, saves_constant=True, gives_views=not tape.flattened
+        )  # fmt: skip
+    return out
+
+
+def _dense_with_cast_weight(
+    tape: Tape, x: Tensor, out_features: int, elements: int, itemsize: int, trainable: bool
+) -> Tensor:
+    low = x.itemsize
+    weight = tape.tensor(0, low, trainable, part=Part.ACTIVATIONS, fixed_elements=elements)
+    if trainable:
+        tape.record((weight,), (), parameter_gradients=elements * itemsize)
+        if weight.storage is not None:
+            tape.kept.append(weight.storage)
+    out = tape.output(out_features, low, x.needs_grad or trainable)
+    if out.needs_grad:
+        saved = (x, weight) if trainable else (weight,)
+        tape.record((out,), (x, weight), saved)
+    return out
+
+
+def quantized(c: Context, x: Tensor, out_features: int) -> Tensor:
+    """bitsandbytes' Linear4bit or Linear8bitLt.
+
+    4 bit: the weight is dequantized for the product and again for the input's gradient; nothing of x is saved.
+    8 bit: x itself stays on the ctx (MatMul8bitLt's ctx.tensors), and the products go through int8 and int32
+    temporaries.
+    Source: bitsandbytes/autograd/_functions.py and nn/modules.py, 0.50.
+    """
+    quantization, tape = c.quantization, c.tape
+    assert quantization is not None  # callers ask for it
+    elements = x.width * out_features
+    if not quantization.four_bit:
+        return _int8(tape, x, out_features, elements)
+    compute = quantization.compute_dtype.bytes
+    low = tape.cast(x, compute)
+    absmax = elements // quantization.blocksize * FLOAT32
+    dequantized = elements * compute + (absmax if quantization.double_quant else 0)
+    # The kernel writes its output beside the dequantized weight; forward for more than a few tokens.
+    out = tape.tensor(out_features, compute, x.needs_grad)
+    tape.scratch(Part.DEQUANTIZATION, 0, dequantized)
+    if x.needs_grad:
+        if c.quantized_saves_input:
+            _keep_on_ctx(tape, low)
+        tape.record((out,), (low,), scratch=((Part.DEQUANTIZATION, 0, dequantized),))
+    return tape.cast(out, x.itemsize)
+
+
+def _int8(tape: Tape, x: Tensor, out_features: int, elements: int) -> Tensor:
+    half = 0 if x.itemsize == 2 and tape.autocast is None else 2 * x.width
+    tape.scratch(Part.DEQUANTIZATION, half + x.width, 0)
+    out = tape.tensor(out_features, x.itemsize, x.needs_grad)
+    tape.scratch(Part.DEQUANTIZATION, x.width + FLOAT32 * out_features, 0)
+    if x.needs_grad:
+        _keep_on_ctx(tape, x)
+        tape.record((out,), (x,), scratch=((Part.DEQUANTIZATION, 0, elements * x.itemsize),))
+    return out
+
+
+def _keep_on_ctx(tape: Tape, x: Tensor) -> None:
+    """ctx.tensors = x in a torch.autograd.Function, without save_for_backward."""
+    if tape.records and x.storage is not None:
+        tape.attributes.append(x.storage)
+
+
+def base_linear(c: Context, x: Tensor, out_features: int, bias: bool = False) -> Tensor:
+    """A linear layer of the base model, before any adapter."""
+    if c.quantization is not None:
+        return quantized(c, x, out_features)
+    return dense(c.tape, x, out_features, c.weight_itemsize, c.full, bias)
+
+
+# ── norms ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def trains_norm(c: Context, name: str) -> bool:
+    """Whether a norm is trained: with everything else, or by ln_tuning, which names some (a norm without name: all)."""
+    if c.full or not name or not c.norms_trainable:
+        return c.norms_trainable
+    return any(path == name or path.endswith(f".{name}") for path in c.targets)
+
+
+def layer_norm(c: Context, x: Tensor, name: str = "", heads: int = 1) -> Tensor:
+    """nn.LayerNorm: saves its input, a mean and a deviation of each token or head; autocast runs it in float32."""
+    tape, trained = c.tape, trains_norm(c, name)
+    wide = x if tape.autocast is None else tape.cast(x, FLOAT32)
+    out = tape.tensor(x.width, wide.itemsize, x.needs_grad or trained)
+    statistics = tape.tensor(2 * heads, FLOAT32)
+    if out.needs_grad:
+        gradient = 2 * x.width * c.norm_itemsize if trained else 0
+        tape.record((out,), (wide,), (wide, statistics), parameter_gradients=gradient)
+    return out
+
+
+def rms_norm(c: Context, x: Tensor, name: str = "", heads: int = 1) -> Tensor:
+    """RMSNorm as the model's family writes it; each computes in float32 and differs in where it returns.
+
+    Source: modeling_llama.py, modeling_gemma.py, modeling_olmo2.py and modeling_gpt_oss.py of transformers 5.
+    """
+    tape, itemsize, trained = c.tape, x.itemsize, trains_norm(c, name)
+    if c.fused_kernels != "none":  # its backward writes over the incoming gradient
+        return tape.new((x,), x.width, itemsize, (x,), aliases=(x.key,))
+    if c.model.model_type.startswith("gemma"):
+        normed = _normalize(tape, tape.cast(x, FLOAT32), heads)
+        return tape.cast(_times_weight(c, normed, FLOAT32, trained), itemsize)
+    normed = _normalize(tape, tape.cast(x, FLOAT32), heads)
+    if c.model.model_type in ("olmo2", "gpt_oss"):
+        normed = _times_weight(c, normed, c.norm_itemsize, trained)
+        return tape.cast(normed, itemsize)
+    normed = tape.cast(normed, itemsize)
+    return _times_weight(c, normed, c.norm_itemsize, trained)
+
+
+def _normalize(tape: Tape, x: Tensor, heads: int) -> Tensor:
+    """x * rsqrt(x.pow(2).mean(-1) + eps): saves x twice, for the power and for the product."""
+    square = tape.power(x)
+    mean = tape.new((square,), heads, FLOAT32)
+    del square
+    root = tape.unary(mean, "output")
+    # The product's backward makes grad * x in full before summing it to one number a token.
+    full = ((tape.part, x.per_token, 0),) if x.needs_grad else ()
+    return tape.new((x, root), x.width, FLOAT32, (x, root), scratch=full)
+
+
+def _times_weight(c: Context, x: Tensor, weight_itemsize: int, trained: bool) -> Tensor:
+    itemsize = max(x.itemsize, weight_itemsize)
+    if not trained:
+        return c.tape.new((x,), x.width, itemsize)
+    out = c.tape.output(x.width, itemsize, True)
+    scratch = ((c.tape.part, x.width * itemsize, 0),)
+    c.tape.record((out,), (x,), (x,), scratch=scratch, parameter_gradients=x.width * c.norm_itemsize)
+    return out
+
+
+# ── activation functions ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def activation(c: Context, x: Tensor) -> Tensor:
+    """The MLP's activation function by its name in config.json."""
+    name = c.model.hidden_act
+    if name in ("gelu_new", "gelu_fast"):
+        return _gelu_new(c.tape, x)
+    if name == "quick_gelu":
+        return c.tape.multiply(x, c.tape.unary(c.tape.scale(x), "output"))
+    return c.tape.unary(x, "output" if name in ("relu", "tanh", "sigmoid") else "input")
+
+
+def _gelu_new(tape: Tape, x: Tensor) -> Tensor:
+    """0.5 * x * (1 + tanh(√(2/π) * (x + 0.044715 * x³))), written in Python: every step is a tensor of its own."""
+    return tape.multiply(
+        tape.scale(x), tape.scale(tape.unary(tape.scale(tape.add(x, tape.scale(tape.power(x)))), "output"))
+    )

@@ -1,0 +1,132 @@
+"""The few physical constants that step time depends on: what holds for kinds of cards, and for frameworks.
+
+All are fitted by `check.throughput.fit_constants` to results/published/throughput.csv unless a line says otherwise.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from peftbench.base.errors import SpecError, did_you_mean
+from peftbench.estimate.time.cards import DATACENTER, best_matmul
+from peftbench.estimate.time.host_costs import DEQUANTIZED_BYTES, HOST_COSTS
+from peftbench.inputs.card.gpu import GpuSpec
+
+FRAMEWORKS = ("transformers", "unsloth", "torchtune")
+
+OF_THE_CARD = ("matmul_share",)
+"""What runs under one framework tell of the card under another."""
+MEASURED = ("NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3", "NVIDIA L40S")
+"""Products whose published steps a test holds this to, without the RTX 4090, whose three rows are doubtful."""
+BAND = 1.4
+"""Factor either way in which nine of ten published steps lie, their source left out of the fit."""
+UNCALIBRATED_BAND = 1.8
+"""Factor on cards that no published step was timed on: assumed."""
+OWN_BAND = 1.17
+"""The least factor that a calibration may promise: half of 42 published runs of one card are within 6.6 % of a fit of
+their own (Qwen's README), so nine of ten within 17 % if errors are normal. Left-out runs may resemble those of the fit
+more than what is planned does."""
+
+
+class TimeConstants(NamedTuple):
+    """Of one card under one framework; `calibrate` replaces them by what its own runs say."""
+
+    matmul_share: float
+    """Of the data sheet's 16-bit rate that the products of a training step reach."""
+    attention_share: float
+    """Rate of fused attention by that of the other products."""
+    layer_launch_s: float
+    """What the host needs for one pass of one layer."""
+    adapter_launch_s: float
+    """For one pass of one matrix of an adapter."""
+    stream_passes: float
+    """How often elementwise kernels read or write the inputs and outputs of the linear layers."""
+    shard_launch_s: float
+    """What DeepSpeed's hooks add to a layer in a micro-step."""
+    bandwidth_share: float = 0.8
+    """Of the data sheet's bandwidth that kernels reach which only move bytes. Assumed, as for latency."""
+    quantized_launch_s: float = HOST_COSTS.quantized_linear_s
+    """For one 4-bit linear layer, in forward, recomputation and backward once each: that of latency."""
+    dequantized_bytes: float = DEQUANTIZED_BYTES
+    """Bytes moved for each 4-bit weight of bitsandbytes that is written out in 16 bit: that of latency."""
+    fused_kernels: bool = False
+    """The framework brings its own fused attention and cross-entropy, whatever the card and the recipe."""
+    band: float = UNCALIBRATED_BAND
+    calibrated: bool = False
+
+
+PRIOR = TimeConstants(
+    matmul_share=0.79,
+    attention_share=0.48,
+    layer_launch_s=1.14e-3,
+    adapter_launch_s=0.054e-3,
+    stream_passes=2.44,
+    shard_launch_s=6.2e-3,
+)
+"""Of transformers with PEFT on a card whose products reach all of the data sheet's rate."""
+HOPPER_ATTENTION_SHARE = 0.261
+"""FlashAttention 2 does not use the instructions that Hopper's rate, and Blackwell's, is of."""
+UNSLOTH_LAYER_S = 6.9e-3 / 4 - 14 * PRIOR.adapter_launch_s
+"""Unsloth's models of 28 layers and 0.6 and 1.7 billion weights run equally fast on four cards of two generations:
+6.9 ms a layer and micro-step, four passes with 14 matrices of LoRA in each."""
+COMPILED_LAYER_S = 0.25e-3
+"""torch.compile launches a layer in a few kernels: 1 ms a layer and micro-step. Assumed."""
+FUSED_STREAM_SHARE = 0.5
+"""Of the bytes between linear layers that fused kernels still move: torchtune's 1.27 times from compiling alone."""
+BLOCK_LAUNCH_S = 5.9e-6
+"""For one block of torch.block_diag: two slices, a copy, and their backward. Measured on a CPU with torch 2.13: a lower
+bound, because nothing is launched there."""
+GPTQ_BYTES = 10.7 * 2.5
+"""Bytes moved for each weight of AutoGPTQ, which is unpacked by kernels of its own."""
+
+
+@lru_cache(maxsize=1024)
+def constants_of(gpu: GpuSpec, framework: str = "transformers") -> TimeConstants:
+    """What holds for cards of its kind, or what was measured on this one; raises SpecError for other frameworks."""
+    if framework not in FRAMEWORKS:
+        raise SpecError(f"unknown framework {framework[:40]!r}.", did_you_mean(framework[:40], FRAMEWORKS))
+    return _measured(with_framework(of_card(PRIOR, HOPPER_ATTENTION_SHARE, gpu), framework), gpu, framework)
+
+
+def of_card(prior: TimeConstants, hopper_attention: float, gpu: GpuSpec) -> TimeConstants:
+    """The constants of all cards for one of them."""
+    known = gpu.product in MEASURED
+    return prior._replace(
+        matmul_share=prior.matmul_share * best_matmul(gpu),
+        attention_share=hopper_attention if gpu.compute_capability in DATACENTER else prior.attention_share,
+        band=BAND if known else UNCALIBRATED_BAND,
+        calibrated=known,
+    )
+
+
+def with_framework(constants: TimeConstants, framework: str) -> TimeConstants:
+    if framework == "transformers":
+        return constants
+    layer_s = UNSLOTH_LAYER_S if framework == "unsloth" else COMPILED_LAYER_S
+    return constants._replace(
+        layer_launch_s=layer_s,
+        adapter_launch_s=constants.adapter_launch_s if framework == "unsloth" else 0.0,
+        stream_passes=constants.stream_passes * FUSED_STREAM_SHARE,
+        dequantized_bytes=constants.dequantized_bytes if framework == "unsloth" else 2.5,
+        quantized_launch_s=constants.quantized_launch_s if framework == "unsloth" else 0.0,
+        fused_kernels=framework == "unsloth",
+    )
+
+
+def _measured(constants: TimeConstants, gpu: GpuSpec, framework: str) -> TimeConstants:
+    """With the constants that the card's own runs decided, and their held-out error for a band.
+
+    Those runs are of transformers: under other frameworks they tell of the card, not of their launches and kernels.
+    """
+    found = gpu.calibration
+    if found is None or not found.time:
+        return constants
+    told: dict[str, Any] = {
+        field: value for field, value in found.time if framework == "transformers" or field in OF_THE_CARD
+    }
+    if not told:
+        return constants
+    own = found.time_error is not None and framework == "transformers"
+    band = max(found.time_error or 0.0, OWN_BAND) if own else constants.band
+    return constants._replace(**told, band=band, calibrated=True)

@@ -1,0 +1,106 @@
+"""How long a training step is expected to take, each cause a named term.
+
+An expectation by formula, not a measurement. PyTorch launches ahead of the card, and FSDP gathers ahead of both:
+
+    card       = max(products / rate, weights read) + attention
+                 + bytes between products / bandwidth + dequantization
+    host       = launches of layers, adapters and 4-bit layers
+    micro-step = √(card² + host² + links²)
+    step       = micro-steps + optimizer + what is exchanged once
+
+The root is between the longest alone, which perfect overlap would take, and the sum, which none would. DDP exchanges
+gradients behind the last micro-step, by the same root. DeepSpeed's ZeRO does not gather ahead of a late host: its links
+are added.
+"""
+
+from __future__ import annotations
+
+from peftbench.estimate.forward.kernels import attention_kernel
+from peftbench.estimate.time.constants import (
+    BLOCK_LAUNCH_S,
+    FRAMEWORKS,
+    GPTQ_BYTES,
+    UNCALIBRATED_BAND,
+    TimeConstants,
+    constants_of,
+)
+from peftbench.estimate.time.doubts import doubt_about, unknown_time
+from peftbench.estimate.time.flops import StepWork, logit_bytes, step_work
+from peftbench.estimate.time.terms import Parts, StepTime
+from peftbench.estimate.time.traffic import Traffic, traffic
+from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.recipe.training import TrainingSpec
+
+__all__ = ["FRAMEWORKS", "StepTime", "TimeConstants", "constants_of", "step_time"]
+
+SCORE_BYTES = 24
+"""Bytes that unfused attention moves for one score in a pass: written, masked, softmax in float32, cast, read."""
+
+
+def step_time(
+    model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, framework: str = "transformers",
+    constants: TimeConstants | None = None,
+) -> StepTime | None:  # fmt: skip
+    """Expect the time of one optimizer step.
+
+    None where something is unknown, which `time_doubts.unknown_time` names. Raises SpecError for an unknown framework,
+    and for an adapter that PEFT would refuse.
+    """
+    usual = constants or constants_of(gpu, framework)
+    if unknown_time(training, gpu):
+        return None
+    doubt = doubt_about(model, training, gpu, usual.calibrated)
+    work = step_work(model, training)
+    parallel = training.parallelism
+    sent = traffic(work, training.gradient_accumulation_steps, parallel, gpu)
+    return StepTime(
+        work=work,
+        parts=_parts(work, training, gpu, usual, attention_kernel(model, training, gpu), sent),
+        accumulated=training.gradient_accumulation_steps,
+        gpus=parallel.gpus,
+        waits_for_links=parallel.strategy.startswith("zero"),
+        band=max(usual.band, UNCALIBRATED_BAND) if doubt else usual.band,
+        doubt=doubt,
+        framework=framework,
+    )
+
+
+def _parts(
+    work: StepWork, training: TrainingSpec, gpu: GpuSpec, usual: TimeConstants, kernel: str, sent: Traffic
+) -> Parts:
+    rate = usual.matmul_share * (gpu.tensor_flops or 0)
+    bandwidth = usual.bandwidth_share * (gpu.memory_bandwidth or 0)
+    between = usual.stream_passes * work.stream_bytes + work.adapter_bytes + work.built_bytes + work.cast_bytes
+    between += work.logits * logit_bytes(training, usual.fused_kernels)
+    attention_s, scores = work.attention_flops / (usual.attention_share * rate), 0
+    if kernel in ("math", "eager", "cpu") and not usual.fused_kernels:
+        attention_s, scores = 2 * work.attention_flops / rate, work.scores * work.passes
+    sharded = training.parallelism.gpus if training.parallelism.shards_optimizer else 1
+    offloaded = training.parallelism.cpu_offload
+    return Parts(
+        compute_s=max(work.matmul_flops / rate, work.weight_bytes / bandwidth),
+        attention_s=attention_s,
+        memory_traffic_s=(between + SCORE_BYTES * scores) / bandwidth,
+        dequantization_s=work.dequantized_weights * _dequantized_bytes(training, usual) / (gpu.memory_bandwidth or 1),
+        launch_floor_s=_launch_floor_s(work, training, usual),
+        links_s=sent.micro_step_s,
+        optimizer_s=sent.offload_s if offloaded else work.optimizer_bytes / sharded / bandwidth,
+        exchange_s=sent.step_s,
+    )
+
+
+def _launch_floor_s(work: StepWork, training: TrainingSpec, usual: TimeConstants) -> float:
+    """What the host takes to launch a micro-step, which no faster card shortens."""
+    seconds = work.layers * work.passes * usual.layer_launch_s + work.adapter_launches * usual.adapter_launch_s
+    seconds += work.built_blocks * BLOCK_LAUNCH_S
+    if training.quantization and training.quantization.quant_type != "gptq":
+        seconds += work.quantized_launches * usual.quantized_launch_s
+    if training.parallelism.strategy in ("zero2", "zero3"):
+        seconds += work.layers * usual.shard_launch_s
+    return seconds
+
+
+def _dequantized_bytes(training: TrainingSpec, usual: TimeConstants) -> float:
+    gptq = training.quantization is not None and training.quantization.quant_type == "gptq"
+    return GPTQ_BYTES if gptq else usual.dequantized_bytes

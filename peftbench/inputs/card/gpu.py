@@ -1,0 +1,61 @@
+"""A card: how much memory a process can use on it, and what it can compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from peftbench.inputs.card.calibration import CardConstants
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuSpec:
+    """One card as CUDA reports it, not as the box says."""
+
+    name: str
+    """What to type: "t4"."""
+    product: str
+    """What the driver says: "Tesla T4"."""
+    memory_bytes: int
+    """torch.cuda.get_device_properties().total_memory."""
+    memory_source: str
+    """Where `memory_bytes` comes from; derived values say from what."""
+    nominal_gb: int | None = None
+    """What the box says; never calculated with."""
+    compute_capability: tuple[int, int] | None = None
+    """None when unknown or not CUDA."""
+    memory_bandwidth: int | None = None
+    """Bytes per second."""
+    multiprocessors: int | None = None
+    tensor_flops: int | None = None
+    """Dense bfloat16 or float16 FLOP/s with float32 accumulation, per the data sheet."""
+    best_flops: int | None = None
+    """The largest of them that was ever measured on a matrix product."""
+    power_w: int | None = None
+    """What the board may draw."""
+    context_bytes: int = 0
+    """CUDA context and loaded kernels, before any tensor."""
+    in_use_bytes: int = 0
+    """Held by other processes; only known for the card in this machine."""
+    is_cpu: bool = False
+    """Not a card: other kernels, and neither a caching allocator nor a context."""
+    calibration: CardConstants | None = None
+    """What was measured on this card; None: what holds for cards in general."""
+    notes: str = ""
+    """What a reader of the figures should know; never calculated with."""
+
+    @property
+    def usable_bytes(self) -> int:
+        """What torch's allocator can reserve: visible memory less context and others' use."""
+        return self.memory_bytes - self.context_bytes - self.in_use_bytes
+
+    @property
+    def has_bfloat16(self) -> bool:
+        """Native bfloat16: NVIDIA since Ampere (8.0); cards of unknown capability are taken as modern."""
+        return self.compute_capability is None or self.compute_capability >= (8, 0)
+
+    def calibrated(self, found: CardConstants) -> GpuSpec:
+        """The card with what was measured on it."""
+        seen = found.context_bytes
+        return replace(self, calibration=found, context_bytes=round(seen.value) if seen else self.context_bytes)

@@ -1,0 +1,211 @@
+"""Variants of one model that are compared in one process: for their quality on the same text, or for their speed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from peftbench.base.errors import SpecError
+from peftbench.inputs.case import DEVICES, fingerprint
+from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe.recipe_json import adapter_from_json, quantization_from_json
+
+ROUTES = {
+    "base": "no adapter",
+    "dynamic": "the adapter beside the base weights",
+    "merged": "PEFT's merge into the base as it is stored: quantized weights are quantized again",
+    "dequantized": "the quantized base is written out, then merged, and stays so",
+    "requantized": "merged into the base before that is quantized",
+    "round-trips": "merged and unmerged again, then dynamic",
+}
+"""How an adapter meets its base."""
+
+LATENCY_ROUTES = ("base", "dynamic", "merged")
+"""Those whose speed is measured: the others end in one of these, or are as fast as one."""
+
+REFERENCE = "reference"
+"""The name of the model in its own precision, which every quality case has."""
+WITH_ADAPTER = f"{REFERENCE}+adapter"
+"""The reference with the dynamic adapter: the standard of variants that have one, unless they name another."""
+
+SHIPPED_MODELS = ("small-llama", "smollm2-135m-instruct")
+"""Models whose quality can be measured without a network: trained on the spot, and out of a package."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One form of the model."""
+
+    name: str
+    dtype: DType = DType.FLOAT32
+    """Of the weights that are not quantized, and of the arithmetic."""
+    quantization: QuantizationSpec | None = None
+    route: str = "base"
+    adapter: AdapterSpec | None = None
+    """None on the route "base"."""
+    adapters: int = 1
+    """How many are loaded; the first is active."""
+    round_trips: int = 0
+    """How often it was merged and unmerged."""
+    against: str = REFERENCE
+    """The variant whose predictions are the standard (quality only)."""
+
+    def __post_init__(self) -> None:
+        if self.route not in ROUTES:
+            raise SpecError(f"{self.name}: adapter cannot be {self.route!r}.", f"Choose one of {', '.join(ROUTES)}.")
+        if (self.adapter is None) != (self.route == "base"):
+            raise SpecError(f"{self.name}: the route {self.route} does not go with this adapter.")
+        if self.route in ("dequantized", "requantized") and self.quantization is None:
+            raise SpecError(f"{self.name}: only quantized weights can be {self.route}.", "Use adapter: merged.")
+        if self.adapters < 1 or (self.adapters > 1 and self.route != "dynamic"):
+            what = f"{self.name}: cannot have {self.adapters} adapters."
+            raise SpecError(what, "More than one need adapter: dynamic.")
+        if (self.round_trips > 0) != (self.route == "round-trips"):
+            raise SpecError(f"{self.name}: round_trips goes with adapter: round-trips.", "Give both, 1 or more.")
+
+    @property
+    def base(self) -> tuple[DType, QuantizationSpec | None]:
+        """Equal for variants that are made of the same stored weights."""
+        return self.dtype, self.quantization
+
+    @property
+    def standard(self) -> str:
+        """The result that it is compared with (quality only)."""
+        return WITH_ADAPTER if self.adapter and self.against == REFERENCE else self.against
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityCase:
+    """The same blocks of text through every variant, each compared with its standard block by block."""
+
+    id: str
+    model: str
+    """ "small-llama", which is trained on the spot, "smollm2-135m-instruct", a folder, or a name on the Hub."""
+    text: str = "sample"
+    """ "sample", a play that comes with peftbench, "pydoc", which Python ships, "wikitext", or a file."""
+    blocks: int = 24
+    block_tokens: int = 256
+    variants: tuple[Variant, ...] = ()
+    adapter_steps: int = 30
+    """Steps that the adapter is trained for before it is merged anywhere; with 0 no variant may have one."""
+    by_layer: str | None = None
+    """A variant whose quantization is put on one decoder layer at a time, to see which matter."""
+    tasks: tuple[str, ...] = ()
+    """Also run these of lm-evaluation-harness: names, or YAML files, whose data may be local."""
+    task_limit: int | None = None
+    """Documents of each task; None: all."""
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tasks", (self.tasks,) if isinstance(self.tasks, str) else tuple(self.tasks))
+        _check(self, ("blocks", 2), ("block_tokens", 8), ("adapter_steps", 0))
+        if self.task_limit is not None and self.task_limit < 1:
+            raise SpecError(f"task_limit must be at least 1, not {self.task_limit}.", "Leave it out for all.")
+        known = {REFERENCE, *(variant.name for variant in self.variants)}
+        for variant in self.variants:
+            if variant.name == REFERENCE or variant.against not in known or variant.against == variant.name:
+                raise SpecError(f"{variant.name} cannot be compared with {variant.against!r}.", "Name another case.")
+        if self.by_layer is not None and self.by_layer not in known - {REFERENCE}:
+            raise SpecError(f"by_layer names no case: {self.by_layer!r}.", "Name one that is quantized.")
+
+    @property
+    def task(self) -> str:
+        """Its kind."""
+        return "quality"
+
+    @property
+    def key(self) -> str:
+        """Equal for cases that would run the same: 16 hexadecimal digits."""
+        return fingerprint({name: value for name, value in comparison_to_json(self).items() if name != "id"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyCase:
+    """Rounds in which every variant runs once, in shuffled order, on random weights and fixed lengths."""
+
+    id: str
+    model: str
+    """What the suite calls the model, for people; only `config` is run."""
+    config: str
+    """The config.json of the model, as text with sorted keys."""
+    prompt_tokens: int = 64
+    new_tokens: int = 8
+    batch_size: int = 1
+    rounds: int = 20
+    """At least so many."""
+    most_rounds: int = 60
+    """No more than so many, be the interval as wide as it is."""
+    interval: float = 0.08
+    """Half the width of a ratio's 95 % interval at which rounds stop, as a share of the ratio."""
+    variants: tuple[Variant, ...] = ()
+    switching: bool = False
+    """Also time set_adapter, hotswap, loading, merging and mixed batches."""
+    seed: int = 0
+    device: str = "cuda"
+
+    def __post_init__(self) -> None:
+        _check(self, ("prompt_tokens", 1), ("new_tokens", 1), ("batch_size", 1), ("rounds", 5))
+        for variant in self.variants:
+            if variant.route not in LATENCY_ROUTES:
+                what = f"{variant.name}: the speed of an adapter that is {variant.route} is not measured."
+                raise SpecError(what, f"Choose one of {', '.join(LATENCY_ROUTES)}.")
+        if self.most_rounds < self.rounds:
+            raise SpecError(f"most_rounds cannot be less than rounds, {self.rounds}.")
+        if not 0 < self.interval < 1:
+            raise SpecError(f"interval cannot be {self.interval}.", "Write it as in interval: 0.08")
+
+    @property
+    def task(self) -> str:
+        """Its kind."""
+        return "latency"
+
+    @property
+    def key(self) -> str:
+        """Equal for cases that would run the same: 16 hexadecimal digits."""
+        return fingerprint({name: value for name, value in comparison_to_json(self).items() if name != "id"})
+
+
+ComparisonCase = QualityCase | LatencyCase
+
+
+def comparison_to_json(case: ComparisonCase) -> dict[str, Any]:
+    """Plain JSON values."""
+    value = {**asdict(case), "task": case.task}
+    if isinstance(case, LatencyCase):
+        value["config"] = json.loads(case.config)
+    return value
+
+
+def comparison_from_json(value: Mapping[str, Any]) -> ComparisonCase:
+    """The inverse of comparison_to_json; raises SpecError for what cannot be, KeyError and TypeError for other JSON."""
+    given = dict(value)
+    task = given.pop("task")
+    given["variants"] = tuple(_variant(each) for each in given["variants"])
+    if task == "quality":
+        return QualityCase(**given)
+    given["config"] = json.dumps(given["config"], sort_keys=True)
+    return LatencyCase(**given)
+
+
+def _variant(value: Mapping[str, Any]) -> Variant:
+    given = dict(value)
+    given["dtype"] = DType(given["dtype"])
+    given["adapter"] = adapter_from_json(given["adapter"])
+    given["quantization"] = quantization_from_json(given["quantization"])
+    return Variant(**given)
+
+
+def _check(case: ComparisonCase, *least: tuple[str, int]) -> None:
+    for name, smallest in least:
+        if getattr(case, name) < smallest:
+            raise SpecError(f"{name} must be at least {smallest}, not {getattr(case, name)}.")
+    names = [variant.name for variant in case.variants]
+    if len(set(names)) < len(names):
+        raise SpecError(f"two cases have one name: {', '.join(names)}.")
+    if case.device not in DEVICES:
+        raise SpecError(f"device cannot be {case.device!r}.", f"Choose one of {', '.join(DEVICES)}.")

@@ -1,0 +1,253 @@
+"""The file of a calibration: the constants of one card under one stack, what they were fitted on, and how well they do.
+
+A small JSON file that can be read and compared by eye. It names no machine and no single card, only the product.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftbench.base.cache_folder import calibration_place
+from peftbench.base.errors import CatalogError
+from peftbench.base.units import human_bytes
+from peftbench.inputs.card.calibration import CardConstants, Seen
+
+if TYPE_CHECKING:
+    from peftbench.records.run import RunRecord
+
+SCHEMA_VERSION = 1
+STACK = ("torch", "transformers", "bitsandbytes")
+"""The libraries whose kernels and allocations the constants describe."""
+OFF = "none"
+"""Given as a file, plans without one."""
+MEMORY = ("context_bytes", "slack_factor")
+TIME = (
+    "matmul_share", "layer_launch_s", "adapter_launch_s", "quantized_launch_s", "dequantized_bytes",
+)  # fmt: skip
+"""Fields of estimate.time.TimeConstants that runs may decide."""
+
+_WANTED = "Make one: peftbench calibrate results/<card>"
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One number; where no record decided it, it is the prior, and `records` is 0."""
+
+    value: float
+    low: float
+    high: float
+    unit: str
+    records: int
+
+    @property
+    def fitted(self) -> bool:
+        """Whether records decided it."""
+        return self.records > 0
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """How well constants fitted without a case predicted that case, over all cases. None: nothing to judge by.
+
+    A factor is 1 when exact, and the same for twice and for half.
+    """
+
+    cases: int
+    time_median: float | None
+    time_p90: float | None
+    """None too where fewer than ENOUGH cases were timed."""
+    prior_time_median: float | None
+    """Of the priors on the same cases."""
+    device_median: float | None
+    """Error of the device's peak as a fraction."""
+    prior_device_median: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """All that the file holds."""
+
+    device: str
+    """ "cuda" or "cpu"."""
+    product: str
+    """Of the card, or of the CPU, as its driver names it."""
+    stack: Mapping[str, str]
+    """Minor versions of STACK."""
+    driver: str | None
+    tensor_flops: float | None
+    """What efficiency is a share of; None: no time was fitted."""
+    memory_bandwidth: float | None
+    """Bytes per second, which the dequantization factor is relative to."""
+    constants: Mapping[str, Constant]
+    held_out: HeldOut
+    records: tuple[str, ...]
+    """Fingerprints of the records it was fitted on, so that it is never judged by them."""
+    made_at: str
+    """UTC, the day."""
+
+    @property
+    def text(self) -> str:
+        """On what, and how good, in one sentence."""
+        libraries = ", ".join(f"{name} {version}" for name, version in self.stack.items())
+        runs = f"{len(self.records)} run{'s' if len(self.records) != 1 else ''}"
+        return f"calibrated on {runs} of {self.product}, {libraries}, {self.made_at}; {self.held_out_text}."
+
+    @property
+    def held_out_text(self) -> str:
+        """The held-out errors in words."""
+        held = self.held_out
+        times = f"time ×{held.time_median:.2f} at the median" if held.time_median else ""
+        memory = f"device peak {held.device_median:.1%} at the median" if held.device_median is not None else ""
+        said = ", ".join(filter(None, (times, memory)))
+        return f"held out: {said}" if said else "held-out error —: one case alone"
+
+    @property
+    def time_error(self) -> float | None:
+        """The held-out factor that nine of ten cases were within, where there were enough to say so."""
+        return self.held_out.time_p90
+
+    @property
+    def time_constants(self) -> dict[str, float]:
+        """Fields of TimeConstants that records decided."""
+        return {name: found.value for name, found in self.constants.items() if found.fitted and name in TIME}
+
+    @property
+    def card_constants(self) -> CardConstants:
+        """What formulas take."""
+        return card_constants(self.constants)._replace(time_error=self.time_error, said=self.text)
+
+
+def card_constants(constants: Mapping[str, Constant]) -> CardConstants:
+    """What formulas take, without the constants that no record decided."""
+    fitted = {name: found for name, found in constants.items() if found.fitted}
+    context, slack = (_seen(fitted.get(name)) for name in MEMORY)
+    return CardConstants(
+        context, slack, tuple((name, found.value) for name, found in fitted.items() if name not in MEMORY)
+    )
+
+
+def _seen(found: Constant | None) -> Seen | None:
+    return Seen(found.value, found.low, found.high, found.records) if found else None
+
+
+def value_text(name: str, value: float) -> str:
+    """A constant for people: bytes with their unit, others with three digits."""
+    return human_bytes(round(value)) if name == "context_bytes" else f"{value:.3g}"
+
+
+def minor(version: str) -> str:
+    """ "2.13" of "2.13.0+cpu"."""
+    return ".".join(version.split("+")[0].split(".")[:2])
+
+
+def stack_of(versions: Mapping[str, str]) -> dict[str, str]:
+    """The minor versions of the libraries that count; those that are missing are left out."""
+    return {name: minor(versions[name]) for name in STACK if name in versions}
+
+
+def fingerprint(record: RunRecord) -> str:
+    """16 hexadecimal digits, equal for the same run and no other, in whatever version its record is read.
+
+    No two runs take the same times, so those and where they were taken are enough.
+    """
+    found, place = record.measurement, record.environment
+    same = [record.suite, record.case.id, place.product, place.started_at, found.duration_s, *found.step_s]
+    return hashlib.sha256(json.dumps(same).encode()).hexdigest()[:16]
+
+
+# ── where it lies ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def default_path(card: str) -> Path:
+    """The file of a card in the folder of calibrations, or the one file that PEFTBENCH_CALIBRATION names."""
+    place = Path(calibration_place())
+    return place if place.suffix == ".json" else place / f"{_slug(card)}.json"
+
+
+def _slug(card: str) -> str:
+    """ "amd-epyc" of "AMD EPYC"."""
+    return re.sub(r"[^a-z0-9]+", "-", card.lower()).strip("-")
+
+
+def write_calibration(calibration: Calibration, path: Path) -> None:
+    """Write it, with the folder that it needs. Raises CatalogError where that is not possible."""
+    value = {"schema_version": SCHEMA_VERSION, **_readable(asdict(calibration))}
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CatalogError(f"cannot write {path}: {error.strerror}.", "Name another file with --output.") from None
+
+
+def _readable(value: Any) -> Any:
+    """With six digits, far more than any constant is good to."""
+    if isinstance(value, dict):
+        return {name: _readable(field) for name, field in value.items()}
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def read_calibration(path: str | os.PathLike[str]) -> Calibration:
+    """Raises CatalogError for a file that is not one, or is of a newer version."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CatalogError(f"cannot read the calibration {path}: {error.strerror}.", _WANTED) from None
+    except (ValueError, RecursionError):
+        raise CatalogError(f"{path} is not a calibration: it is not JSON.", _WANTED) from None
+    _check_version(value, path)
+    try:
+        return _from_json(value)
+    except ValueError as error:
+        raise CatalogError(f"{path} is not a calibration: {error}.", _WANTED) from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CatalogError(f"{path} is not a calibration: {type(error).__name__} {error}.", _WANTED) from None
+
+
+def _check_version(value: object, path: str | os.PathLike[str]) -> None:
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if type(version) is not int or version < 1:
+        raise CatalogError(f"{path} is not a calibration: it has no schema_version.", _WANTED)
+    if version > SCHEMA_VERSION:
+        what = f"{path} has schema_version {version}; this version of peftbench reads up to {SCHEMA_VERSION}."
+        raise CatalogError(what, "Upgrade it: pip install --upgrade peftbench.")
+
+
+def _from_json(value: dict[str, Any]) -> Calibration:
+    given = {name: field for name, field in value.items() if name != "schema_version"}
+    given["constants"] = {name: _constant(name, found) for name, found in given["constants"].items()}
+    given["held_out"] = _held_out(given["held_out"])
+    given["records"] = tuple(map(str, given["records"]))
+    given["stack"] = {str(name): str(version) for name, version in given["stack"].items()}
+    return Calibration(**given)
+
+
+def _constant(name: str, value: dict[str, Any]) -> Constant:
+    if name not in (*MEMORY, *TIME):
+        raise ValueError(f"no constant is called {name!r}")
+    found = Constant(**value)
+    for number in (found.value, found.low, found.high):
+        _check_number(name, number, 0.0, name == "slack_factor")  # an allocator without slack is possible, the rest not
+    return found
+
+
+def _held_out(value: dict[str, Any]) -> HeldOut:
+    found = HeldOut(**value)
+    for name in ("time_median", "time_p90", "prior_time_median"):
+        if getattr(found, name) is not None:
+            _check_number(name, getattr(found, name), 1.0)
+    return found
+
+
+def _check_number(name: str, number: object, least: float, itself: bool = True) -> None:
+    """Raises ValueError for what is no number, not finite, below the least, or the least where it may not be."""
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+    if not is_number or not least <= number < float("inf") or (number == least and not itself):  # type: ignore[operator]
+        raise ValueError(f"{name} cannot be {number!r}")

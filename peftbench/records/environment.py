@@ -1,0 +1,88 @@
+"""Where a case ran and how it ended: what every kind of record has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeVar
+
+from peftbench.base.errors import CatalogError, PeftbenchError
+
+Record = TypeVar("Record")
+
+
+class Outcome(str, Enum):
+    """How a case ended; each is a result."""
+
+    OK = "ok"
+    OOM = "out of memory"
+    TIMEOUT = "timed out"
+    KILLED = "killed"
+    """By a signal that was not ours: SIGSEGV, or the kernel's SIGKILL when memory is short."""
+    ERROR = "error"
+
+    __str__ = str.__str__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the allocator, of torch or of Python, had no more."""
+    text = str(error)
+    named = type(error).__name__ in ("OutOfMemoryError", "MemoryError")
+    return named or "DefaultCPUAllocator" in text or "out of memory" in text.lower() or "bad_alloc" in text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Where a case ran. Two that are equal but for `started_at` should give the same memory."""
+
+    device: str
+    """ "cuda" or "cpu"."""
+    product: str
+    """Of the card, or of the CPU."""
+    uuid: str | None
+    """Of the card."""
+    memory_bytes: int
+    """torch.cuda.get_device_properties().total_memory, or the memory of the machine."""
+    compute_capability: tuple[int, int] | None
+    multiprocessors: int | None
+    driver: str | None
+    threads: int
+    """torch.get_num_threads()."""
+    platform: str
+    """ "Linux-6.1-x86_64"; no name of the machine."""
+    versions: Mapping[str, str]
+    """Of python, torch, transformers, peft, bitsandbytes, accelerate and peftbench."""
+    alloc_conf: str
+    """PYTORCH_ALLOC_CONF (or PYTORCH_CUDA_ALLOC_CONF) as it was set."""
+    started_at: str
+    """UTC, ISO 8601, to the second."""
+
+
+def read_versioned(value: object, newest: int, what: str, read: Callable[[Mapping[str, Any]], Record]) -> Record:
+    """A record from the object of a line; raises CatalogError that says what is wrong with it, whatever it is.
+
+    `what` names it in messages: "a record of a run".
+    """
+    if not isinstance(value, dict):
+        raise CatalogError("a record is an object.")
+    version = value.get("schema_version")
+    if type(version) is not int or version < 1:
+        raise CatalogError(f"schema_version is {version!r}, not a number.")
+    if version > newest:
+        told = f"schema_version is {version}; this version of peftbench reads up to {newest}."
+        raise CatalogError(told, "Upgrade it: pip install --upgrade peftbench.")
+    try:
+        return read(value)
+    except PeftbenchError as error:
+        raise CatalogError(error.what, error.hint) from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CatalogError(f"not {what}: {type(error).__name__} {error}.") from None
+
+
+def environment_from_json(value: Mapping[str, Any]) -> Environment:
+    """From plain JSON values; raises KeyError, TypeError or ValueError for others."""
+    given = dict(value)
+    capability = given["compute_capability"]
+    given["compute_capability"] = None if capability is None else (int(capability[0]), int(capability[1]))
+    return Environment(**given)

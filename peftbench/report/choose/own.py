@@ -1,0 +1,88 @@
+"""How the cards of one's own can be used, and what to type for the plan of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from peftbench.base.units import human_bytes
+from peftbench.decide.choose.command import plan_command
+from peftbench.decide.choose.fit import Setup
+from peftbench.decide.choose.own import OwnAnswer
+from peftbench.decide.choose.ranking import Choice, Question
+from peftbench.decide.plan.advice import Change
+from peftbench.estimate.time.cost import SECONDS_PER_HOUR, Band, human_hours, human_usd
+from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.recipe.training import TrainingSpec
+
+
+class Typed(NamedTuple):
+    """What a command repeats as it was typed."""
+
+    model: str
+    calibration: str | None = None
+
+
+def command_of(training: TrainingSpec, gpu: GpuSpec, question: Question, typed: Typed) -> str:
+    """What prices a recipe again."""
+    return plan_command(typed.model, question.model, training, gpu, question.framework, typed.calibration)
+
+
+def own_sentences(own: OwnAnswer, question: Question, typed: Typed) -> list[str]:
+    """Whether they can do it as they are, by which smallest change, with the host's memory, or not at all."""
+    count = f"{own.shape.gpus} × " if own.shape.gpus > 1 else ""
+    name = f"your {count}{own.shape.gpu.name}"
+    ways = _ways(own, question)
+    if ways:
+        plans = (command_of(training, own.shape.gpu, question, typed) for _, training in ways)
+        return [f"{name} can do it {said}. Its plan: {plan}" for (said, _), plan in zip(ways, plans, strict=True)]
+    if own.start and own.start_fits:
+        return [f"{name} has the memory for {_named(own.start)}, but its speed is not known."]
+    return [f"{name} cannot train {question.model.name}: no change that we know makes it fit."]
+
+
+def _ways(own: OwnAnswer, question: Question) -> list[tuple[str, TrainingSpec]]:
+    """What each way takes, and its recipe."""
+    if own.choice:
+        return [(_chosen(own.choice), own.choice.setup.training)]
+    ways = []
+    if own.start and own.change and not own.change.training.parallelism.cpu_offload:
+        ways.append((_changed(own.start, own.change), own.change.training))
+    if own.offloaded:
+        ways.append((_offloaded(own.offloaded, question), own.offloaded.training))
+    return ways
+
+
+def _chosen(choice: Choice) -> str:
+    hours = choice.cost.hours
+    return (
+        f"as it is: {choice.method}, micro-batch {choice.setup.training.micro_batch_size}, "
+        f"{human_hours(hours.expected)} ({hours_band(hours)}) and ${human_usd(choice.usd)} of electricity"
+    )
+
+
+def _changed(start: TrainingSpec, change: Change) -> str:
+    said = f"with the smallest change to {_named(start)}: {' '.join(change.arguments)} ({change.price})"
+    return f"{said}; that needs {human_bytes(change.device_bytes)}"
+
+
+def _offloaded(setup: Setup, question: Question) -> str:
+    hours = question.tokens.expected / setup.step.tokens_per_s / SECONDS_PER_HOUR
+    host = human_bytes(setup.host_bytes)
+    return f"with --cpu-offload: {setup.training.method} in {human_hours(hours)}, where the host has more than {host}"
+
+
+def _named(start: TrainingSpec) -> str:
+    strategy = start.parallelism.strategy
+    return start.method if strategy == "none" else f"{start.method} with {strategy}"
+
+
+def hours_band(each: Band) -> str:
+    """From the low end to the high one: "3.1-5.0 h", "45 min-1.2 h"."""
+    low, high = human_hours(each.low), human_hours(each.high)
+    number, unit = low.split(" ")
+    return f"{number if high.endswith(unit) else low}-{high}"
+
+
+def usd_band(each: Band) -> str:
+    """The same of money: "2.10-4.00"."""
+    return f"{human_usd(each.low)}-{human_usd(each.high)}"

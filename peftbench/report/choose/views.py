@@ -1,0 +1,223 @@
+"""The rows and sentences of a ranking of hardware, for every format alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+from typing import NamedTuple
+
+from peftbench.base.units import human_bytes, human_count
+from peftbench.decide.choose.own import BreakEven, OwnAnswer
+from peftbench.decide.choose.ranking import Choice, Question, Ranking
+from peftbench.estimate.time.cost import human_hours, human_usd
+from peftbench.report.choose.own import Typed, command_of, hours_band, usd_band
+from peftbench.report.choose.own import own_sentences as told
+from peftbench.report.format.table import UNKNOWN, Table
+
+HEADINGS = ("#", "cards", "method", "batch", "time", "USD", "offer", "price of")
+BAND = "from-to"
+PICKED = ("", "#", "what", "time", BAND, "USD", BAND, "offer")
+COLUMNS = (
+    "number", "gpu", "gpus", "nodes", "strategy", "method", "micro_batch_size", "gradient_accumulation_steps",
+    "gradient_checkpointing", "hours", "hours_low", "hours_high", "usd", "usd_low", "usd_high", "usd_per_hour",
+    "tokens_per_s", "calibrated", "required_bytes", "high_bytes", "usable_bytes", "provider", "instance_type", "kind",
+    "region", "date", "source", "on_front", "cpu_offload", "host_bytes",
+    "command",
+)  # fmt: skip
+"""Of the CSV; new ones come at the end."""
+
+
+class Answer(NamedTuple):
+    """Everything that `choose` found."""
+
+    question: Question
+    typed: Typed
+    ranking: Ranking
+    how: str
+    """Where the number of tokens comes from."""
+    owned: tuple[OwnAnswer, ...]
+    break_evens: tuple[BreakEven, ...]
+    usd_per_kwh: float
+    today: date
+
+
+def ranked(answer: Answer, most: int) -> Table:
+    """The cheapest, as many as wanted."""
+    choices = answer.ranking.choices[:most]
+    title = f"Ranking: the cheapest {len(choices)} of {len(answer.ranking.choices)}"
+    return _table(title, answer.ranking, choices)
+
+
+def picks(answer: Answer, with_bands: bool = True) -> Table:
+    """What a buyer looks at first: cheapest, fastest and best, with their bands where there is room."""
+    ranking = answer.ranking
+    named = (
+        ("cheapest", ranking.cheapest), ("…measured", ranking.cheapest_measured), ("best", ranking.best),
+        ("fastest", ranking.fastest),
+    )  # fmt: skip
+    rows = [(name, *_picked(ranking, choice)) for name, choice in named if choice]
+    table = Table(f"Within {limits(answer.question)}", PICKED, rows, "lrlrrrrl")
+    return table if with_bands else _without(table, BAND)
+
+
+def _without(table: Table, heading: str) -> Table:
+    kept = [number for number, each in enumerate(table.headings) if each != heading]
+    rows = [tuple(row[number] for number in kept) for row in table.rows]
+    alignments = "".join(table.alignments[number] for number in kept)
+    return Table(table.title, tuple(table.headings[number] for number in kept), rows, alignments)
+
+
+def _picked(ranking: Ranking, choice: Choice) -> tuple[str, ...]:
+    hours, usd = choice.cost.hours, choice.cost.usd
+    return (
+        str(ranking.number(choice)), f"{choice.method} on {cards(choice)}",
+        f"{human_hours(choice.hours)}{_mark(choice)}",
+        hours_band(hours), human_usd(choice.usd), usd_band(usd), offered(choice),
+    )  # fmt: skip
+
+
+def _mark(choice: Choice) -> str:
+    return "" if choice.setup.step.calibrated else " *"
+
+
+def front(answer: Answer) -> Table:
+    """The choices that no other one beats in both price and time."""
+    return _table("Nothing is both cheaper and faster than these", answer.ranking, answer.ranking.front)
+
+
+def limits(question: Question) -> str:
+    """Budget and deadline in words."""
+    budget = f"${human_usd(question.budget_usd)}" if question.budget_usd else "any budget"
+    return f"{budget} and {human_hours(question.deadline_hours) if question.deadline_hours else 'any time'}"
+
+
+def _table(title: str, ranking: Ranking, choices: Iterable[Choice]) -> Table:
+    return Table(title, HEADINGS, [_row(ranking, choice) for choice in choices], "rllrrrll")
+
+
+def _row(ranking: Ranking, choice: Choice) -> tuple[str, ...]:
+    training = choice.setup.training
+    recomputed = "" if training.gradient_checkpointing else "¹"
+    return (
+        str(ranking.number(choice)), cards(choice), choice.method, f"{training.micro_batch_size}{recomputed}",
+        f"{human_hours(choice.hours)}{_mark(choice)}", human_usd(choice.usd), offered(choice),
+        choice.offer.date or UNKNOWN,
+    )  # fmt: skip
+
+
+def cards(choice: Choice) -> str:
+    """Cards and how they share the work: "8 × h100-sxm fsdp"."""
+    shape, parallelism = choice.setup.shape, choice.setup.training.parallelism
+    strategy = f"{parallelism.strategy} offload" if parallelism.cpu_offload else parallelism.strategy
+    if shape.gpus == 1:
+        return shape.gpu.name if strategy == "none" else f"{shape.gpu.name} {strategy}"
+    nodes = f", {shape.nodes} nodes" if shape.nodes > 1 else ""
+    return f"{shape.gpus} × {shape.gpu.name} {strategy}{nodes}"
+
+
+def offered(choice: Choice) -> str:
+    """Whose offer it is, and whether it may be taken away."""
+    offer = choice.offer
+    return offer.provider if offer.kind == "own" else f"{offer.provider} {offer.kind}"
+
+
+# ── sentences ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def header(answer: Answer) -> str:
+    """What was asked, in one line."""
+    question = answer.question
+    tokens = human_count(round(question.tokens.expected))
+    length = question.recipes[0].sequence_length
+    return (
+        f"{question.model.name} · {tokens} tokens ({answer.how}) · sequences of {length} tokens, packed, "
+        f"{question.sequences} a step · {question.framework} · {human_hours(question.setup_hours)} of setup"
+    )
+
+
+def notes(answer: Answer) -> list[str]:
+    """How far the answer can be trusted."""
+    ranking = answer.ranking
+    found = ["best is nearest to both the lowest price and the shortest time, on logarithmic scales.",
+             *_rivals_and_limits(answer)]
+    shown = (ranking.cheapest, ranking.fastest, ranking.best, *ranking.front)
+    if doubts := dict.fromkeys(choice.setup.step.doubt for choice in shown if choice.setup.step.doubt):
+        found.append(f"* uncalibrated: {'; '.join(doubts)}.")
+    cards = dict.fromkeys(choice.setup.shape.gpu for choice in shown)
+    found += [card.calibration.said for card in cards if card.calibration]
+    if not all(choice.setup.training.gradient_checkpointing for choice in shown):
+        found.append("¹ without gradient checkpointing.")
+    if any(choice.setup.training.parallelism.cpu_offload for choice in shown):
+        most = max(choice.setup.host_bytes for choice in shown)
+        found.append(f"offload keeps up to {human_bytes(most)} in the memory of each host: ask how much it has.")
+    if any(choice.offer.kind == "spot" for choice in shown):
+        found.append("spot instances may be taken away at any time; --no-spot leaves them out.")
+    found += age_notes(ranking, answer.today)
+    if ranking.untimed:
+        names = ", ".join(ranking.untimed)
+        found.append(f"not ranked, for nothing fits or their speed is not known: {names}.")
+    return [*found, "evaluation and checkpoints come on top; --expand N shows the plan of row N."]
+
+
+def _rivals_and_limits(answer: Answer) -> Iterable[str]:
+    """Where the bands leave open which is the cheapest, and whether the limits hold."""
+    question = answer.question
+    if answer.ranking.rivals:
+        yield f"by their bands, {answer.ranking.rivals:,} more may turn out cheaper than the cheapest."
+    best = answer.ranking.best.cost
+    if question.budget_usd and best.usd.high > question.budget_usd:
+        yield f"by its band, the best may cost more than the budget: up to ${human_usd(best.usd.high)}."
+    if question.deadline_hours and best.hours.high > question.deadline_hours:
+        yield f"by its band, the best may take longer than the deadline: up to {human_hours(best.hours.high)}."
+
+
+def age_notes(ranking: Ranking, today: date) -> list[str]:
+    """How old the prices are, and how many have no date."""
+    offers = dict.fromkeys(choice.offer for choice in ranking.choices if choice.offer.source != "--price")
+    rented = [offer for offer in offers if offer.kind != "own"]
+    dated = sorted(offer.date for offer in rented if offer.date)
+    found = []
+    if dated:
+        days = (today - date.fromisoformat(dated[0])).days
+        found.append(f"dated prices are up to {max(days, 0)} days old (from {dated[0]}).")
+    if undated := len(rented) - len(dated):
+        found.append(f"{undated} of {len(rented)} prices have no date: ask before you rent, or give --price.")
+    return found
+
+
+def own_sentences(answer: Answer) -> list[str]:
+    """How each of one's own cards can be used, and what to type for its plan."""
+    return [sentence for own in answer.owned for sentence in told(own, answer.question, answer.typed)]
+
+
+def break_even_table(answer: Answer) -> Table:
+    """A line a card that can be rented or bought."""
+    rows = [
+        (each.gpu, f"{each.purchase_usd:,.0f}", f"{each.rent.usd_per_gpu_hour:.3f}", each.rent.provider,
+         f"{each.power_usd_per_hour:.3f}", UNKNOWN if each.hours is None else f"{each.hours:,.0f}")
+        for each in answer.break_evens
+    ]  # fmt: skip
+    headings = ("card", "to buy, USD", "to rent, USD/h", "from", "power, USD/h", "even after, h")
+    return Table(f"Rent or buy, at ${answer.usd_per_kwh:g} a kWh", headings, rows, "lrrlrr")
+
+
+def row_data(answer: Answer, choice: Choice) -> dict[str, object]:
+    """A choice for a program, under the names of COLUMNS."""
+    ranking, setup, offer, cost = answer.ranking, choice.setup, choice.offer, choice.cost
+    training, verdict, step = setup.training, setup.verdict, setup.step
+    return {
+        "number": ranking.number(choice), "gpu": setup.shape.gpu.name, "gpus": setup.shape.gpus,
+        "nodes": setup.shape.nodes, "strategy": training.parallelism.strategy, "method": choice.method,
+        "micro_batch_size": training.micro_batch_size,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "hours": cost.hours.expected, "hours_low": cost.hours.low, "hours_high": cost.hours.high,
+        "usd": cost.usd.expected, "usd_low": cost.usd.low, "usd_high": cost.usd.high,
+        "usd_per_hour": choice.usd_per_hour, "tokens_per_s": step.tokens_per_s, "calibrated": step.calibrated,
+        "required_bytes": verdict.required_bytes, "high_bytes": verdict.high_bytes,
+        "usable_bytes": verdict.usable_bytes, "provider": offer.provider, "instance_type": offer.instance_type,
+        "kind": offer.kind, "region": offer.region, "date": offer.date, "source": offer.source,
+        "on_front": any(choice is each for each in ranking.front), "cpu_offload": training.parallelism.cpu_offload,
+        "host_bytes": setup.host_bytes,
+        "command": command_of(training, setup.shape.gpu, answer.question, answer.typed),
+    }  # fmt: skip

@@ -1,0 +1,134 @@
+"""CSV: one flat row a plan, bytes as integers, units in the column names, columns in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from peftbench.decide.plan.plan import Plan
+from peftbench.inputs.model.weights import num_parameters
+from peftbench.memory import Part
+from peftbench.report.format.table import Table
+
+IDENTITY = ("model", "num_parameters", "gpu", "gpu_memory_bytes", "gpu_usable_bytes", "method")
+RECIPE = (
+    "task", "sequence_length", "micro_batch_size", "gradient_accumulation_steps",
+    "gradient_checkpointing", "use_reentrant", "dtype", "autocast", "optimizer", "attention", "loss",
+    "fused_kernels", "loop", "use_cache", "zero_grad", "transformers", "prompt_tokens", "new_tokens",
+    "batch_size", "peft_type", "r", "target_modules", "adapter_dtype", "use_dora", "use_rslora",
+    "lora_dropout", "num_virtual_tokens", "adapter_options", "quant_type", "blocksize", "double_quant",
+    "compute_dtype", "upcast_unquantized", "upcast_norms",
+)  # fmt: skip
+ANSWER = (
+    "trainable_parameters", "adapter_file_bytes", "peak_phase", "allocated_bytes", "reserved_bytes",
+    "device_bytes", "device_low_bytes", "device_high_bytes", "fit", "headroom_bytes",
+)  # fmt: skip
+PARTS = {f"peak_{part.name.lower()}_bytes": part for part in Part}
+LATER = ("padded",)
+DRY_RUN = ("dry_run_allocated_bytes", "dry_run_reserved_bytes", "dry_run_device_bytes", "dry_run_fit")
+LATENCY = ("prefill_s", "decode_s_per_token", "decode_low_s_per_token", "decode_high_s_per_token", "tokens_per_s")
+SEVERAL_GPUS = (
+    "gpus", "nodes", "parallel", "cpu_offload", "peak_gathered_bytes", "peak_buckets_bytes", "peak_nccl_bytes",
+)  # fmt: skip
+TRAINING_TIME = (
+    "step_s", "step_low_s", "step_high_s", "training_tokens_per_s", "training_tokens_per_s_low",
+    "training_tokens_per_s_high", "time_calibrated", "framework",
+)  # fmt: skip
+_ON_ONE_GPU = tuple(column for column in PARTS if column not in SEVERAL_GPUS)
+COLUMNS = (*IDENTITY, *RECIPE, *ANSWER, *_ON_ONE_GPU, *DRY_RUN, *LATER, *LATENCY, *SEVERAL_GPUS, *TRAINING_TIME)
+"""Frozen: new columns come at the end."""
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def render(plans: list[Plan]) -> str:
+    """Write plans as CSV with a heading."""
+    return render_rows(COLUMNS, map(_row, plans))
+
+
+def render_rows(columns: tuple[str, ...], rows: Iterable[Mapping[str, object]]) -> str:
+    """Write rows that have a value for each of the columns."""
+    return _written(columns, ([row[column] for column in columns] for row in rows))
+
+
+def render_table(table: Table) -> str:
+    """Write a table of the terminal as CSV."""
+    return _written(table.headings, table.rows)
+
+
+def _written(headings: tuple[str, ...], rows: Iterable[Iterable[object]]) -> str:
+    import csv
+    import io
+
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(headings)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return file.getvalue().rstrip("\n")
+
+
+def _row(plan: Plan) -> dict[str, object]:
+    profile, verdict, gpu = plan.profile, plan.verdict, plan.gpu
+    return {
+        "model": plan.model.name,
+        "num_parameters": num_parameters(plan.model),
+        "gpu": gpu.name if gpu else None,
+        "gpu_memory_bytes": gpu.memory_bytes if gpu else None,
+        "gpu_usable_bytes": gpu.usable_bytes if gpu else None,
+        "method": plan.method,
+        **dict.fromkeys((*RECIPE, *LATER)),
+        **plan.options,
+        "trainable_parameters": plan.trainable_parameters,
+        "adapter_file_bytes": plan.adapter_file_bytes,
+        "peak_phase": profile.peak_phase.value,
+        "allocated_bytes": profile.allocated_bytes,
+        "reserved_bytes": profile.reserved_bytes,
+        "device_bytes": profile.device_bytes,
+        "device_low_bytes": profile.device_low_bytes,
+        "device_high_bytes": profile.device_high_bytes,
+        "fit": verdict.fit.value if verdict else None,
+        "headroom_bytes": verdict.headroom_bytes if verdict else None,
+        **{column: profile.bytes_of(part) for column, part in PARTS.items()},
+        **_dry_run(plan),
+        **_latency(plan),
+        **_training_time(plan),
+    }
+
+
+def _latency(plan: Plan) -> dict[str, object]:
+    """Expected times of inference; empty for training, and where they are not known."""
+    if plan.effects is None:
+        return dict.fromkeys(LATENCY)
+    from peftbench.report.plan.effects import effects_document
+
+    return {**dict.fromkeys(LATENCY), **(effects_document(plan.effects)["latency"] or {})}
+
+
+def _training_time(plan: Plan) -> dict[str, object]:
+    """Of a step; empty for inference, and where it is not known."""
+    step = plan.time
+    if step is None:
+        return dict.fromkeys(TRAINING_TIME)
+    speeds = (step.tokens_per_s, step.tokens_per_s_low, step.tokens_per_s_high)
+    values = (step.step_s, step.low_s, step.high_s, *speeds, step.calibrated, step.framework)
+    return dict(zip(TRAINING_TIME, values, strict=True))
+
+
+def _dry_run(plan: Plan) -> dict[str, object]:
+    if plan.dry_run is None:
+        return dict.fromkeys(DRY_RUN)
+    profile, verdict = plan.dry_run.profile, plan.dry_verdict
+    sizes = (profile.allocated_bytes, profile.reserved_bytes, profile.device_bytes)
+    return dict(zip(DRY_RUN, (*sizes, verdict.fit.value if verdict else None), strict=True))
+
+
+def _cell(value: object) -> object:
+    """Numbers as they are, unknown as an empty cell; text that a spreadsheet would run is quoted."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        value = " ".join(map(str, value))
+    elif isinstance(value, dict):
+        value = " ".join(f"{name}={each}" for name, each in value.items())
+    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+        return f"'{value}"
+    return value

@@ -1,0 +1,81 @@
+"""Estimate and dry run side by side: by part at the dry run's peak, the three sizes, and what holds the memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peftbench.base.units import GIB, gib, human_bytes
+from peftbench.decide.plan.plan import Plan
+from peftbench.memory import MemoryProfile, Part, Phase
+from peftbench.report.format.table import UNKNOWN, Table
+from peftbench.report.format.terminal import render, wrap
+
+if TYPE_CHECKING:
+    from peftbench.dryrun.trace.trace import Block
+
+HOLDERS = 5
+"""So many of the largest tensors are named."""
+_BEYOND = (Part.SLACK, Part.NCCL, Part.CONTEXT)
+
+
+def side_by_side(plan: Plan, width: int) -> str:
+    """The block that follows an answer; empty without a dry run, and where there is nothing to lay beside it."""
+    if plan.dry_run is None or not plan.by_formula:
+        return ""
+    return render(parts(plan), width)
+
+
+def parts(plan: Plan) -> Table:
+    """Every part in the phase in which the dry run peaks, then the sizes."""
+    assert plan.dry_run is not None
+    estimate, traced = plan.profile, plan.dry_run.profile
+    phase = traced.peak_phase
+
+    def row(part: Part) -> tuple[str, ...]:
+        return _row(part.value, _of(estimate, part, phase), _of(traced, part, phase))
+
+    rows = [row(part) for part in Part if part not in _BEYOND]
+    rows.append(_sum("allocated", estimate.allocated_in(phase), traced.allocated_in(phase)))
+    rows += [row(part) for part in _BEYOND]
+    rows.append(_sum("device", estimate.device_in(phase), traced.device_in(phase)))
+    headings = (f"{plan.method}, GiB, {phase}", "estimate", "dry run", "difference")
+    return Table("", headings, [row for row in rows if row], "lrrr")
+
+
+def _of(profile: MemoryProfile, part: Part, phase: Phase) -> int:
+    return sum(component.bytes for component in profile.alive_in(phase) if component.part is part)
+
+
+def _row(name: str, estimated: int, traced: int) -> tuple[str, ...]:
+    if not estimated and not traced:
+        return ()
+    difference = f"{(estimated - traced) / GIB:+.2f}"
+    return name, _gib(estimated), _gib(traced), "" if difference in ("+0.00", "-0.00") else difference
+
+
+def _sum(name: str, estimated: int, traced: int) -> tuple[str, ...]:
+    return name, gib(estimated), gib(traced), f"{100 * (estimated / traced - 1):+.1f} %" if traced else UNKNOWN
+
+
+def _gib(size_bytes: int) -> str:
+    return gib(size_bytes) if size_bytes else UNKNOWN
+
+
+def held(plan: Plan, width: int) -> str:
+    """The largest tensors at the peak, weights left out; empty where there is no timeline."""
+    from peftbench.dryrun.session import DryRun
+    from peftbench.dryrun.trace.timeline import holders
+
+    if not isinstance(plan.dry_run, DryRun):
+        return ""
+    found = [
+        holder for holder in holders(plan.dry_run.trace, plan.dry_run.replay)
+        if holder.block.part not in (Part.WEIGHTS, Part.UNQUANTIZED, Part.EXPERTS)
+    ]  # fmt: skip
+    rows = [(human_bytes(holder.bytes), *_where(holder.block)) for holder in found[:HOLDERS]]
+    heading = "\n".join(wrap("The largest tensors at the dry run's peak, weights left out:", width))
+    return f"{heading}\n{render(Table('', ('', '', ''), rows, 'rll'), width)}"
+
+
+def _where(block: Block) -> tuple[str, str]:
+    return f"{block.dtype} [{block.shape}]", f"{block.operation} in {block.module or 'the loss'}"

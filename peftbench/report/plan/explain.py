@@ -1,0 +1,137 @@
+"""Where the bytes of one part come from: its components, and the docstrings of the functions behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+
+from peftbench.base.errors import SpecError, did_you_mean
+from peftbench.base.units import human_bytes
+from peftbench.decide.plan.plan import Plan
+from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.memory import Component, Part, Phase
+from peftbench.report.format.terminal import Style, reflow, two_sided, wrap
+from peftbench.report.plan.header import DOT, card_title, model_title
+
+FORMULAS: dict[Part, tuple[str, ...]] = {
+    Part.WEIGHTS: ("parts.base_weights.weight_bytes", "parts.base_weights._code_bytes"),
+    Part.QUANTIZATION_CONSTANTS: ("parts.base_weights._constants_bytes",),
+    Part.EXPERTS: ("parts.base_weights.quantized_weights",),
+    Part.UNQUANTIZED: ("parts.base_weights.quantized_weights", "parts.base_weights._buffers_bytes"),
+    Part.ADAPTERS: ("peft_types.tensors.adapter_tensors", "peft_types.tensors.frozen_bytes"),
+    Part.GRADIENTS: ("training.trained_tensors",),
+    Part.OPTIMIZER: ("parts.optimizer.optimizer_bytes",),
+    Part.OPTIMIZER_TEMPORARIES: ("parts.optimizer._torch_bytes", "parts.optimizer._adafactor_bytes"),
+    Part.CHECKPOINTS: ("forward.segments.run_checkpointed",),
+    Part.ACTIVATIONS: ("forward.moments.step_moments", "forward.layers.decoder_layer", "forward.attention.attention"),
+    Part.LOGITS: ("forward.loss.head_and_loss",),
+    Part.KV_CACHE: ("forward.attention.keep_in_cache",),
+    Part.DEQUANTIZATION: ("tape.modules.quantized",),
+    Part.WORKSPACE: ("forward.kernels.cublas_workspace_bytes",),
+    Part.GATHERED: ("sharding.step._gathered", "sharding.step._flat_gathered", "sharding.step._live_bytes"),
+    Part.BUCKETS: ("sharding.state._buckets",),
+    Part.SLACK: ("parts.slack.slack",),
+    Part.NCCL: ("sharding.reserved.nccl",),
+    Part.CONTEXT: ("parts.slack.context",),
+}
+"""The functions of `estimate` that compute each part of a training step, whatever the recipe."""
+
+GENERATION = (Part.ACTIVATIONS, Part.LOGITS, Part.KV_CACHE)
+"""What a generation request computes in a way of its own."""
+
+
+def explain(plans: list[Plan], text: str, style: Style) -> str:
+    """Derive one part of every plan. Raises SpecError for a name that is no part."""
+    if _plain(text) == "time":
+        from peftbench.report.plan.time import explain_time
+
+        return explain_time(plans, style)
+    part = find_part(text)
+    title = two_sided(model_title(plans[0].model), card_title(plans[0].gpu), style.width)
+    return "\n\n".join(
+        [title, *(_explained(plan, part, style.width) for plan in plans), _formulas(plans, part, style.width)]
+    )
+
+
+def find_part(text: str) -> Part:
+    """The part that `text` names, in any case and with spaces, hyphens or underscores."""
+    wanted = _plain(text)
+    for part in Part:
+        if wanted in (_plain(part.value), _plain(part.name)):
+            return part
+    what = f"no part named {text[:40]!r}. {did_you_mean(text[:40], [p.value for p in Part])}".rstrip()
+    raise SpecError(what, f"Parts: {', '.join(p.value for p in Part)}; and time.")
+
+
+def _plain(text: str) -> str:
+    return "".join(letter for letter in text.lower() if letter.isalnum())
+
+
+def _explained(plan: Plan, part: Part, width: int) -> str:
+    components = [c for c in plan.profile.components if c.part is part]
+    if not components:
+        return f"{plan.method}{DOT}{part}{DOT}none"
+    return "\n".join(line for c in components for line in _component(plan.method, c, width))
+
+
+def _component(method: str, component: Component, width: int) -> Iterator[str]:
+    """What, how much, how well known, when; then the arithmetic and the band."""
+    phases = ", ".join(phase.value for phase in Phase if phase in component.phases)
+    head = DOT.join((method, component.part.value, human_bytes(component.bytes), component.basis.value))
+    yield from wrap(f"{head}{DOT}alive in: {phases}", width)
+    yield from (f"  {line}" for line in wrap(component.because, width - 2) if component.because)
+    if component.low_bytes != component.high_bytes:
+        yield f"  expected within {human_bytes(component.low_bytes)} and {human_bytes(component.high_bytes)}"
+
+
+def _formulas(plans: list[Plan], part: Part, width: int) -> str:
+    """The docstrings of the functions, read from the code so that they cannot drift from it."""
+    functions = dict.fromkeys(
+        function
+        for plan in plans
+        if isinstance(plan.model, ModelSpec)
+        for function in formulas_of(part, plan.model, plan.recipe)
+    )
+    return "\n\n".join(_formula(function, width) for function in functions)
+
+
+def formulas_of(
+    part: Part, model: ModelSpec, recipe: TrainingSpec | InferenceSpec
+) -> tuple[Callable[..., object], ...]:
+    """The functions that compute a part of this recipe: of FORMULAS and as the recipe chooses."""
+    if isinstance(recipe, InferenceSpec):
+        own = ("inference.estimate_inference", "forward.generation.prefill_moments")
+        return tuple(map(_function, own if part in GENERATION else FORMULAS[part]))
+    functions = tuple(map(_function, FORMULAS[part]))
+    if part is Part.LOGITS:
+        return (*functions, _loss(model, recipe))
+    if part is Part.ACTIVATIONS and recipe.adapter:
+        from peftbench.estimate.peft_forward.dispatch import FORWARDS
+        from peftbench.estimate.peft_forward.lora import generic
+
+        return (*functions, FORWARDS.get(recipe.adapter.peft_type, generic))
+    return functions
+
+
+def _loss(model: ModelSpec, recipe: TrainingSpec) -> Callable[..., object]:
+    from peftbench.estimate.forward import loss
+    from peftbench.estimate.forward.generations import loss_variant
+
+    own: dict[str, Callable[..., object]] = {"liger": loss._fused_linear, "chunked": loss._chunked}
+    return own.get(recipe.loss) or loss._LOSSES[loss_variant(model.model_type, recipe)]
+
+
+def _function(name: str) -> Callable[..., object]:
+    module, function = name.rsplit(".", 1)
+    found: Callable[..., object] = getattr(import_module(f"peftbench.estimate.{module}"), function)
+    return found
+
+
+def _formula(function: Callable[..., object], width: int) -> str:
+    from inspect import getdoc
+
+    doc = getdoc(function) or ""
+    title = f"{function.__module__.removeprefix('peftbench.').replace('.', '/')}.py, {function.__name__}"
+    return title + "\n" + "\n".join(f"  {line}".rstrip() for line in reflow(doc, width - 2))

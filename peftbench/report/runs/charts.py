@@ -1,0 +1,221 @@
+"""Charts of measured runs: parts against the card, predicted against measured, and the time of a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from statistics import median
+from typing import Any
+
+from peftbench.base.units import GIB, KIB, MIB, human_bytes
+from peftbench.check.runs.comparison import Comparison, card_of
+from peftbench.decide.suite.predict_case import device_of
+from peftbench.memory import Part
+from peftbench.records.environment import Outcome
+from peftbench.report.format.page import Figure, plain
+from peftbench.report.timeline.chart import COLOURS
+
+PARTS = {**COLOURS, Part.SLACK: "#8cd17d", Part.NCCL: "#fabfd2", Part.CONTEXT: "#d4a6c8"}
+METHODS = ("#4e79a7", "#f28e2c", "#e15759", "#76b7b2", "#59a14f", "#edc949", "#af7aa1", "#ff9da7", "#9c755f", "#bab0ab")
+SYMBOLS = ("circle", "square", "triangle-up")
+"""Where there are more methods than colours."""
+DEVICE, MEASURED, LIMIT = "#4e79a7", "#111827", "#d64545"
+INK = "#7b8794"
+"""Of lines; the page's style sheet gives every text the colour of the theme."""
+ROW_PX, AROUND_PX = 46, 90
+BAR = 0.42
+"""Of a row; its name takes the rest."""
+FAR = 3
+"""A card so many times as large as everything on it is named and not drawn."""
+MOST_TICKS, LONGEST_NAME = 7, 56
+
+
+def unit_of(sizes: Iterable[int | None]) -> tuple[str, int]:
+    """GiB, or MiB where all is small."""
+    return ("GiB", GIB) if max((size or 0 for size in sizes), default=0) >= GIB else ("MiB", MIB)
+
+
+def layout(height: int, **more: Any) -> Figure:
+    """What all charts have in common; the page's own colour shows through."""
+    axis = {"gridcolor": "rgba(123,135,148,0.25)", "zerolinecolor": "rgba(123,135,148,0.4)", "automargin": True}
+    axes = {name: {**axis, **more.pop(name, {})} for name in ("xaxis", "yaxis")}
+    return {
+        "height": height, "margin": {"l": 10, "r": 20, "t": 20, "b": 40}, "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)", "font": {"color": INK, "family": "system-ui, sans-serif", "size": 12},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        "hovermode": "closest", "hoverlabel": {"namelength": -1}, **axes, **more,
+    }  # fmt: skip
+
+
+# ── parts ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def parts_figure(comparisons: Sequence[Comparison]) -> Figure:
+    """A bar a run: the parts that are predicted at its peak, what was measured, and the card."""
+    sizes = [size for c in comparisons for size in (*c.predicted, *c.measured)]
+    unit, scale = unit_of(sizes)
+    top = max((size or 0 for size in sizes), default=0)
+    bars = [_bars(comparisons, part, unit, scale) for part in parts_of(comparisons)]
+    shapes, words = _capacities(comparisons, top, scale)
+    axis = {"title": {"text": f"{unit} at the peak"}, "range": [0, 1.04 * max(top / scale, *_ends(shapes), 1e-9)]}
+    rows = _rows(comparisons)
+    rows["annotations"] += words
+    rows["height"] += 24 * bool(words)
+    rows["margin"] = {"l": 10, "r": 20, "t": 20 + 24 * bool(words), "b": 40}
+    marker = _measured(comparisons, unit, scale)
+    return {"data": [*bars, marker], "layout": layout(barmode="stack", xaxis=axis, shapes=shapes, **rows)}
+
+
+def parts_of(comparisons: Iterable[Comparison]) -> list[Part]:
+    """Those that any prediction has at its peak, from the start of the bars on."""
+    present = {component.part for c in comparisons if c.profile for component in c.profile.peak if component.bytes}
+    return [part for part in PARTS if part in present]
+
+
+def _bars(comparisons: Sequence[Comparison], part: Part, unit: str, scale: int) -> Figure:
+    sizes = [c.profile.bytes_of(part) / scale if c.profile else 0 for c in comparisons]
+    return {
+        "type": "bar", "orientation": "h", "name": part.value, "marker": {"color": PARTS[part]}, "showlegend": False,
+        "x": sizes, "y": list(range(len(sizes))), "width": BAR,
+        "text": [f"{name(c)}<br>{part.value} {size:.2f} {unit}" for c, size in zip(comparisons, sizes, strict=True)],
+        "textposition": "none", "hovertemplate": "%{text}<extra></extra>",
+    }  # fmt: skip
+
+
+def _measured(comparisons: Sequence[Comparison], unit: str, scale: int) -> Figure:
+    """The device's peak, or on a CPU that of the tensors: what the bar beside it predicts."""
+    seen = [c.measured.device_bytes or c.measured.allocated_bytes for c in comparisons]
+    told = [f"{name(c)}<br>measured {(size or 0) / scale:.2f} {unit}, {c.record.measurement.outcome}"
+            for c, size in zip(comparisons, seen, strict=True)]  # fmt: skip
+    return {
+        "type": "scatter", "mode": "markers", "name": "measured", "showlegend": False, "y": list(range(len(seen))),
+        "x": [None if size is None else size / scale for size in seen],
+        "marker": {"symbol": "diamond", "size": 11, "color": MEASURED, "line": {"width": 1.5, "color": "#fff"}},
+        "text": told, "hovertemplate": "%{text}<extra></extra>",
+    }  # fmt: skip
+
+
+def _capacities(comparisons: Sequence[Comparison], top: int, scale: int) -> tuple[list[Figure], list[Figure]]:
+    """A line where the card ends, for each stretch of runs that had as much of it; words alone where that is far."""
+    had = [card.memory_bytes if (card := device_of(c.record.case, card_of(c.record))) else 0 for c in comparisons]
+    stretches = [(size, [row for row, _ in rows]) for size, rows in groupby(enumerate(had), lambda each: each[1])]
+    shapes = [_capacity(size / scale, rows) for size, rows in stretches if 0 < size <= FAR * max(top, 1)]
+    texts = [human_bytes(size) + ("" if size <= FAR * max(top, 1) else ", far to the right") for size in set(had) - {0}]
+    if not texts:
+        return [], []
+    words = f"╌╌ {plain(comparisons[0].record.environment.product)}: {', '.join(sorted(texts))}"
+    return shapes, [{"x": 1, "xref": "paper", "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "bottom",
+                     "yshift": 4, "showarrow": False, "text": words, "font": {"color": LIMIT}}]  # fmt: skip
+
+
+def _capacity(x: float, rows: list[int]) -> Figure:
+    line = {"color": LIMIT, "width": 2, "dash": "dash"}
+    return {"type": "line", "x0": x, "x1": x, "y0": rows[0] - 0.7, "y1": rows[-1] + 0.3, "line": line}
+
+
+def _ends(shapes: Iterable[Figure]) -> list[float]:
+    return [float(shape["x1"]) for shape in shapes]
+
+
+# ── rows ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def name(comparison: Comparison) -> str:
+    """The case, as a chart can show it."""
+    text = comparison.record.case.id
+    return plain(text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…")
+
+
+def _rows(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """A row a run, by its number: two may have one name. The name is above the bar, so a phone has room for both."""
+    names = [
+        {"x": 0, "y": row - BAR / 2, "xref": "paper", "xanchor": "left", "yanchor": "bottom", "showarrow": False,
+         "text": name(c) + _ended(c)}
+        for row, c in enumerate(comparisons)
+    ]  # fmt: skip
+    axis = {"range": [len(comparisons) - 0.6, -0.75], "showticklabels": False, "showgrid": False, "zeroline": False}
+    return {"annotations": names, "yaxis": axis, "height": AROUND_PX + ROW_PX * len(comparisons)}
+
+
+def _ended(comparison: Comparison) -> str:
+    outcome = comparison.record.measurement.outcome
+    return "" if outcome is Outcome.OK else f" · <i>{outcome}</i>"
+
+
+# ── predicted against measured ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def scatter_figure(comparisons: Sequence[Comparison]) -> Figure:
+    """Allocated peaks of every run that ended well, on logarithmic axes, with ±5 % around the diagonal."""
+    points = [c for c in comparisons if c.errors.allocated is not None]
+    sizes = [size for c in points for size in (c.measured.allocated_bytes, c.predicted.allocated_bytes) if size]
+    methods = list(dict.fromkeys(c.record.case.recipe.method for c in points))
+    least, most = min(sizes, default=GIB) / 1.3, max(sizes, default=GIB) * 1.3
+    ends = [least, most]
+    traces = [_line(ends, 1.0, "predicted = measured", "solid"), _line(ends, 1.05, "±5 %", "dot"),
+              {**_line(ends, 0.95, "±5 %", "dot"), "showlegend": False}]  # fmt: skip
+    traces += [_of_method(points, method, number) for number, method in enumerate(methods)]
+    axis = {"type": "log", "range": [math.log10(least), math.log10(most)], **_doublings(least, most)}
+    return {"data": traces, "layout": layout(480, xaxis={**axis, "title": {"text": "measured, allocated"}},
+                                             yaxis={**axis, "title": {"text": "predicted, allocated"}})}  # fmt: skip
+
+
+def _doublings(least: float, most: float) -> dict[str, Any]:
+    """Ticks at powers of two, which are round in bytes; so few of them that they have room."""
+    powers = range(math.floor(math.log2(least)), math.ceil(math.log2(most)) + 1)
+    chosen = [2**power for power in powers if power % math.ceil(len(powers) / MOST_TICKS) == 0]
+    return {"tickvals": chosen, "ticktext": [_round(size) for size in chosen]}
+
+
+def _round(size_bytes: int) -> str:
+    """A power of two without decimals."""
+    unit, text = next(((unit, text) for unit, text in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"))
+                       if size_bytes >= unit), (1, "B"))  # fmt: skip
+    return f"{size_bytes // unit} {text}"
+
+
+def _line(ends: list[float], factor: float, name: str, dash: str) -> Figure:
+    return {
+        "type": "scatter", "mode": "lines", "name": name, "x": ends, "y": [end * factor for end in ends],
+        "line": {"color": INK, "width": 1, "dash": dash}, "hoverinfo": "skip",
+    }  # fmt: skip
+
+
+def _of_method(points: Sequence[Comparison], method: str, number: int) -> Figure:
+    chosen = [c for c in points if c.record.case.recipe.method == method]
+    measured, predicted = ([(c.measured if seen else c.predicted).allocated_bytes or 0 for c in chosen]
+                           for seen in (True, False))  # fmt: skip
+    return {
+        "type": "scatter", "mode": "markers", "name": plain(method), "x": measured, "y": predicted,
+        "marker": {"size": 10, "color": METHODS[number % len(METHODS)], "line": {"width": 1, "color": "#fff"},
+                   "symbol": SYMBOLS[number // len(METHODS) % len(SYMBOLS)]},
+        "text": [f"{plain(c.record.suite)}: {name(c)}<br>measured {human_bytes(x)}, predicted {human_bytes(y)}, "
+                 f"{c.errors.allocated:+.2%}" for c, x, y in zip(chosen, measured, predicted, strict=True)],
+        "hovertemplate": "%{text}<extra></extra>",
+    }  # fmt: skip
+
+
+# ── step time ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def step_figure(comparisons: Sequence[Comparison]) -> Figure | None:
+    """A bar a case that ended well: the median step, from the fastest to the slowest. None where nothing was timed."""
+    chosen = [c for c in comparisons if c.record.measurement.outcome is Outcome.OK and c.record.measurement.step_s]
+    if not chosen:
+        return None
+    steps = [c.record.measurement.step_s for c in chosen]
+    middles = [median(step) for step in steps]
+    bars = {
+        "type": "bar", "orientation": "h", "x": middles, "y": list(range(len(chosen))), "width": BAR,
+        "marker": {"color": DEVICE}, "showlegend": False, "textposition": "none",
+        "text": [f"{name(c)}<br>{middle:.3f} s" for c, middle in zip(chosen, middles, strict=True)],
+        "hovertemplate": "%{text}<extra></extra>",
+        "error_x": {
+            "type": "data", "symmetric": False, "color": INK, "thickness": 1.5,
+            "array": [max(step) - middle for step, middle in zip(steps, middles, strict=True)],
+            "arrayminus": [middle - min(step) for step, middle in zip(steps, middles, strict=True)],
+        },
+    }  # fmt: skip
+    axis = {"title": {"text": "seconds: median, fastest, slowest"}, "rangemode": "tozero"}
+    return {"data": [bars], "layout": layout(xaxis=axis, **_rows(chosen))}

@@ -1,0 +1,160 @@
+"""Runs as flat rows, one a record, for CSV and JSON: units in the column names, columns in a fixed order."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from statistics import median
+
+from peftbench.check.runs.comparison import Comparison
+from peftbench.decide.recipe import inference_options, training_options
+from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.memory import Phase
+from peftbench.records.comparison import ComparisonRecord
+from peftbench.records.run import Measurement, RunRecord
+from peftbench.report.comparisons.rows import comparison_rows
+from peftbench.report.format.csv import RECIPE, render_rows
+
+SCHEMA_VERSION = 1
+"""Raised when a column changes its meaning or goes; new ones do not raise it."""
+
+LIBRARIES = ("python", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "peftbench")
+IDENTITY = ("suite", "case", "key", "model", "method", "device", "product", "memory_bytes", "memory_limit_bytes")
+COURSE = ("steps", "warmup_steps", "learning_rate", "seed")
+OUTCOME = ("outcome", "message", "last_phase")
+PHASES = {f"{phase.name.lower()}_allocated_bytes": phase for phase in Phase}
+MEASURED = (
+    "allocated_peak_bytes", "reserved_peak_bytes", "device_peak_bytes", "process_peak_bytes", "baseline_bytes",
+    *PHASES, "alloc_retries", "num_parameters", "trainable_parameters", "step_median_s", "step_min_s", "step_max_s",
+    "prefill_median_s", "tokens_per_s", "first_loss", "last_loss", "energy_j", "duration_s",
+)  # fmt: skip
+PREDICTED = (
+    "predicted_allocated_bytes", "predicted_reserved_bytes", "predicted_device_bytes", "predicted_device_low_bytes",
+    "predicted_device_high_bytes", "predicted_peak_phase", "verdict", "headroom_bytes", "allocated_error",
+    "reserved_error", "device_error", "prediction_note",
+)  # fmt: skip
+PLACE = (
+    "compute_capability", "multiprocessors", "driver", "threads", "platform", "alloc_conf", "started_at",
+    *(f"{library}_version" for library in LIBRARIES),
+)  # fmt: skip
+COLUMNS = (*IDENTITY, *RECIPE, "padded", *COURSE, *OUTCOME, *MEASURED, *PREDICTED, *PLACE)
+"""Frozen: new columns come at the end."""
+
+
+def runs_csv(comparisons: Iterable[Comparison]) -> str:
+    """One row a record, with a heading."""
+    return render_rows(COLUMNS, map(run_row, comparisons))
+
+
+def runs_json(comparisons: Iterable[Comparison], compared: Iterable[ComparisonRecord] = ()) -> str:
+    """The same rows as a document, and those of variants that were compared; unknown is null."""
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "runs": [run_row(each) for each in comparisons],
+        "comparisons": comparison_rows(compared),
+    }
+    return json.dumps(document, indent=2, allow_nan=False)
+
+
+def run_row(comparison: Comparison) -> dict[str, object]:
+    """Every column of one record; errors are fractions, unknown is None."""
+    record = comparison.record
+    values = {
+        **dict.fromkeys(COLUMNS),
+        **_asked(record),
+        **_seen(record),
+        **_predicted(comparison),
+        **_place(record),
+    }
+    return {column: _finite(values[column]) for column in COLUMNS}
+
+
+def step_median_s(measurement: Measurement) -> float | None:
+    """Of the timed steps; None where there are none."""
+    return _middle(measurement.step_s)
+
+
+def tokens_per_s(record: RunRecord) -> float | None:
+    """Tokens trained on, or generated, in a second of the median step."""
+    recipe, step_s = record.case.recipe, step_median_s(record.measurement)
+    if not step_s:
+        return None
+    if isinstance(recipe, TrainingSpec):
+        return recipe.tokens * recipe.gradient_accumulation_steps / step_s
+    return recipe.batch_size * recipe.new_tokens / step_s
+
+
+def _middle(times_s: tuple[float, ...]) -> float | None:
+    return median(times_s) if times_s else None
+
+
+def _asked(record: RunRecord) -> dict[str, object]:
+    case, recipe = record.case, record.case.recipe
+    options = training_options(recipe) if isinstance(recipe, TrainingSpec) else inference_options(recipe)
+    return {
+        **options,
+        "suite": record.suite,
+        "case": case.id,
+        "key": case.key,
+        "model": case.model,
+        "method": recipe.method,
+        "memory_limit_bytes": case.memory_limit_bytes,
+        **{name: getattr(case, name) for name in COURSE},
+    }
+
+
+def _seen(record: RunRecord) -> dict[str, object]:
+    seen = record.measurement
+    same = ("message", "device_peak_bytes", "process_peak_bytes", "baseline_bytes", "alloc_retries",
+            "num_parameters", "trainable_parameters", "energy_j", "duration_s")  # fmt: skip
+    return {
+        **{name: getattr(seen, name) for name in same},
+        "outcome": seen.outcome.value,
+        "last_phase": seen.last_phase.value if seen.last_phase else None,
+        "allocated_peak_bytes": seen.allocated_bytes,
+        "reserved_peak_bytes": seen.reserved_bytes,
+        **{column: _allocated_in(seen, phase) for column, phase in PHASES.items()},
+        "step_median_s": step_median_s(seen),
+        "step_min_s": min(seen.step_s, default=None),
+        "step_max_s": max(seen.step_s, default=None),
+        "prefill_median_s": _middle(seen.prefill_s),
+        "tokens_per_s": tokens_per_s(record),
+        "first_loss": seen.losses[0] if seen.losses else None,
+        "last_loss": seen.losses[-1] if seen.losses else None,
+    }
+
+
+def _allocated_in(seen: Measurement, phase: Phase) -> int | None:
+    return max((peak.allocated_bytes for peak in seen.phases if peak.phase is phase), default=None)
+
+
+def _predicted(comparison: Comparison) -> dict[str, object]:
+    profile, verdict, sizes = comparison.profile, comparison.verdict, comparison.predicted
+    on_card = sizes.device_bytes is not None and profile is not None
+    return {
+        **{f"predicted_{name}": size for name, size in sizes._asdict().items()},
+        "predicted_device_low_bytes": profile.device_low_bytes if profile and on_card else None,
+        "predicted_device_high_bytes": profile.device_high_bytes if profile and on_card else None,
+        "predicted_peak_phase": profile.peak_phase.value if profile else None,
+        "verdict": verdict.fit.value if verdict else None,
+        "headroom_bytes": verdict.headroom_bytes if verdict else None,
+        **{f"{name}_error": error for name, error in comparison.errors._asdict().items()},
+        "prediction_note": comparison.note,
+    }
+
+
+def _place(record: RunRecord) -> dict[str, object]:
+    place = record.environment
+    same = ("device", "product", "memory_bytes", "multiprocessors", "driver", "threads", "platform", "alloc_conf",
+            "started_at")  # fmt: skip
+    return {
+        **{name: getattr(place, name) for name in same},
+        "compute_capability": ".".join(map(str, place.compute_capability)) if place.compute_capability else None,
+        **{f"{library}_version": place.versions.get(library) for library in LIBRARIES},
+    }
+
+
+def _finite(value: object) -> object:
+    """JSON has no NaN and no infinity: a loss that is neither is unknown."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

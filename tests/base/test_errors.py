@@ -1,0 +1,40 @@
+"""Errors say what happened and what to type next; near misses are suggested."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peftbench.base.errors import CatalogError, MeasureError, PeftbenchError, SpecError, did_you_mean
+
+
+@pytest.mark.parametrize("kind", [SpecError, CatalogError, MeasureError])
+def test_an_error_shows_what_and_then_the_hint(kind):
+    error = kind("unknown GPU 't5'.", "Did you mean t4?")
+    assert isinstance(error, PeftbenchError)
+    assert str(error) == "unknown GPU 't5'.\n  Did you mean t4?"
+
+
+def test_an_error_without_a_hint_is_one_line():
+    assert str(SpecError("r must be at least 1.")) == "r must be at least 1."
+
+
+@pytest.mark.parametrize(
+    ("typed", "known", "said"),
+    [
+        ("t5", ["t4", "rtx4090", "h100-sxm"], "Did you mean t4?"),
+        ("T5", ["T4"], "Did you mean t4?"),
+        ("llama-3.1-8", ["llama-3.1-8b", "mistral-7b"], "Did you mean llama-3.1-8b?"),
+        ("zebra", ["t4", "l4"], ""),
+        ("", ["t4"], ""),
+        ("t4", [], ""),
+    ],
+)
+def test_a_near_miss_is_suggested_and_a_wild_one_is_not(typed, known, said):
+    assert did_you_mean(typed, known) == said
+
+
+@given(st.text(), st.lists(st.text()))
+def test_suggestions_never_fail(typed, known):
+    assert isinstance(did_you_mean(typed, known), str)

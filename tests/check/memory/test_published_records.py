@@ -1,0 +1,102 @@
+"""Reading published measurements: records survive a round trip, and a corrupt line is named."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from peftbench.base.errors import CatalogError
+from peftbench.check.memory.published import PublishedRecord, read_records, record_from_json, record_to_json
+from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe.training import TrainingSpec
+
+RECORD = PublishedRecord(
+    id="a-1",
+    repository="someone/benchmarks",
+    path="results.csv",
+    commit="abc123",
+    model="meta-llama/Llama-3.2-1B",
+    training=TrainingSpec(
+        dtype=DType.FLOAT16,
+        adapter=AdapterSpec(r=8, target_modules=("q_proj", "v_proj"), options=(("lora_bias", True),)),
+        quantization=QuantizationSpec(quant_type="fp4", compute_dtype=DType.FLOAT16),
+    ),
+    trainable_parameters=851968,
+    gpu="t4",
+    metric="reserved_max",
+    measured_bytes=3 * 2**30,
+    stack={"torch": "2.4.1"},
+    notes="by hand",
+)
+
+
+def line(**changes):
+    return json.dumps(record_to_json(RECORD) | changes)
+
+
+def written(tmp_path, *lines):
+    (tmp_path / "records.jsonl").write_text("\n".join(lines) + "\n")
+    return tmp_path / "records.jsonl"
+
+
+def test_round_trip():
+    assert record_from_json(json.loads(line())) == RECORD
+    full = replace(RECORD, training=TrainingSpec(adapter=None), trainable_parameters=None)
+    assert record_from_json(json.loads(json.dumps(record_to_json(full)))) == full
+
+
+def test_a_folder_is_its_files_in_order(tmp_path):
+    (tmp_path / "b.jsonl").write_text(line(id="second") + "\n\n")
+    (tmp_path / "a.jsonl").write_text(line(id="first") + "\n")
+    (tmp_path / "README.md").write_text("not a record")
+    assert [record.id for record in read_records(tmp_path)] == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "says"),
+    [
+        ("{not json", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "an object"),
+        (line(schema_version=2), "schema_version is 2"),
+        (line(metric="vibes"), "metric is 'vibes'"),
+        (line(measured_bytes=1.5), "measured_bytes must be of type int"),
+        (line(measured_bytes=True), "measured_bytes must be of type int"),
+        (line(measured_bytes=0), "not a size"),
+        (line(source={"repository": "x"}), "path is missing"),
+        (line(training=None), "training must be an object"),
+        (line(training={"sequence_length": "long"}), "training.sequence_length cannot be 'long'"),
+        (line(training={"sequence_len": 5}), "no field 'sequence_len'"),
+        (line(training={"dtype": "int4"}), "must be one of float32"),
+        (line(training={"adapter": {"target_modules": "q_proj"}}), "training.adapter.target_modules"),
+        (line(training={"adapter": {"options": [["a"]]}}), "training.adapter.options"),
+        (line(training={"quantization": {}}), "quantized weights cannot be trained"),
+        (line(training={"optimizer": None}), "training.optimizer cannot be None"),
+    ],
+)
+def test_a_corrupt_line_is_named(tmp_path, corrupt, says):
+    path = written(tmp_path, line(), corrupt)
+    with pytest.raises(CatalogError) as error:
+        read_records(path)
+    assert f"{path}, line 2" in error.value.what
+    assert says in error.value.what
+    assert error.value.hint
+
+
+def test_what_cannot_be_read_at_all(tmp_path):
+    binary = tmp_path / "x.jsonl"
+    binary.write_bytes(b"\xff\xfe\x00")
+    for path in (binary, tmp_path / "missing", tmp_path / "missing.jsonl"):
+        with pytest.raises(CatalogError) as error:
+            read_records(path)
+        assert str(path) in error.value.what
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CatalogError, match="holds no records"):
+        read_records(tmp_path / "empty")
+
+
+def test_one_id_twice_is_refused(tmp_path):
+    with pytest.raises(CatalogError, match="two records with the id 'a-1'"):
+        read_records(written(tmp_path, line(), line()))

@@ -1,0 +1,124 @@
+"""Published training speeds: they are read whole, and predicted well by constants that never saw their source."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+import peftbench
+from peftbench.base.errors import CatalogError
+from peftbench.check.speed.published_speed import SpeedRecord, read_speeds
+from peftbench.check.speed.throughput import (
+    IMPOSSIBLE,
+    accuracies,
+    fit_constants,
+    leave_one_out,
+    possible,
+    predict,
+    reached_share,
+)
+from peftbench.estimate.time.constants import BAND, HOPPER_ATTENTION_SHARE, MEASURED, PRIOR
+
+FILE = Path(peftbench.__file__).parents[1] / "results" / "published" / "throughput.csv"
+
+
+@pytest.fixture(scope="module")
+def records() -> tuple[SpeedRecord, ...]:
+    return read_speeds(str(FILE))
+
+
+def test_every_row_is_of_a_known_card_and_has_its_own_id(records: tuple[SpeedRecord, ...]) -> None:
+    assert len(records) > 300
+    assert len({record.id for record in records}) == len(records)
+    assert len(predict(records)) == len(records)
+
+
+def test_rows_that_no_card_could_reach_are_rejected(records: tuple[SpeedRecord, ...]) -> None:
+    kept = possible(records)
+    rejected = [record for record in records if record not in kept]
+    assert {record.gpu.name for record in rejected} == {"a6000"}
+    assert all(reached_share(record) > IMPOSSIBLE for record in rejected)
+
+
+def test_the_cards_that_count_as_measured_are_those_of_the_file(records: tuple[SpeedRecord, ...]) -> None:
+    """But for the RTX 4090's three rows, which come close to the impossible ones of the same table."""
+    products = {record.gpu.product for record in possible(records)}
+    assert products - {"NVIDIA GeForce RTX 4090"} == set(MEASURED)
+
+
+def test_the_constants_of_plan_are_those_that_fit_the_file(records: tuple[SpeedRecord, ...]) -> None:
+    fitted = fit_constants(possible(records))
+    assert fitted.pop("hopper_attention") == pytest.approx(HOPPER_ATTENTION_SHARE, rel=0.05)
+    for name, value in fitted.items():
+        assert getattr(PRIOR, name) == pytest.approx(value, rel=0.05), name
+
+
+@pytest.mark.slow
+def test_sources_left_out_of_the_fit_are_predicted_within_the_promise(records: tuple[SpeedRecord, ...]) -> None:
+    rows = leave_one_out(possible(records))
+    *sources, overall = accuracies(rows)
+    assert overall.median <= 1.2 and overall.p90 <= 1.5
+    assert overall.p90 <= BAND
+    assert all(source.median <= 1.3 for source in sources)
+
+
+def test_constants_decide_the_prediction(records: tuple[SpeedRecord, ...]) -> None:
+    some = [record for record in records if record.source == "Qwen"][:3]
+    given = {**{name: getattr(PRIOR, name) for name in fit_names()}, "hopper_attention": 0.25}
+    halved = {**given, "matmul_share": given["matmul_share"] / 2, "layer_launch_s": given["layer_launch_s"] * 2}
+    for slow, usual in zip(predict(some, halved), predict(some, given), strict=True):
+        assert slow.predicted_s > 1.5 * usual.predicted_s
+
+
+def fit_names() -> tuple[str, ...]:
+    return (
+        "matmul_share", "attention_share", "layer_launch_s", "adapter_launch_s", "stream_passes", "shard_launch_s",
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["device", "generation", "framework"])
+def test_cards_and_frameworks_left_out_are_predicted_as_well_as_hoped_of_new_ones(
+    records: tuple[SpeedRecord, ...], by: str
+) -> None:
+    *groups, overall = accuracies(leave_one_out(possible(records), by), by)
+    assert overall.median <= 1.25 and overall.p90 <= 1.6
+    assert all(group.median <= 1.25 for group in groups)
+
+
+def test_a_file_from_before_virtual_tokens_is_read(tmp_path: Path, records: tuple[SpeedRecord, ...]) -> None:
+    with FILE.open(encoding="utf-8", newline="") as file:
+        rows = [{name: row[name] for name in row if name != "num_virtual_tokens"} for row in csv.DictReader(file)]
+    (tmp_path / "throughput_models.json").write_text(FILE.with_name("throughput_models.json").read_text())
+    path = tmp_path / "older.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert [record.step_s for record in read_speeds(str(path))] == [record.step_s for record in records]
+
+
+def test_what_an_adapter_does_beside_its_parameters_is_priced(records: tuple[SpeedRecord, ...]) -> None:
+    """No constant was fitted to these rows: a prompt's tokens, and BOFT's products and blocks, explain them."""
+    factors = {row.record.training.method: row.factor for row in predict(records) if row.record.source == "PEFT"}
+    assert factors["prompt-tuning"] < 1.25 and factors["boft"] < 1.25
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("h100-sxm", "h100-smx", "line 2: unknown GPU"),
+        (",2048,", ",many,", "line 2"),
+        (",MPT-70b,", ",MPT-71b,", "line 2"),
+        ("step_s", "steps", "no column"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(tmp_path: Path, old: str, new: str, said: str) -> None:
+    head, first, *_ = FILE.read_text().splitlines()
+    (tmp_path / "throughput_models.json").write_text(FILE.with_name("throughput_models.json").read_text())
+    path = tmp_path / "speeds.csv"
+    path.write_text(f"{head}\n{first}\n".replace(old, new))
+    with pytest.raises(CatalogError, match=said):
+        read_speeds(str(path))

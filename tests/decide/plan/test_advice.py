@@ -1,0 +1,152 @@
+"""Changes that make a recipe fit: they differ from what is set and are judged by their own recipe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recipes_and_cards import A100, CARDS, FULL, LLAMA_8B, LORA_16, QLORA, RECIPES, SMALL, T4
+
+from peftbench.base.errors import SpecError
+from peftbench.catalog.gpus import find_gpu
+from peftbench.catalog.models import find_model
+from peftbench.decide.card import settle_training
+from peftbench.decide.plan.advice import MOST_SEQUENCES, largest, suggest
+from peftbench.decide.plan.ladder import EIGHT_BIT, PAGED, SEQUENCE_STEP
+from peftbench.decide.plan.plan import make_plan
+from peftbench.decide.recipe import training_options
+from peftbench.decide.verdict import Fit, judge
+from peftbench.estimate.parts.optimizer import OPTIMIZERS
+from peftbench.estimate.training import estimate_training
+from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.recipe.training import TrainingSpec
+
+
+@settings(max_examples=60, deadline=None)
+@given(training=RECIPES, gpu=CARDS)
+def test_each_change_improves_and_is_judged_by_its_own_recipe(training: TrainingSpec, gpu: GpuSpec) -> None:
+    training, _ = settle_training(SMALL, training, gpu)
+    now = judge(estimate_training(SMALL, training, gpu), gpu)
+    for change in suggest(SMALL, training, gpu):
+        profile = estimate_training(SMALL, change.training, gpu)
+        assert change.verdict == judge(profile, gpu)
+        assert change.device_bytes == profile.device_bytes
+        assert change.fit.rank < now.fit.rank
+        assert change.training != training
+        assert change.price
+
+
+@settings(max_examples=60, deadline=None)
+@given(training=RECIPES, gpu=CARDS)
+def test_each_change_names_what_it_sets(training: TrainingSpec, gpu: GpuSpec) -> None:
+    training, _ = settle_training(SMALL, training, gpu)
+    before = training_options(training)
+    for change in suggest(SMALL, training, gpu):
+        after = training_options(change.training)
+        for difference in change.differences:
+            assert difference.before != difference.after
+            if difference.option != "--method":
+                name = difference.option.removeprefix("--").replace("-", "_")
+                assert (before[name], after[name]) == (difference.before, difference.after)
+
+
+@settings(max_examples=30, deadline=None)
+@given(training=RECIPES, gpu=CARDS)
+def test_a_change_can_be_planned_as_it_is(training: TrainingSpec, gpu: GpuSpec) -> None:
+    for change in make_plan(SMALL, training, gpu).changes:
+        again = make_plan(SMALL, change.training, gpu, with_changes=False)
+        assert again.recipe == change.training
+        assert again.verdict == change.verdict
+
+
+def test_nothing_is_suggested_to_what_fits() -> None:
+    assert suggest(LLAMA_8B, QLORA, A100) == ()
+
+
+def test_a_fused_loss_is_the_first_advice_for_a_long_sequence() -> None:
+    training = replace(QLORA, sequence_length=8192, micro_batch_size=4)
+    first = suggest(LLAMA_8B, training, find_gpu("a100-40gb"))[0]
+    assert (first.option, first.before, first.after) == ("--loss", "transformers", "liger")
+    assert first.fit is Fit.FITS
+    assert first.arguments == ("--loss", "liger")
+
+
+def test_changes_combine_when_none_is_enough() -> None:
+    training = replace(QLORA, sequence_length=8192, micro_batch_size=4)
+    combined = [
+        c
+        for c in suggest(LLAMA_8B, training, find_gpu("rtx4090"))
+        if "--loss" in c.option and " + " in c.option
+    ]
+    assert [change.fit for change in combined] == [Fit.FITS]
+    assert isinstance(combined[0].after, str)
+    assert "liger" in combined[0].after.split(" + ")
+
+
+def test_the_method_changes_last() -> None:
+    changes = suggest(LLAMA_8B, FULL, find_gpu("a100-40gb"))
+    assert [c.option for c in changes] == ["--optimizer", "--method"]
+    assert changes[-1].training.method == "lora"
+
+
+def test_a_change_of_method_on_a_card_without_bfloat16_computes_in_float16() -> None:
+    training, _ = settle_training(LLAMA_8B, LORA_16, T4)
+    qlora = suggest(LLAMA_8B, training, T4)[-1]
+    assert qlora.arguments == ("--method", "qlora")
+    assert qlora.training.quantization is not None
+    assert qlora.training.quantization.compute_dtype == "float16"
+
+
+def test_quantization_is_no_advice_where_bitsandbytes_quantizes_nothing() -> None:
+    mixtral = find_model("mistralai/Mixtral-8x7B-v0.1")
+    methods = [c.training.method for c in suggest(mixtral, LORA_16, find_gpu("a100-80gb"))]
+    assert "qlora" not in methods
+
+
+def test_suggested_optimizers_can_be_priced() -> None:
+    assert {*EIGHT_BIT.values(), *PAGED.values()} <= set(OPTIMIZERS)
+
+
+# ── the largest value that fits ─────────────────────────────────────────────────────────────────────────
+
+
+def fits(training: TrainingSpec, gpu: GpuSpec) -> bool:
+    return judge(estimate_training(SMALL, training, gpu), gpu).fit is Fit.FITS
+
+
+@settings(max_examples=40, deadline=None)
+@given(training=RECIPES, gpu=CARDS, field=st.sampled_from(("sequence_length", "micro_batch_size")))
+def test_the_largest_value_fits_and_the_next_does_not(
+    training: TrainingSpec, gpu: GpuSpec, field: str
+) -> None:
+    most = largest(SMALL, training, gpu, field)
+    step = SEQUENCE_STEP if field == "sequence_length" and most >= SEQUENCE_STEP else 1
+    assert most == 0 or fits(replace(training, **{field: most}), gpu)
+    bound = SMALL.max_position_embeddings if field == "sequence_length" else MOST_SEQUENCES
+    if most != bound:
+        assert not fits(replace(training, **{field: most + step}), gpu)
+
+
+def test_more_is_possible_where_retries_may_help() -> None:
+    sure, possible = (largest(SMALL, QLORA, A100, "micro_batch_size", fit) for fit in (Fit.FITS, Fit.TIGHT))
+    assert sure < possible
+    beyond = replace(QLORA, micro_batch_size=possible + 1)
+    assert judge(estimate_training(SMALL, beyond, A100), A100).fit is Fit.DOES_NOT_FIT
+
+
+def test_the_largest_sequence_is_a_multiple_or_all_positions() -> None:
+    assert largest(LLAMA_8B, QLORA, A100, "sequence_length") % SEQUENCE_STEP == 0
+    gpt2 = find_model("gpt2")
+    assert largest(gpt2, replace(QLORA, micro_batch_size=1), A100, "sequence_length") == 1024
+
+
+def test_the_largest_is_zero_when_even_one_does_not_fit() -> None:
+    assert largest(LLAMA_8B, FULL, T4, "sequence_length") == 0
+    assert largest(LLAMA_8B, FULL, T4, "micro_batch_size") == 0
+
+
+def test_the_largest_of_something_else_is_refused() -> None:
+    with pytest.raises(SpecError, match="no largest r"):
+        largest(LLAMA_8B, QLORA, T4, "r")

@@ -1,0 +1,95 @@
+"""What a sampler keeps: peaks of everything, thinned samples in their order, and nothing that a clock could spoil."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peftbench.base.errors import MeasureError
+from peftbench.measure.device.host_memory import ProcessGroup, machine_bytes
+from peftbench.measure.device.open import sampler as module
+from peftbench.measure.device.sampler import LostDevice, Reading, Sampler, next_due, thin
+from peftbench.records.run import Sample
+
+SIZES = st.lists(st.tuples(st.none() | st.integers(0, 1 << 40), st.none() | st.integers(0, 1 << 40)), max_size=400)
+
+
+def made(sizes):
+    return [Sample(number * 0.01, used, process) for number, (used, process) in enumerate(sizes)]
+
+
+@given(SIZES, st.integers(4, 50))
+def test_thinning_keeps_peaks_ends_and_order(sizes, limit):
+    samples = made(sizes)
+    kept = thin(samples, limit)
+    assert len(kept) <= max(limit, 4) and set(kept) <= set(samples)
+    assert [s.time_s for s in kept] == sorted(s.time_s for s in kept)
+    for column in ("used_bytes", "process_bytes"):
+        told = [getattr(s, column) for s in samples if getattr(s, column) is not None]
+        assert max((getattr(s, column) or 0 for s in kept), default=0) == max(told, default=0)
+    if samples:
+        assert kept[0] == samples[0] and kept[-1] == samples[-1]
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e3), st.floats(0.001, 1))
+def test_the_next_reading_is_in_the_future_and_on_the_grid(due, late, period):
+    found = next_due(due, due + late, period)
+    assert found > due + late - period * 1e-6
+    assert found <= due + late + period * (1 + 1e-6)
+
+
+class Staged:
+    """A reader that says what it is told to, and then goes on saying the last."""
+
+    def __init__(self, *readings):
+        self.readings = list(readings)
+        self.count = 0
+
+    def __call__(self):
+        self.count += 1
+        found = self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
+        if isinstance(found, Exception):
+            raise found
+        return Reading(found, found)
+
+
+def sampled(read, until):
+    with Sampler(read, period_s=0.001) as sampler:
+        while read.count < until and sampler.lost is None:
+            time.sleep(0.001)
+    return sampler
+
+
+def test_every_reading_is_kept():
+    found = sampled(Staged(1, 5, 2), 10)
+    assert [sample.used_bytes for sample in found.samples[:3]] == [1, 5, 2]
+    assert found.peak("used_bytes") == 5 and found.jitter.longest_s >= found.jitter.p50_s > 0
+
+
+def test_a_lost_device_ends_it_quietly():
+    found = sampled(Staged(1, LostDevice("gone", "")), 10)
+    assert (found.lost, found.peak("used_bytes"), len(found.samples)) == ("gone", 1, 1)
+
+
+def test_any_other_error_is_raised_at_the_end():
+    with pytest.raises(ZeroDivisionError):
+        sampled(Staged(1, ZeroDivisionError()), 2)
+
+
+def test_long_runs_do_not_eat_memory(monkeypatch):
+    monkeypatch.setattr(module, "MOST_SAMPLES", 16)
+    found = sampled(Staged(9, 1), 100)
+    assert len(found.samples) <= 17 and found.peak("process_bytes") == 9
+
+
+def test_the_own_processes_have_a_resident_set():
+    import os
+
+    held = ProcessGroup(os.getpgid(0)).read()
+    assert held.used_bytes is None and 1 << 20 < held.process_bytes < machine_bytes()
+    assert ProcessGroup(1 << 22).read().process_bytes is None
+
+
+def test_a_lost_device_is_a_measure_error():
+    assert issubclass(LostDevice, MeasureError)

@@ -1,0 +1,79 @@
+"""A user's own script with the callback, and the function that measures one recipe."""
+
+import pytest
+import torch
+from run_records import TINY
+
+import peftbench
+from peftbench.check.runs.comparison import compare
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.memory import Phase
+from peftbench.records.environment import Outcome
+from peftbench.records.file import read_results
+
+peft = pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers")
+
+
+def trainer(folder, adapter=None, **arguments):
+    """What people write."""
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**TINY, "vocab_size": 4096}))
+    if adapter:
+        model = peft.get_peft_model(model, adapter)
+    tokens = torch.arange(64)
+    row = {"input_ids": tokens, "labels": tokens, "attention_mask": torch.ones_like(tokens)}
+    options = transformers.TrainingArguments(
+        output_dir=str(folder), per_device_train_batch_size=2, max_steps=4, use_cpu=True, report_to=[],
+        disable_tqdm=True, save_strategy="no", logging_steps=1, **arguments,
+    )  # fmt: skip
+    return transformers.Trainer(model=model, args=options, train_dataset=[row] * 8)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "arguments", "method"),
+    [
+        (None, {"optim": "adamw_torch"}, "full"),
+        (peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"), {"bf16": True}, "lora"),
+        (peft.IA3Config(task_type="CAUSAL_LM"), {}, "ia3"),
+    ],
+)
+def test_two_lines_record_a_run(tmp_path, capsys, adapter, arguments, method):
+    own = trainer(tmp_path, adapter, **arguments)
+    own.add_callback(peftbench.PeftbenchCallback(str(tmp_path / "run.jsonl")))
+    own.train()
+    (record,) = read_results(tmp_path / "run.jsonl", print).runs
+    found, recipe = record.measurement, record.case.recipe
+    assert found.outcome is Outcome.OK and len(found.losses) == 4 and len(found.step_s) == 2 and found.samples
+    assert (recipe.method, recipe.tokens, recipe.dtype, recipe.padded) == (method, 128, DType.FLOAT32, False)
+    assert recipe.autocast is bool(arguments.get("bf16"))
+    assert {p.phase for p in found.phases if p.step == 1} == {Phase.FORWARD, Phase.BACKWARD, Phase.STEP}
+    assert f"{method} of own model" in capsys.readouterr().out
+    (comparison,) = compare([record])
+    assert abs(comparison.errors.allocated) <= (0.03 if not recipe.autocast else 0.1)
+
+
+def test_what_no_spec_can_say_is_told_and_training_ends_well(tmp_path, capsys):
+    adapter = peft.LoraConfig(r=4, target_modules=["q_proj"], rank_pattern={"q_proj": 8}, task_type="CAUSAL_LM")
+    own = trainer(tmp_path, adapter)
+    own.add_callback(peftbench.PeftbenchCallback(str(tmp_path / "run.jsonl")))
+    own.train()
+    assert "cannot be recorded: rank_pattern" in capsys.readouterr().out
+    assert not (tmp_path / "run.jsonl").exists()
+
+
+def test_one_recipe_is_measured_from_python():
+    record = peftbench.measure_training(
+        "smollm2-135m", method="lora", device="cpu", steps=1, sequence_length=32, dtype="float32", autocast=False,
+    )  # fmt: skip
+    assert record.measurement.outcome is Outcome.OK, record.measurement.message
+    assert record.case.model == "HuggingFaceTB/SmolLM2-135M"
+    (comparison,) = compare([record])
+    assert abs(comparison.errors.allocated) <= 0.03
+
+
+def test_a_card_that_is_not_there_is_told():
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(peftbench.PeftbenchError):
+        peftbench.measure_training("smollm2-135m", steps=1)

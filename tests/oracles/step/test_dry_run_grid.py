@@ -1,0 +1,153 @@
+"""The estimate against the dry run over a grid of recipes: families, methods, kernels, losses, optimizers, dtypes.
+
+Models have the sizes of the smallest checkpoint of each family in the catalogue and three of its layers, so that
+tensors are as large as in practice and the allocator's rounding is as small.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+pytest.importorskip("bitsandbytes")
+
+from peftbench.base.errors import SpecError
+from peftbench.catalog.gpus import find_gpu
+from peftbench.catalog.models import CatalogModel, list_models
+from peftbench.decide.card import settle_training
+from peftbench.decide.from_options import training_recipes
+from peftbench.dryrun.session import DryRunSession
+from peftbench.dryrun.trace.refusal import Refused
+from peftbench.dryrun.workload import workload_of
+from peftbench.estimate.training import estimate_training
+from peftbench.inputs.model.config_json import read_config
+
+pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
+
+LAYERS = 3
+ALLOWED, MEDIAN = 0.05, 0.01
+SIZE = {"sequence_length": 512, "micro_batch_size": 2}
+KEPT = {"gradient_checkpointing": False}
+PLAIN = {"loop": "plain", "autocast": False}
+LINEAR = {"target_modules": "all-linear"}
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "full": {"method": "full", "optimizer": "adamw_torch"},
+    "full, kept, plain, accumulated": {"method": "full", **KEPT, **PLAIN, "gradient_accumulation_steps": 2},
+    "lora": {"method": "lora"},
+    "lora, kept, eager": {"method": "lora", **KEPT, "attention": "eager", "optimizer": "adafactor"},
+    "lora, reentrant, dropout, t4": {"method": "lora", "use_reentrant": True, "lora_dropout": 0.05, "gpu": "t4"},
+    "lora, kept, plain, cached": {"method": "lora", **KEPT, **PLAIN, "use_cache": True, "r": 64},
+    "lora, kept, padded": {"method": "lora", **KEPT, "padded": True, "optimizer": "lion_8bit"},
+    "lora, plain, checkpointed, long": {"method": "lora", "loop": "plain", "sequence_length": 1000},
+    "lora, 4.48's loss, one sequence": {"method": "lora", "loss": "transformers-4", "micro_batch_size": 1},
+    "lora, fused loss, h100": {"method": "lora", "loss": "fused", "gpu": "h100-sxm", "adapter_dtype": "bfloat16"},
+    "lora, liger, flash": {"method": "lora", "loss": "liger", "attention": "flash_attention_2"},
+    "qlora": {"method": "qlora", "optimizer": "paged_adamw_8bit"},
+    "qlora, kept, no autocast": {"method": "qlora", **KEPT, "autocast": False, "double_quant": False},
+    "qlora, upcast": {"method": "qlora", "upcast_unquantized": True, "optimizer": "adamw_bnb_8bit"},
+    "qlora, int8": {"method": "qlora", "quant_type": "int8"},
+}  # fmt: skip
+ADAPTERS: dict[str, dict[str, Any]] = {
+    f"{method}{', kept' if options else ''}": {"method": method, **options}
+    for method in (
+        "ia3", "vera", "oft", "loha", "lokr", "hra", "miss", "randlora", "delora", "fourierft", "ln-tuning",
+        "prompt-tuning", "p-tuning", "qia3",
+    )
+    for options in ({}, KEPT)
+}  # fmt: skip
+ADAPTERS["prefix-tuning, kept"] = {"method": "prefix-tuning", **KEPT}
+ADAPTERS["dora"] = {"method": "lora", "use_dora": True}
+
+QUICK = ("llama", "gemma2", "qwen3_moe")
+"""Families whose grid runs by default; the others are slow."""
+
+
+def smallest(model_type: str) -> CatalogModel:
+    return min((m for m in list_models() if m.config["model_type"] == model_type), key=lambda m: m.num_parameters)
+
+
+FAMILIES = tuple(dict.fromkeys(str(model.config["model_type"]) for model in list_models()))
+GRID = [(family, name, options) for family in FAMILIES for name, options in RECIPES.items()]
+GRID += [("llama", name, options) for name, options in ADAPTERS.items()]
+
+
+class Compared(NamedTuple):
+    """An estimate and a dry run of one recipe, in bytes."""
+
+    estimated: int
+    traced: int
+
+    @property
+    def error(self) -> float:
+        return self.estimated / self.traced - 1
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[DryRunSession]:
+    with DryRunSession(use_cache=False) as session:
+        yield session
+
+
+def compare(session: DryRunSession, family: str, options: dict[str, Any]) -> Compared | None:
+    """None where the estimate refuses the recipe: then the real libraries have to as well."""
+    config = cut(smallest(family).config)
+    model = read_config(config, family, "test")
+    options = {**SIZE, **options}
+    gpu = find_gpu(options.pop("gpu", "a100-80gb"))
+    (training,) = training_recipes((options.pop("method"),), options)
+    training, _ = settle_training(model, training, gpu)
+    workload = workload_of(config, training, gpu)
+    try:
+        estimate = estimate_training(model, training, gpu)
+    except SpecError:
+        with pytest.raises(Refused):
+            session.run(workload, gpu)
+        return None
+    traced = session.run(workload, gpu).profile
+    return Compared(estimate.allocated_bytes, traced.allocated_bytes)
+
+
+def cut(config: Any) -> dict[str, Any]:
+    """The config with three layers, whatever its architecture calls them."""
+    lists = ("layer_types", "no_rope_layers")
+    shorter = {name: config[name][:LAYERS] for name in lists if config.get(name)}
+    count = {name: LAYERS for name in ("num_hidden_layers", "n_layer") if name in config}
+    return {**config, **shorter, **count}
+
+
+def parameters() -> list[Any]:
+    marks = {True: (), False: pytest.mark.slow}
+    return [
+        pytest.param(family, options, id=f"{family}: {name}", marks=marks[family in QUICK])
+        for family, name, options in GRID
+    ]
+
+
+errors: list[float] = []
+"""Of the recipes compared so far."""
+
+
+def test_the_grid_is_large_enough() -> None:
+    assert len(GRID) >= 200
+
+
+@pytest.mark.parametrize(("family", "options"), parameters())
+def test_the_estimate_agrees_with_the_dry_run(session: DryRunSession, family: str, options: dict[str, Any]) -> None:
+    compared = compare(session, family, options)
+    if compared is None:
+        assert options.get("lora_dropout"), "only dropout, on fused experts, is refused"
+        return
+    errors.append(abs(compared.error))
+    assert abs(compared.error) <= ALLOWED
+
+
+def test_half_of_the_recipes_agree_within_1_percent() -> None:
+    """After the others; xdist gives each process its share of them."""
+    assert not errors or statistics.median(errors) <= MEDIAN

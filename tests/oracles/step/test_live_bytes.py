@@ -1,0 +1,163 @@
+"""The peaks of a training step, compared with the allocations of the real classes on the CPU.
+
+Attention runs eagerly and dropout as `native_dropout`, for the reasons given in test_saved_tensors.py.
+"""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+
+from oracle.profiled_bytes import peaks  # noqa: E402
+
+from peftbench.estimate.training import moments_of  # noqa: E402
+from peftbench.inputs.model.config_json import read_config  # noqa: E402
+from peftbench.inputs.recipe.adapter import AdapterSpec  # noqa: E402
+from peftbench.inputs.recipe.dtype import DType  # noqa: E402
+from peftbench.inputs.recipe.training import TrainingSpec  # noqa: E402
+
+BATCH, SEQUENCE, RANK = 4, 64, 4
+SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+SIZES = {
+    "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 384,
+    "vocab_size": 256, "max_position_embeddings": 512, **SPECIAL,
+}  # fmt: skip
+GROUPED = {**SIZES, "num_key_value_heads": 2}
+CONFIGS = {
+    "llama": GROUPED,
+    "qwen2": GROUPED,
+    "gemma2": {**GROUPED, "head_dim": 32},
+    "gpt2": {"n_embd": 128, "n_layer": 3, "n_head": 4, "vocab_size": 256, **SPECIAL},
+    "gpt_neox": SIZES,
+    "opt": {**SIZES, "ffn_dim": 512, "word_embed_proj_dim": 128},
+    "phi3": GROUPED,
+    "olmo2": GROUPED,
+}
+ADAPTERS = {"full": None, "lora": AdapterSpec(r=RANK, target_modules=("all-linear",))}
+CHECKPOINTING = {"kept": None, "checkpointed": False, "checkpointed, reentrant": True}
+"""use_reentrant, or None without checkpointing."""
+
+OUT_OF_PLACE = (("gpt_neox", "lora", "float32"), ("gpt_neox", "full", "bfloat16"))
+"""Where autograd adds two gradients out of place because each is a view of a matrix product's result, which the
+tape adds in place; the two peak in the MLP of GPT-NeoX."""
+
+
+@pytest.fixture(autouse=True)
+def cuda_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the operation that F.dropout is on a card."""
+
+    def dropout(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+        return torch.native_dropout(x, p, training)[0] if training and p else x
+
+    monkeypatch.setattr("torch.nn.functional.dropout", dropout)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("checkpointing", ["kept", "checkpointed"])
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_step_peaks_where_the_real_model_does(family: str, adapter: str, checkpointing: str, dtype: str) -> None:
+    compare(family, adapter, checkpointing, dtype)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_reentrant_checkpointing(family: str) -> None:
+    compare(family, "lora", "checkpointed, reentrant", "bfloat16")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("family", CONFIGS)
+def test_reentrant_checkpointing_of_every_family(family: str, adapter: str, dtype: str) -> None:
+    compare(family, adapter, "checkpointed, reentrant", dtype)
+
+
+def compare(family: str, adapter: str, checkpointing: str, dtype: str) -> None:
+    forward, backward = real_peaks(family, adapter, checkpointing, dtype)
+    training = TrainingSpec(
+        sequence_length=SEQUENCE, micro_batch_size=BATCH, dtype=DType(dtype), autocast=False, attention="eager",
+        gradient_checkpointing=checkpointing != "kept", use_reentrant=bool(CHECKPOINTING[checkpointing]),
+        adapter=ADAPTERS[adapter],
+    )  # fmt: skip
+    step = moments_of(read_config({"model_type": family, **CONFIGS[family]}, family, "test"), training, None)
+    found = [max(m.bytes_at(training.tokens, SEQUENCE) for m in moments) for moments in (step.forward, step.backward)]
+    in_place = (family, adapter, dtype) in OUT_OF_PLACE and checkpointing != "kept"
+    assert found[0] == pytest.approx(forward, rel=0.03)
+    assert found[1] == pytest.approx(backward, rel=0.13 if in_place else 0.03)
+
+
+def real_peaks(family: str, adapter: str, checkpointing: str, dtype: str) -> tuple[int, int]:
+    """Peaks of a second step's passes, above the weights."""
+    model = real_model(family, adapter, CHECKPOINTING[checkpointing], dtype)
+    tokens = torch.randint(3, 256, (BATCH, SEQUENCE))
+    mask = torch.ones_like(tokens)
+
+    def forward() -> torch.Tensor:
+        return model(input_ids=tokens, attention_mask=mask, labels=tokens).loss
+
+    forward().backward()
+    model.zero_grad()
+    return peaks(forward)
+
+
+def real_model(family: str, adapter: str, reentrant: bool | None, dtype: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(family, **copy.deepcopy(CONFIGS[family]))
+    config._attn_implementation = "eager"
+    config.use_cache = False
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).train()
+    if ADAPTERS[adapter]:
+        model = peft.get_peft_model(
+            model, peft.LoraConfig(r=RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+        )
+        model.enable_input_require_grads()
+    if reentrant is not None:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+    return model
+
+
+# ── tied embeddings ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+ROWS, WIDTH = 100_000, 256
+
+
+def table_peaks(tied: bool, connection: object) -> None:
+    """How many tables' worth of memory a backward pass through embedding and head adds at its peak."""
+    embedding = torch.nn.Parameter(torch.randn(ROWS, WIDTH))
+    head = embedding if tied else torch.nn.Parameter(torch.randn(ROWS, WIDTH))
+    tokens = torch.randint(ROWS, (16,))
+
+    def resident(name: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+    for _ in range(2):
+        embedding.grad = head.grad = None
+        hidden = torch.nn.functional.embedding(tokens, embedding)
+        loss = torch.nn.functional.linear(hidden, head).sum()
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+        before = resident("VmRSS")
+        loss.backward()
+        tables = (resident("VmHWM") - before) / (ROWS * WIDTH * 4)
+    connection.send(tables)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's resettable high-water mark")
+@pytest.mark.parametrize(("tied", "tables"), [(True, 3), (False, 2)])
+def test_the_gradient_of_a_tied_table_is_added_out_of_place(tied: bool, tables: int) -> None:
+    """Head's gradient, embedding's gradient and their sum; untied, one gradient for each of the two tables."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=table_peaks, args=(tied, sender))
+    process.start()
+    assert receiver.recv() == pytest.approx(tables, abs=0.15)
+    process.join()
