@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from peftbench.dryrun.trace.profile import profile_of, traced
-from peftbench.dryrun.trace.refusal import Refused
 from peftbench.dryrun.trace.replay import replay
-from peftbench.dryrun.trace.trace import Trace
+from peftbench.dryrun.trace.trace import Refused, Trace
 from peftbench.dryrun.workload import DEPTH_KEYS, Workload
 from peftbench.estimate.parts.slack import context, slack
 from peftbench.inputs.card.gpu import GpuSpec
@@ -35,7 +34,7 @@ Sizes = dict[Phase, dict[Part, int]]
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """As a DryRun, but without a timeline and without an allocator."""
+    """A DryRun without a timeline and without an allocator."""
 
     workload: Workload
     profile: MemoryProfile

@@ -17,8 +17,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from peftbench.base.errors import PeftbenchError
-from peftbench.dryrun.trace.refusal import Refused
-from peftbench.dryrun.trace.trace import Trace, trace_from_json
+from peftbench.dryrun.trace.trace import Refused, Trace, trace_from_json
 from peftbench.dryrun.workload import Workload, workload_to_json
 
 INSTALL = "Install the libraries: pip install 'peftbench[bench]'."
@@ -101,11 +100,11 @@ class DryRunner:
         assert self._child is not None and self._child.stdout is not None
         line = self._child.stdout.readline()
         if not line.endswith("\n"):
-            raise self._obituary()
+            raise self._error_from_exit()
         answer: Mapping[str, Any] = json.loads(line)
         return answer
 
-    def _obituary(self) -> DryRunError:
+    def _error_from_exit(self) -> DryRunError:
         assert self._child is not None and self._errors is not None
         code = self._child.wait()
         self._errors.seek(0)
@@ -134,7 +133,7 @@ def _signal_name(number: int) -> str:
 
 
 def _because(lines: list[str]) -> str:
-    return f"Its last words: {lines[-1][:200]}. {REPORT}" if lines else ""
+    return f"Its last line: {lines[-1][:200]}. {REPORT}" if lines else ""
 
 
 def _trace(answer: Mapping[str, Any]) -> Trace:

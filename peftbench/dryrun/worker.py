@@ -14,8 +14,7 @@ import traceback
 from typing import Any, TextIO
 
 from peftbench.base.errors import PeftbenchError
-from peftbench.dryrun.trace.refusal import Refused
-from peftbench.dryrun.trace.trace import trace_to_json
+from peftbench.dryrun.trace.trace import Refused, trace_to_json
 from peftbench.dryrun.workload import Workload, workload_from_json
 
 PROGRESS_EVERY_S = 0.1

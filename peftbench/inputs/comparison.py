@@ -25,7 +25,7 @@ ROUTES = {
 """How an adapter meets its base."""
 
 LATENCY_ROUTES = ("base", "dynamic", "merged")
-"""Those whose speed is measured: the others end in one of these, or are as fast as one."""
+"""Routes whose speed is measured: the others end in one of these, or are as fast as one."""
 
 REFERENCE = "reference"
 """The name of the model in its own precision, which every quality case has."""
@@ -42,7 +42,7 @@ class Variant:
 
     name: str
     dtype: DType = DType.FLOAT32
-    """Of the weights that are not quantized, and of the arithmetic."""
+    """Dtype of the weights that are not quantized, and of the arithmetic."""
     quantization: QuantizationSpec | None = None
     route: str = "base"
     adapter: AdapterSpec | None = None

@@ -17,7 +17,7 @@ COMPARING = ("quality", "latency")
 """Kinds whose cases are variants of one model, compared in one process."""
 SUFFIX = ".yaml"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-"""Of suites, which name files, and of cases."""
+"""Names of suites, which name files, and of cases."""
 _PLAIN = (str, int, float, bool)
 _OF_STEPS = ("steps", "warmup_steps", "learning_rate", "largest")
 """Keys of suites that train or generate."""

@@ -22,7 +22,7 @@ from peftbench.records.environment import Outcome
 from peftbench.records.run import PhasePeak
 
 COMMAND = (sys.executable, "-m", "peftbench.measure.worker")
-PARTING_S = 5.0
+EXIT_TIMEOUT_S = 5.0
 """How long a child may take to end after it has closed its output."""
 LONGEST_LINE = 1 << 20
 """Bytes; no event is longer, garbage may be."""
@@ -34,22 +34,22 @@ class Interrupted(Exception):
 
 @dataclass
 class Course:
-    """What the child has said so far."""
+    """What the child has reported so far."""
 
     phases: dict[tuple[int, Phase], PhasePeak] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
     step_s: list[float] = field(default_factory=list)
     prefill_s: list[float] = field(default_factory=list)
     device: Mapping[str, Any] = field(default_factory=dict)
-    """What torch told of it."""
+    """The device as torch describes it."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """Of a run that ended well."""
+    """What the child reports at the end of a run that ended well."""
     marks: list[tuple[float, Phase]] = field(default_factory=list)
     """When each phase began, in seconds of time.monotonic()."""
     results: list[Mapping[str, Any]] = field(default_factory=list)
-    """Of a comparison: one for each variant that is done."""
+    """One for each variant of a comparison that is done."""
     progress: float = 0.0
-    """Of a comparison: the share that is done."""
+    """The share of a comparison that is done."""
     outcome: Outcome | None = None
     message: str = ""
 
@@ -135,7 +135,7 @@ class Child:
 
     def __enter__(self) -> Child:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it is dead already: the obituary says of what
+        with contextlib.suppress(BrokenPipeError):  # it is dead already: its exit code tells why
             self._process.stdin.write(self._text)
             self._process.stdin.close()
         return self
@@ -162,7 +162,7 @@ class Child:
             self._wait_for_its_end()
         self._kill()
         if self.course.outcome is None:
-            self._obituary()
+            self._outcome_from_exit()
         return self.course
 
     def _lines(self, deadline_s: float, stop: Stop) -> Iterator[bytes]:
@@ -196,7 +196,7 @@ class Child:
     def _wait_for_its_end(self) -> None:
         """It has nothing more to say; how it ends is part of the result."""
         try:
-            self._process.wait(PARTING_S)
+            self._process.wait(EXIT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             if self.course.outcome is None:
                 self.course.outcome, self.course.message = Outcome.ERROR, "it closed its output and did not end"
@@ -207,17 +207,17 @@ class Child:
             os.killpg(self.group, signal.SIGKILL)
         self._process.wait()
 
-    def _obituary(self) -> None:
-        """It ended without a last word."""
+    def _outcome_from_exit(self) -> None:
+        """It ended without saying how."""
         code = self._process.returncode
         self.course.outcome = Outcome.KILLED if code < 0 else Outcome.ERROR
-        last = self._last_words()
+        last = self._last_line()
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"it stopped with exit code {code}"
         if code == -signal.SIGKILL:
             how += ", as the kernel does where memory runs out"
-        self.course.message = f"{how}{f'; its last words: {last}' if last else ''}"
+        self.course.message = f"{how}{f'; its last line: {last}' if last else ''}"
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         self._errors.seek(0)
         lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
         return lines[-1][:200] if lines else ""

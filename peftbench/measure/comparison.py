@@ -33,7 +33,7 @@ def run_comparison(
 
 
 def _results(case: ComparisonCase, course: Course) -> tuple[tuple[Result, ...], str]:
-    """Those that the child sent, and what cannot be read of them."""
+    """The results that the child sent, and what cannot be read of them."""
     read = quality_result if isinstance(case, QualityCase) else latency_result
     try:
         return tuple(read(value) for value in course.results), ""

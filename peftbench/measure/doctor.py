@@ -17,8 +17,7 @@ from typing import Literal
 from peftbench.base.errors import MeasureError
 from peftbench.base.units import human_bytes
 from peftbench.measure.device.host_memory import ProcessGroup, cpu_facts, cpu_product, machine_bytes
-from peftbench.measure.device.nvml import Card, list_cards, open_card
-from peftbench.measure.device.nvml_library import is_shadowed
+from peftbench.measure.device.nvml import Card, is_shadowed, list_cards, open_card
 from peftbench.measure.device.sampler import PERIOD_S, Sampler
 
 Status = Literal["ok", "limited", "missing"]
@@ -51,7 +50,7 @@ class Library:
     least: str
     """The oldest version that pyproject.toml allows."""
     extra: str = ""
-    """Of peftbench, which installs it; "" is what every installation has."""
+    """The extra of peftbench that installs it; "" is what every installation has."""
 
 
 LIBRARIES = (

@@ -17,7 +17,7 @@ from peftbench.records.run import Measurement, PhasePeak, RunRecord
 
 TIMEOUT_S = 1800.0
 MARKS = 300
-"""So many are kept of when phases began."""
+"""How many times of phases are kept."""
 
 FINISHED = (Outcome.OK, Outcome.OOM)
 """Outcomes that running a case again would only repeat."""

@@ -64,7 +64,7 @@ class HeldOut:
     time_p90: float | None
     """None too where fewer than ENOUGH cases were timed."""
     prior_time_median: float | None
-    """Of the priors on the same cases."""
+    """The priors' error on the same cases."""
     device_median: float | None
     """Error of the device's peak as a fraction."""
     prior_device_median: float | None
@@ -77,7 +77,7 @@ class Calibration:
     device: str
     """ "cuda" or "cpu"."""
     product: str
-    """Of the card, or of the CPU, as its driver names it."""
+    """The card or the CPU, as its driver names it."""
     stack: Mapping[str, str]
     """Minor versions of STACK."""
     driver: str | None
@@ -94,7 +94,7 @@ class Calibration:
 
     @property
     def text(self) -> str:
-        """On what, and how good, in one sentence."""
+        """What it was fitted on and how good it is, in one sentence."""
         libraries = ", ".join(f"{name} {version}" for name, version in self.stack.items())
         runs = f"{len(self.records)} run{'s' if len(self.records) != 1 else ''}"
         return f"calibrated on {runs} of {self.product}, {libraries}, {self.made_at}; {self.held_out_text}."

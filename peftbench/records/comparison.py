@@ -39,18 +39,18 @@ class QualityResult:
     top1: tuple[float, ...] = ()
     """Share of each block's tokens for which both rank the same token first."""
     logit_rmse: float | None = None
-    """Of the logits, relative to the spread of the standard's."""
+    """Root mean squared error of the logits, relative to the spread of the standard's."""
     logit_max: float | None = None
     """The largest difference of a logit."""
     share_16_bit: float | None = None
     """Share of the parameters that were not quantized."""
     bits_per_parameter: float | None = None
-    """Of the quantized matrices, constants included."""
+    """Bits of the quantized matrices, constants included."""
     layers: tuple[LayerError, ...] = ()
     kl_by_layer: tuple[tuple[str, float], ...] = ()
     """KL where only the weights of this decoder layer are quantized."""
     task_metrics: tuple[tuple[str, float, float | None], ...] = ()
-    """Of lm-evaluation-harness: "arc_easy acc", the value and its standard error, which not every metric has."""
+    """Results of lm-evaluation-harness: "arc_easy acc", its value, and its standard error where it has one."""
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
 
@@ -70,7 +70,7 @@ class LatencyResult:
     max_logit_difference: float | None = None
     """To the same base with its dynamic adapter; None for a base without one."""
     weights_bytes: int | None = None
-    """Of all its tensors, those that it shares with others included."""
+    """Bytes of all its tensors, those shared with other variants included."""
     peak_bytes: int | None = None
     """Allocated beyond its weights in one prefill and decode."""
     load_s: float | None = None
@@ -93,14 +93,14 @@ class ComparisonRecord:
     outcome: Outcome
     message: str = ""
     results: tuple[Result, ...] = ()
-    """Of the variants that were done when it ended."""
+    """Results of the variants that were done when it ended."""
     facts: Mapping[str, Any]
     """What the text and the model were: tokens, parameters, sources, caveats."""
     duration_s: float = 0.0
     process_peak_bytes: int | None = None
 
     def result(self, variant: str) -> Result | None:
-        """Of a variant, by name; None where it was not reached."""
+        """The result of a variant by name; None where it was not reached."""
         return next((each for each in self.results if each.variant == variant), None)
 
 

@@ -19,7 +19,7 @@ class Outcome(str, Enum):
     OOM = "out of memory"
     TIMEOUT = "timed out"
     KILLED = "killed"
-    """By a signal that was not ours: SIGSEGV, or the kernel's SIGKILL when memory is short."""
+    """A signal that was not ours ended it: SIGSEGV, or the kernel's SIGKILL when memory is short."""
     ERROR = "error"
 
     __str__ = str.__str__
@@ -39,9 +39,9 @@ class Environment:
     device: str
     """ "cuda" or "cpu"."""
     product: str
-    """Of the card, or of the CPU."""
+    """Name of the card, or of the CPU."""
     uuid: str | None
-    """Of the card."""
+    """The card's; None for a CPU."""
     memory_bytes: int
     """torch.cuda.get_device_properties().total_memory, or the memory of the machine."""
     compute_capability: tuple[int, int] | None
@@ -52,7 +52,7 @@ class Environment:
     platform: str
     """ "Linux-6.1-x86_64"; no name of the machine."""
     versions: Mapping[str, str]
-    """Of python, torch, transformers, peft, bitsandbytes, accelerate and peftbench."""
+    """Versions of python, torch, transformers, peft, bitsandbytes, accelerate and peftbench."""
     alloc_conf: str
     """PYTORCH_ALLOC_CONF (or PYTORCH_CUDA_ALLOC_CONF) as it was set."""
     started_at: str

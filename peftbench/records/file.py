@@ -25,7 +25,7 @@ class Results(NamedTuple):
 
     runs: tuple[RunRecord, ...]
     comparisons: tuple[ComparisonRecord, ...]
-    """Of suites of kind quality and latency."""
+    """Records of suites of kind quality and latency."""
 
 
 def read_results(path: str | os.PathLike[str], tell: Tell) -> Results:

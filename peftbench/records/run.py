@@ -15,20 +15,20 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Sample:
-    """One reading of a device, taken by the parent while the child runs. None is what the device does not tell."""
+    """One reading of a device, taken by the parent while the child runs. None is what the device does not report."""
 
     time_s: float
     """Since the first sample."""
     used_bytes: int | None
-    """Of the whole device, other processes' share included. None on a CPU."""
+    """In use on the whole device, by other processes too. None on a CPU."""
     process_bytes: int | None
-    """Of the child's process group: on a GPU as the driver counts, on a CPU the resident set."""
+    """Held by the child's process group: on a GPU as the driver counts, on a CPU the resident set."""
     power_w: float | None = None
     utilization: float | None = None
     """Share of the last period in which a kernel ran, 0 to 1."""
     temperature_c: float | None = None
     clock_mhz: int | None = None
-    """Of the multiprocessors."""
+    """Clock of the multiprocessors."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +51,22 @@ class Measurement:
 
     outcome: Outcome
     message: str = ""
-    """Of the error, in one line."""
+    """The error in one line."""
     last_phase: Phase | None = None
     """The phase that was under way when it ended; None after a run that ended well."""
     phases: tuple[PhasePeak, ...] = ()
     step_s: tuple[float, ...] = ()
-    """Of every timed step, or generation; warm-up is not among them."""
+    """Seconds of every timed step, or generation; warm-up is not among them."""
     prefill_s: tuple[float, ...] = ()
-    """Of those, the time to the first token."""
+    """The seconds of each to its first token."""
     losses: tuple[float, ...] = ()
-    """Of every step, warm-up included."""
+    """The loss of every step, warm-up included."""
     alloc_retries: int | None = None
     """Times the cache was flushed to make room: above 0 it only just fitted. None on a CPU."""
     trainable_parameters: int | None = None
     num_parameters: int | None = None
     baseline_bytes: int | None = None
-    """Of the device, before the child started."""
+    """In use on the device before the child started."""
     device_peak_bytes: int | None = None
     """The highest sample of the device less the baseline: allocator, context and libraries."""
     process_peak_bytes: int | None = None
@@ -74,7 +74,7 @@ class Measurement:
     energy_j: float | None = None
     """From the card's counter over the timed steps' process, start-up included."""
     duration_s: float = 0.0
-    """Of the child, start-up included."""
+    """Wall time of the child, start-up included."""
     samples: tuple[Sample, ...] = ()
     """Thinned to a few hundred; the peaks above are of all of them."""
     marks: tuple[tuple[float, Phase], ...] = ()

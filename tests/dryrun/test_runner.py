@@ -9,7 +9,7 @@ import pytest
 
 from peftbench.dryrun import runner
 from peftbench.dryrun.runner import DryRunError, DryRunner
-from peftbench.dryrun.trace.refusal import Refused
+from peftbench.dryrun.trace.trace import Refused
 from peftbench.dryrun.workload import Workload, workload_from_json, workload_of, workload_to_json
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.inference import InferenceSpec
@@ -49,7 +49,7 @@ def outcome(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str) -> st
 @pytest.mark.parametrize(("name", "said"), [
     ("killed", "ended by SIGSEGV"),
     ("aborted", "ended by SIGABRT"),
-    ("stopped", "exit code 3.\n  Its last words: no room left"),
+    ("stopped", "exit code 3.\n  Its last line: no room left"),
     ("half a word", "exit code 0"),
     ("no library", "needs the real libraries: No module named 'peft'.\n  Install the libraries: pip install"),
     ("refused", "it will not.\n  Try another."),

@@ -60,7 +60,7 @@ def test_killed_in_a_phase(name, phase):
     [
         ("segv", Outcome.KILLED, "SIGSEGV"),
         ("oom", Outcome.OOM, "CUDA out of memory"),
-        ("exit", Outcome.ERROR, "exit code 1; its last words: ImportError"),
+        ("exit", Outcome.ERROR, "exit code 1; its last line: ImportError"),
         ("silent", Outcome.ERROR, "exit code 0"),
         ("garbage-binary", Outcome.ERROR, "cannot be read"),
         ("garbage-text", Outcome.ERROR, "cannot be read"),
@@ -84,7 +84,7 @@ def test_a_hanging_child_is_ended_when_its_time_is_over():
 
 
 def test_a_child_that_says_nothing_more_is_ended(monkeypatch):
-    monkeypatch.setattr(child, "PARTING_S", 0.1)
+    monkeypatch.setattr(child, "EXIT_TIMEOUT_S", 0.1)
     found = measured("deaf")
     assert (found.outcome, found.message) == (Outcome.ERROR, "it closed its output and did not end")
 

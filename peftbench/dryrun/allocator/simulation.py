@@ -82,21 +82,21 @@ class HostAllocator:
         return self.peak_allocated_bytes
 
     def malloc(self, ident: int, size_bytes: int) -> int:
-        """As CachingAllocator.malloc."""
+        """The counterpart of CachingAllocator.malloc."""
         self._live[ident] = size_bytes
         self.allocated_bytes += size_bytes
         self.peak_allocated_bytes = max(self.peak_allocated_bytes, self.allocated_bytes)
         return size_bytes
 
     def free(self, ident: int) -> None:
-        """As CachingAllocator.free."""
+        """The counterpart of CachingAllocator.free."""
         self.allocated_bytes -= self._live.pop(ident)
 
     def empty_cache(self) -> None:
         """There is none."""
 
     def reset_peak(self) -> None:
-        """As CachingAllocator.reset_peak."""
+        """The counterpart of CachingAllocator.reset_peak."""
         self.peak_allocated_bytes = self.allocated_bytes
 
 

@@ -56,7 +56,7 @@ class _RmsNorm(torch.autograd.Function):
 
 
 def _rotate(query: torch.Tensor, key: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """In place, forward and backward."""
+    """The rotation in place, forward and backward."""
     return query, key
 
 

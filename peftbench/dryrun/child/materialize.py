@@ -60,7 +60,7 @@ class _Maker:
         self.recorder = recorder
         self.device = recorder.device_type
         self.made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        """By the id of a meta tensor: the tensor itself, so that its id stays its own, and its fake."""
+        """The fake of each meta tensor by its id, beside the tensor itself, so that its id stays its own."""
 
     def module(self, name: str, module: nn.Module) -> None:
         """Exchange the module's own tensors, also those that are plain attributes."""

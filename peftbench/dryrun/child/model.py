@@ -14,7 +14,7 @@ from torch import nn
 
 from peftbench.base.errors import did_you_mean
 from peftbench.dryrun.child.materialize import is_quantized
-from peftbench.dryrun.trace.refusal import Refused, in_a_line
+from peftbench.dryrun.trace.trace import Refused, in_a_line
 from peftbench.dryrun.workload import DEPTH_KEYS, Workload
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.quantization import QuantizationSpec

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from peftbench.base.errors import did_you_mean
-from peftbench.dryrun.trace.refusal import Refused
+from peftbench.dryrun.trace.trace import Refused
 
 
 def make_optimizer(
@@ -41,7 +41,7 @@ def make_optimizer(
 
 
 def _except_embeddings(model: torch.nn.Module) -> None:
-    """As Trainer.create_optimizer does: states of embeddings stay in 32 bit."""
+    """What Trainer.create_optimizer does: states of embeddings stay in 32 bit."""
     from bitsandbytes.optim.optimizer import GlobalOptimManager
 
     manager = GlobalOptimManager.get_instance()

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from peftbench.base.errors import did_you_mean
-from peftbench.dryrun.trace.refusal import Refused, in_a_line
+from peftbench.dryrun.trace.trace import Refused, in_a_line
 from peftbench.dryrun.workload import Workload
 from peftbench.inputs.recipe.peft_config import MULTITASK, adapter_options
 from peftbench.inputs.recipe.training import TrainingSpec

@@ -22,7 +22,7 @@ from peftbench.dryrun.child.model import torch_dtype
 from peftbench.dryrun.child.peft_config import peft_config
 from peftbench.dryrun.child.tuners import stand_in_for_values
 from peftbench.dryrun.trace.recorder import Recorder
-from peftbench.dryrun.trace.refusal import Refused, in_a_line
+from peftbench.dryrun.trace.trace import Refused, in_a_line
 from peftbench.dryrun.workload import Workload
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.training import TrainingSpec
@@ -131,7 +131,7 @@ def _own_tensors(module: nn.Module) -> Iterator[torch.Tensor]:
 
 
 def _apply(self: nn.Module, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> nn.Module:
-    """As nn.Module._apply, which would exchange what is inside a parameter: a fake one cannot be changed so."""
+    """nn.Module._apply for fakes: it would exchange what is inside a parameter, which a fake does not allow."""
     for child in self.children() if recurse else ():
         child._apply(fn)
     for tensors in (self._parameters, self._buffers):

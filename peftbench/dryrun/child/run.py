@@ -20,8 +20,7 @@ from peftbench.dryrun.child.peft_model import adapt, blaming_peft
 from peftbench.dryrun.child.train import MICRO_BATCHES, Training, causal_lm_of
 from peftbench.dryrun.fake.attention import KERNELS
 from peftbench.dryrun.fake.card import CARD
-from peftbench.dryrun.trace.classify import classify
-from peftbench.dryrun.trace.recorder import Recorder
+from peftbench.dryrun.trace.recorder import Recorder, classify
 from peftbench.dryrun.trace.trace import EMPTY_CACHE, Mark, Trace
 from peftbench.dryrun.workload import Workload
 from peftbench.inputs.recipe.training import TrainingSpec

@@ -40,7 +40,7 @@ class Sparse:
         return self.added_to(zeros)
 
     def added_to(self, dense: torch.Tensor) -> torch.Tensor:
-        """In place."""
+        """The operation in place."""
         found: torch.Tensor = _Added.apply(dense, self.values, self.indices)
         return found
 

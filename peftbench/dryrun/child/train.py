@@ -17,8 +17,7 @@ from peftbench.dryrun.child.optimizer import make_optimizer
 from peftbench.dryrun.child.peft_config import takes_task_ids
 from peftbench.dryrun.fake.card import CARD
 from peftbench.dryrun.trace.recorder import Recorder
-from peftbench.dryrun.trace.refusal import Refused
-from peftbench.dryrun.trace.trace import EMPTY_CACHE
+from peftbench.dryrun.trace.trace import EMPTY_CACHE, Refused
 from peftbench.dryrun.workload import Workload
 from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import Part, Phase
@@ -26,7 +25,7 @@ from peftbench.memory import Part, Phase
 MAX_GRAD_NORM = 1.0
 """TrainingArguments' default."""
 MICRO_BATCHES = 2
-"""So many show what accumulation does; more repeat the second."""
+"""Micro-batches that show what accumulation does; more repeat the second."""
 
 Mark = Callable[[str, int], None]
 """Begin a phase of a step."""

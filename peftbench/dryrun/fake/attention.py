@@ -34,7 +34,7 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Any:
-    """As torch's function of this name; query is (batch, heads, tokens, channels)."""
+    """Torch's function of this name as a card runs it; query is (batch, heads, tokens, channels)."""
     if torch.is_autocast_enabled("cuda"):
         dtype = torch.get_autocast_dtype("cuda")
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)

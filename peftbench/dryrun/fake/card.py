@@ -34,7 +34,7 @@ class Card:
 
     @property
     def has_bfloat16(self) -> bool:
-        """As torch.cuda.is_bf16_supported(): natively from Ampere on, emulated below."""
+        """torch.cuda.is_bf16_supported(): natively from Ampere on, emulated below."""
         return self.compute_capability >= AMPERE
 
     @property

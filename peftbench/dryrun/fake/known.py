@@ -128,7 +128,7 @@ def _scattered(out: torch.Tensor, tensor: torch.Tensor, dim: int, index: torch.T
 
 
 def _reduced(out: Any, tensor: torch.Tensor, *_: object) -> Known | None:
-    """Of equal elements any or the largest is the same."""
+    """The largest of equal elements is any of them."""
     if not isinstance(out, torch.Tensor):
         return None
     known = known_of(tensor)

@@ -33,7 +33,7 @@ def _item(tensor: torch.Tensor) -> bool | float | int:
 
 
 def _element(tensor: torch.Tensor, known: Known) -> float:
-    """Of values that are no whole number on average, such that they add up: 2, 3, 2, 3 for an average of 2.5."""
+    """Whole numbers whose mean is not whole, so that they add up: 2, 3, 2, 3 for an average of 2.5."""
     if known.each is None:
         return min(known.nonzeros, 1)
     position = tensor.storage_offset()
@@ -96,4 +96,4 @@ ANSWERS: Mapping[Any, Callable[..., Any]] = {
     aten.equal.default: _same,
     aten.allclose.default: _same,
 }
-"""By operation: functions of its arguments that return its result."""
+"""For each operation a function of its arguments that returns its result."""

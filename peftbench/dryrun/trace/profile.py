@@ -15,7 +15,7 @@ ALLOCATED_ERROR = {"cuda": 0.005, "cpu": 0.1}
 """Relative error of a traced part, by the device that was faked. The recorder is within 0.5 % of real runs
 (tests/dryrun/trace/test_recorder.py); a fake CPU has other kernels for attention, dropout and autocast than a card."""
 RESERVED_ERROR = 0.03
-"""Of everything reserved: the driver and the order of other threads' requests are not simulated."""
+"""Error as a share of everything reserved: the driver and other threads' requests are not simulated."""
 
 
 def profile_of(trace: Trace, replayed: Replay, gpu: GpuSpec | None) -> MemoryProfile:

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from peftbench.dryrun.fake.known import learn
 from peftbench.dryrun.fake.values import ANSWERS, OPEN
 from peftbench.dryrun.trace.scratch import GEMMS, SCRATCH, cublas_workspace_bytes
+from peftbench.dryrun.trace.trace import Block
 from peftbench.memory import Part, Phase
 
 _DEVICE = torch.ops.prim.device.default
@@ -248,3 +249,34 @@ def _from_engine() -> bool:
     while frame is not None and frame.f_code.co_filename.endswith(_PYTORCH_FRAMES):
         frame = frame.f_back
     return frame is None or frame.f_code.co_name == "_engine_run_backward"
+
+
+# ── what a block held ───────────────────────────────────────────────────────────────────────────────────────────────
+
+DEQUANTIZERS = ("bitsandbytes::dequantize_4bit", "bitsandbytes::dequantize_blockwise")
+
+
+def classify(block: RecordedBlock, head: str, vocab_size: int) -> Block:
+    """The block with the part that it belongs to, told from when and where it was made.
+
+    `head` is the name of the module that makes the logits; the model itself, which has the loss, is "".
+    """
+    return Block(
+        bytes=block.bytes,
+        part=block.part or _part(block, head, vocab_size),
+        module=block.module,
+        operation=block.operation,
+        shape=",".join(map(str, block.shape)),
+        dtype=str(block.dtype).removeprefix("torch.") if block.dtype else "",
+    )
+
+
+def _part(block: RecordedBlock, head: str, vocab_size: int) -> Part:
+    if block.phase is Phase.STEP:
+        return Part.OPTIMIZER_TEMPORARIES
+    if block.phase is Phase.LOAD:
+        return Part.WORKSPACE
+    if block.operation in DEQUANTIZERS:
+        return Part.DEQUANTIZATION
+    logits = block.module in ("", head) or (len(block.shape) > 1 and block.shape[-1] == vocab_size)
+    return Part.LOGITS if logits else Part.ACTIVATIONS

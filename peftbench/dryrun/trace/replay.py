@@ -46,7 +46,7 @@ class Replay:
     """A trace as one allocator saw it."""
 
     peaks: tuple[PhasePeak, ...]
-    """In the order of time; those before a failure, where there is one."""
+    """Marks in the order of time; only those before a failure, where there is one."""
     sizes: dict[int, int]
     """Bytes that the allocator set aside for each block, by its number."""
     num_alloc_retries: int

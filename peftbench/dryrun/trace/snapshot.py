@@ -16,7 +16,7 @@ from peftbench.dryrun.trace.trace import Block, Trace
 from peftbench.memory import Phase
 
 PROTOCOL = 4
-"""Of the pickle: the newest that the page's own reader understands (`unpickle` in torch/utils/viz/MemoryViz.js)."""
+"""The newest pickle protocol that the page's own reader understands (`unpickle` in torch/utils/viz/MemoryViz.js)."""
 
 Frame = dict[str, Any]
 Entry = dict[str, Any]

@@ -35,7 +35,7 @@ class Point(NamedTuple):
 
     @property
     def allocated_bytes(self) -> int:
-        """Of all parts."""
+        """Bytes of all parts."""
         return sum(self.parts.values())
 
 
@@ -44,7 +44,7 @@ class Holder(NamedTuple):
 
     block: Block
     bytes: int
-    """As the allocator rounded it."""
+    """Bytes as the allocator rounded them."""
 
 
 class HolderGroup(NamedTuple):
@@ -55,7 +55,7 @@ class HolderGroup(NamedTuple):
     blocks: int
     """How many they are."""
     bytes: int
-    """Of all of them together, as the allocator rounded them."""
+    """Bytes of all of them together, as the allocator rounded them."""
 
 
 # ── the course ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,20 +6,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from peftbench.base.errors import PeftbenchError
 from peftbench.memory import Part, Phase
 
 VERSION = 1
-"""Of the JSON form; a cached trace of another version is not read."""
+"""Version of the JSON form; a cached trace of another version is not read."""
 
 EMPTY_CACHE = "empty_cache"
 """The name of a mark where torch.cuda.empty_cache() is called."""
+
+
+class Refused(PeftbenchError):
+    """The libraries, or the dry run itself, will not run this workload; the estimate may still know it."""
+
+
+def in_a_line(error: BaseException) -> str:
+    """What a library says, short enough for a message."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 class Block(NamedTuple):
     """One allocation: a tensor's storage, or a kernel's scratch."""
 
     bytes: int
-    """As asked for; the allocator rounds it up."""
+    """Bytes asked for; the allocator rounds them up."""
     part: Part
     module: str
     """The module that was running, or whose weight or output the backward pass was reading."""

@@ -141,7 +141,7 @@ def write_out(model: Any, dtype: DType) -> Any:
 
 
 def bits_per_parameter(model: nn.Module) -> float | None:
-    """Of all quantized matrices: codes, block constants and tables, each tensor that layers share once."""
+    """Bits of all quantized matrices: codes, block constants and tables, each shared tensor once."""
     layers = quantized_layers(model).values()
     if not layers:
         return None
@@ -150,7 +150,7 @@ def bits_per_parameter(model: nn.Module) -> float | None:
 
 
 def share_not_quantized(model: nn.Module, reference: nn.Module) -> float:
-    """Of the reference's parameters: an adapter is none of them, and tied tensors count once."""
+    """A share of the reference's parameters: adapters do not count, and tied tensors count once."""
     return 1 - _parameters(quantized_layers(model).values()) / sum(tensor.numel() for tensor in reference.parameters())
 
 

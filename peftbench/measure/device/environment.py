@@ -35,7 +35,7 @@ def environment_of(device: Device, told: Mapping[str, Any]) -> Environment:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of every library whose code a run runs; one that is missing is left out."""
+    """Versions of Python and of every library whose code a run runs; a missing one is left out."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:

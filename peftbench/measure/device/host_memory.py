@@ -80,7 +80,7 @@ def machine_bytes(root: Path = ROOT) -> int:
 
 
 def _group_limits(root: Path) -> Iterator[int]:
-    """Of the control group of this process and of those around it; a container sees its own as the root.
+    """The limits of this process's control group and of those around it; a container sees its own as the root.
 
     Source: the kernel's admin-guide, cgroup-v1/memory and cgroup-v2.
     """

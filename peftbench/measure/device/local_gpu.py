@@ -13,8 +13,7 @@ from peftbench.base.errors import MeasureError
 from peftbench.base.units import MIB
 from peftbench.inputs.card.cuda_context import context_bytes
 from peftbench.inputs.card.gpu import GpuSpec
-from peftbench.measure.device.nvml_library import nvml_failed, open_nvml, text
-from peftbench.measure.device.visible_cards import VARIABLE, choose_visible
+from peftbench.measure.device.nvml import VARIABLE, choose_visible, nvml_failed, open_nvml, text
 
 NAME_A_CARD = "Name a card instead, as in --gpu t4, or give its memory: --gpu-memory 16GiB."
 NVIDIA_SMI_TIMEOUT_S = 20

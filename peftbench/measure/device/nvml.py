@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from types import TracebackType
 from typing import Any
 
 from peftbench.base.errors import MeasureError
-from peftbench.measure.device.nvml_library import nvml_failed, open_nvml, text
 from peftbench.measure.device.sampler import LostDevice, Reading
-from peftbench.measure.device.visible_cards import VARIABLE, choose_visible
 
+VARIABLE = "CUDA_VISIBLE_DEVICES"
 INSTEAD = "Ask the driver itself with nvidia-smi; a case with `device: cpu` needs no card."
 SLOW_PERIOD_S = 0.1
 """Power, utilization, temperature and clock: drivers renew them 1 to 10 times a second."""
@@ -57,7 +57,7 @@ class Card:
         self.driver = text(pynvml.nvmlSystemGetDriverVersion())
         memory = self._memory()
         self.total_bytes: int | None = None if memory is None else int(memory.total)
-        """Of the card; None where it has no memory of its own."""
+        """Bytes of the card; None where it has no memory of its own."""
         held = None if memory is None else int(getattr(memory, "reserved", 0))
         self.visible_bytes: int | None = None if memory is None or held is None else int(memory.total) - held
         """Less what the driver reserves, which drivers before 510 do not tell: what torch sees, or some MiB more."""
@@ -235,3 +235,78 @@ def _belongs(pid: int, group: int) -> bool:
         return False
     except AttributeError:  # Windows knows no process groups
         return pid == group
+
+
+# ── the library ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def open_nvml(instead: str) -> Any:
+    """The module pynvml after nvmlInit(): whoever asked calls its nvmlShutdown().
+
+    Raises MeasureError whose hint ends with `instead`: what else can be typed.
+    """
+    pynvml = _import_pynvml(instead)
+    try:
+        pynvml.nvmlInit()
+    except Exception as error:  # another module of this name may fail in any way
+        raise nvml_failed(error, instead) from None
+    return pynvml
+
+
+def _import_pynvml(instead: str) -> Any:
+    try:
+        import pynvml
+    except ImportError:
+        raise MeasureError(
+            "cannot ask for the card in this machine: nvidia-ml-py is not installed.",
+            f"With an NVIDIA card: pip install nvidia-ml-py. {instead}",
+        ) from None
+    return pynvml
+
+
+def nvml_failed(error: Exception, instead: str) -> MeasureError:
+    """What an error of pynvml means to a user; the unofficial distribution of that name is told apart."""
+    if is_shadowed():
+        return MeasureError(
+            f"the unofficial distribution `pynvml` stands in the way of nvidia-ml-py ({error}).",
+            f"pip uninstall pynvml && pip install --force-reinstall nvidia-ml-py. {instead}",
+        )
+    return MeasureError(f"found no usable NVIDIA card in this machine (NVML: {error}).", instead)
+
+
+def is_shadowed() -> bool:
+    """Before version 12 the distribution `pynvml` had a module of its own; now it uses nvidia-ml-py."""
+    try:
+        return int(metadata.version("pynvml").split(".")[0]) < 12
+    except (metadata.PackageNotFoundError, ValueError):
+        return False
+
+
+def text(name: str | bytes) -> str:
+    """Older releases of nvidia-ml-py return bytes."""
+    return name.decode() if isinstance(name, bytes) else name
+
+
+# ── which cards a process may use ───────────────────────────────────────────────────────────────────────────────────
+
+
+def choose_visible(cards: Sequence[str], setting: str | None, instances: Sequence[str] = ()) -> tuple[int, ...]:
+    """Positions in `cards` and, counted on, in `instances` that a setting names, in its order.
+
+    Both are UUIDs: "GPU-…" of cards in PCI bus order and "MIG-…" of MIG instances. A number means a card, the
+    beginning of a UUID whatever it fits alone; an entry that names nothing hides itself and everything after it.
+    Source: CUDA C++ Programming Guide, CUDA environment variables.
+    """
+    if setting is None:
+        return tuple(range(len(cards)))
+    chosen: list[int] = []
+    for entry in map(str.strip, setting.split(",")):
+        named = [n for n, uuid in enumerate([*cards, *instances]) if _names(entry, n, uuid, len(cards))]
+        if len(named) != 1:
+            break
+        chosen += named
+    return tuple(chosen)
+
+
+def _names(entry: str, number: int, uuid: str, cards: int) -> bool:
+    return (entry == str(number) and number < cards) or (entry.startswith(("GPU-", "MIG-")) and uuid.startswith(entry))

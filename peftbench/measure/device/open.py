@@ -25,24 +25,24 @@ class Device(Protocol):
 
     @property
     def uuid(self) -> str | None:
-        """Of a card."""
+        """The card's UUID; None for a CPU."""
 
     @property
     def driver(self) -> str | None:
-        """Its version."""
+        """The driver's version."""
 
     @property
     def memory_bytes(self) -> int:
-        """Of the card, or of the machine."""
+        """Bytes of the card, or of the machine."""
 
     def reader(self, group: int) -> Callable[[], Reading]:
         """What a sampler calls while the process group runs."""
 
     def used_bytes(self) -> int | None:
-        """Of the whole device, now."""
+        """What is in use on the whole device now."""
 
     def energy_j(self) -> float | None:
-        """Since some moment in the past."""
+        """Energy used since some fixed moment in the past."""
 
     def others(self) -> tuple[Holder, ...]:
         """Processes that hold some of it."""
@@ -95,11 +95,11 @@ class Host:
         return ProcessGroup(group).read
 
     def used_bytes(self) -> int | None:
-        """Not told: other processes come and go."""
+        """Unknown: other processes come and go."""
         return None
 
     def energy_j(self) -> float | None:
-        """Not told."""
+        """Unknown."""
         return None
 
     def others(self) -> tuple[Holder, ...]:

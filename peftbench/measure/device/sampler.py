@@ -27,7 +27,7 @@ END_TIMEOUT_S = 10.0
 
 Column = Literal["used_bytes", "process_bytes"]
 COLUMNS: tuple[Column, ...] = ("used_bytes", "process_bytes")
-"""Those whose peaks are kept."""
+"""Columns whose peaks are kept."""
 
 
 class LostDevice(MeasureError):
@@ -173,7 +173,7 @@ def thin(samples: Sequence[Sample], limit: int = SHOWN) -> tuple[Sample, ...]:
 
 
 def _highest(samples: Sequence[Sample], numbers: Iterable[int]) -> set[int]:
-    """Of these samples the first with the highest value of each column that is told; the first one if none is."""
+    """The first sample with the highest value of each known column; the first one where none is known."""
     found = set()
     for column in COLUMNS:
         found.add(max(numbers, key=lambda number: _height(getattr(samples[number], column))))

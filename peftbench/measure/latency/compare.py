@@ -52,7 +52,7 @@ def request_of(case: LatencyCase) -> Request:
 
 
 def logit_differences(built: Sequence[Built], request: Request) -> dict[str, float | None]:
-    """Of each variant, the largest to the dynamic one from the same weights over the prompt; None where there is none.
+    """Each variant's largest difference to the dynamic one from the same weights over the prompt; None without one.
     Raises MeasureError where logits are no numbers."""
     return {each.variant.name: _difference(each, _standard(each, built), request) for each in built}
 

@@ -14,7 +14,7 @@ from peftbench.records.run import PhasePeak
 
 
 def weights_bytes(model: Any) -> int:
-    """Of every storage that the model reaches, each once: parameters, buffers, and constants of the quantization."""
+    """Bytes of every storage that the model reaches, each once: parameters, buffers, quantization constants."""
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors_of(model)}
     return sum(storage.nbytes() for storage in storages.values())
 

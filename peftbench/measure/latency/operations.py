@@ -73,7 +73,7 @@ def _loading(model: Any, folder: str, device: str) -> float:
 
 
 def _merging(model: Any) -> dict[str, list[float]]:
-    """In place and back, in turn."""
+    """Merge in place and unmerge, in turn."""
     merged, unmerged = [], []
     for _ in range(REPEATS):
         merged.append(seconds(lambda: model.base_model.merge_adapter(), model))

@@ -91,7 +91,7 @@ class NullCheck(NamedTuple):
 
 
 def null_checks(variants: Sequence[Variant], timings: Timings) -> list[NullCheck]:
-    """Of each null pair in each phase."""
+    """The ratio of each null pair in each phase."""
     pairs = [(TWIN, variants[0].name), *((one.name, two.name) for one, two in same_base(variants, "merged", "base"))]
     tail = FALSE_ALARMS / (len(pairs) * len(PHASES)) / 2
     return [

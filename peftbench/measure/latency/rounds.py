@@ -27,13 +27,13 @@ class Timing(NamedTuple):
     prefill_s: float
     """To the first token."""
     decode_s: float
-    """Of one token, the mean."""
+    """Mean time of one token."""
     prefill_cpu_s: float | None
     decode_cpu_s: float | None
 
 
 Timings = dict[str, list[Timing]]
-"""Of every variant; those at one place are of one round."""
+"""Times of every variant; those at one place are from one round."""
 
 
 class Request(NamedTuple):

@@ -144,7 +144,7 @@ class RunCallback(TrainerCallback):
 
 
 def _held_bytes(model: Any) -> int:
-    """Of every storage of the model, each once: what was there before the meter began."""
+    """Bytes of every storage of the model, each once: what was there before the meter began."""
     tensors = [*model.parameters(), *model.buffers()]
     storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}
     return sum(storages.values())

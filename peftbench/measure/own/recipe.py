@@ -81,7 +81,7 @@ def recipe_of(model: Any, arguments: Any, batches: SeenBatches, read_adapter: Re
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, object]:
-    """As PEFT writes it to a file: names of enumerations, lists of sets."""
+    """The configuration as PEFT writes it to a file: names for enumerations, lists for sets."""
     return {
         name: sorted(value) if isinstance(value, set) else getattr(value, "value", value)
         for name, value in config.items()

@@ -24,7 +24,7 @@ class Adapter(NamedTuple):
     spec: AdapterSpec
     state: dict[str, torch.Tensor]
     losses: tuple[float, ...] = ()
-    """Of each step that it was trained for."""
+    """The loss of each step that it was trained for."""
 
 
 def train_adapter(

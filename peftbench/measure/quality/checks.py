@@ -18,7 +18,7 @@ from peftbench.measure.quality.scores import logits_of
 
 TRIAL_TOKENS = 16
 TRIAL_SPREAD = 0.05
-"""Of the random numbers that are added to an adapter as it begins, for which most types change nothing."""
+"""The spread of the random numbers that are added to a new adapter: most types start as an identity."""
 BEYOND, AND = 1.5, 0.05
 """How much further from the predictions of plain weights an adapter may bring those of quantized ones: so many times
 what quantization alone does, and so much. What works in PEFT 0.21 stays below 1.5 times or 0.01, what does not is
@@ -40,7 +40,7 @@ def check(case: QualityCase, reference: Any) -> None:
 
 
 def adapters_of(case: QualityCase) -> tuple[AdapterSpec, ...]:
-    """Those that differ, in the order of the variants."""
+    """The pairs that differ, in the order of the variants."""
     return tuple(dict.fromkeys(variant.adapter for variant in case.variants if variant.adapter))
 
 

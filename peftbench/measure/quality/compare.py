@@ -31,9 +31,9 @@ from peftbench.records.comparison import QualityResult
 Send = Callable[[dict[str, Any]], None]
 
 BLOCKS_BY_LAYER = 2
-"""So many blocks are enough where each decoder layer is quantized alone."""
+"""Blocks that are used where each decoder layer is quantized alone."""
 TRAINING = 0.3
-"""Of the progress, for what comes before the first variant."""
+"""The share of the progress that stands for what comes before the first variant."""
 
 
 def compare_quality(case: QualityCase, send: Send) -> Mapping[str, Any]:
@@ -164,7 +164,7 @@ class _Comparison:
 
 
 def layer_names(model: Any) -> list[str]:
-    """Of the decoder layers: "model.layers.0", …"""
+    """The names of the decoder layers: "model.layers.0", …"""
     layers = decoder_layers(model)
     names = {id(module): name for name, module in model.named_modules()}
     return [names[id(layer)] for layer in layers]

@@ -33,7 +33,7 @@ class Loaded(NamedTuple):
 
 
 def load_model(case: QualityCase, progress: Progress) -> Loaded:
-    """By its name. Raises MeasureError with what to install, or where it was looked for."""
+    """Find the model by its name. Raises MeasureError with what to install, or where it was looked for."""
     if case.model == "small-llama":
         loaded = _small_llama(progress)
     elif case.model == "smollm2-135m-instruct":

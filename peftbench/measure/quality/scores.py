@@ -20,7 +20,7 @@ def logits_of(model: Any, block: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class Scores:
-    """Of one model over the blocks, in order."""
+    """One model's scores over the blocks, in order."""
 
     nll: list[float] = field(default_factory=list)
     kl: list[float] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Scores:
 
     @property
     def relative_rmse(self) -> float | None:
-        """Of the logits: the root of their mean squared difference, over the standard's spread over the vocabulary."""
+        """The root of the logits' mean squared difference, over the standard's spread over the vocabulary."""
         return math.sqrt(self._squares / self._spread) if self._spread else None
 
 

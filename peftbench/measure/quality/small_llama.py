@@ -65,7 +65,7 @@ def small_llama(
 
 
 def digest(model: Any) -> str:
-    """Of all weights: 16 hexadecimal digits, equal where two machines trained the same model."""
+    """A digest of all weights: 16 hexadecimal digits, equal where two machines trained the same model."""
     found = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         found.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -16,7 +16,7 @@ EXACT_DB = 300.0
 
 
 def layer_errors(model: nn.Module, reference: nn.Module) -> tuple[LayerError, ...]:
-    """Of every matrix that can be quantized. Neither model has an adapter."""
+    """The error of every matrix that can be quantized. Neither model has an adapter."""
     quantized = quantized_layers(model)
     found = []
     for name, layer in quantizable(reference).items():

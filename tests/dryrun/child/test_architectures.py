@@ -19,8 +19,7 @@ from dryruns.architectures import config_of, names  # noqa: E402
 from dryruns.real_adapters import alive  # noqa: E402
 
 from peftbench.dryrun.runner import DryRunError, DryRunner  # noqa: E402
-from peftbench.dryrun.trace.refusal import Refused  # noqa: E402
-from peftbench.dryrun.trace.trace import Trace  # noqa: E402
+from peftbench.dryrun.trace.trace import Refused, Trace  # noqa: E402
 from peftbench.dryrun.workload import Workload  # noqa: E402
 from peftbench.inputs.recipe.adapter import AdapterSpec  # noqa: E402
 from peftbench.inputs.recipe.inference import InferenceSpec  # noqa: E402

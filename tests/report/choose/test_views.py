@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import date
 
 import pytest
+from test_architecture import HEAVY, loaded_by
 
 from peftbench.catalog.gpus import list_gpus
 from peftbench.catalog.models import find_model
@@ -15,7 +16,6 @@ from peftbench.decide.from_options import training_recipes
 from peftbench.estimate.time.cost import Band
 from peftbench.report.choose.own import Typed, hours_band, usd_band
 from peftbench.report.choose.views import COLUMNS, Answer, age_notes, row_data
-from test_architecture import HEAVY, loaded_by
 
 
 def question(*offers: Offer) -> Question:
