@@ -47,13 +47,13 @@ def build(workload: Workload) -> BuiltModel:
 
 
 def count_parameters(workload: Workload) -> int:
-    """Of the base model, built for its shapes only."""
+    """Parameters of the base model, built for its shapes only."""
     model = _base_model(_config(workload), workload.recipe.dtype, workload.recipe.attention)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _config(workload: Workload) -> Any:
-    """As from_pretrained reads a config.json."""
+    """The configuration as from_pretrained reads a config.json."""
     given = json.loads(workload.config)
     given.pop("quantization_config", None)  # the recipe decides how the weights are stored
     kind = _config_class(str(given.pop("model_type", "")))

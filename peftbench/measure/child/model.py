@@ -62,12 +62,12 @@ def causal_lm_of(model: Any) -> Any:
 
 
 def count_parameters(case: Case) -> int:
-    """Dtype of the base model before it is quantized."""
+    """Parameters of the base model before it is quantized."""
     return count_parameters_of(_base_weights(case))
 
 
 def count_parameters_of(base: BaseWeights) -> int:
-    """Dtype of the base model before it is quantized."""
+    """Parameters of the base model before it is quantized."""
     return sum(parameter.numel() for parameter in _on_meta(base).parameters())
 
 

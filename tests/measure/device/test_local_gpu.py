@@ -9,8 +9,8 @@ import pytest
 
 from peftbench.base.errors import MeasureError
 from peftbench.base.units import MIB
+from peftbench.measure.device import local_gpu
 from peftbench.measure.device.local_gpu import find_local_gpus
-from peftbench.measure.device.open import local_gpu
 
 T4 = "Tesla T4, GPU-11111111-aaaa, 15360, 447, 1200, 7.5"
 L4 = "NVIDIA L4, GPU-22222222-bbbb, 23034, 471, 0, 8.9"

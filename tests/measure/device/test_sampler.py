@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peftbench.base.errors import MeasureError
+from peftbench.measure.device import sampler as module
 from peftbench.measure.device.host_memory import ProcessGroup, machine_bytes
-from peftbench.measure.device.open import sampler as module
 from peftbench.measure.device.sampler import LostDevice, Reading, Sampler, next_due, thin
 from peftbench.records.run import Sample
 

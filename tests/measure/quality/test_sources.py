@@ -17,7 +17,7 @@ from peftbench.inputs.case import Case
 from peftbench.inputs.comparison import QualityCase
 from peftbench.inputs.recipe.inference import InferenceSpec
 from peftbench.measure import worker
-from peftbench.measure.quality.compare import models as quality_models
+from peftbench.measure.quality import models as quality_models
 from peftbench.measure.quality.models import load_model
 from peftbench.measure.quality.small_llama import Recipe, digest, small_llama, train_tokenizer
 from peftbench.measure.quality.text import SAMPLE, Text, beginning, cut, find_text, pydoc_parts

@@ -10,7 +10,8 @@ from peftbench.inputs.comparison import QualityCase, Variant, comparison_from_js
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.measure.quality.compare import compare_quality, lm_eval_tasks
+from peftbench.measure.quality import lm_eval_tasks
+from peftbench.measure.quality.compare import compare_quality
 from peftbench.measure.quality.lm_eval_tasks import check_tasks
 from peftbench.records.comparison import quality_result
 
