@@ -28,6 +28,11 @@ from peftbench.inputs.card.cuda_context import context_bytes
 from peftbench.inputs.card.gpu import GpuSpec
 
 GPUS_CSV = os.path.join(os.path.dirname(__file__), "gpus.csv")
+SPEED = (
+    "memory_bandwidth", "tensor_flops", "best_flops", "best_matmul_share", "power_w", "link_bandwidth", "link_cards",
+    "network_bandwidth", "pcie_bandwidth", "steps_published",
+)  # fmt: skip
+"""What a driver does not tell of a card."""
 
 
 @cache
@@ -53,10 +58,7 @@ def with_speed(card: GpuSpec) -> GpuSpec:
         known = find_gpu(card.product)
     except CatalogError:
         return card
-    return replace(
-        card, memory_bandwidth=known.memory_bandwidth, tensor_flops=known.tensor_flops, best_flops=known.best_flops,
-        power_w=known.power_w,
-    )  # fmt: skip
+    return replace(card, **{field: getattr(known, field) for field in SPEED})
 
 
 def gpu_of_size(memory_bytes: int) -> GpuSpec:
@@ -98,7 +100,7 @@ def _rows() -> tuple[dict[str, str], ...]:
 
 
 def _spec(row: dict[str, str]) -> GpuSpec:
-    multiprocessors = int(row["multiprocessors"]) if row["multiprocessors"] else None
+    multiprocessors = _scaled(row["multiprocessors"])
     return GpuSpec(
         name=row["name"],
         product=row["product"],
@@ -110,7 +112,13 @@ def _spec(row: dict[str, str]) -> GpuSpec:
         multiprocessors=multiprocessors,
         tensor_flops=_scaled(row["dense_tensor_tflops"], 10**12),
         best_flops=_scaled(row["mamf_bf16_tflops"], 10**12),
-        power_w=_scaled(row["tdp_w"], 1),
+        best_matmul_share=float(row["best_matmul_share"]) if row["best_matmul_share"] else None,
+        power_w=_scaled(row["tdp_w"]),
+        link_bandwidth=_scaled(row["link_gb_s"], 10**9),
+        link_cards=_scaled(row["link_cards"]),
+        network_bandwidth=_scaled(row["network_gb_s"], 10**9),
+        pcie_bandwidth=_scaled(row["pcie_gb_s"], 10**9),
+        steps_published=row["steps_published"] == "yes",
         context_bytes=context_bytes(multiprocessors),
         notes=row["notes"],
     )
@@ -123,5 +131,5 @@ def _capability(text: str) -> tuple[int, int] | None:
     return int(major), int(minor)
 
 
-def _scaled(text: str, unit: int) -> int | None:
+def _scaled(text: str, unit: int = 1) -> int | None:
     return round(float(text) * unit) if text else None

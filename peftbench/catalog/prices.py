@@ -14,7 +14,7 @@ from functools import cache
 from typing import IO, Any
 
 from peftbench.base.errors import CatalogError, PeftbenchError, did_you_mean
-from peftbench.catalog.gpus import GPUS_CSV, find_gpu
+from peftbench.catalog.gpus import find_gpu
 
 PRICES_CSV = os.path.join(os.path.dirname(__file__), "prices.csv")
 KINDS = ("on-demand", "spot", "own")
@@ -87,14 +87,6 @@ def purchase_usd(gpu: str) -> float | None:
     """What a card cost to buy when it came out (list price); None where no source says."""
     bought = (row for row in _snapshot() if row["kind"] == PURCHASE)
     return next((float(row["purchase_usd"]) for row in bought if row["gpu"] == gpu), None)
-
-
-@cache
-def board_power_w(gpu: str) -> float | None:
-    """The power that a card may draw (TDP); None where no source says."""
-    with open(GPUS_CSV, encoding="utf-8", newline="") as file:
-        watts = next((row["tdp_w"] for row in csv.DictReader(file) if row["name"] == gpu), "")
-    return float(watts) if watts else None
 
 
 @cache

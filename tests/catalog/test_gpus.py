@@ -27,7 +27,12 @@ SOURCE_OF = {
     "multiprocessors": "multiprocessors_source",
     "dense_tensor_tflops": "dense_tensor_source",
     "mamf_bf16_tflops": "mamf_source",
+    "best_matmul_share": "best_matmul_source",
     "tdp_w": "tdp_source",
+    "link_gb_s": "link_source",
+    "network_gb_s": "network_source",
+    "pcie_gb_s": "pcie_source",
+    "steps_published": "steps_source",
     "release_date": "release_date_source",
 }
 RANGES = {
@@ -37,7 +42,12 @@ RANGES = {
     "multiprocessors": (20, 200),
     "dense_tensor_tflops": (20, 3000),
     "mamf_bf16_tflops": (20, 2500),
+    "best_matmul_share": (0.3, 1.2),
     "tdp_w": (50, 1500),
+    "link_gb_s": (50, 1000),
+    "link_cards": (2, 72),
+    "network_gb_s": (10, 100),
+    "pcie_gb_s": (5, 60),
 }
 
 each_card = pytest.mark.parametrize("row", ROWS, ids=[row["name"] for row in ROWS])
@@ -54,6 +64,9 @@ def test_figures_are_plausible(row):
     for figure, (low, high) in RANGES.items():
         assert not row[figure] or low <= float(row[figure]) <= high, figure
     assert re.fullmatch(r"(\d{4}-\d\d-\d\d)?", row["release_date"])
+    assert not row["link_cards"] or row["link_gb_s"]
+    assert not row["network_gb_s"] or row["link_gb_s"]
+    assert not (row["mamf_bf16_tflops"] and row["best_matmul_share"])
     assert not row["mamf_bf16_tflops"] or float(row["mamf_bf16_tflops"]) < float(row["dense_tensor_tflops"])
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from peftbench.base.errors import CatalogError, SpecError
-from peftbench.catalog.prices import Offer, board_power_w, purchase_usd
+from peftbench.catalog.gpus import find_gpu
+from peftbench.catalog.prices import Offer, purchase_usd
 from peftbench.decide.card import settle_training
 from peftbench.decide.choose.fit import SHARDED, Setup, Shape, Sharing, fastest_setup
 from peftbench.decide.choose.ranking import Choice, Question
@@ -51,7 +52,7 @@ class BreakEven(NamedTuple):
 
 def own_offer(gpu: str, count: int, usd_per_kwh: float) -> Offer:
     """Cards that cost their electricity; raises CatalogError where nothing says how much they draw."""
-    watts = board_power_w(gpu)
+    watts = find_gpu(gpu).power_w
     if watts is None:
         raise CatalogError(f"how much power a {gpu} draws is not known.", "Name its price by --gpu and --price.")
     return Offer(
@@ -120,7 +121,7 @@ def break_evens(choices: Iterable[Choice], usd_per_kwh: float, paid_usd: float |
 
 
 def _break_even(rent: Offer, usd_per_kwh: float, paid_usd: float | None) -> BreakEven | None:
-    bought, watts = paid_usd or purchase_usd(rent.gpu), board_power_w(rent.gpu)
+    bought, watts = paid_usd or purchase_usd(rent.gpu), find_gpu(rent.gpu).power_w
     if bought is None or watts is None:
         return None
     power = power_usd_per_hour(watts, usd_per_kwh)

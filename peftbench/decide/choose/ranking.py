@@ -11,7 +11,7 @@ from peftbench.base.errors import SpecError
 from peftbench.catalog.prices import Offer
 from peftbench.decide.choose.fit import ANY_SHARING, Setup, Shape, Sharing, fastest_setup
 from peftbench.estimate.time.cost import Band, Cost, cost_of, human_hours, human_usd
-from peftbench.estimate.time.doubts import unknown_time
+from peftbench.estimate.time.step import unknown_time
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe.parallelism import GPUS_PER_NODE

@@ -1,33 +1,46 @@
-"""How fast the links are that GPUs talk over: within a machine, and between machines."""
+"""The links that GPUs talk over, within a machine and between machines, and how long exchanges take on them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import NamedTuple
 
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.recipe.parallelism import ParallelismSpec
 
-NVLINK = {
-    "v100": 150e9, "a100": 300e9, "h100-sxm": 450e9, "h200": 450e9, "gh200": 450e9,
-    "b200": 900e9, "b300": 900e9, "gb200": 900e9, "gb300": 900e9, "mi300x": 448e9, "mi325x": 448e9, "mi355x": 538e9,
-}  # fmt: skip
-"""Bytes a second that a card sends over its links, by the beginning of its name (data sheets: half of the total)."""
-BRIDGED = {"h100-nvl": 300e9}
-"""The same of cards that are sold with a bridge between two: a ring over more of them crosses PCIe."""
+LINK_SHARE = 0.8
+"""Share of the data sheet's link rate that NCCL reaches on large messages. Assumed."""
 BRIDGE = 50e9
 """NVLink asked for on a card that is sold without: a bridge between two (RTX 3090: 56 GB/s a direction)."""
-LINK_SHARE = 0.8
-"""Of the data sheet's link rate that NCCL reaches on large messages. Assumed."""
 PCIE = 20e9
-"""What NCCL reaches over PCIe 4.0 × 16 between cards that reach each other's memory. Assumed."""
-GEFORCE_PCIE = 12e9
-"""GeForce drivers send every byte through the host's memory. Assumed."""
-RAILS = {"v100": 12.5e9, "a100": 25e9}
-"""Bytes a second of the network card beside each GPU that has NVLink: 100 Gbit/s in a DGX-2, 200 in a DGX A100."""
-RAIL = 50e9
-"""400 Gbit/s in a DGX H100 and what came after it, as in llm-foundry's runs on H100."""
+"""What NCCL reaches over PCIe 4.0 × 16 where a card's row says nothing. Assumed."""
 NODE_NETWORK = 12.5e9
-"""Of a whole node of other cards: 100 Gbit/s Ethernet, as AWS has for 4 or 8 A10G and L4. Assumed for all of them."""
+"""A whole node's network, where no GPU has a card of its own: 100 Gbit/s, as AWS has for 4 or 8 A10G. Assumed."""
+
+
+class Traffic(NamedTuple):
+    """Seconds of one GPU."""
+
+    micro_step_s: float
+    """Gathered weights and scattered gradients of each micro-step."""
+    step_s: float
+    """Gradients and weights that are exchanged once an optimizer step."""
+
+
+def traffic(parallel: ParallelismSpec, gpu: GpuSpec, trained_bytes: int, gathered_bytes: int) -> Traffic:
+    """Time the collectives: a ring moves (n - 1) / n of the bytes for a gather or a scatter, twice that for a sum."""
+    n = parallel.gpus
+    if n == 1:
+        return Traffic(0.0, 0.0)
+    seconds = (n - 1) / n / link_rate(parallel, gpu)
+    scatter, gather = trained_bytes * seconds, gathered_bytes * seconds
+    return {
+        "ddp": Traffic(0.0, 2 * scatter),
+        "zero1": Traffic(0.0, 2 * scatter),
+        "zero2": Traffic(scatter, scatter),
+        "zero3": Traffic(2 * gather + scatter, 0.0),
+        "fsdp": Traffic(2 * gather + scatter, 0.0),
+        "fsdp-grad-op": Traffic(gather + scatter, 0.0),
+    }[parallel.strategy]
 
 
 def link_rate(parallel: ParallelismSpec, gpu: GpuSpec) -> float:
@@ -35,37 +48,22 @@ def link_rate(parallel: ParallelismSpec, gpu: GpuSpec) -> float:
 
     A ring over all GPUs crosses between two nodes once, on all of their network cards together.
     """
-    within = LINK_SHARE * _card_link(gpu, parallel)
+    within = LINK_SHARE * _own_links(parallel, gpu) or gpu.pcie_bandwidth or PCIE
     if parallel.nodes == 1:
         return within
-    return min(within, LINK_SHARE * _network(gpu, parallel.gpus_per_node))
-
-
-def _network(gpu: GpuSpec, gpus_per_node: int) -> float:
-    """Of a node."""
-    if not _named(NVLINK, gpu):
-        return NODE_NETWORK
-    return gpus_per_node * RAILS.get(_named(RAILS, gpu), RAIL)
+    return min(within, LINK_SHARE * (parallel.gpus_per_node * (gpu.network_bandwidth or 0) or NODE_NETWORK))
 
 
 def over_nvlink(parallel: ParallelismSpec, gpu: GpuSpec) -> bool:
     """Whether the GPUs of a node reach each other over links of their own; AMD's Infinity Fabric is one."""
-    return _card_link(gpu, parallel) != _pcie(gpu)
+    return _own_links(parallel, gpu) > 0
 
 
-def _card_link(gpu: GpuSpec, parallel: ParallelismSpec) -> float:
+def _own_links(parallel: ParallelismSpec, gpu: GpuSpec) -> float:
+    """Bytes a second by the data sheet; 0 where a ring over the GPUs of a node crosses PCIe."""
     if parallel.link == "pcie":
-        return _pcie(gpu)
-    if name := _named(NVLINK, gpu):
-        return NVLINK[name]
-    bridge = BRIDGED.get(gpu.name, BRIDGE if parallel.link == "nvlink" else 0.0)
-    return bridge if bridge and parallel.gpus_per_node == 2 else _pcie(gpu)
-
-
-def _named(table: Mapping[str, float], gpu: GpuSpec) -> str:
-    """The longest beginning of the card's name that the table has."""
-    return max((name for name in table if gpu.name.startswith(name)), key=len, default="")
-
-
-def _pcie(gpu: GpuSpec) -> float:
-    return (GEFORCE_PCIE if "GeForce" in gpu.product else PCIE) / LINK_SHARE
+        return 0.0
+    if gpu.link_bandwidth is None:
+        return BRIDGE if parallel.link == "nvlink" and parallel.gpus_per_node == 2 else 0.0
+    joined = gpu.link_cards is None or 1 < parallel.gpus_per_node <= gpu.link_cards
+    return float(gpu.link_bandwidth) if joined else 0.0

@@ -5,11 +5,11 @@ All are fitted by `check.throughput.fit_constants` to results/published/throughp
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from peftbench.base.errors import SpecError, did_you_mean
-from peftbench.estimate.time.cards import DATACENTER, best_matmul
 from peftbench.estimate.time.host_costs import DEQUANTIZED_BYTES, HOST_COSTS
 from peftbench.inputs.card.gpu import GpuSpec
 
@@ -17,8 +17,15 @@ FRAMEWORKS = ("transformers", "unsloth", "torchtune")
 
 OF_THE_CARD = ("matmul_share",)
 """What runs under one framework tell of the card under another."""
-MEASURED = ("NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3", "NVIDIA L40S")
-"""Products whose published steps a test holds this to, without the RTX 4090, whose three rows are doubtful."""
+DATACENTER = ((9, 0), (10, 0), (10, 3))
+"""Hopper, and the Blackwell that is alike."""
+OTHER_BEST_MATMUL = 0.80
+"""Assumed: as on the H100; 0.87 was measured on the A100, 0.78 on the B200 (stas00/ml-engineering, MAMF)."""
+FLOPS_PER_JOULE = {
+    (7, 0): 0.333e12, (7, 5): 0.333e12, (8, 6): 0.413e12, (8, 9): 0.827e12, (9, 0): 1.135e12, (12, 0): 0.672e12,
+}  # fmt: skip
+"""By the card of the generation with the most power: V100 125 TFLOP/s in 300 W (T4 is made alike), A6000 154.8 in 300,
+L40S 362 in 350 and RTX PRO 6000 503.8 in 600 W, at OTHER_BEST_MATMUL; the H100 SXM's measured 794.5 in 700 W."""
 BAND = 1.4
 """Factor either way in which nine of ten published steps lie, their source left out of the fit."""
 UNCALIBRATED_BAND = 1.8
@@ -91,12 +98,11 @@ def constants_of(gpu: GpuSpec, framework: str = "transformers") -> TimeConstants
 
 def of_card(prior: TimeConstants, hopper_attention: float, gpu: GpuSpec) -> TimeConstants:
     """The constants of all cards for one of them."""
-    known = gpu.product in MEASURED
     return prior._replace(
         matmul_share=prior.matmul_share * best_matmul(gpu),
         attention_share=hopper_attention if gpu.compute_capability in DATACENTER else prior.attention_share,
-        band=BAND if known else UNCALIBRATED_BAND,
-        calibrated=known,
+        band=BAND if gpu.steps_published else UNCALIBRATED_BAND,
+        calibrated=gpu.steps_published,
     )
 
 
@@ -130,3 +136,27 @@ def _measured(constants: TimeConstants, gpu: GpuSpec, framework: str) -> TimeCon
     own = found.time_error is not None and framework == "transformers"
     band = max(found.time_error or 0.0, OWN_BAND) if own else constants.band
     return constants._replace(**told, band=band, calibrated=True)
+
+
+# ── what a card's best product reaches ──────────────────────────────────────────────────────────────────────────────
+
+
+def best_matmul(gpu: GpuSpec) -> float:
+    """The rate of the best product on such a card by that of the data sheet: measured, of its row, or by its power."""
+    if gpu.best_flops and gpu.tensor_flops:
+        return gpu.best_flops / gpu.tensor_flops
+    return gpu.best_matmul_share or OTHER_BEST_MATMUL * _powered(gpu)
+
+
+def _powered(gpu: GpuSpec) -> float:
+    """What is left of the rate where the card may not draw what that takes; 1 where it may, or nothing is known.
+
+    A card of little power lowers its clocks under load. Power grows with rate × voltage², and voltage with the clock:
+    in proportion to the cube of the rate where that is all, to the rate itself where the voltage cannot fall any
+    further. With the square, which lies between (assumed), a card that would need P watts and may draw p reaches
+    √(p / P).
+    """
+    per_joule = FLOPS_PER_JOULE.get(gpu.compute_capability or (0, 0))
+    if not gpu.power_w or not gpu.tensor_flops or not per_joule:
+        return 1.0
+    return min(1.0, math.sqrt(gpu.power_w * per_joule / (OTHER_BEST_MATMUL * gpu.tensor_flops)))

@@ -16,6 +16,8 @@ are added.
 from __future__ import annotations
 
 from peftbench.estimate.forward.kernels import attention_kernel
+from peftbench.estimate.peft_types.built_weights import builds_weights
+from peftbench.estimate.sharding.links import PCIE, Traffic, over_nvlink, traffic
 from peftbench.estimate.time.constants import (
     BLOCK_LAUNCH_S,
     FRAMEWORKS,
@@ -24,18 +26,20 @@ from peftbench.estimate.time.constants import (
     TimeConstants,
     constants_of,
 )
-from peftbench.estimate.time.doubts import doubt_about, unknown_time
 from peftbench.estimate.time.flops import StepWork, logit_bytes, step_work
 from peftbench.estimate.time.terms import Parts, StepTime
-from peftbench.estimate.time.traffic import Traffic, traffic
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.training import TrainingSpec
 
 __all__ = ["FRAMEWORKS", "StepTime", "TimeConstants", "constants_of", "step_time"]
 
 SCORE_BYTES = 24
 """Bytes that unfused attention moves for one score in a pass: written, masked, softmax in float32, cast, read."""
+HOST = 20e9
+"""Bytes a second of the host's memory for each GPU that keeps its optimizer there: a host's 200 GB/s, shared by some.
+Assumed; torchtune's 70B run with offload agrees."""
 
 
 def step_time(
@@ -44,7 +48,7 @@ def step_time(
 ) -> StepTime | None:  # fmt: skip
     """Expect the time of one optimizer step.
 
-    None where something is unknown, which `time_doubts.unknown_time` names. Raises SpecError for an unknown framework,
+    None where something is unknown, which `unknown_time` names. Raises SpecError for an unknown framework,
     and for an adapter that PEFT would refuse.
     """
     usual = constants or constants_of(gpu, framework)
@@ -53,7 +57,7 @@ def step_time(
     doubt = doubt_about(model, training, gpu, usual.calibrated)
     work = step_work(model, training)
     parallel = training.parallelism
-    sent = traffic(work, training.gradient_accumulation_steps, parallel, gpu)
+    sent = traffic(parallel, gpu, work.trained_bytes, work.gathered_bytes)
     return StepTime(
         work=work,
         parts=_parts(work, training, gpu, usual, attention_kernel(model, training, gpu), sent),
@@ -77,7 +81,6 @@ def _parts(
     if kernel in ("math", "eager", "cpu") and not usual.fused_kernels:
         attention_s, scores = 2 * work.attention_flops / rate, work.scores * work.passes
     sharded = training.parallelism.gpus if training.parallelism.shards_optimizer else 1
-    offloaded = training.parallelism.cpu_offload
     return Parts(
         compute_s=max(work.matmul_flops / rate, work.weight_bytes / bandwidth),
         attention_s=attention_s,
@@ -85,9 +88,17 @@ def _parts(
         dequantization_s=work.dequantized_weights * _dequantized_bytes(training, usual) / (gpu.memory_bandwidth or 1),
         launch_floor_s=_launch_floor_s(work, training, usual),
         links_s=sent.micro_step_s,
-        optimizer_s=sent.offload_s if offloaded else work.optimizer_bytes / sharded / bandwidth,
+        optimizer_s=_offload_s(work, training) or work.optimizer_bytes / sharded / bandwidth,
         exchange_s=sent.step_s,
     )
+
+
+def _offload_s(work: StepWork, training: TrainingSpec) -> float:
+    """Every GPU fetches its part for both passes, returns gradients, and updates in the host's memory; 0 without."""
+    if not training.parallelism.cpu_offload:
+        return 0.0
+    moved = training.gradient_accumulation_steps * (2 * work.gathered_bytes + work.trained_bytes)
+    return (moved / PCIE + work.optimizer_bytes / HOST) / training.parallelism.gpus
 
 
 def _launch_floor_s(work: StepWork, training: TrainingSpec, usual: TimeConstants) -> float:
@@ -104,3 +115,41 @@ def _launch_floor_s(work: StepWork, training: TrainingSpec, usual: TimeConstants
 def _dequantized_bytes(training: TrainingSpec, usual: TimeConstants) -> float:
     gptq = training.quantization is not None and training.quantization.quant_type == "gptq"
     return GPTQ_BYTES if gptq else usual.dequantized_bytes
+
+
+# ── what is not known ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def unknown_time(training: TrainingSpec, gpu: GpuSpec) -> str:
+    """Why no time can be expected; empty where one can.
+
+    The catalogue has 16-bit rates. Float32 weights are multiplied at those under autocast; without, torch neither uses
+    them nor TF32, unless told to.
+    """
+    if not gpu.tensor_flops or not gpu.memory_bandwidth:
+        return f"the rates of {_card(gpu)} are not known"
+    if training.dtype is DType.FLOAT32 and not training.autocast:
+        return "products are in float32, whose rate is not in the catalogue; with --autocast they are in 16 bit"
+    return ""
+
+
+def doubt_about(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, calibrated: bool) -> str:
+    """Why a time is uncalibrated; empty where it is not. `calibrated`: plain steps on this card were measured."""
+    parallel = training.parallelism
+    if not calibrated:
+        return f"no steps on {_card(gpu)} published"
+    if builds_weights(training):
+        return "no constant was fitted to adapters that build weights in every pass"
+    if model.num_experts:
+        return "no steps of a mixture of experts published"
+    if training.quantization and training.quantization.quant_type == "int8":
+        return "no steps with 8-bit weights published"
+    if parallel.gpus > 1 and not over_nvlink(parallel, gpu):
+        return "no steps of several GPUs over PCIe published"
+    return ""
+
+
+def _card(gpu: GpuSpec) -> str:
+    if gpu.is_cpu:
+        return "a CPU"
+    return {"given": "a card that is only given by its memory", "local": gpu.product}.get(gpu.name, gpu.name)

@@ -32,8 +32,20 @@ class GpuSpec:
     """Dense bfloat16 or float16 FLOP/s with float32 accumulation, per the data sheet."""
     best_flops: int | None = None
     """The largest of them that was ever measured on a matrix product."""
+    best_matmul_share: float | None = None
+    """What stands for `best_flops` by `tensor_flops` where nobody measured one; None: by the card's power."""
     power_w: int | None = None
     """What the board may draw."""
+    link_bandwidth: int | None = None
+    """Bytes per second that it sends over NVLink or Infinity Fabric, per the data sheet; None: sold without."""
+    link_cards: int | None = None
+    """How many cards a bridge of those joins; None: all of a machine."""
+    network_bandwidth: int | None = None
+    """Bytes per second of the network card beside each GPU; None: one for all of a machine."""
+    pcie_bandwidth: int | None = None
+    """Bytes per second that a ring of such cards reaches over PCIe."""
+    steps_published: bool = False
+    """Published steps of this card hold the expected times to account."""
     context_bytes: int = 0
     """CUDA context and loaded kernels, before any tensor."""
     in_use_bytes: int = 0

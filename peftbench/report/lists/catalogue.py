@@ -54,7 +54,10 @@ def gpus_data(gpus: Iterable[GpuSpec]) -> list[dict[str, object]]:
          "context_bytes": g.context_bytes, "nominal_gb": g.nominal_gb, "compute_capability": _capability(g),
          "has_bfloat16": g.has_bfloat16, "memory_bandwidth_bytes_per_s": g.memory_bandwidth,
          "multiprocessors": g.multiprocessors, "tensor_flops": g.tensor_flops,
-         "memory_source": g.memory_source, "notes": g.notes, "best_measured_flops": g.best_flops, "power_w": g.power_w}
+         "memory_source": g.memory_source, "notes": g.notes, "best_measured_flops": g.best_flops, "power_w": g.power_w,
+         "best_matmul_share": g.best_matmul_share, "link_bytes_per_s": g.link_bandwidth, "link_cards": g.link_cards,
+         "network_bytes_per_s": g.network_bandwidth, "pcie_bytes_per_s": g.pcie_bandwidth,
+         "steps_published": g.steps_published}
         for g in gpus
     ]  # fmt: skip
 

@@ -8,8 +8,7 @@ from typing import Any
 from peftbench.base.errors import SpecError
 from peftbench.decide.plan.plan import Plan
 from peftbench.decide.verdict import Fit, Verdict
-from peftbench.estimate.time.doubts import unknown_time
-from peftbench.estimate.time.step import StepTime, step_time
+from peftbench.estimate.time.step import StepTime, step_time, unknown_time
 from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.report.format.table import UNKNOWN, Table
 from peftbench.report.format.terminal import Style, reflow, render, two_sided, wrap

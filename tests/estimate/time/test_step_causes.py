@@ -9,10 +9,9 @@ import pytest
 from peftbench.catalog.gpus import find_gpu, gpu_of_size, list_gpus, with_speed
 from peftbench.catalog.models import find_model
 from peftbench.estimate.sharding.links import link_rate, over_nvlink
-from peftbench.estimate.time.cards import best_matmul
-from peftbench.estimate.time.doubts import unknown_time
+from peftbench.estimate.time.constants import best_matmul
 from peftbench.estimate.time.flops import step_work
-from peftbench.estimate.time.step import StepTime, constants_of, step_time
+from peftbench.estimate.time.step import StepTime, constants_of, step_time, unknown_time
 from peftbench.inputs.card.calibration import CardConstants
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
@@ -96,6 +95,8 @@ def test_a_card_that_the_driver_names_has_the_speed_of_the_catalogue() -> None:
     here = replace(gpu_of_size(24 << 30), name="local", product="NVIDIA L4")
     assert with_speed(here).tensor_flops == find_gpu("l4").tensor_flops
     assert with_speed(here).memory_bytes == 24 << 30 and with_speed(here).name == "local"
+    joined = with_speed(replace(here, product="NVIDIA H200"))
+    assert link_rate(ParallelismSpec(gpus=8, strategy="fsdp"), joined) == pytest.approx(360e9)
     unheard = replace(here, product="NVIDIA Unheard 1")
     assert with_speed(unheard) == unheard
 
@@ -110,6 +111,21 @@ def test_a_bridge_joins_two_cards_and_a_ring_over_more_crosses_pcie() -> None:
         gpu = find_gpu(card)
         assert over_nvlink(two, gpu) and not over_nvlink(more, gpu)
         assert link_rate(two, gpu) > link_rate(more, gpu)
+
+
+def test_a_bridge_of_four_is_not_a_switch() -> None:
+    bridged = find_gpu("h200-nvl")
+    two, four, eight, apart = (
+        ParallelismSpec(gpus=n, nodes=nodes, strategy="fsdp") for n, nodes in ((2, 1), (4, 1), (8, 1), (16, 2))
+    )
+    assert over_nvlink(two, bridged) and over_nvlink(four, bridged) and not over_nvlink(eight, bridged)
+    assert link_rate(eight, bridged) == link_rate(eight, find_gpu("h100-nvl"))
+    assert link_rate(apart, bridged) == link_rate(apart, find_gpu("h100-nvl"))
+
+
+def test_every_amd_card_has_links() -> None:
+    eight = ParallelismSpec(gpus=8, strategy="fsdp")
+    assert all(over_nvlink(eight, gpu) for gpu in list_gpus() if gpu.product.startswith("AMD"))
 
 
 def test_nodes_talk_over_the_network_of_their_generation() -> None:
