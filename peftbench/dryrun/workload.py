@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from peftbench.base.codec import from_json
 from peftbench.base.errors import SpecError
 from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.case import recipe_from_json
 from peftbench.inputs.recipe.inference import InferenceSpec
 from peftbench.inputs.recipe.parallelism import check_one_gpu
-from peftbench.inputs.recipe.recipe_json import inference_from_json, training_from_json
 from peftbench.inputs.recipe.training import TrainingSpec
 
 AMPERE = (8, 0)
@@ -89,9 +90,7 @@ def workload_to_json(workload: Workload) -> dict[str, object]:
 
 def workload_from_json(value: Mapping[str, Any]) -> Workload:
     """The inverse of workload_to_json."""
-    fields = dict(value)
-    read = training_from_json if fields.pop("task") == "training" else inference_from_json
-    fields["recipe"] = read(fields["recipe"])
-    for name in ("compute_capability", "batch_lengths"):
-        fields[name] = tuple(fields[name])
-    return Workload(**fields)
+    given = dict(value)
+    given["recipe"] = recipe_from_json(given.pop("task"), given["recipe"])
+    workload: Workload = from_json(Workload, given, "workload")
+    return workload

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from peftbench.base.codec import from_json
 from peftbench.base.errors import SpecError
 from peftbench.inputs.recipe.inference import InferenceSpec
 from peftbench.inputs.recipe.parallelism import check_one_gpu
-from peftbench.inputs.recipe.recipe_json import inference_from_json, training_from_json
 from peftbench.inputs.recipe.training import TrainingSpec
 
 DEVICES = ("cuda", "cpu")
@@ -75,8 +75,15 @@ def case_to_json(case: Case) -> dict[str, Any]:
 
 def case_from_json(value: Mapping[str, Any]) -> Case:
     """The inverse of case_to_json; raises SpecError for what cannot be, KeyError and TypeError for other JSON."""
-    fields = dict(value)
-    read = training_from_json if fields.pop("task") == "training" else inference_from_json
-    fields["recipe"] = read(fields["recipe"])
-    fields["config"] = json.dumps(fields["config"], sort_keys=True)
-    return Case(**fields)
+    given = dict(value)
+    given["recipe"] = recipe_from_json(given.pop("task"), given["recipe"])
+    given["config"] = json.dumps(given["config"], sort_keys=True)
+    case: Case = from_json(Case, given, "case")
+    return case
+
+
+def recipe_from_json(task: str, value: object) -> TrainingSpec | InferenceSpec:
+    """The recipe of a task, "training" or "inference", from what dataclasses.asdict made of it; raises SpecError."""
+    kind = TrainingSpec if task == "training" else InferenceSpec
+    recipe: TrainingSpec | InferenceSpec = from_json(kind, value, task)
+    return recipe

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from peftbench.base.codec import from_json
 from peftbench.base.errors import SpecError
 from peftbench.inputs.case import DEVICES, fingerprint
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.recipe_json import adapter_from_json, quantization_from_json
 
 ROUTES = {
     "base": "no adapter",
@@ -184,20 +184,11 @@ def comparison_to_json(case: ComparisonCase) -> dict[str, Any]:
 def comparison_from_json(value: Mapping[str, Any]) -> ComparisonCase:
     """The inverse of comparison_to_json; raises SpecError for what cannot be, KeyError and TypeError for other JSON."""
     given = dict(value)
-    task = given.pop("task")
-    given["variants"] = tuple(_variant(each) for each in given["variants"])
-    if task == "quality":
-        return QualityCase(**given)
-    given["config"] = json.dumps(given["config"], sort_keys=True)
-    return LatencyCase(**given)
-
-
-def _variant(value: Mapping[str, Any]) -> Variant:
-    given = dict(value)
-    given["dtype"] = DType(given["dtype"])
-    given["adapter"] = adapter_from_json(given["adapter"])
-    given["quantization"] = quantization_from_json(given["quantization"])
-    return Variant(**given)
+    kind = QualityCase if given.pop("task") == "quality" else LatencyCase
+    if "config" in given:
+        given["config"] = json.dumps(given["config"], sort_keys=True)
+    case: ComparisonCase = from_json(kind, given, "case")
+    return case
 
 
 def _check(case: ComparisonCase, *least: tuple[str, int]) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from peftbench.inputs.comparison import ComparisonCase, QualityCase
+from peftbench.base.errors import SpecError
+from peftbench.inputs.comparison import ComparisonCase
 from peftbench.measure.child_process import Child, Course, Stop
 from peftbench.measure.device.environment import environment_of, versions
 from peftbench.measure.device.open import Device
 from peftbench.measure.device.sampler import Sampler
 from peftbench.measure.runner import FINISHED
-from peftbench.records.comparison import ComparisonRecord, Result, latency_result, quality_result
+from peftbench.records.comparison import ComparisonRecord, Result, result_from_json
 from peftbench.records.environment import Outcome
 
 
@@ -34,10 +35,9 @@ def run_comparison(
 
 def _results(case: ComparisonCase, course: Course) -> tuple[tuple[Result, ...], str]:
     """The results that the child sent, and what cannot be read of them."""
-    read = quality_result if isinstance(case, QualityCase) else latency_result
     try:
-        return tuple(read(value) for value in course.results), ""
-    except (KeyError, TypeError, ValueError) as error:
+        return tuple(result_from_json(case, value) for value in course.results), ""
+    except SpecError as error:
         return (), f"its results cannot be read: {error}"
 
 

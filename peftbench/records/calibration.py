@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftbench.base.cache_folder import calibration_place
-from peftbench.base.errors import CatalogError
+from peftbench.base.codec import from_json
+from peftbench.base.errors import CatalogError, SpecError
 from peftbench.base.units import human_bytes
 from peftbench.inputs.card.calibration import CardConstants, Seen
 
@@ -205,10 +206,10 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
     _check_version(value, path)
     try:
         return _from_json(value)
+    except SpecError as error:
+        raise CatalogError(f"{path} is not a calibration: {error.what}", _WANTED) from None
     except ValueError as error:
         raise CatalogError(f"{path} is not a calibration: {error}.", _WANTED) from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CatalogError(f"{path} is not a calibration: {type(error).__name__} {error}.", _WANTED) from None
 
 
 def _check_version(value: object, path: str | os.PathLike[str]) -> None:
@@ -221,33 +222,21 @@ def _check_version(value: object, path: str | os.PathLike[str]) -> None:
 
 
 def _from_json(value: dict[str, Any]) -> Calibration:
+    """Raises SpecError for what is no calibration, ValueError for a number that no card can have."""
     given = {name: field for name, field in value.items() if name != "schema_version"}
-    given["constants"] = {name: _constant(name, found) for name, found in given["constants"].items()}
-    given["held_out"] = _held_out(given["held_out"])
-    given["records"] = tuple(map(str, given["records"]))
-    given["stack"] = {str(name): str(version) for name, version in given["stack"].items()}
-    return Calibration(**given)
-
-
-def _constant(name: str, value: dict[str, Any]) -> Constant:
-    if name not in (*MEMORY, *TIME):
-        raise ValueError(f"no constant is called {name!r}")
-    found = Constant(**value)
-    for number in (found.value, found.low, found.high):
-        _check_number(name, number, 0.0, name == "slack_factor")  # an allocator without slack is possible, the rest not
-    return found
-
-
-def _held_out(value: dict[str, Any]) -> HeldOut:
-    found = HeldOut(**value)
+    found: Calibration = from_json(Calibration, given, "calibration")
+    for name, constant in found.constants.items():
+        if name not in (*MEMORY, *TIME):
+            raise ValueError(f"no constant is called {name!r}")
+        for number in (constant.value, constant.low, constant.high):
+            _check_number(name, number, 0.0, name == "slack_factor")  # only an allocator can do without: slack
     for name in ("time_median", "time_p90", "prior_time_median"):
-        if getattr(found, name) is not None:
-            _check_number(name, getattr(found, name), 1.0)
+        if getattr(found.held_out, name) is not None:
+            _check_number(name, getattr(found.held_out, name), 1.0)
     return found
 
 
-def _check_number(name: str, number: object, least: float, itself: bool = True) -> None:
-    """Raises ValueError for what is no number, not finite, below the least, or the least where it may not be."""
-    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
-    if not is_number or not least <= number < float("inf") or (number == least and not itself):  # type: ignore[operator]
+def _check_number(name: str, number: float, least: float, itself: bool = True) -> None:
+    """Raises ValueError for a number below the least, or the least where it may not be."""
+    if number < least or (number == least and not itself):
         raise ValueError(f"{name} cannot be {number!r}")

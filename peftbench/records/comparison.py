@@ -6,11 +6,12 @@ Means, ratios and intervals are not in it: they are made from the raw figures by
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from peftbench.inputs.comparison import ComparisonCase, comparison_from_json, comparison_to_json
-from peftbench.records.environment import Environment, Outcome, environment_from_json, read_versioned
+from peftbench.base.codec import from_json
+from peftbench.inputs.comparison import ComparisonCase, QualityCase, comparison_from_json, comparison_to_json
+from peftbench.records.environment import Environment, Outcome, read_versioned
 
 SCHEMA_VERSION = 1
 KINDS = ("quality", "latency")
@@ -118,33 +119,15 @@ def comparison_record_from_json(value: object) -> ComparisonRecord:
 
 
 def _record(value: Mapping[str, Any]) -> ComparisonRecord:
-    given = {field.name: value[field.name] for field in fields(ComparisonRecord)}
-    case = comparison_from_json(given["case"])
-    read = quality_result if case.task == "quality" else latency_result
-    return ComparisonRecord(**{
-        **given, "case": case, "environment": environment_from_json(given["environment"]),
-        "outcome": Outcome(given["outcome"]), "results": tuple(map(read, given["results"])),
-    })  # fmt: skip
+    given = {name: field for name, field in value.items() if name not in ("schema_version", "kind")}
+    given["case"] = comparison_from_json(given["case"])
+    given["results"] = tuple(result_from_json(given["case"], result) for result in given["results"])
+    record: ComparisonRecord = from_json(ComparisonRecord, given, "record")
+    return record
 
 
-def quality_result(value: Mapping[str, Any]) -> QualityResult:
-    """From plain JSON values; raises TypeError, KeyError or ValueError for others."""
-    given = {**value, **_numbers(value, "nll", "kl", "top1"), "notes": tuple(map(str, value.get("notes", ())))}
-    given["layers"] = tuple(LayerError(**layer) for layer in value.get("layers", ()))
-    given["kl_by_layer"] = tuple((str(name), float(kl)) for name, kl in value.get("kl_by_layer", ()))
-    metrics = value.get("task_metrics", ())
-    given["task_metrics"] = tuple((str(n), float(v), None if e is None else float(e)) for n, v, e in metrics)
-    return QualityResult(**given)
-
-
-def latency_result(value: Mapping[str, Any]) -> LatencyResult:
-    """From plain JSON values; raises TypeError, KeyError or ValueError for others."""
-    times = _numbers(value, "prefill_s", "decode_s", "prefill_cpu_s", "decode_cpu_s")
-    given = {**value, **times, "notes": tuple(map(str, value.get("notes", ())))}
-    operations = value.get("operations", ())
-    given["operations"] = tuple((str(name), tuple(map(float, seconds))) for name, seconds in operations)
-    return LatencyResult(**given)
-
-
-def _numbers(value: Mapping[str, Any], *names: str) -> dict[str, tuple[float, ...]]:
-    return {name: tuple(float(number) for number in value[name]) for name in names if name in value}
+def result_from_json(case: ComparisonCase, value: object) -> Result:
+    """One result of this comparison from plain JSON values; raises SpecError for others."""
+    kind = QualityResult if isinstance(case, QualityCase) else LatencyResult
+    result: Result = from_json(kind, value, "result")
+    return result

@@ -75,14 +75,6 @@ def read_versioned(value: object, newest: int, what: str, read: Callable[[Mappin
     try:
         return read(value)
     except PeftbenchError as error:
-        raise CatalogError(error.what, error.hint) from None
+        raise CatalogError(f"not {what}: {error.what}", error.hint) from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CatalogError(f"not {what}: {type(error).__name__} {error}.") from None
-
-
-def environment_from_json(value: Mapping[str, Any]) -> Environment:
-    """From plain JSON values; raises KeyError, TypeError or ValueError for others."""
-    given = dict(value)
-    capability = given["compute_capability"]
-    given["compute_capability"] = None if capability is None else (int(capability[0]), int(capability[1]))
-    return Environment(**given)

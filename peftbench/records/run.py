@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from peftbench.base.codec import from_json
 from peftbench.inputs.case import Case, case_from_json, case_to_json
 from peftbench.memory import Phase
-from peftbench.records.environment import Environment, Outcome, environment_from_json, read_versioned
+from peftbench.records.environment import Environment, Outcome, read_versioned
 
 SCHEMA_VERSION = 1
 
@@ -19,9 +20,9 @@ class Sample:
 
     time_s: float
     """Since the first sample."""
-    used_bytes: int | None
+    used_bytes: int | None = None
     """In use on the whole device, by other processes too. None on a CPU."""
-    process_bytes: int | None
+    process_bytes: int | None = None
     """Held by the child's process group: on a GPU as the driver counts, on a CPU the resident set."""
     power_w: float | None = None
     utilization: float | None = None
@@ -119,12 +120,10 @@ def record_from_json(value: object) -> RunRecord:
 
 def _record(value: Mapping[str, Any]) -> RunRecord:
     """There is only one version yet: a second one brings the lifting of the first."""
-    return RunRecord(
-        suite=str(value["suite"]),
-        case=case_from_json(value["case"]),
-        environment=environment_from_json(value["environment"]),
-        measurement=_measurement(value["measurement"]),
-    )
+    given = {name: field for name, field in value.items() if name != "schema_version"}
+    given["case"], given["measurement"] = case_from_json(given["case"]), _with_rows(given["measurement"])
+    record: RunRecord = from_json(RunRecord, given, "record")
+    return record
 
 
 def _compact(measurement: Measurement) -> dict[str, Any]:
@@ -139,16 +138,10 @@ def _compact(measurement: Measurement) -> dict[str, Any]:
 _ROWS: dict[str, type[PhasePeak] | type[Sample]] = {"phases": PhasePeak, "samples": Sample}
 
 
-def _measurement(value: Mapping[str, Any]) -> Measurement:
-    given = dict(value)
+def _with_rows(measurement: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of _compact."""
+    given = dict(measurement)
     for name in _ROWS:
         columns = given[name]["columns"]
         given[name] = [dict(zip(columns, row, strict=True)) for row in given[name]["rows"]]
-    given["phases"] = tuple(PhasePeak(**{**row, "phase": Phase(row["phase"])}) for row in given["phases"])
-    given["samples"] = tuple(Sample(**{"used_bytes": None, "process_bytes": None, **row}) for row in given["samples"])
-    given["outcome"] = Outcome(given["outcome"])
-    given["last_phase"] = None if given["last_phase"] is None else Phase(given["last_phase"])
-    given["marks"] = tuple((float(time_s), Phase(phase)) for time_s, phase in given["marks"])
-    for name in ("step_s", "prefill_s", "losses"):
-        given[name] = tuple(float(number) for number in given[name])
-    return Measurement(**given)
+    return given

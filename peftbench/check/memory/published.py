@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
+from peftbench.base.codec import from_json
 from peftbench.base.errors import CatalogError, PeftbenchError
-from peftbench.inputs.recipe.recipe_json import training_from_json, training_to_json
 from peftbench.inputs.recipe.training import TrainingSpec
 
 SCHEMA_VERSION = 1
@@ -19,8 +18,6 @@ METRICS = ("allocated_max", "reserved_max", "nvml_used")
 """Peak of torch.cuda.memory_allocated(), of memory_reserved(), and of the device as nvidia-smi sees it."""
 
 _WANTED = "Give a .jsonl file of records, or a folder that has some."
-
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +32,7 @@ class PublishedRecord:
     model: str
     """A Hub id of the catalogue."""
     training: TrainingSpec
-    trainable_parameters: int | None
+    trainable_parameters: int | None = None
     """As the source counts them; None where it does not say."""
     gpu: str
     metric: str
@@ -86,7 +83,7 @@ def record_to_json(record: PublishedRecord) -> dict[str, object]:
         "id": record.id,
         "source": {"repository": record.repository, "path": record.path, "commit": record.commit},
         "model": record.model,
-        "training": training_to_json(record.training),
+        "training": asdict(record.training),
         "trainable_parameters": record.trainable_parameters,
         "gpu": record.gpu,
         "metric": record.metric,
@@ -105,23 +102,8 @@ def record_from_json(value: object) -> PublishedRecord:
     version = value.get("schema_version")
     if version != SCHEMA_VERSION:
         raise CatalogError(f"schema_version is {version!r}; this version reads {SCHEMA_VERSION}.")
-    source: dict[str, Any] = _field(value, "source", dict)
-    record = PublishedRecord(
-        id=_field(value, "id", str),
-        repository=_field(source, "repository", str),
-        path=_field(source, "path", str),
-        commit=_field(source, "commit", str),
-        model=_field(value, "model", str),
-        training=training_from_json(value.get("training")),
-        trainable_parameters=_optional_count(value, "trainable_parameters"),
-        gpu=_field(value, "gpu", str),
-        metric=_field(value, "metric", str),
-        measured_bytes=_field(value, "measured_bytes", int),
-        stack=_field(value, "stack", dict),
-        notes=_field(value, "notes", str),
-        batch_lengths=tuple(_field(value, "batch_lengths", list)) if "batch_lengths" in value else (),
-        torch_empty_cache_steps=_optional_count(value, "torch_empty_cache_steps") or 0,
-    )
+    given = {name: field for name, field in value.items() if name not in ("schema_version", "source")}
+    record: PublishedRecord = from_json(PublishedRecord, {**given, **(value.get("source") or {})}, "record")
     if not all(type(length) is int and length > 0 for length in record.batch_lengths):
         raise CatalogError(f"batch_lengths are {list(record.batch_lengths)!r}, not lengths.")
     if record.metric not in METRICS:
@@ -149,20 +131,6 @@ def _read_line(line: str, where: str) -> PublishedRecord:
     except PeftbenchError as error:
         hint = error.hint or "Correct the line, or delete it."
         raise CatalogError(f"{where}: {error.what}", hint) from None
-
-
-def _field(given: Mapping[str, object], name: str, kind: type[Value]) -> Value:
-    """The field of that name, if it has that type; a bool is not an int here."""
-    if name not in given:
-        raise CatalogError(f"{name} is missing.")
-    value = given[name]
-    if type(value) is not kind:
-        raise CatalogError(f"{name} must be of type {kind.__name__}, not {value!r}.")
-    return value
-
-
-def _optional_count(value: Mapping[str, object], name: str) -> int | None:
-    return None if value.get(name) is None else _field(value, name, int)
 
 
 def _check_unique(records: tuple[PublishedRecord, ...], place: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peftbench.base.codec import from_json
 from peftbench.base.errors import SpecError
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
@@ -20,7 +21,6 @@ from peftbench.estimate.training import estimate_training
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.inference import InferenceSpec
 from peftbench.inputs.recipe.parallelism import STRATEGIES, ParallelismSpec
-from peftbench.inputs.recipe.recipe_json import inference_from_json, training_from_json, training_to_json
 from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import MemoryProfile, Part, Phase
 
@@ -121,7 +121,7 @@ def test_a_parallelism_survives_json_or_is_refused(gpus: int, nodes: int, strate
     except SpecError as error:
         assert error.what
         return
-    assert training_from_json(training_to_json(training)) == training
+    assert from_json(TrainingSpec, asdict(training), "training") == training
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_what_cannot_be_is_refused(fields: dict[str, object], said: str) -> None
 
 def test_a_spec_from_json_says_which_field_is_wrong() -> None:
     with pytest.raises(SpecError, match="gpus"):
-        inference_from_json({"parallelism": {"gpus": "two"}})
+        from_json(InferenceSpec, {"parallelism": {"gpus": "two"}}, "inference")
 
 
 @pytest.mark.parametrize(("model", "training"), [(LLAMA_70B, FULL), (LLAMA_405B, LORA_16)], ids=["70b", "405b"])

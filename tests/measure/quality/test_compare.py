@@ -7,6 +7,7 @@ import pytest
 import torch
 from runs.tiny_llama import TEXT, save_tiny_llama, tiny_llama
 
+from peftbench.base.codec import from_json
 from peftbench.base.errors import MeasureError
 from peftbench.base.paired import mean_difference
 from peftbench.inputs.comparison import REFERENCE, QualityCase, Variant
@@ -18,7 +19,7 @@ from peftbench.measure.quality.adapter import build_variant, train_adapter
 from peftbench.measure.quality.compare import WITH_ADAPTER, compare_quality
 from peftbench.measure.quality.scores import Scores, logits_of
 from peftbench.measure.quality.weight_error import layer_error, layer_errors
-from peftbench.records.comparison import quality_result
+from peftbench.records.comparison import QualityResult
 
 LORA = AdapterSpec(r=4, target_modules=("all-linear",))
 NF4 = QuantizationSpec(compute_dtype=DType.FLOAT32)
@@ -61,7 +62,7 @@ def ran(case):
     """Results by variant, events, and the facts."""
     events = []
     facts = compare_quality(case, events.append)
-    results = [quality_result(event["result"]) for event in events if "result" in event]
+    results = [from_json(QualityResult, event["result"], "result") for event in events if "result" in event]
     return {result.variant: result for result in results}, events, facts
 
 

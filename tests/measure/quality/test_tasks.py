@@ -5,6 +5,7 @@ import json
 import pytest
 from runs.tiny_llama import save_tiny_llama
 
+from peftbench.base.codec import from_json
 from peftbench.base.errors import MeasureError
 from peftbench.inputs.comparison import QualityCase, Variant, comparison_from_json, comparison_to_json
 from peftbench.inputs.recipe.adapter import AdapterSpec
@@ -13,7 +14,7 @@ from peftbench.inputs.recipe.quantization import QuantizationSpec
 from peftbench.measure.quality import lm_eval_tasks
 from peftbench.measure.quality.compare import compare_quality
 from peftbench.measure.quality.lm_eval_tasks import check_tasks
-from peftbench.records.comparison import quality_result
+from peftbench.records.comparison import QualityResult
 
 TASK = """
 task: birds
@@ -54,7 +55,8 @@ def test_every_variant_has_the_metrics_of_a_local_task(tmp_path, task):
     pytest.importorskip("lm_eval")
     events = []
     compare_quality(case(tmp_path, tasks=[task], task_limit=8), events.append)
-    results = [quality_result(json.loads(json.dumps(event["result"]))) for event in events if "result" in event]
+    sent = [json.loads(json.dumps(event["result"])) for event in events if "result" in event]
+    results = [from_json(QualityResult, each, "result") for each in sent]
     assert [result.variant for result in results] == ["reference", "nf4", "lora"]
     for result in results:
         ((name, value, error),) = result.task_metrics
