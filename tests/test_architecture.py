@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,8 @@ MOST_LINES = 350
 
 RANKS = (
     ("base",),
-    ("memory", "inputs"),
+    ("memory",),
+    ("inputs",),
     ("records", "catalog", "estimate"),
     ("dryrun", "measure"),
     ("decide",),
@@ -34,7 +36,7 @@ RANKS = (
 """From the ground up. A module imports lower ranks and its own part of the house, not its neighbours of one rank."""
 
 SUB_RANKS = {
-    "inputs": (("card", "recipe"), ("model",), ("case",), ("comparison", "suite")),
+    "inputs": (("schemes",), ("card", "recipe"), ("model",), ("case",), ("comparison", "suite")),
     "estimate": (
         ("tape",), ("parts",), ("peft_types",), ("peft_forward",), ("forward",), ("sharding",),
         ("training", "inference"), ("time", "host_memory"),
@@ -208,6 +210,16 @@ def test_importing_the_package_loads_nothing_else_of_it() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "[]"
+
+
+QUANT_TYPE_ASKED = re.compile(r"quant_type\s*(==|!=|(not )?in\b)")
+
+
+def test_only_the_files_of_schemes_know_a_scheme_by_name() -> None:
+    for path in sources():
+        if path.parent.name != "schemes":
+            assert not QUANT_TYPE_ASKED.search(path.read_text(encoding="utf-8")), path
+    assert QUANT_TYPE_ASKED.search('q.quant_type in ("nf4",)') and not QUANT_TYPE_ASKED.search("quant_type=nf4")
 
 
 # ── the symbolic tape ───────────────────────────────────────────────────────────────────────────────────

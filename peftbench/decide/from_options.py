@@ -18,6 +18,8 @@ from peftbench.inputs.recipe.inference import InferenceSpec
 from peftbench.inputs.recipe.parallelism import ParallelismSpec, usual_nodes
 from peftbench.inputs.recipe.quantization import QuantizationSpec
 from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.schemes.scheme import OPTIONS as SCHEME_OPTIONS
+from peftbench.inputs.schemes.scheme import Scheme, scheme_of, schemes_with
 
 COMPARED = ("full", "lora", "qlora")
 """The methods that are compared when none is named."""
@@ -31,8 +33,7 @@ _TRAINING = (
     "transformers",
 )  # fmt: skip
 _INFERENCE = ("prompt_tokens", "new_tokens", "batch_size", "adapter")
-_FOUR_BIT = ("blocksize", "double_quant", "compute_dtype")
-_QUANTIZATION = ("quant_type", "upcast_unquantized", "upcast_norms", *_FOUR_BIT)
+_QUANTIZATION = ("quant_type", "upcast_unquantized", "upcast_norms", *SCHEME_OPTIONS)
 
 _ADAPTER: Mapping[str, Callable[[Method], bool]] = {
     "r": lambda method: method.rank is not None,
@@ -136,7 +137,9 @@ def _checked(methods: tuple[str, ...], options: Given, task: str, own: tuple[str
             raise SpecError(f"{_flag(name)} does not belong to --task {task}.", "Leave it out, or change the task.")
         method_has = any(_concerns(name, peft_type, quantized, given) for peft_type, quantized in kinds)
         if name not in (*own, *_BOTH) and not method_has:
-            raise SpecError(f"{_flag(name)} does not concern {' or '.join(methods)}.", _owner(name, given))
+            of_scheme = name in SCHEME_OPTIONS and any(quantized for _, quantized in kinds)
+            what = f"--quant-type {given['quant_type']}" if of_scheme else " or ".join(methods)
+            raise SpecError(f"{_flag(name)} has no effect with {what}.", _owner(name, given))
     for name in _extra(given):
         _check_extra(name, methods, [METHODS[peft_type] for peft_type, _ in kinds if peft_type])
     if "adapter" in given and not any(peft_type for peft_type, _ in kinds):
@@ -168,14 +171,18 @@ def _types() -> dict[str, tuple[type, ...]]:
 def _concerns(name: str, peft_type: str | None, quantized: bool, given: Given) -> bool:
     """Whether the option can change a recipe of this method."""
     if name in _QUANTIZATION:
-        return quantized and not (name in _FOUR_BIT and given.get("quant_type") == "int8")
+        return quantized and (name not in SCHEME_OPTIONS or name in _scheme(given).options)
     return name in _ADAPTER and peft_type is not None and _ADAPTER[name](METHODS[peft_type])
+
+
+def _scheme(given: Given) -> Scheme:
+    return scheme_of(given.get("quant_type", QuantizationSpec.quant_type))
 
 
 def _owner(name: str, given: Given) -> str:
     """Where the option belongs, as a hint."""
-    if name in _FOUR_BIT and given.get("quant_type") == "int8":
-        return "It belongs to 4-bit weights: --quant-type nf4 or fp4."
+    if name in SCHEME_OPTIONS and name not in _scheme(given).options:
+        return f"It belongs to --quant-type {' or '.join(schemes_with(name))}."
     if name in _QUANTIZATION:
         return "It belongs to a quantized base: --method qlora."
     owners = [peft_type for peft_type, method in METHODS.items() if _ADAPTER[name](method)]
@@ -274,7 +281,7 @@ def _quantization(dtype: DType, given: Given) -> QuantizationSpec:
     fields = {name: given[name] for name in _QUANTIZATION if name in given}
     if "compute_dtype" in fields:
         fields["compute_dtype"] = _dtype("compute_dtype", fields["compute_dtype"])
-    return replace(quantization_for(dtype), **fields)
+    return quantization_for(dtype, **fields)
 
 
 def _dtype(name: str, value: object) -> DType:

@@ -110,12 +110,12 @@ def _targets(target_modules: tuple[str, ...] | None) -> str | list[str] | None:
 def _quantization_options(quantization: QuantizationSpec | None) -> Options:
     if quantization is None:
         return dict.fromkeys(_QUANTIZATION)
-    four_bit = quantization.four_bit
+    has = quantization.scheme.options
     return {
         "quant_type": quantization.quant_type,
-        "blocksize": quantization.blocksize if four_bit else None,
-        "double_quant": quantization.double_quant if four_bit else None,
-        "compute_dtype": quantization.compute_dtype.value if four_bit else None,
+        "blocksize": quantization.blocksize,
+        "double_quant": quantization.double_quant if "double_quant" in has else None,
+        "compute_dtype": quantization.compute_dtype.value if "compute_dtype" in has else None,
         "upcast_unquantized": quantization.upcast_unquantized,
         "upcast_norms": quantization.upcast_norms,
     }

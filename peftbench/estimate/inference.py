@@ -171,9 +171,9 @@ def _first_step(key: GenerationKey, inference: InferenceSpec, window: int) -> li
 
 def _dequantized_bytes(key: GenerationKey, tokens: int) -> int:
     quantization = key.quantization
-    if quantization is None or not quantization.four_bit or tokens <= FUSED_TOKENS:
+    if quantization is None or tokens <= FUSED_TOKENS:
         return 0
-    return max(w.numel for w in quantized_weights(key.model)) * quantization.compute_dtype.bytes
+    return max(w.numel for w in quantized_weights(key.model)) * quantization.scheme.written_itemsize(quantization)
 
 
 # ── what both have ──────────────────────────────────────────────────────────────────────────────────────

@@ -46,7 +46,7 @@ LLAMA = next(dict(m.config) for m in list_models() if m.config["model_type"] == 
         ((*PLAN, "--method", "lora", "--blocksize", "64"), "--method qlora"),
         ((*PLAN, "--method", "full", "--r", "8"), "--method lora"),
         ((*PLAN, "--method", "full", "--quant-type", "nf4"), "--method qlora"),
-        ((*PLAN, "--quant-type", "int8", "--blocksize", "64"), "4-bit"),
+        ((*PLAN, "--quant-type", "int8", "--blocksize", "64"), "no effect with --quant-type int8"),
         ((*PLAN, "--method", "ia3", "--use-dora"), "--method lora"),
         ((*PLAN, "--num-virtual-tokens", "5"), "prompt_tuning"),
         ((*PLAN, "--adapter-option", "oft_block_size"), "NAME=VALUE"),

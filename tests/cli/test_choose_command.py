@@ -210,7 +210,7 @@ def test_a_deadline_in_minutes_is_one_in_hours() -> None:
         (("--parallel", "ddp", "--cpu-offload"), "it shards nothing"),
         (("--optimizer", "adamww"), "Did you mean adamw"),
         (("--target-modules", "nope"), "no module 'nope'"),
-        (("--method", "full", "--r", "8"), "--r does not concern full"),
+        (("--method", "full", "--r", "8"), "--r has no effect with full"),
         (("--micro-batch-size", "4"), "No such option"),
         (("--dtype", "float32", "--no-autocast"), "is not known: products are in float32"),
         (("--method", "full", "--gpu", "rtx4090"), "--method qlora or --cpu-offload"),

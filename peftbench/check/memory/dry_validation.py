@@ -23,7 +23,7 @@ def can_be_run(record: PublishedRecord) -> bool:
     quantization = record.training.quantization
     if record.training.parallelism.gpus > 1:
         return False
-    return quantization is None or quantization.quant_type != "gptq"
+    return quantization is None or not quantization.scheme.checkpoint
 
 
 def split(records: Iterable[PublishedRecord]) -> tuple[list[PublishedRecord], list[PublishedRecord]]:

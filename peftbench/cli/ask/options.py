@@ -17,8 +17,9 @@ from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.inference import InferenceSpec
 from peftbench.inputs.recipe.parallelism import MAX_GPUS, STRATEGIES, ParallelismSpec
-from peftbench.inputs.recipe.quantization import BLOCKSIZES, QUANT_TYPES, QuantizationSpec
+from peftbench.inputs.recipe.quantization import QuantizationSpec
 from peftbench.inputs.recipe.training import ATTENTIONS, FUSED_KERNELS, LOOPS, LOSSES, TRANSFORMERS, TrainingSpec
+from peftbench.inputs.schemes.scheme import QUANT_TYPES
 
 DTYPES = tuple(dtype.value for dtype in DType)
 MOST = 10_000_000
@@ -190,8 +191,8 @@ QUANTIZATION = (
     _option(
         "--blocksize",
         click.INT,
-        f"Weights that share a constant: {', '.join(map(str, BLOCKSIZES))}.",
-        QuantizationSpec.blocksize,
+        "Weights that share a constant: 32, 64, 128 …",
+        "the library's, 64 for nf4",
     ),
     _switch("double-quant", "Quantize the constants too.", QuantizationSpec.double_quant),
     _choice("--compute-dtype", DTYPES, "bnb_4bit_compute_dtype.", QuantizationSpec.compute_dtype),

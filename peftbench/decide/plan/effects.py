@@ -33,10 +33,10 @@ def effects_of(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec | None) 
     """Look up and expect; raises SpecError as estimate_latency does."""
     quantization, adapter = inference.quantization, inference.adapter
     size = num_parameters(model)
-    four_bit = quantization is not None and quantization.quant_type in ("nf4", "fp4")
+    published = quantization is not None and quantization.scheme.published
     kind = "dora" if adapter and adapter.use_dora else adapter.peft_type if adapter else ""
     return Effects(
         estimate_latency(model, inference, gpu, gpu is not None and gpu.name in cards_with_latency()),
-        quality_of(model.name, size, adapter is not None) if four_bit else None,
+        quality_of(model.name, size, adapter is not None) if published else None,
         dynamic_ratio_of(kind, size) if kind else None,
     )

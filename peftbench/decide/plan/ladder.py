@@ -158,7 +158,7 @@ def _shorter(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence
 
 def _double_quant(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[bool]:
     quantization = training.quantization
-    possible = quantization is not None and quantization.quant_type in ("nf4", "fp4")
+    possible = quantization is not None and "double_quant" in quantization.scheme.options
     return (True,) if quantization and possible and not quantization.double_quant else ()
 
 
@@ -170,7 +170,7 @@ def _no_upcast(name: str) -> Values:
 
 
 def _four_bit(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[str]:
-    return ("nf4",) if training.quantization and not training.quantization.four_bit else ()
+    return ("nf4",) if training.quantization and training.quantization.scheme.bits > 4 else ()
 
 
 def _quantization_field(name: str) -> Callable[[TrainingSpec, Any], TrainingSpec]:

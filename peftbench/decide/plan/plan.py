@@ -178,9 +178,8 @@ def _attention_notes(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | No
 
 def _activation_notes(training: TrainingSpec) -> Notes:
     """Where the activations are those of a generic adapter, and where checkpointing does not reach them."""
-    eight_bit = training.quantization is not None and not training.quantization.four_bit
-    unseen = eight_bit and training.gradient_checkpointing and not training.use_reentrant
-    kept = "8-bit layers keep their inputs, which only --use-reentrant drops (MatMul8bitLt's ctx)."
+    kept = training.quantization.scheme.keeps_inputs if training.quantization else ""
+    unseen = kept and training.gradient_checkpointing and not training.use_reentrant
     notes = (kept,) if unseen else ()
     if training.adapter is None or activations_modelled(training.adapter):
         return notes
@@ -192,8 +191,8 @@ def _sharding_notes(model: ModelSpec, training: TrainingSpec) -> Notes:
     """What sharding asks of the libraries, and offload of the host."""
     quantization, notes = training.quantization, list(_host_notes(model, training))
     if quantization is not None and training.parallelism.shards_weights:
-        dtype = quantization.compute_dtype.value
-        option = "" if quantization.quant_type == "gptq" else f": bnb_4bit_quant_storage={dtype}"
+        option = quantization.scheme.storage_option
+        option = f": {option}={quantization.compute_dtype.value}" if option else ""
         notes.append(f"4-bit weights are only sharded when stored in a floating dtype{option}.")
     return tuple(notes)
 
@@ -235,8 +234,7 @@ def _weight_notes(model: ModelSpec, recipe: TrainingSpec | InferenceSpec) -> Not
     if not quantized_weights(model) and not model.num_experts:
         return (f"transformers quantizes no linear layer of {model.model_type}: all weights stay 16 bit.",)
     kept = "float32" if recipe.quantization.upcast_unquantized else recipe.dtype.value
-    who = "GPTQ" if recipe.quantization.quant_type == "gptq" else "bitsandbytes"
-    notes = [f"{who} leaves embeddings, lm_head and norms alone: they stay {kept}."]
+    notes = [f"{recipe.quantization.scheme.library} leaves embeddings, lm_head and norms alone: they stay {kept}."]
     if model.num_experts:
         experts = sum(w.total for w in weights_of(model) if w.role is Role.EXPERTS)
         notes.append(

@@ -14,7 +14,8 @@ from peftbench.decide.methods import LORA
 from peftbench.inputs.comparison import ComparisonCase, LatencyCase, QualityCase, Variant
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import BLOCKSIZES, QuantizationSpec
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.schemes.scheme import scheme_of
 from peftbench.inputs.suite import Suite
 
 WEIGHTS = (*(dtype.value for dtype in DType), "int8", "nf4", "fp4")
@@ -97,12 +98,11 @@ def _variant(name: str, given: Mapping[str, Any], device: str) -> Variant:
 
 
 def _quantization(weights: str, dtype: DType, given: Mapping[str, Any]) -> QuantizationSpec:
-    blocksize = given.get("blocksize", QuantizationSpec.blocksize)
-    double_quant = given.get("double_quant", True)
-    if weights == "int8" and {"blocksize", "double_quant"} & {*given}:
-        raise SpecError("blocksize and double_quant belong to 4-bit weights.", "Leave them out.")
-    if blocksize not in BLOCKSIZES or type(double_quant) is not bool:
-        raise SpecError(f"no blocksize {blocksize!r} or double_quant {double_quant!r}.", f"Sizes: {BLOCKSIZES}.")
+    blocksize, double_quant = given.get("blocksize"), given.get("double_quant", True)
+    if {"blocksize", "double_quant"} & {*given} - {*scheme_of(weights).options}:
+        raise SpecError(f"blocksize and double_quant have no effect with {weights}.", "Leave them out.")
+    if type(double_quant) is not bool:
+        raise SpecError(f"double_quant must be true or false, not {double_quant!r}.")
     compute = DType(_one_of("compute_dtype", given.get("compute_dtype", dtype.value), tuple(DType)))
     return QuantizationSpec(
         quant_type=weights, blocksize=blocksize, double_quant=double_quant, compute_dtype=compute

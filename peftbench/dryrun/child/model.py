@@ -124,8 +124,9 @@ def _quantize(model: Any, quantization: QuantizationSpec, dtype: torch.dtype) ->
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
     from transformers.quantizers.base import HfQuantizer
 
-    if quantization.quant_type == "gptq":
-        raise Refused("a GPTQ checkpoint cannot be dry-run.", "Use --quant-type nf4, or leave out --dry-run.")
+    if quantization.scheme.checkpoint:
+        what = f"a {quantization.scheme.library} checkpoint cannot be dry-run."
+        raise Refused(what, "Use --quant-type nf4, or leave out --dry-run.")
     if quantization.four_bit:
         config = BitsAndBytesConfig(
             load_in_4bit=True,

@@ -24,18 +24,8 @@ def weight_components(
     codes = f"{quantization.quant_type} codes of the linear layers"
     parts = [
         exact(Part.WEIGHTS, sizes.quantized_bytes, phases, codes),
-        exact(Part.QUANTIZATION_CONSTANTS, sizes.constants_bytes, phases, _constants_because(quantization)),
+        exact(Part.QUANTIZATION_CONSTANTS, sizes.constants_bytes, phases, quantization.scheme.constants(quantization)),
         exact(Part.EXPERTS, sizes.experts_bytes, phases, experts),
         exact(Part.UNQUANTIZED, rest_bytes - sizes.experts_bytes, phases, rest),
     ]
     return [part for part in parts if part.bytes]
-
-
-def _constants_because(quantization: QuantizationSpec) -> str:
-    if quantization.quant_type == "gptq":
-        return f"a float16 scale and a 4-bit zero for each {quantization.blocksize} weights, an index a row"
-    if not quantization.four_bit:
-        return "one float32 scale a row"
-    if quantization.double_quant:
-        return f"an 8-bit absmax for each {quantization.blocksize} weights, a float32 for each 256 of those"
-    return f"a float32 absmax for each {quantization.blocksize} weights"

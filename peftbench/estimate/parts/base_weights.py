@@ -1,7 +1,6 @@
-"""Bytes of the base model as it lies on the card: 4-bit codes, their constants, and the rest.
+"""Bytes of the base model as it lies on the card: codes, their constants, and the rest.
 
-Source: bitsandbytes 0.50 `functional.quantize_4bit`, `QuantState` and `nn.modules.Int8Params`;
-transformers 5.23 `integrations/bitsandbytes.py`; PEFT 0.21 `prepare_model_for_kbit_training`.
+Source: PEFT 0.21 `prepare_model_for_kbit_training`; what a scheme stores stands in its file of inputs/schemes/.
 """
 
 from __future__ import annotations
@@ -15,13 +14,6 @@ from peftbench.inputs.model.weights import Role, Weight, num_parameters, weights
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.quantization import QuantizationSpec
 
-FLOAT32_BYTES = 4
-NESTED_BLOCKSIZE = 256
-"""Absmax values that share one float32, when the absmax is quantized itself."""
-CODE_BYTES = 16 * FLOAT32_BYTES
-"""Every QuantState has its own table of the 16 values a code stands for."""
-NESTED_CODE_BYTES = 256 * FLOAT32_BYTES
-"""… and under double quantization its own copy of the 256 values of an 8-bit absmax."""
 HEADER_BYTES_PER_TENSOR = 125
 """A tensor's name, dtype, shape and offsets in a safetensors header: 110 to 131 bytes with Llama's names."""
 
@@ -62,8 +54,11 @@ def weight_bytes(model: ModelSpec, dtype: DType, quantization: QuantizationSpec 
     rest = dtype
     codes = constants = 0
     if quantization:
-        codes = sum(w.count * _code_bytes(w.numel, quantization) for w in quantized)
-        constants = sum(w.count * _constants_bytes(w, quantization) for w in quantized)
+        scheme = quantization.scheme
+        codes = sum(w.count * scheme.code_bytes(w.numel) for w in quantized)
+        constants = sum(
+            w.count * scheme.constants_bytes(w.out_features, w.in_features, quantization) for w in quantized
+        )
         # prepare_model_for_kbit_training casts every 16-bit parameter, experts included, a tied matrix once.
         rest = DType.FLOAT32 if quantization.upcast_unquantized else dtype
     unquantized = (num_parameters(model) - sum(w.total for w in quantized)) * rest.bytes
@@ -71,36 +66,6 @@ def weight_bytes(model: ModelSpec, dtype: DType, quantization: QuantizationSpec 
         unquantized += sum(w.total for w in weights_of(model) if w.role is Role.NORM) * (4 - rest.bytes)
     experts = sum(w.total for w in weights_of(model) if w.role is Role.EXPERTS) * rest.bytes
     return WeightBytes(codes, constants, unquantized, experts, _buffers_bytes(model))
-
-
-def _code_bytes(numel: int, quantization: QuantizationSpec) -> int:
-    """Two 4-bit codes a byte, or one int8."""
-    return -(-numel // 2) if quantization.four_bit else numel
-
-
-def _constants_bytes(weight: Weight, quantization: QuantizationSpec) -> int:
-    """What dequantizing one matrix needs: int8 keeps a float32 for each row, 4 bit an absmax for each block.
-
-    Double quantization stores the absmax in 8 bit, with a float32 for each 256, a table and an offset.
-    """
-    if quantization.quant_type == "gptq":
-        return _gptq_constants_bytes(weight, quantization.blocksize)
-    if not quantization.four_bit:
-        return weight.out_features * FLOAT32_BYTES
-    blocks = -(-weight.numel // quantization.blocksize)
-    if not quantization.double_quant:
-        return blocks * FLOAT32_BYTES + CODE_BYTES
-    nested = -(-blocks // NESTED_BLOCKSIZE) * FLOAT32_BYTES
-    return blocks + nested + CODE_BYTES + NESTED_CODE_BYTES + FLOAT32_BYTES
-
-
-def _gptq_constants_bytes(weight: Weight, group_size: int) -> int:
-    """A 16-bit scale and a 4-bit zero for each group of inputs of each output, an int32 group index for each input.
-
-    Source: the buffers scales, qzeros and g_idx of AutoGPTQ's QuantLinear.
-    """
-    groups = -(-weight.in_features // group_size) * weight.out_features
-    return 2 * groups + -(-groups // 2) + 4 * weight.in_features
 
 
 def _buffers_bytes(model: ModelSpec) -> int:

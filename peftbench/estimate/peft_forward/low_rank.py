@@ -18,7 +18,7 @@ def adalora(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     tape, itemsize, rank = c.tape, adapter_itemsize(c), o["init_r"]
     result = base_linear(c, x, s.m, s.bias)
     wanted = result.itemsize
-    if c.quantization is not None and c.quantization.four_bit:
+    if c.quantization is not None and c.quantization.scheme.others_copy:
         result = tape.copy(result)
     converts = c.quantization is None or tape.autocast is None
     cast = tape.cast(x, itemsize) if converts else x
@@ -51,7 +51,7 @@ def vera(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     tape, itemsize, rank = c.tape, adapter_itemsize(c), o["r"]
     result = base_linear(c, x, s.m, s.bias)
     wanted = result.itemsize
-    if c.quantization is not None and c.quantization.four_bit:
+    if c.quantization is not None and c.quantization.scheme.others_copy:
         result = tape.copy(result)
     cast = tape.cast(x, itemsize)
     change = dense(tape, cast, rank, itemsize, False)

@@ -36,14 +36,14 @@ def _ia3_quantized(c: Context, s: Site, x: Tensor) -> Tensor:
     else:
         result = base_linear(c, wide, s.m, s.bias)
         result = times_vector(tape, result, s.m * itemsize, itemsize, False)
-    return tape.copy(result) if c.quantization.four_bit else result
+    return tape.copy(result) if c.quantization.scheme.others_copy else result
 
 
 def miss(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     """result + sum of x's blocks @ D: x is cast but only its block sums are saved."""
     tape, itemsize, rank = c.tape, adapter_itemsize(c), o["r"]
     result = base_linear(c, x, s.m, s.bias)
-    if c.quantization is not None and c.quantization.four_bit:
+    if c.quantization is not None and c.quantization.scheme.others_copy:
         result = tape.copy(result)
     padded = x if s.k % rank == 0 else tape.new((x,), s.k + rank - s.k % rank, x.itemsize)
     cast = tape.cast(padded, itemsize)

@@ -42,8 +42,9 @@ def check_sharding(training: TrainingSpec) -> None:
     the tensor object (Int8Params.CB), which sharding replaces. tests/oracles/sharding/test_refusals.py shows both.
     """
     parallelism, quantization = training.parallelism, training.quantization
-    if parallelism.shards_weights and quantization is not None and not quantization.four_bit:
-        what = f"{parallelism.strategy} cannot shard 8-bit weights: bitsandbytes keeps their scales beside the tensor."
+    if parallelism.shards_weights and quantization is not None and quantization.scheme.unshardable:
+        scheme = quantization.scheme
+        what = f"{parallelism.strategy} cannot shard {scheme.bits}-bit weights: {scheme.unshardable}."
         raise SpecError(what, "Use --quant-type nf4, or --parallel ddp, zero1 or zero2.")
     if not is_fsdp(parallelism) or flat_parameters(training):
         return
@@ -155,8 +156,8 @@ def code_part_bytes(weight: Weight, training: TrainingSpec) -> int:
     """Bytes of one GPU's part of a quantized weight: a column of numbers of the storage dtype."""
     quantization = training.quantization
     assert quantization is not None
-    whole = -(-weight.numel // 2) if quantization.four_bit else weight.numel
-    itemsize = quantization.compute_dtype.bytes if quantization.four_bit else 1
+    itemsize = quantization.scheme.written_itemsize(quantization) or 1
+    whole = quantization.scheme.code_bytes(weight.numel)
     return prod(part_of((-(-whole // itemsize), 1), training)) * itemsize
 
 

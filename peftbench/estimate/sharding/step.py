@@ -43,8 +43,9 @@ def _units(model: ModelSpec, itemsize: int, quantization: QuantizationSpec | Non
     quantized = set(quantized_weights(model)) if quantization else set()
 
     def size(weight: Weight) -> int:
-        four_bit = quantization is not None and quantization.four_bit
-        return weight.numel * itemsize if weight not in quantized else -(-weight.numel // (2 if four_bit else 1))
+        if quantization is not None and weight in quantized:
+            return quantization.scheme.code_bytes(weight.numel)
+        return weight.numel * itemsize
 
     weights = weights_of(model)
     layers = [sum(size(w) for w in weights if w.layers and i in w.layers) for i in range(model.num_hidden_layers)]

@@ -96,54 +96,10 @@ def _dense_with_cast_weight(
     return out
 
 
-def quantized(c: Context, x: Tensor, out_features: int) -> Tensor:
-    """bitsandbytes' Linear4bit or Linear8bitLt.
-
-    4 bit: the weight is dequantized for the product and again for the input's gradient; nothing of x is saved.
-    8 bit: x itself stays on the ctx (MatMul8bitLt's ctx.tensors), and the products go through int8 and int32
-    temporaries.
-    Source: bitsandbytes/autograd/_functions.py and nn/modules.py, 0.50.
-    """
-    quantization, tape = c.quantization, c.tape
-    assert quantization is not None  # callers ask for it
-    elements = x.width * out_features
-    if not quantization.four_bit:
-        return _int8(tape, x, out_features, elements)
-    compute = quantization.compute_dtype.bytes
-    low = tape.cast(x, compute)
-    absmax = elements // quantization.blocksize * FLOAT32
-    dequantized = elements * compute + (absmax if quantization.double_quant else 0)
-    # The kernel writes its output beside the dequantized weight; forward for more than a few tokens.
-    out = tape.tensor(out_features, compute, x.needs_grad)
-    tape.scratch(Part.DEQUANTIZATION, 0, dequantized)
-    if x.needs_grad:
-        if c.quantized_saves_input:
-            _keep_on_ctx(tape, low)
-        tape.record((out,), (low,), scratch=((Part.DEQUANTIZATION, 0, dequantized),))
-    return tape.cast(out, x.itemsize)
-
-
-def _int8(tape: Tape, x: Tensor, out_features: int, elements: int) -> Tensor:
-    half = 0 if x.itemsize == 2 and tape.autocast is None else 2 * x.width
-    tape.scratch(Part.DEQUANTIZATION, half + x.width, 0)
-    out = tape.tensor(out_features, x.itemsize, x.needs_grad)
-    tape.scratch(Part.DEQUANTIZATION, x.width + FLOAT32 * out_features, 0)
-    if x.needs_grad:
-        _keep_on_ctx(tape, x)
-        tape.record((out,), (x,), scratch=((Part.DEQUANTIZATION, 0, elements * x.itemsize),))
-    return out
-
-
-def _keep_on_ctx(tape: Tape, x: Tensor) -> None:
-    """ctx.tensors = x in a torch.autograd.Function, without save_for_backward."""
-    if tape.records and x.storage is not None:
-        tape.attributes.append(x.storage)
-
-
 def base_linear(c: Context, x: Tensor, out_features: int, bias: bool = False) -> Tensor:
     """A linear layer of the base model, before any adapter."""
     if c.quantization is not None:
-        return quantized(c, x, out_features)
+        return c.quantization.scheme.forward(c, x, out_features)
     return dense(c.tape, x, out_features, c.weight_itemsize, c.full, bias)
 
 

@@ -84,8 +84,6 @@ FUSED_STREAM_SHARE = 0.5
 BLOCK_LAUNCH_S = 5.9e-6
 """For one block of torch.block_diag: two slices, a copy, and their backward. Measured on a CPU with torch 2.13: a lower
 bound, because nothing is launched there."""
-GPTQ_BYTES = 10.7 * 2.5
-"""Bytes moved for each weight of AutoGPTQ, which is unpacked by kernels of its own."""
 
 
 @lru_cache(maxsize=1024)

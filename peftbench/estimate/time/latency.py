@@ -159,7 +159,7 @@ def _flops_per_s(gpu: GpuSpec) -> float:
 def _has_formula(model: ModelSpec, inference: InferenceSpec) -> bool:
     quantization, adapter = inference.quantization, inference.adapter
     dtypes = {inference.dtype, quantization.compute_dtype if quantization else inference.dtype}
-    if DType.FLOAT32 in dtypes or (quantization and quantization.quant_type not in ("nf4", "fp4")):
+    if DType.FLOAT32 in dtypes or (quantization and not quantization.scheme.published):
         return False
     if adapter is None:
         return True

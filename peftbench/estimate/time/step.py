@@ -21,7 +21,6 @@ from peftbench.estimate.sharding.links import PCIE, Traffic, over_nvlink, traffi
 from peftbench.estimate.time.constants import (
     BLOCK_LAUNCH_S,
     FRAMEWORKS,
-    GPTQ_BYTES,
     UNCALIBRATED_BAND,
     TimeConstants,
     constants_of,
@@ -105,7 +104,7 @@ def _launch_floor_s(work: StepWork, training: TrainingSpec, usual: TimeConstants
     """What the host takes to launch a micro-step, which no faster card shortens."""
     seconds = work.layers * work.passes * usual.layer_launch_s + work.adapter_launches * usual.adapter_launch_s
     seconds += work.built_blocks * BLOCK_LAUNCH_S
-    if training.quantization and training.quantization.quant_type != "gptq":
+    if training.quantization and training.quantization.scheme.launches:
         seconds += work.quantized_launches * usual.quantized_launch_s
     if training.parallelism.strategy in ("zero2", "zero3"):
         seconds += work.layers * usual.shard_launch_s
@@ -113,8 +112,8 @@ def _launch_floor_s(work: StepWork, training: TrainingSpec, usual: TimeConstants
 
 
 def _dequantized_bytes(training: TrainingSpec, usual: TimeConstants) -> float:
-    gptq = training.quantization is not None and training.quantization.quant_type == "gptq"
-    return GPTQ_BYTES if gptq else usual.dequantized_bytes
+    own = training.quantization.scheme.moved_bytes if training.quantization else None
+    return usual.dequantized_bytes if own is None else own
 
 
 # ── what is not known ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -142,8 +141,8 @@ def doubt_about(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, calibrat
         return "no constant was fitted to adapters that build weights in every pass"
     if model.num_experts:
         return "no steps of a mixture of experts published"
-    if training.quantization and training.quantization.quant_type == "int8":
-        return "no steps with 8-bit weights published"
+    if training.quantization and training.quantization.scheme.step_doubt:
+        return training.quantization.scheme.step_doubt
     if parallel.gpus > 1 and not over_nvlink(parallel, gpu):
         return "no steps of several GPUs over PCIe published"
     return ""

@@ -144,8 +144,9 @@ def _random_weights(model: nn.Module, base: BaseWeights) -> Iterator[tuple[str, 
 def _bitsandbytes(quantization: QuantizationSpec) -> Any:
     from transformers import BitsAndBytesConfig
 
-    if quantization.quant_type == "gptq":
-        raise MeasureError("a GPTQ checkpoint cannot be made from random weights.", "Use quant_type: nf4.")
+    if quantization.scheme.checkpoint:
+        what = f"a {quantization.scheme.library} checkpoint cannot be made from random weights."
+        raise MeasureError(what, "Use quant_type: nf4.")
     if not quantization.four_bit:
         return BitsAndBytesConfig(load_in_8bit=True)
     if quantization.blocksize != BITSANDBYTES_BLOCKSIZE:

@@ -70,7 +70,7 @@ def _check_adapters(case: QualityCase) -> None:
 
 
 def _check_blocks(variant: Variant, reference: Any, device: str) -> None:
-    if variant.quantization and variant.quantization.four_bit:
+    if variant.quantization and variant.quantization.blocksize:
         for name, layer in quantizable(reference).items():
             refuse_odd_rows(f"{variant.name}: {name}", layer.in_features, variant.quantization.blocksize, device)
 

@@ -53,8 +53,8 @@ def _described(variant: Variant) -> dict[str, object]:
     stored, adapter = variant.quantization, variant.adapter
     return {
         "weights": stored.quant_type if stored else variant.dtype.value, "dtype": variant.dtype.value,
-        "blocksize": stored.blocksize if stored and stored.four_bit else None,
-        "double_quant": stored.double_quant if stored and stored.four_bit else None,
+        "blocksize": stored.blocksize if stored else None,
+        "double_quant": stored.double_quant if stored and "double_quant" in stored.scheme.options else None,
         "compute_dtype": stored.compute_dtype.value if stored else None, "adapter": variant.route,
         "r": adapter.r if adapter else None, "adapters": variant.adapters, "round_trips": variant.round_trips,
     }  # fmt: skip

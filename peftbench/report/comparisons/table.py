@@ -149,9 +149,9 @@ def _weights(variant: Variant) -> str:
     stored = variant.quantization
     if stored is None:
         return str(variant.dtype)
-    if not stored.four_bit:
-        return f"int8, {variant.dtype}"
-    return f"{stored.quant_type}/{stored.blocksize}{' DQ' if stored.double_quant else ''}, {variant.dtype}"
+    block = f"/{stored.blocksize}" if stored.blocksize else ""
+    double = " DQ" if stored.double_quant and "double_quant" in stored.scheme.options else ""
+    return f"{stored.quant_type}{block}{double}, {variant.dtype}"
 
 
 def _size(size: int | None) -> str:

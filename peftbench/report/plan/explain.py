@@ -16,8 +16,8 @@ from peftbench.report.format.terminal import Style, reflow, two_sided, wrap
 from peftbench.report.plan.header import DOT, card_title, model_title
 
 FORMULAS: dict[Part, tuple[str, ...]] = {
-    Part.WEIGHTS: ("parts.base_weights.weight_bytes", "parts.base_weights._code_bytes"),
-    Part.QUANTIZATION_CONSTANTS: ("parts.base_weights._constants_bytes",),
+    Part.WEIGHTS: ("parts.base_weights.weight_bytes",),
+    Part.QUANTIZATION_CONSTANTS: (),
     Part.EXPERTS: ("parts.base_weights.quantized_weights",),
     Part.UNQUANTIZED: ("parts.base_weights.quantized_weights", "parts.base_weights._buffers_bytes"),
     Part.ADAPTERS: ("peft_types.tensors.adapter_tensors", "peft_types.tensors.frozen_bytes"),
@@ -28,7 +28,7 @@ FORMULAS: dict[Part, tuple[str, ...]] = {
     Part.ACTIVATIONS: ("forward.moments.step_moments", "forward.layers.decoder_layer", "forward.attention.attention"),
     Part.LOGITS: ("forward.loss.head_and_loss",),
     Part.KV_CACHE: ("forward.attention.keep_in_cache",),
-    Part.DEQUANTIZATION: ("tape.modules.quantized",),
+    Part.DEQUANTIZATION: (),
     Part.WORKSPACE: ("forward.kernels.cublas_workspace_bytes",),
     Part.GATHERED: ("sharding.step._gathered", "sharding.step._flat_gathered", "sharding.step._live_bytes"),
     Part.BUCKETS: ("sharding.state._buckets",),
@@ -37,6 +37,9 @@ FORMULAS: dict[Part, tuple[str, ...]] = {
     Part.CONTEXT: ("parts.slack.context",),
 }
 """The functions of `estimate` that compute each part of a training step, whatever the recipe."""
+
+OF_THE_SCHEME = {Part.QUANTIZATION_CONSTANTS: "constants_bytes", Part.DEQUANTIZATION: "forward"}
+"""The functions of a scheme's row that compute a part."""
 
 GENERATION = (Part.ACTIVATIONS, Part.LOGITS, Part.KV_CACHE)
 """What a generation request computes in a way of its own."""
@@ -101,6 +104,8 @@ def formulas_of(
     part: Part, model: ModelSpec, recipe: TrainingSpec | InferenceSpec
 ) -> tuple[Callable[..., object], ...]:
     """The functions that compute a part of this recipe: of FORMULAS and as the recipe chooses."""
+    if part in OF_THE_SCHEME:
+        return (getattr(recipe.quantization.scheme, OF_THE_SCHEME[part]),) if recipe.quantization else ()
     if isinstance(recipe, InferenceSpec):
         own = ("inference.estimate_inference", "forward.generation.prefill_moments")
         return tuple(map(_function, own if part in GENERATION else FORMULAS[part]))

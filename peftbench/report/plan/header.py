@@ -131,15 +131,12 @@ def _rank(adapter: AdapterSpec, plans: list[Plan]) -> object:
 
 
 def _quantization(quantization: QuantizationSpec) -> str:
-    if not quantization.four_bit:
-        return f"int8 {_upcast(quantization)}".rstrip()
-    shown = [
-        quantization.quant_type,
-        f"block {quantization.blocksize}",
-        "double quant" if quantization.double_quant else "no double quant",
-        f"computes in {quantization.compute_dtype}",
-        _upcast(quantization),
-    ]
+    options = {
+        "blocksize": f"block {quantization.blocksize}",
+        "double_quant": "double quant" if quantization.double_quant else "no double quant",
+        "compute_dtype": f"computes in {quantization.compute_dtype}",
+    }
+    shown = (quantization.quant_type, *map(options.__getitem__, quantization.scheme.options), _upcast(quantization))
     return " ".join(text for text in shown if text)
 
 

@@ -54,7 +54,7 @@ def test_shipped_suites_can_be_compared(name):
         (QUALITY + "cases: {a: {weights: nf5}}", "weights cannot be 'nf5'"),
         (QUALITY + "cases: {a: {}}", "weights cannot be None"),
         (QUALITY + "cases: {a: {weights: nf4, blksize: 64}}", "blocksize"),
-        (QUALITY + "cases: {a: {weights: nf4, blocksize: 48}}", "no blocksize 48"),
+        (QUALITY + "cases: {a: {weights: nf4, blocksize: 48}}", "a block size of 48"),
         (QUALITY + "cases: {a: {weights: bfloat16, blocksize: 64}}", "no blocks"),
         (QUALITY + "cases: {a: {weights: nf4, adapter: melted}}", "melted"),
         (QUALITY + "cases: {a: {weights: nf4, against: b}}", "compared with 'b'"),

@@ -10,11 +10,11 @@ transformers = pytest.importorskip("transformers")
 
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
-from peftbench.estimate.parts.base_weights import _code_bytes, _constants_bytes, weight_bytes  # noqa: E402
+from peftbench.estimate.parts.base_weights import weight_bytes  # noqa: E402
 from peftbench.inputs.model.config_json import read_config  # noqa: E402
-from peftbench.inputs.model.weights import Role, Weight  # noqa: E402
 from peftbench.inputs.recipe.dtype import DType  # noqa: E402
-from peftbench.inputs.recipe.quantization import BLOCKSIZES, QuantizationSpec  # noqa: E402
+from peftbench.inputs.recipe.quantization import QuantizationSpec  # noqa: E402
+from peftbench.inputs.schemes.bitsandbytes import FOUR_BIT  # noqa: E402
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
 
@@ -30,7 +30,7 @@ def constants_of(state):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("blocksize", BLOCKSIZES)
+@pytest.mark.parametrize("blocksize", FOUR_BIT.blocksizes)
 @pytest.mark.parametrize("double_quant", [False, True])
 @pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
 def test_one_matrix(shape, blocksize, double_quant, quant_type):
@@ -38,8 +38,8 @@ def test_one_matrix(shape, blocksize, double_quant, quant_type):
         torch.randn(shape), blocksize=blocksize, compress_statistics=double_quant, quant_type=quant_type
     )
     spec = QuantizationSpec(quant_type=quant_type, blocksize=blocksize, double_quant=double_quant)
-    assert _code_bytes(shape[0] * shape[1], spec) == codes.nbytes
-    assert _constants_bytes(Weight("q_proj", "weight", shape, Role.LINEAR), spec) == constants_of(state)
+    assert spec.scheme.code_bytes(shape[0] * shape[1]) == codes.nbytes
+    assert spec.scheme.constants_bytes(*shape, spec) == constants_of(state)
 
 
 SMALL = {
