@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 
 import pytest
+
+from peftbench.dryrun import session
+from peftbench.dryrun.trace.trace import Trace
+from peftbench.dryrun.workload import Workload
 
 os.environ["OMP_NUM_THREADS"] = "1"
 """Kernels of torch allocate scratch for each thread: the oracles measure one thread's."""
@@ -16,6 +21,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="Rewrite tests/golden/ from what the commands print now."
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def dry_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Workload], Trace]]:
+    """Traces workloads. All tests share one cache and one child, which starts when it is first asked.
+
+    Those of commands too; tests of what becomes of a child ask for own_child.
+    """
+    with pytest.MonkeyPatch.context() as patch, session.one_child():
+        patch.setenv("PEFTBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield session.DryRunSession().trace
+
+
+@pytest.fixture
+def own_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dry runs of this test start a child of their own."""
+    monkeypatch.setattr(session, "_shared", None)
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
@@ -61,11 +62,25 @@ class DryRun:
         return self.profile if card is None or card.failure else profile_of(self.trace, card, self.gpu)
 
 
+_shared: DryRunner | None = None
+
+
+@contextmanager
+def one_child() -> Iterator[DryRunner]:
+    """Let all sessions within it, as those of peftbench.dry_run(), share one child process: it imports torch once."""
+    global _shared
+    with DryRunner() as _shared:
+        try:
+            yield _shared
+        finally:
+            _shared = None
+
+
 class DryRunSession:
     """Dry runs one after another, with one child process that is started when it is first needed."""
 
     def __init__(self, use_cache: bool = True, tell: Callable[[str], None] = lambda text: None) -> None:
-        self._runner = DryRunner()
+        self._runner = _shared or DryRunner()
         self._cache = TraceCache(cache_folder(), tell) if use_cache else None
 
     def __enter__(self) -> DryRunSession:
@@ -74,7 +89,8 @@ class DryRunSession:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
     ) -> None:
-        self._runner.close()
+        if self._runner is not _shared:
+            self._runner.close()
 
     def trace(self, workload: Workload, progress: Progress = lambda share: None) -> Trace:
         """The trace of a workload. Raises Refused and DryRunError as DryRunner.run does."""

@@ -20,16 +20,8 @@ SIZES = {
 RUN = ("--gpu", "t4", "--sequence-length", "64", "--dry-run")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One cache for the tests of this file: equal questions are run once."""
-    folder = tmp_path_factory.getbasetemp() / "dry-run-cache"
-    monkeypatch.setenv("PEFTBENCH_CACHE", str(folder))
-    return folder
-
-
 @pytest.fixture
-def without_libraries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def without_libraries(own_child: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A child that finds no PEFT."""
     (tmp_path / "absent").mkdir()
     (tmp_path / "absent" / "peft.py").write_text("raise ModuleNotFoundError(\"No module named 'peft'\")")
@@ -215,7 +207,9 @@ def test_missing_libraries_leave_the_estimate(tmp_path: Path, without_libraries:
     assert "GiB at the peak" in text
 
 
-def test_a_child_killed_by_a_signal_leaves_the_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_killed_by_a_signal_leaves_the_estimate(
+    tmp_path: Path, own_child: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "killed_worker.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(runner, "MODULE", "killed_worker")

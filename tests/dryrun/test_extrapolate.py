@@ -40,7 +40,7 @@ RECIPES = {
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[DryRunSession]:
-    with DryRunSession(use_cache=False) as session:
+    with DryRunSession() as session:
         yield session
 
 

@@ -6,7 +6,7 @@ Of the 189 of transformers 5.23, 183 train; the other six are refused by name.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -18,7 +18,7 @@ for name in ("torch", "transformers", "peft", "bitsandbytes"):
 from dryruns.architectures import config_of, names  # noqa: E402
 from dryruns.real_adapters import alive  # noqa: E402
 
-from peftbench.dryrun.runner import DryRunError, DryRunner  # noqa: E402
+from peftbench.dryrun.runner import DryRunError  # noqa: E402
 from peftbench.dryrun.trace.trace import Refused, Trace  # noqa: E402
 from peftbench.dryrun.workload import Workload  # noqa: E402
 from peftbench.inputs.recipe.adapter import AdapterSpec  # noqa: E402
@@ -48,12 +48,6 @@ NOT_GENERATING = {"blt", "cpmant", "xlnet"}
 """blt's class asks its config for layers that it has not, cpmant is given all tokens anew, xlnet runs in float32."""
 NO_CACHE = {"openai-gpt", "xlm"}
 NO_CHECKPOINTING = {"cpmant", "ctrl", "gpt_neox_japanese", "jetmoe", "openai-gpt", "reformer", "xlm", "xlnet"}
-
-
-@pytest.fixture(scope="module")
-def dry_run() -> Iterator[Run]:
-    with DryRunner() as runner:
-        yield runner.run
 
 
 def training(name: str, **recipe: object) -> Workload:

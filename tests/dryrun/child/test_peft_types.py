@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from dryruns.real_adapters import adapter_of, base_model, dryly_held, generation
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING  # noqa: E402
 
 from peftbench.dryrun.child.peft_config import NO_CHECKPOINTING  # noqa: E402
-from peftbench.dryrun.runner import DryRunner  # noqa: E402
 from peftbench.dryrun.trace.trace import Refused, Trace  # noqa: E402
 from peftbench.dryrun.workload import Workload  # noqa: E402
 from peftbench.inputs.recipe.adapter import AdapterSpec  # noqa: E402
@@ -30,12 +29,6 @@ KINDS = sorted(kind.value.lower() for kind in PEFT_TYPE_TO_CONFIG_MAPPING)
 ON_ITS_OWN = [kind for kind in KINDS if kind != "xlora"]
 """X-LoRA mixes adapters that have been trained before: see test_xlora."""
 QUANTIZATIONS = {"nf4": QuantizationSpec(), "int8": QuantizationSpec(quant_type="int8")}
-
-
-@pytest.fixture(scope="module")
-def dry_run() -> Iterator[Run]:
-    with DryRunner() as runner:
-        yield runner.run
 
 
 def same(dry_run: Run, workload: Workload, base: Any) -> None:

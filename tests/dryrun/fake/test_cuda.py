@@ -1,4 +1,4 @@
-"""Training steps on fake cuda tensors, each in a process of its own: the patch is process-wide and may crash."""
+"""Training steps on fake cuda tensors, in processes of their own: the patch is process-wide and may crash."""
 
 from __future__ import annotations
 
@@ -34,31 +34,15 @@ def said(call):
 """
 
 
-def run(code: str, install: bool = True) -> list[str]:
-    """Run the code in a process, which must end well and without a warning, and return the lines that it prints."""
-    call = "mode = FakeTensorMode(); print(install())\n" if install else ""
-    command = [sys.executable, "-W", "error", "-c", START + call + code]
-    child = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert child.returncode == 0, child.stderr
-    lines = child.stdout.splitlines()
-    if install:
-        assert lines.pop(0) == HOW
-    return lines
-
-
-def test_gradients_are_on_cuda_in_the_dtype_of_their_parameters() -> None:
-    assert run("""
+STEPS = {
+    "gradients are on cuda in the dtype of their parameters": ("""
 with mode:
     for dtype in (torch.float32, torch.bfloat16):
         layer = nn.Linear(4, 8, device="cuda", dtype=dtype)
         layer(empty(2, 4, dtype=dtype)).sum().backward()
         print(layer.weight.grad.device, layer.weight.grad.dtype, *layer.weight.grad.shape, layer.bias.grad.dtype)
-""") == ["cuda:0 torch.float32 8 4 torch.float32", "cuda:0 torch.bfloat16 8 4 torch.bfloat16"]
-
-
-@pytest.mark.slow
-def test_gradients_of_branches_and_of_repeated_backward_accumulate() -> None:
-    assert run("""
+""", ["cuda:0 torch.float32 8 4 torch.float32", "cuda:0 torch.bfloat16 8 4 torch.bfloat16"]),
+    "gradients of branches and of repeated backward accumulate": ("""
 with mode:
     x = empty(4)
     for _ in range(2):
@@ -70,37 +54,17 @@ with mode:
     host = torch.empty(4, requires_grad=True)
     (host.to("cuda") * x).sum().cpu().backward()
     print(host.grad.device)
-""") == ["cuda:0 4", "cpu"]
-
-
-@pytest.mark.parametrize("use_reentrant", [False, True])
-def test_checkpoint_runs_forward_twice(use_reentrant: bool) -> None:
-    assert run(f"""
-calls = []
+""", ["cuda:0 4", "cpu"]),
+    "checkpoint runs forward twice": ("""
 with mode:
-    layer, x = nn.Linear(4, 4, device="cuda"), empty(2, 4)
-    block = lambda x: calls.append(torch.is_grad_enabled()) or layer(x).sin()
-    checkpoint(block, x, use_reentrant={use_reentrant}).sum().backward()
-    print(len(calls), x.grad.device, layer.weight.grad.device)
-""") == ["2 cuda:0 cuda:0"]
-
-
-def test_autocast_takes_effect_once_a_card_is_claimed() -> None:
-    """And creating tensors does not reach for the card that is claimed."""
-    assert run("""
-torch.cuda.is_available = torch.cuda.is_bf16_supported = lambda *_: True
-with mode:
-    layer, scale = nn.Linear(4, 4, device="cuda"), torch.tensor(2.0, device="cuda:0")
-    with torch.autocast("cuda", dtype=torch.bfloat16):
-        product = layer(empty(2, 4))
-        normed = nn.functional.layer_norm(product, (4,))
-    (normed * scale).sum().backward()
-    print(product.dtype, normed.dtype, layer.weight.grad.dtype)
-""") == ["torch.bfloat16 torch.float32 torch.float32"]
-
-
-def test_kernels_are_those_of_cuda() -> None:
-    assert run("""
+    for use_reentrant in (False, True):
+        calls = []
+        layer, x = nn.Linear(4, 4, device="cuda"), empty(2, 4)
+        block = lambda x: calls.append(torch.is_grad_enabled()) or layer(x).sin()
+        checkpoint(block, x, use_reentrant=use_reentrant).sum().backward()
+        print(len(calls), x.grad.device, layer.weight.grad.device)
+""", ["2 cuda:0 cuda:0"] * 2),
+    "kernels are those of cuda": ("""
 with mode:
     print(nn.functional.dropout(empty(4), 0.1).grad_fn.name())
     weight = nn.Parameter(empty(4, 4))
@@ -110,12 +74,8 @@ with mode:
         optimizer.step()
         optimizer.zero_grad()
         print(optimizer.state[weight]["exp_avg"].device)
-""") == ["NativeDropoutBackward0", "cuda:0", "cuda:0", "cuda:0"]
-
-
-@pytest.mark.slow
-def test_hooks_functions_views_and_in_place_operations() -> None:
-    assert run("""
+""", ["NativeDropoutBackward0", "cuda:0", "cuda:0", "cuda:0"]),
+    "hooks, functions, views and operations in place": ("""
 class Double(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
@@ -133,11 +93,8 @@ with mode:
     y.view(16)[2:10].mul_(2)
     y[0].add_(1)
     y.t().sum().backward()
-""") == ["tensor hook", "accumulated cuda:0"]
-
-
-def test_backward_runs_in_the_thread_of_the_device_or_in_the_callers() -> None:
-    assert run("""
+""", ["tensor hook", "accumulated cuda:0"]),
+    "backward runs in the thread of the device or in the caller's": ("""
 import threading
 main = threading.get_ident()
 with mode:
@@ -147,62 +104,89 @@ with mode:
         y.register_hook(lambda grad: print(threading.get_ident() == main))
         with torch.autograd.set_multithreading_enabled(threaded):
             y.sum().backward()
-""") == ["False", "True"]
+""", ["False", "True"]),
+    "install is idempotent and can be verified again": ("print(install()); verify(); print(install())", [HOW, HOW]),
+    # last, for what it claims stays claimed; creating tensors does not reach for the card that is claimed
+    "autocast takes effect once a card is claimed": ("""
+torch.cuda.is_available = torch.cuda.is_bf16_supported = lambda *_: True
+with mode:
+    layer, scale = nn.Linear(4, 4, device="cuda"), torch.tensor(2.0, device="cuda:0")
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        product = layer(empty(2, 4))
+        normed = nn.functional.layer_norm(product, (4,))
+    (normed * scale).sum().backward()
+    print(product.dtype, normed.dtype, layer.weight.grad.dtype)
+""", ["torch.bfloat16 torch.float32 torch.float32"]),
+}  # fmt: skip
+"""Programs with what they print."""
 
 
-@pytest.mark.slow
-def test_install_is_idempotent_and_can_be_verified_again() -> None:
-    assert run("print(install()); verify(); print(install())") == [HOW, HOW]
+def run(*programs: str) -> list[list[str]]:
+    """The lines that each program prints; one process runs all, and must end well and without a warning."""
+    between = "\nprint('\\0')\n"
+    command = [sys.executable, "-W", "error", "-c", START + between.join(programs)]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert child.returncode == 0, child.stderr
+    return [part.splitlines() for part in child.stdout.split("\0\n")]
 
 
-def test_importing_patches_nothing() -> None:
-    assert run("""
-from torch._subclasses import fake_tensor
-print(FakeTensorMode.avoid_device_init.fget.__module__, fake_tensor.init_gpu_context.__module__)
-print(torch.accelerator.current_accelerator(), torch.cuda.is_available())
-""", install=False) == [
-        "torch._subclasses.fake_tensor torch._subclasses.fake_tensor",
-        f"{torch.accelerator.current_accelerator()} {torch.cuda.is_available()}",
-    ]  # fmt: skip
+@pytest.fixture(scope="module")
+def printed() -> dict[str, list[str]]:
+    """What the programs print, by name."""
+    how, *outputs = run("mode = FakeTensorMode(); print(install())", *(code for code, _ in STEPS.values()))
+    assert how == [HOW]
+    return dict(zip(STEPS, outputs, strict=True))
 
 
-patched = pytest.mark.skipif(HOW != "patched", reason="a card needs no patch")
+@pytest.mark.parametrize("name", STEPS)
+def test_it_runs_as_on_a_card(printed: dict[str, list[str]], name: str) -> None:
+    assert printed[name] == STEPS[name][1]
 
 
-@patched
-@pytest.mark.parametrize(
-    ("name", "symbol"), [("c10", "device_guard_impl_registry"), ("torch_cpu", "_ZN2at6detail12getCUDAHooksEv")]
-)
-def test_a_library_without_the_symbol_is_refused(tmp_path: Path, name: str, symbol: str) -> None:
+# ── before it, and where it cannot be ───────────────────────────────────────────────────────────────────────────────
+
+MISSING = {"c10": "device_guard_impl_registry", "torch_cpu": "_ZN2at6detail12getCUDAHooksEv"}
+"""A symbol by the library that has to have it."""
+
+
+def libraries_without(folder: Path, name: str) -> Path:
     """A small library of torch's lies where the one with the symbol is looked for."""
     lib = Path(torch.__file__).parent / "lib"
-    for each in ("c10", "torch_cpu"):
+    folder.mkdir()
+    for each in MISSING:
         stem = "torch_global_deps" if each == name else each
-        (tmp_path / f"lib{each}.so").symlink_to(lib / f"lib{stem}.so")
-    said = refusal_with_libraries_in(tmp_path)
-    assert said.startswith(f"No fake cuda tensors with torch {torch.__version__} on linux")
-    assert symbol in said
+        (folder / f"lib{each}.so").symlink_to(lib / f"lib{stem}.so")
+    return folder
 
 
-@patched
-def test_a_missing_library_is_refused(tmp_path: Path) -> None:
-    assert "libc10.so" in refusal_with_libraries_in(tmp_path)
+def test_importing_patches_nothing_and_install_refuses_in_words(tmp_path: Path) -> None:
+    folders = [str(libraries_without(tmp_path / name, name)) for name in MISSING]
+    (before, *without_symbol, without_library, elsewhere) = run(
+        """
+from torch._subclasses import fake_tensor
+from pathlib import Path
+from peftbench.dryrun.fake import cuda
+import platform
+print(FakeTensorMode.avoid_device_init.fget.__module__, fake_tensor.init_gpu_context.__module__)
+print(torch.accelerator.current_accelerator(), torch.cuda.is_available())
+right = cuda._LIBRARIES
+""",
+        *(f"cuda._LIBRARIES = Path({folder!r}); print(said(install))" for folder in (*folders, str(tmp_path))),
+        "cuda._LIBRARIES = right; platform.machine = lambda: 'riscv64'; print(said(install))",
+    )
+    module = "torch._subclasses.fake_tensor"
+    assert before == [f"{module} {module}", f"{torch.accelerator.current_accelerator()} {torch.cuda.is_available()}"]
+    if HOW != "patched":  # a card needs no patch
+        return
+    for (said,), symbol in zip(without_symbol, MISSING.values(), strict=True):
+        assert said.startswith(f"No fake cuda tensors with torch {torch.__version__} on linux")
+        assert symbol in said
+    assert "libc10.so" in without_library[0]
+    assert "riscv64" in elsewhere[0] and "Linux x86-64" in elsewhere[0]
 
 
-def refusal_with_libraries_in(folder: Path) -> str:
-    patch = f"import pathlib; from peftbench.dryrun import fake_cuda as f; f._LIBRARIES = pathlib.Path({str(folder)!r})"
-    (said,) = run(f"{patch}; print(said(install))", install=False)
-    return said
-
-
-@patched
-def test_another_platform_is_refused() -> None:
-    (said,) = run("import platform; platform.machine = lambda: 'riscv64'; print(said(install))", install=False)
-    assert "riscv64" in said and "Linux x86-64" in said
-
-
-@patched
+@pytest.mark.skipif(HOW != "patched", reason="a card needs no patch")
 def test_a_backward_before_it_is_refused() -> None:
     """The engine has counted no device by then, and never counts again."""
-    (said,) = run("torch.ones(1, requires_grad=True).backward(); print(said(install))", install=False)
+    ((said,),) = run("torch.ones(1, requires_grad=True).backward(); print(said(install))")
     assert "device_ready_queues_" in said

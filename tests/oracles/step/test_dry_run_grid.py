@@ -91,7 +91,7 @@ class Compared(NamedTuple):
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[DryRunSession]:
-    with DryRunSession(use_cache=False) as session:
+    with DryRunSession() as session:
         yield session
 
 
