@@ -5,13 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import TypeVar
 
+from peftbench.base.errors import SpecError
 from peftbench.inputs.case import Case
+from peftbench.inputs.comparison import ComparisonCase
 from peftbench.measure.child_process import Child, Course, Stop
 from peftbench.measure.device.environment import environment_of, versions
 from peftbench.measure.device.open import Device
 from peftbench.measure.device.sampler import Sampler
 from peftbench.memory import Phase
+from peftbench.records.comparison import ComparisonRecord, Result, result_from_json
 from peftbench.records.environment import Outcome
 from peftbench.records.run import Measurement, PhasePeak, RunRecord
 
@@ -23,6 +27,7 @@ FINISHED = (Outcome.OK, Outcome.OOM)
 """Outcomes that running a case again would only repeat."""
 
 Progress = Callable[[Course], None]
+Record = TypeVar("Record", RunRecord, ComparisonRecord)
 
 
 def run_case(
@@ -76,13 +81,13 @@ def _spent(before_j: float | None, after_j: float | None) -> float | None:
 # ── what is there already ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def finished(records: Iterable[RunRecord], device: Device) -> dict[str, RunRecord]:
+def finished(records: Iterable[Record], device: Device) -> dict[str, Record]:
     """Records whose case would only repeat itself, by the key of the case: same card and same libraries."""
     today = versions()
     return {
         record.case.key: record
         for record in records
-        if record.measurement.outcome in FINISHED
+        if record.outcome in FINISHED
         and record.environment.product == device.product
         and dict(record.environment.versions) == today
     }
@@ -107,3 +112,31 @@ def growing(run: Callable[[int], Outcome], most: int) -> Iterator[int]:
         else:
             return
         value = min(2 * good, most) if bad > most else (good + bad) // 2
+
+
+# ── a comparison of variants ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def run_comparison(
+    case: ComparisonCase, device: Device, suite: str, stop: Stop, timeout_s: float, progress: Callable[[Course], None]
+) -> ComparisonRecord:
+    """All variants; whatever becomes of the child is in the record. Raises Interrupted on SIGINT and SIGTERM."""
+    began_s = time.monotonic()
+    with Child(case, device.uuid) as child, Sampler(device.reader(child.group)) as sampler:
+        course = child.watch(timeout_s, stop, progress)
+    results, unread = _results(case, course)
+    outcome = course.outcome if not unread else Outcome.ERROR
+    assert outcome is not None
+    return ComparisonRecord(
+        suite=suite, case=case, environment=environment_of(device, course.device), outcome=outcome,
+        message="; ".join(filter(None, (course.message, unread))), results=results, facts=dict(course.facts),
+        duration_s=time.monotonic() - began_s, process_peak_bytes=sampler.peak("process_bytes"),
+    )  # fmt: skip
+
+
+def _results(case: ComparisonCase, course: Course) -> tuple[tuple[Result, ...], str]:
+    """The results that the child sent, and what cannot be read of them."""
+    try:
+        return tuple(result_from_json(case, value) for value in course.results), ""
+    except SpecError as error:
+        return (), f"its results cannot be read: {error}"

@@ -101,6 +101,11 @@ class RunRecord:
     environment: Environment
     measurement: Measurement
 
+    @property
+    def outcome(self) -> Outcome:
+        """How the run ended."""
+        return self.measurement.outcome
+
 
 def record_to_json(record: RunRecord) -> dict[str, Any]:
     """The object that a line holds."""

@@ -33,13 +33,12 @@ def run_comparison_suite(
 ) -> bool:
     """Compare, unless the same comparison is in the file; returns whether it was done to its end and written."""
     from peftbench.measure.child_process import Interrupted, Stop
-    from peftbench.measure.comparison import finished, run_comparison
-    from peftbench.measure.runner import FINISHED
+    from peftbench.measure.runner import FINISHED, finished, run_comparison
     from peftbench.records.file import RecordFile, read_results
 
     with RecordFile(path, tell) as file, Stop() as stop:
         click.echo(f"{device.product} → {path}")
-        before = None if fresh else finished(read_results(path, tell).comparisons, case, device)
+        before = None if fresh else finished(read_results(path, tell).comparisons, device).get(case.key)
         if before:
             _show(before)
             click.echo("done before; --fresh measures it again.")

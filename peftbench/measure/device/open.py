@@ -4,48 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
 
 from peftbench.base.errors import MeasureError
 from peftbench.measure.device.host_memory import ProcessGroup, cpu_product, machine_bytes
 from peftbench.measure.device.nvml import Card, Holder, open_card
 from peftbench.measure.device.sampler import LostDevice, Reading
-
-
-class Device(Protocol):
-    """What the runner asks of a device. None is what it does not tell."""
-
-    @property
-    def kind(self) -> str:
-        """ "cuda" or "cpu"."""
-
-    @property
-    def product(self) -> str:
-        """What the driver or the CPU calls it."""
-
-    @property
-    def uuid(self) -> str | None:
-        """The card's UUID; None for a CPU."""
-
-    @property
-    def driver(self) -> str | None:
-        """The driver's version."""
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of the card, or of the machine."""
-
-    def reader(self, group: int) -> Callable[[], Reading]:
-        """What a sampler calls while the process group runs."""
-
-    def used_bytes(self) -> int | None:
-        """What is in use on the whole device now."""
-
-    def energy_j(self) -> float | None:
-        """Energy used since some fixed moment in the past."""
-
-    def others(self) -> tuple[Holder, ...]:
-        """Processes that hold some of it."""
 
 
 class NvidiaCard:
@@ -105,6 +68,10 @@ class Host:
     def others(self) -> tuple[Holder, ...]:
         """Nobody is in the way."""
         return ()
+
+
+Device = NvidiaCard | Host
+"""What cases run on. None is what a device does not report."""
 
 
 def open_device(kind: str) -> Device:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,13 +11,15 @@ import torch
 
 from peftbench.base.errors import MeasureError
 from peftbench.inputs.comparison import LatencyCase
+from peftbench.measure.child.meter import CpuMeter, CudaMeter, Meter
 from peftbench.measure.child.model import count_parameters_of
-from peftbench.measure.latency.memory import peak_bytes, weights_bytes
 from peftbench.measure.latency.operations import time_operations
 from peftbench.measure.latency.pairs import TWIN, NullCheck, narrow_enough, null_checks, refuse_bias
-from peftbench.measure.latency.rounds import Request, Timing, Timings, run_rounds
+from peftbench.measure.latency.rounds import Request, Timing, Timings, run_once, run_rounds
 from peftbench.measure.latency.variants import Built, base_weights, build_variants, refuse_unlike
+from peftbench.memory import Phase
 from peftbench.records.comparison import LatencyResult
+from peftbench.records.run import PhasePeak
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -139,3 +141,42 @@ def _facts(case: LatencyCase, timings: Timings, checks: Sequence[NullCheck]) -> 
         "twin": {"prefill_s": [each.prefill_s for each in twin], "decode_s": [each.decode_s for each in twin],
                  **{name: list(values) for name, values in _cpu_times(twin).items()}},
     }  # fmt: skip
+
+
+# ── what a variant holds ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def weights_bytes(model: Any) -> int:
+    """Bytes of every storage that the model reaches, each once: parameters, buffers, quantization constants."""
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors_of(model)}
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+def tensors_of(model: Any) -> Iterator[torch.Tensor]:
+    """All, those of the quantization included: absmax and codes of 4-bit weights, the scales of 8-bit ones."""
+    for module in model.modules():
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            yield tensor
+            yield from _inside(getattr(tensor, "quant_state", None))
+            yield from _inside({name: getattr(tensor, name, None) for name in ("CB", "SCB")})
+        yield from _inside(getattr(module, "state", None))
+
+
+def _inside(holder: Any) -> Iterator[torch.Tensor]:
+    """Tensors among the attributes of a QuantState, the state nested in it included, or of a MatmulLtState."""
+    values = holder.values() if isinstance(holder, dict) else vars(holder).values() if holder is not None else ()
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif type(value).__name__ == "QuantState":
+            yield from _inside(value)
+
+
+def peak_bytes(model: Any, request: Request) -> int:
+    """Most bytes allocated at once in a prefill and its decoding, beyond what was allocated before; not a timed run."""
+    seen: list[PhasePeak] = []
+    meter: Meter = CudaMeter(seen.append) if request.on_card else CpuMeter(seen.append)
+    meter.mark(Phase.PREFILL, 0)
+    run_once(model, request, lambda: None)
+    meter.finish()
+    return seen[0].allocated_bytes - (seen[0].held_bytes or 0)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import nn
 
 from peftbench.inputs.comparison import REFERENCE, WITH_ADAPTER, QualityCase, Variant
 from peftbench.inputs.recipe.adapter import AdapterSpec
@@ -18,6 +20,7 @@ from peftbench.measure.child.quantize import (
     quantize_layers,
     quantized_layers,
     share_not_quantized,
+    written_out,
 )
 from peftbench.measure.quality.adapter import Adapter, attach, build_variant, train_adapter
 from peftbench.measure.quality.checks import adapters_of, check, decoder_layers, in_order
@@ -25,8 +28,7 @@ from peftbench.measure.quality.lm_eval_tasks import TaskMetric, check_tasks, run
 from peftbench.measure.quality.models import Loaded, load_model
 from peftbench.measure.quality.scores import Scores, logits_of, score
 from peftbench.measure.quality.text import Text, Tokens, cut, find_text
-from peftbench.measure.quality.weight_error import layer_errors
-from peftbench.records.comparison import QualityResult
+from peftbench.records.comparison import LayerError, QualityResult
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -168,3 +170,33 @@ def layer_names(model: Any) -> list[str]:
     layers = decoder_layers(model)
     names = {id(module): name for name, module in model.named_modules()}
     return [names[id(layer)] for layer in layers]
+
+
+# ── the error of weights ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+EXACT_DB = 300.0
+"""SQNR that stands for no error at all: more than float64 can tell."""
+
+
+def layer_errors(model: nn.Module, reference: nn.Module) -> tuple[LayerError, ...]:
+    """The error of every matrix that can be quantized. Neither model has an adapter."""
+    quantized = quantized_layers(model)
+    found = []
+    for name, layer in quantizable(reference).items():
+        if name in quantized:
+            weight = written_out(quantized[name])
+        else:
+            own: Any = model.get_submodule(name)
+            weight = own.weight.float()
+        found.append(layer_error(name, weight, layer.weight))
+    return tuple(found)
+
+
+def layer_error(name: str, weight: torch.Tensor, original: torch.Tensor) -> LayerError:
+    """sqrt(mean((w' - w)²) / mean(w²)), and the same in decibel; sums in float64."""
+    power = float(original.double().square().mean())
+    noise = float((weight.double() - original.double()).square().mean())
+    if not noise:
+        return LayerError(name=name, relative_rmse=0.0, sqnr_db=EXACT_DB)
+    return LayerError(name=name, relative_rmse=math.sqrt(noise / power), sqnr_db=10 * math.log10(power / noise))

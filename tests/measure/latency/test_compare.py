@@ -6,8 +6,8 @@ import pytest
 from runs.latency_cases import BASE, DYNAMIC, INT8, MERGED, NF4, latency_case, variant
 
 from peftbench.measure.child_process import Stop
-from peftbench.measure.comparison import run_comparison
 from peftbench.measure.device.open import open_device
+from peftbench.measure.runner import run_comparison
 from peftbench.records.comparison import comparison_record_from_json, comparison_record_to_json
 from peftbench.records.environment import Outcome
 

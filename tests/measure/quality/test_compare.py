@@ -16,9 +16,8 @@ from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.quantization import QuantizationSpec
 from peftbench.measure.child.quantize import copy_of
 from peftbench.measure.quality.adapter import build_variant, train_adapter
-from peftbench.measure.quality.compare import WITH_ADAPTER, compare_quality
+from peftbench.measure.quality.compare import WITH_ADAPTER, compare_quality, layer_error, layer_errors
 from peftbench.measure.quality.scores import Scores, logits_of
-from peftbench.measure.quality.weight_error import layer_error, layer_errors
 from peftbench.records.comparison import QualityResult
 
 LORA = AdapterSpec(r=4, target_modules=("all-linear",))
