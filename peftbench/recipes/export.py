@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,20 +11,16 @@ from peftbench.base.errors import SpecError
 from peftbench.decide.recipe import Difference, differences
 from peftbench.inputs.recipe.parallelism import ParallelismSpec, usual_nodes
 from peftbench.inputs.recipe.training import TrainingSpec
-from peftbench.recipes import axolotl, llamafactory, script, trl
 from peftbench.recipes.documents import yaml_of
-from peftbench.recipes.reading import settings_of
+from peftbench.recipes.rows import half, read, write
 from peftbench.recipes.settings import Settings
-from peftbench.recipes.sharding import accelerate_values, deepspeed_values, precision_of
-from peftbench.recipes.trainer import read_script
+from peftbench.recipes.sharding import accelerate_settings, deepspeed_settings
+from peftbench.recipes.tools import axolotl, llamafactory, script, trl
 
 TOOLS = ("transformers", "trl", "axolotl", "llamafactory", "accelerate", "deepspeed")
-DATASET = "train.jsonl"
 
-_YAML: Mapping[str, Callable[[str, TrainingSpec, str], dict[str, object]]] = {
-    "trl": trl.values, "axolotl": axolotl.values, "llamafactory": llamafactory.values,
-}  # fmt: skip
-_READ = {"trl": trl.read, "axolotl": axolotl.read, "llamafactory": llamafactory.read}
+_SAID = {"transformers": script.TOOL, "trl": trl.TOOL, "axolotl": axolotl.TOOL, "llamafactory": llamafactory.TOOL}
+"""Those whose file says how to train; the others' say on how many GPUs."""
 _RUN: Mapping[str, tuple[str, str]] = {
     "transformers": ("python train.py train.jsonl", "accelerate launch{} train.py train.jsonl"),
     "trl": ("trl sft --config trl.yaml", "trl sft --config trl.yaml{}"),
@@ -54,28 +50,14 @@ def export(model: str, recipe: TrainingSpec, tool: str) -> Export:
     if tool in ("accelerate", "deepspeed"):
         return Export(_launch_file(recipe, tool), recipe, ())
     _check(recipe, tool)
-    said, notes = _said(model, recipe, tool)
+    values = write(_SAID[tool], model, recipe)
+    reading = read(_SAID[tool], Settings(values, _SAID[tool].name))
+    said = replace(reading.recipe, parallelism=recipe.parallelism)  # how many GPUs there are, only the launcher knows
     changes = differences(recipe, said)
     otherwise = [f"differs from what was asked: {' '.join(each.arguments)}" for each in changes]
-    header = _header(tool, recipe.parallelism, (*otherwise, *notes))
-    if tool == "transformers":
-        return Export(script.text(model, recipe, header), said, changes)
-    return Export(header + yaml_of(_YAML[tool](model, recipe, DATASET)), said, changes)
-
-
-def _said(model: str, recipe: TrainingSpec, tool: str) -> tuple[TrainingSpec, tuple[str, ...]]:
-    """What the file reads as, with the GPUs that its launcher starts, and what the tool does that is not priced."""
-    if tool == "transformers":
-        reading = read_script(Settings(script.constants(model, recipe), tool))
-    else:
-        values = _YAML[tool](model, recipe, DATASET)
-        reading = _READ[tool](settings_of(values, tool))
-    return _with_gpus(reading.recipe, recipe), reading.notes
-
-
-def _with_gpus(said: TrainingSpec, recipe: TrainingSpec) -> TrainingSpec:
-    """Only the launcher knows how many GPUs there are: --for accelerate writes that file."""
-    return replace(said, parallelism=recipe.parallelism)
+    header = _header(tool, recipe.parallelism, (*otherwise, *reading.notes))
+    text = script.text(values, header) if tool == "transformers" else header + yaml_of(values)
+    return Export(text, said, changes)
 
 
 def _check(recipe: TrainingSpec, tool: str) -> None:
@@ -123,7 +105,7 @@ def _counted(parallelism: ParallelismSpec) -> str:
 def _launch_file(recipe: TrainingSpec, tool: str) -> str:
     """The launcher's own file: counts and sharding."""
     if tool == "accelerate":
-        return f"# Run it: {_RUN[tool][0]}\n" + yaml_of(accelerate_values(recipe.parallelism, precision_of(recipe)))
+        return f"# Run it: {_RUN[tool][0]}\n" + yaml_of(accelerate_settings(recipe.parallelism, half(recipe)))
     if not recipe.parallelism.strategy.startswith("zero"):
         raise SpecError("a DeepSpeed file is for ZeRO.", "Add --parallel zero3, or use --for accelerate.")
-    return json.dumps(deepspeed_values(recipe.parallelism, precision_of(recipe)), indent=2) + "\n"
+    return json.dumps(deepspeed_settings(recipe.parallelism, half(recipe)), indent=2) + "\n"

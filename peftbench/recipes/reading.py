@@ -8,11 +8,13 @@ from dataclasses import replace
 
 from peftbench.base.errors import CatalogError, SpecError
 from peftbench.inputs.recipe.parallelism import ParallelismSpec
+from peftbench.inputs.recipe.quantization import QuantizationSpec
 from peftbench.inputs.recipe.training import TrainingSpec
-from peftbench.recipes import axolotl, llamafactory, trainer, trl
 from peftbench.recipes.documents import HINT, read_document
+from peftbench.recipes.rows import Tool, read
 from peftbench.recipes.settings import Reading, Settings
-from peftbench.recipes.sharding import checkpoints_by_fsdp, read_accelerate, read_deepspeed, under_deepspeed
+from peftbench.recipes.sharding import checkpoints_by_fsdp, read_accelerate, read_deepspeed
+from peftbench.recipes.tools import axolotl, llamafactory, script, trainer, trl
 from peftbench.recipes.unread import unread
 
 _KINDS: tuple[tuple[str, frozenset[str]], ...] = (
@@ -40,13 +42,7 @@ _MODELS = {"base_model", "model_name_or_path"}
 _FILES = ("deepspeed", "fsdp_config", "deepspeed_config_file")
 """Settings that may name a file instead of holding what is in it."""
 
-_RUNS: Mapping[str, Callable[[Settings], Reading]] = {
-    "script": trainer.read_script,
-    "axolotl": axolotl.read,
-    "LLaMA-Factory": llamafactory.read,
-    "TRL": trl.read,
-    "TrainingArguments": trainer.read,
-}
+_RUNS = {tool.name: tool for tool in (script.TOOL, axolotl.TOOL, llamafactory.TOOL, trl.TOOL, trainer.TOOL)}
 _SHARDING: Mapping[str, Callable[[Settings], ParallelismSpec]] = {
     "accelerate": read_accelerate,
     "DeepSpeed": read_deepspeed,
@@ -69,9 +65,10 @@ def read_files(paths: Iterable[str]) -> Reading:
         what = f"the files are {' and '.join(parts)}" if len(runs) > 1 else f"{' and '.join(parts)} is a part of a run"
         raise SpecError(f"{what}: one file must say how to train.", HINT)
     _check_found(parts)
-    reading = _together(_RUNS[runs[0]](parts[runs[0]]), parts)
-    notes = [note for settings in parts.values() for note in unread(settings)]
-    return reading._replace(notes=(*reading.notes, *notes, *_count_note(reading, parts)))
+    tool, run = _RUNS[runs[0]], parts.pop(runs[0])
+    reading = _together(tool, read(tool, run), parts)
+    notes = [note for settings in (run, *parts.values()) for note in unread(settings)]
+    return reading._replace(notes=(*notes, *_count_note(reading, parts)))
 
 
 def settings_of(values: Mapping[str, object], path: str) -> Settings:
@@ -119,24 +116,22 @@ def _check_found(parts: Mapping[str, Settings]) -> None:
                 raise CatalogError(what, "Put it beside, or name it too: --from is taken more than once.")
 
 
-def _together(reading: Reading, parts: Mapping[str, Settings]) -> Reading:
-    """Add the adapter, the quantization and the GPUs of the files that come with it."""
+def _together(tool: Tool, reading: Reading, parts: Mapping[str, Settings]) -> Reading:
+    """Add the adapter, the quantization and the GPUs of the files that come with the run's own."""
     recipe, model = reading.recipe, reading.model
     if "adapter_config" in parts:
         settings = parts["adapter_config"]
         model = model or settings.word_or_none("base_model_name_or_path")
         recipe = replace(recipe, adapter=trainer.read_adapter(settings))
     if "BitsAndBytesConfig" in parts:
-        recipe = replace(recipe, quantization=trainer.read_bitsandbytes(parts["BitsAndBytesConfig"]))
-    for tool, read in _SHARDING.items():
-        if tool in parts:
-            recipe = replace(recipe, parallelism=read(parts[tool]))
+        stored = trainer.take_bitsandbytes(parts["BitsAndBytesConfig"])
+        recipe = replace(recipe, quantization=QuantizationSpec(**stored))
+    for name, read_parallelism in _SHARDING.items():
+        if name in parts:
+            recipe = replace(recipe, parallelism=read_parallelism(parts[name]))
     if "accelerate" in parts:
         recipe = _launched(recipe, parts["accelerate"])
-    recipe = under_deepspeed(recipe)
-    if reading.tool == trl.NAME:
-        recipe = trl.under_zero3(recipe)
-    return reading._replace(recipe=recipe, model=model)
+    return reading._replace(recipe=tool.settle(recipe), model=model)
 
 
 def _launched(recipe: TrainingSpec, accelerate: Settings) -> TrainingSpec:

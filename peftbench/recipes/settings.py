@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from peftbench.base.errors import SpecError
 from peftbench.inputs.recipe.training import TrainingSpec
 
+T = TypeVar("T")
 Values = Mapping[str, object]
 MOST = 10**9
 """The largest count that is taken for meant: of tokens, sequences, steps, GPUs or a rank."""
@@ -20,7 +21,7 @@ class Reading(NamedTuple):
     model: str | None
     """Hub id or path; None where the file names none."""
     recipe: TrainingSpec
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     """What a reader should know: defaults that the file left open, and settings that are not priced."""
 
 
@@ -39,32 +40,25 @@ class Settings:
         self.asked.add(name)
         return self.values.get(name)
 
+    def _checked(self, name: str, default: T, fits: Callable[[Any], bool], wanted: str) -> T:
+        value: Any = self.given(name)
+        if value is not None and not fits(value):
+            raise self.wrong(name, value, wanted)
+        return default if value is None else value
+
     def flag(self, name: str, default: bool) -> bool:
         """True or false."""
-        value = self.given(name)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            raise self.wrong(name, value, "true or false")
-        return value
+        return self._checked(name, default, lambda value: isinstance(value, bool), "true or false")
 
     def count(self, name: str, default: int) -> int:
         """A whole number above zero."""
-        value = self.given(name)
-        if value is None:
-            return default
-        if type(value) is not int or not 1 <= value <= MOST:
-            raise self.wrong(name, value, f"a whole number from 1 to {MOST:,}")
-        return value
+        wanted = f"a whole number from 1 to {MOST:,}"
+        return self._checked(name, default, lambda value: type(value) is int and 1 <= value <= MOST, wanted)
 
     def share(self, name: str, default: float) -> float:
         """A number from 0 up to, but not including, 1."""
-        value = self.given(name)
-        if value is None:
-            return default
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-            raise self.wrong(name, value, "a number from 0 to less than 1")
-        return float(value)
+        wanted = "a number from 0 to less than 1"
+        return float(self._checked(name, default, lambda value: type(value) in (int, float) and 0 <= value < 1, wanted))
 
     def word(self, name: str, default: str) -> str:
         """A text that is not empty."""
@@ -72,10 +66,7 @@ class Settings:
 
     def word_or_none(self, name: str) -> str | None:
         """A text, or None where there is none."""
-        value = self.given(name)
-        if value is not None and (not isinstance(value, str) or not value.strip()):
-            raise self.wrong(name, value, "a word")
-        return value
+        return self._checked(name, None, lambda value: isinstance(value, str) and bool(value.strip()), "a word")
 
     def names(self, name: str) -> tuple[str, ...] | None:
         """A list of names, or one text with commas between; None where there is none."""
@@ -89,11 +80,10 @@ class Settings:
 
     def section(self, name: str) -> Settings:
         """The settings below a name; empty where there are none."""
-        value = self.given(name)
-        if value is not None and (not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value)):
-            raise self.wrong(name, value, "a mapping of names to values")
+        nothing: Values = {}
+        value = self._checked(name, nothing, _is_mapping, "a mapping of names to values")
         if name not in self.sections:
-            self.sections[name] = Settings(value or {}, self.tool, f"{self.prefix}{name}.")
+            self.sections[name] = Settings(value, self.tool, f"{self.prefix}{name}.")
         return self.sections[name]
 
     def left(self) -> list[str]:
@@ -109,3 +99,7 @@ class Settings:
 def _short(value: object) -> str:
     """A value for a message; lists and mappings by their kind, as YAML's anchors can make them endless."""
     return f"a {type(value).__name__}" if isinstance(value, (list, dict)) else repr(str(value)[:60])
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)

@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from peftbench.base.errors import NoFormula
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
+from peftbench.inputs.recipe.parallelism import ONE_GPU, ParallelismSpec
 from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.recipes.kinds import COUNT
+from peftbench.recipes.rows import Row, Rule, give, half, take
 from peftbench.recipes.settings import Settings
 
 _STAGES = {0: "ddp", 1: "zero1", 2: "zero2", 3: "zero3"}
 
-ONE = ParallelismSpec()
+_PLAIN = {"NO": "none", "MULTI_GPU": "ddp"}
+"""accelerate's distributed_type of what it needs no plugin for."""
+_COUNTS = (Row("num_machines", "nodes", COUNT, 1), Row("num_processes", "gpus", COUNT, 1))
 _OFFLOADED = ("optimizer", "param")
 _ADAM = ("adam", "adamw")
 """Optimizers of a DeepSpeed file that have the states of the Trainer's own AdamW."""
@@ -33,25 +36,18 @@ def read_deepspeed(settings: Settings) -> ParallelismSpec:
 
 def read_accelerate(settings: Settings) -> ParallelismSpec:
     """An accelerate configuration: kind, processes and machines."""
-    kind = _kind(settings)
-    gpus, nodes = settings.count("num_processes", 1), settings.count("num_machines", 1)
+    kind = settings.given("distributed_type")
+    kind = "NO" if kind is False else settings.word("distributed_type", "NO").upper()  # YAML takes a bare NO for false
     settings.given("mixed_precision")
     if kind == "DEEPSPEED":
         found = _accelerate_zero(settings.section("deepspeed_config"))
     elif kind == "FSDP":
         found = read_fsdp(settings.section("fsdp_config"))
-    elif kind == "MULTI_GPU":
-        found = replace(ONE, strategy="ddp")
-    elif kind == "NO":
-        found = ONE
+    elif kind in _PLAIN:
+        found = ParallelismSpec(strategy=_PLAIN[kind])
     else:
         raise NoFormula(f"distributed_type {kind[:40]} is not modelled.", "NO, MULTI_GPU, FSDP and DEEPSPEED are.")
-    return replace(found, gpus=gpus, nodes=nodes)
-
-
-def _kind(settings: Settings) -> str:
-    """YAML 1.1 takes a bare NO for false."""
-    return "NO" if settings.given("distributed_type") is False else settings.word("distributed_type", "NO").upper()
+    return replace(found, **take(_COUNTS, settings))
 
 
 def _accelerate_zero(section: Settings) -> ParallelismSpec:
@@ -119,8 +115,7 @@ def _say_wrapping(section: Settings) -> None:
     wrapping = fsdp_option(section, "auto_wrap_policy")
     if wrapping in ("NO_WRAP", "SIZE_BASED_WRAP"):
         section.said.append(f"auto_wrap_policy {wrapping} gathers more than a layer at a time: that is not priced.")
-    versions = [section.given(name) for name in ("version", "fsdp_version")]
-    if 1 in versions or "1" in versions:
+    if fsdp_option(section, "version") in (1, "1"):
         section.said.append("FSDP 1 is priced as FSDP 2: its flat parameters may take more.")
 
 
@@ -133,42 +128,29 @@ def read_trainer(settings: Settings) -> ParallelismSpec:
         return read_deepspeed(settings.section("deepspeed"))
     asked, section = settings.given("fsdp"), settings.section("fsdp_config")
     if not asked and (settings.tool != "axolotl" or not section.values):
-        return ONE
+        return ONE_GPU
     lines = asked if isinstance(asked, list) else [asked]
     words = [word for line in lines if isinstance(line, str) for word in line.replace(",", " ").split()]
     return read_fsdp(section, tuple(words))
 
 
-def under_deepspeed(recipe: TrainingSpec) -> TrainingSpec:
-    """DeepSpeed does not autocast: it casts the weights to the 16-bit type, whatever they were loaded in.
-
-    Source: DeepSpeedEngine._configure_distributed_model. Which of the two types it is moves no byte.
-    """
-    whole = recipe.dtype is DType.FLOAT32 and recipe.autocast
-    return replace(recipe, dtype=DType.BFLOAT16) if whole and recipe.parallelism.strategy.startswith("zero") else recipe
-
-
 # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def trainer_values(recipe: TrainingSpec) -> dict[str, object]:
+def give_sharding(recipe: TrainingSpec) -> dict[str, object]:
     """The same as TrainingArguments take it; plain data parallelism is the launcher's alone."""
     parallelism = recipe.parallelism
     if parallelism.strategy.startswith("zero"):
-        return {"deepspeed": deepspeed_values(parallelism, precision_of(recipe))}
+        return {"deepspeed": deepspeed_settings(parallelism, half(recipe))}
     if parallelism.strategy.startswith("fsdp"):
-        return {"fsdp": True, "fsdp_config": {"version": 2, **fsdp_values(parallelism)}}
+        return {"fsdp": True, "fsdp_config": {"version": 2, **fsdp_settings(parallelism)}}
     return {}
 
 
-def precision_of(recipe: TrainingSpec) -> str:
-    """accelerate's mixed_precision: the type of autocast."""
-    if not recipe.autocast:
-        return "no"
-    return "fp16" if recipe.dtype is DType.FLOAT16 else "bf16"
+SHARDING = Rule(lambda settings, _found: {"parallelism": read_trainer(settings)}, give_sharding)
 
 
-def deepspeed_values(parallelism: ParallelismSpec, precision: str) -> dict[str, object]:
+def deepspeed_settings(parallelism: ParallelismSpec, precision: str) -> dict[str, object]:
     """A DeepSpeed configuration that leaves to the Trainer what the Trainer says ("auto")."""
     stage = int(parallelism.strategy.removeprefix("zero"))
     zero: dict[str, object] = {"stage": stage}
@@ -181,7 +163,7 @@ def deepspeed_values(parallelism: ParallelismSpec, precision: str) -> dict[str, 
     return {**dict.fromkeys(auto, "auto"), **halves, "zero_optimization": zero}
 
 
-def fsdp_values(parallelism: ParallelismSpec, prefix: str = "") -> dict[str, object]:
+def fsdp_settings(parallelism: ParallelismSpec, prefix: str = "") -> dict[str, object]:
     """FSDP2's options."""
     return {
         f"{prefix}offload_params": parallelism.cpu_offload,
@@ -191,30 +173,26 @@ def fsdp_values(parallelism: ParallelismSpec, prefix: str = "") -> dict[str, obj
     }
 
 
-def accelerate_values(parallelism: ParallelismSpec, precision: str) -> dict[str, object]:
+def accelerate_settings(parallelism: ParallelismSpec, precision: str) -> dict[str, object]:
     """What `accelerate launch --config_file` takes."""
-    values: dict[str, object] = {
+    kind, plugin = _plugin(parallelism)
+    return {
         "compute_environment": "LOCAL_MACHINE",
-        "distributed_type": _distributed_type(parallelism.strategy),
+        "distributed_type": kind,
         "mixed_precision": precision,
-        "num_machines": parallelism.nodes,
-        "num_processes": parallelism.gpus,
+        **give(_COUNTS, parallelism),
         "machine_rank": 0,
+        **plugin,
     }
-    return {**values, **_plugin(parallelism)}
 
 
-def _plugin(parallelism: ParallelismSpec) -> Mapping[str, object]:
-    if parallelism.strategy.startswith("fsdp"):
-        return {"fsdp_config": {"fsdp_version": 2, **fsdp_values(parallelism, "fsdp_")}}
-    if not parallelism.strategy.startswith("zero"):
-        return {}
-    stage, device = int(parallelism.strategy[-1]), "cpu" if parallelism.cpu_offload else "none"
+def _plugin(parallelism: ParallelismSpec) -> tuple[str, Mapping[str, object]]:
+    """distributed_type, and the section that belongs to it."""
+    strategy = parallelism.strategy
+    if strategy.startswith("fsdp"):
+        return "FSDP", {"fsdp_config": {"fsdp_version": 2, **fsdp_settings(parallelism, "fsdp_")}}
+    if not strategy.startswith("zero"):
+        return next(kind for kind, plain in _PLAIN.items() if plain == strategy), {}
+    stage, device = int(strategy[-1]), "cpu" if parallelism.cpu_offload else "none"
     offload = {"offload_optimizer_device": device, "offload_param_device": device if stage == 3 else "none"}
-    return {"deepspeed_config": {"zero_stage": stage, **offload, "zero3_init_flag": stage == 3}}
-
-
-def _distributed_type(strategy: str) -> str:
-    if strategy.startswith("zero"):
-        return "DEEPSPEED"
-    return {"none": "NO", "ddp": "MULTI_GPU"}.get(strategy, "FSDP")
+    return "DEEPSPEED", {"deepspeed_config": {"zero_stage": stage, **offload, "zero3_init_flag": stage == 3}}

@@ -6,26 +6,29 @@ import dataclasses
 import inspect
 import json
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 
 import pytest
 
-from peftbench.recipes import axolotl, llamafactory, trainer, trl
+from peftbench.recipes.rows import read
 from peftbench.recipes.settings import Settings
 from peftbench.recipes.sharding import read_accelerate, read_deepspeed
+from peftbench.recipes.tools import axolotl, llamafactory, trainer, trl
 from peftbench.recipes.unread import KNOWN_SETTINGS, known, unread
 
 with open(KNOWN_SETTINGS, encoding="utf-8") as file:
     TABLES = json.load(file)
 
+FULL_TRAINER = {"fsdp": True, "activation_checkpointing": True}
 READERS: dict[str, tuple[Callable, tuple[dict, ...]]] = {
-    "axolotl": (axolotl.read, (
+    "axolotl": (partial(read, axolotl.TOOL), (
         {"adapter": "qlora", "load_in_4bit": True, "lora_r": 8, "gradient_checkpointing_kwargs": {}, "fsdp": "yes"},
         {"fsdp_config": {"reshard_after_forward": True}},
     )),
-    "TRL": (trl.read, ({"use_peft": True, "load_in_4bit": True, "fsdp": True, "activation_checkpointing": True},)),
-    "LLaMA-Factory": (llamafactory.read, ({"quantization_bit": 4, "fsdp": True, "activation_checkpointing": True},)),
-    "TrainingArguments": (trainer.read, ({"fsdp": True, "activation_checkpointing": True},)),
+    "TRL": (partial(read, trl.TOOL), ({"use_peft": True, "load_in_4bit": True, **FULL_TRAINER},)),
+    "LLaMA-Factory": (partial(read, llamafactory.TOOL), ({"quantization_bit": 4, **FULL_TRAINER},)),
+    "TrainingArguments": (partial(read, trainer.TOOL), (FULL_TRAINER,)),
     "accelerate": (read_accelerate, ({"distributed_type": "FSDP"}, {"distributed_type": "DEEPSPEED"})),
     "DeepSpeed": (read_deepspeed, ({},)),
 }  # fmt: skip
@@ -39,11 +42,11 @@ def read_of(tool: str) -> set[str]:
 
 @pytest.mark.parametrize("tool", READERS)
 def test_what_the_table_calls_read_is_what_the_reader_asks_for(tool: str) -> None:
-    read, files = READERS[tool]
+    reader, files = READERS[tool]
     asked = set()
     for values in files:
         settings = Settings(values, tool)
-        read(settings)
+        reader(settings)
         asked |= settings.asked
     ignored = {"use_cache"} if tool == "LLaMA-Factory" else set()  # it turns the cache off under checkpointing
     assert asked - {"optimizer", "process_reward_model"} <= read_of(tool)
@@ -102,7 +105,7 @@ def test_no_field_of_the_schema_is_left_out(tool: str, monkeypatch: pytest.Monke
 
 def test_defaults_are_silent_and_costs_are_named() -> None:
     settings = Settings({"torch_compile": True, "neftune_noise_alpha": 5, "seed": 3, "fsdp_config": {}}, "TRL")
-    trl.read(settings)
+    read(trl.TOOL, settings)
     notes = " ".join(unread(settings))
     assert "torch_compile fuses" in notes and "neftune_noise_alpha adds" in notes and "seed" not in notes
 

@@ -147,6 +147,10 @@ def test_what_costs_memory_and_is_not_priced_is_named(tmp_path: Path) -> None:
     assert len(notes) == 1 and "lora_modules_to_save" in notes[0]
 
 
+def test_a_list_where_a_word_belongs_is_no_crash(tmp_path: Path) -> None:
+    assert read(tmp_path, '{"optim": "sgd", "eval_strategy": []}', "list.json").recipe.optimizer == "sgd"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -16,10 +16,11 @@ from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.parallelism import ParallelismSpec
 from peftbench.inputs.recipe.training import FUSED_KERNELS, LOOPS, LOSSES, TrainingSpec
-from peftbench.recipes import axolotl, llamafactory, trl
 from peftbench.recipes.documents import yaml_of
 from peftbench.recipes.export import export
 from peftbench.recipes.reading import read_files
+from peftbench.recipes.rows import write
+from peftbench.recipes.tools import axolotl, llamafactory, trl
 
 FILES = {"transformers": "train.py", "trl": "trl.yaml", "axolotl": "axolotl.yml", "llamafactory": "llamafactory.yaml"}
 MODEL = "Qwen/Qwen2.5-0.5B"
@@ -116,13 +117,25 @@ def test_the_accelerate_file_carries_the_gpus(recipe: TrainingSpec, parallelism:
     assert read_files([str(script), str(launcher)]).recipe.parallelism == parallelism
 
 
-@pytest.mark.parametrize("tool", [axolotl, llamafactory, trl], ids=lambda tool: tool.NAME)
+@pytest.mark.parametrize("tool", [axolotl.TOOL, llamafactory.TOOL, trl.TOOL], ids=lambda tool: tool.name)
 def test_sharding_is_in_the_file_itself(tool, folder) -> None:
     for strategy in ("zero2", "zero3", "fsdp"):
         spec = ParallelismSpec(strategy=strategy, cpu_offload=True)
         path = folder / "own.yaml"
-        path.write_text(yaml_of(tool.values(MODEL, TrainingSpec(adapter=LORA, parallelism=spec), "train.jsonl")))
+        path.write_text(yaml_of(write(tool, MODEL, TrainingSpec(adapter=LORA, parallelism=spec))))
         assert read_files([str(path)]).recipe.parallelism == spec
+
+
+@pytest.mark.parametrize("tool", FILES)
+def test_pefts_own_targets_can_be_written(tool: str, folder) -> None:
+    """LLaMA-Factory has no word for them and takes all linear layers: its file says so."""
+    written = export(MODEL, TrainingSpec(adapter=AdapterSpec(r=8, target_modules=None)), tool)
+    path = folder / f"default-{FILES[tool]}"
+    path.write_text(written.text)
+    found = read_files([str(path)]).recipe.adapter
+    assert found and found.target_modules == (("all-linear",) if tool == "llamafactory" else None)
+    changed = any(change.option == "--target-modules" for change in written.differences)
+    assert changed == (tool == "llamafactory")
 
 
 @pytest.mark.parametrize("peft_type", ["ia3", "vera", "oft", "adalora", "prompt_tuning", "loha"])
