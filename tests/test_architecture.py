@@ -50,7 +50,7 @@ SUB_RANKS = {
         ("comparison", "doctor"),
     ),
     "decide": (
-        ("methods", "recipe", "verdict", "card", "calibrated"), ("from_options",), ("plan",), ("suite", "choose"),
+        ("recipe", "verdict", "card", "calibrated"), ("from_options",), ("plan",), ("suite", "choose"),
     ),
     "check": (("speed", "memory"), ("runs",), ("calibration", "claims")),
     "cli": (("progress",), ("ask",), ("answer",)),

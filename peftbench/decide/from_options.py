@@ -2,71 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
-from functools import lru_cache
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from peftbench.base.errors import SpecError, did_you_mean
-from peftbench.decide.methods import LORA, quantization_for
-from peftbench.decide.recipe import ZERO_GRADS
+from peftbench.decide.recipe import LORA, Recipe, names_of, parsed, quantization_for, type_has
 from peftbench.estimate.peft_types.table import METHODS, NOT_DERIVED, Method
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.inputs.recipe.parallelism import ParallelismSpec, usual_nodes
+from peftbench.inputs.recipe.inference import ADAPTER_KIND, InferenceSpec
+from peftbench.inputs.recipe.option import flag, options_of
+from peftbench.inputs.recipe.parallelism import ONE_GPU, ParallelismSpec, usual_nodes
 from peftbench.inputs.recipe.quantization import QuantizationSpec
 from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.inputs.schemes.scheme import OPTIONS as SCHEME_OPTIONS
-from peftbench.inputs.schemes.scheme import Scheme, scheme_of, schemes_with
+from peftbench.inputs.schemes.scheme import scheme_of, schemes_with
 
 COMPARED = ("full", "lora", "qlora")
 """The methods that are compared when none is named."""
 
-ADAPTER_KINDS = ("merged", "dynamic", "none")
+_OF_TASK = {"training": names_of(TrainingSpec), "inference": (*names_of(InferenceSpec), ADAPTER_KIND.name)}
+_ADAPTER = tuple(name for name in names_of(AdapterSpec) if name != "peft_type")  # that is --method
+_QUANTIZATION = names_of(QuantizationSpec)
 
-_BOTH = ("dtype", "attention", "gpus", "nodes", "parallel", "cpu_offload")
-_TRAINING = (
-    "sequence_length", "padded", "micro_batch_size", "gradient_accumulation_steps", "gradient_checkpointing",
-    "autocast", "optimizer", "loss", "fused_kernels", "loop", "zero_grad", "use_cache", "use_reentrant",
-    "transformers",
-)  # fmt: skip
-_INFERENCE = ("prompt_tokens", "new_tokens", "batch_size", "adapter")
-_QUANTIZATION = ("quant_type", "upcast_unquantized", "upcast_norms", *SCHEME_OPTIONS)
-
-_ADAPTER: Mapping[str, Callable[[Method], bool]] = {
-    "r": lambda method: method.rank is not None,
-    "target_modules": lambda method: method.each is not None,
-    "adapter_dtype": lambda method: True,
-    "use_dora": lambda method: "use_dora" in method.options,
-    "use_rslora": lambda method: "use_rslora" in method.options,
-    "lora_dropout": lambda method: "lora_bias" in method.options,
-    "num_virtual_tokens": lambda method: "num_virtual_tokens" in method.options,
-    "adapter_options": lambda method: True,
-}
-"""What a PEFT type must have for an option to concern it."""
-
-OPTIONS = (*_BOTH, *_TRAINING, *_INFERENCE, *_ADAPTER, *_QUANTIZATION)
+OPTIONS = tuple(dict.fromkeys((*sum(_OF_TASK.values(), ()), *names_of(ParallelismSpec), *_ADAPTER, *_QUANTIZATION)))
 """Every flat option, named as on the command line with underscores."""
 
 Given = Mapping[str, Any]
 """Options that were given: those that are None were not."""
 
 
-def training_recipes(methods: tuple[str, ...], options: Given) -> tuple[TrainingSpec, ...]:
-    """Build one recipe a method, each with those of the options that the method has.
+def training_recipes(
+    methods: tuple[str, ...], options: Given, base: TrainingSpec | None = None
+) -> tuple[TrainingSpec, ...]:
+    """Build one recipe a method: the base, with those of the options that the method has in place of its own.
 
     Raises SpecError for an unknown method, and for an option that none of the methods has.
     """
-    given = _checked(methods, options, "training", _TRAINING)
-    return tuple(dict.fromkeys(_training(method, given) for method in methods))
+    recipe = base or TrainingSpec()
+    given = _checked(methods, options, "training", recipe.quantization)
+    return tuple(dict.fromkeys(_recipe(method, given, recipe) for method in methods))
 
 
 def inference_requests(methods: tuple[str, ...], options: Given) -> tuple[InferenceSpec, ...]:
     """Build one request a method, without those that come out equal; raises as training_recipes."""
-    given = _checked(methods, options, "inference", _INFERENCE)
-    return tuple(dict.fromkeys(_inference(method, given) for method in methods))
+    given = _checked(methods, options, "inference", None)
+    return tuple(dict.fromkeys(_recipe(method, given, InferenceSpec()) for method in methods))
 
 
 def within_positions(
@@ -125,177 +108,108 @@ def _unknown_method(name: str, plain: str) -> SpecError:
 # ── which option belongs to what ────────────────────────────────────────────────────────────────────────
 
 
-def _checked(methods: tuple[str, ...], options: Given, task: str, own: tuple[str, ...]) -> Given:
+def _checked(methods: tuple[str, ...], options: Given, task: str, base: QuantizationSpec | None) -> Given:
     """The given options; each belongs to the task or to at least one of the methods."""
     given = {name: value for name, value in options.items() if value is not None}
     kinds = [split_method(method) for method in methods]
-    for name, value in given.items():
+    quant_type = given.get("quant_type", (base or QuantizationSpec()).quant_type)
+    for name in given:
         if name not in OPTIONS:
             raise SpecError(f"unknown option {name!r}. {did_you_mean(name, OPTIONS)}".rstrip())
-        _check_type(name, value)
-        if name in (*_TRAINING, *_INFERENCE) and name not in own:
-            raise SpecError(f"{_flag(name)} does not belong to --task {task}.", "Leave it out, or change the task.")
-        method_has = any(_concerns(name, peft_type, quantized, given) for peft_type, quantized in kinds)
-        if name not in (*own, *_BOTH) and not method_has:
-            of_scheme = name in SCHEME_OPTIONS and any(quantized for _, quantized in kinds)
-            what = f"--quant-type {given['quant_type']}" if of_scheme else " or ".join(methods)
-            raise SpecError(f"{_flag(name)} has no effect with {what}.", _owner(name, given))
-    for name in _extra(given):
+        if name in _ADAPTER or name in _QUANTIZATION:
+            if not any(_method_has(name, peft_type, quantized, quant_type) for peft_type, quantized in kinds):
+                of_scheme = name in SCHEME_OPTIONS and any(quantized for _, quantized in kinds)
+                what = f"--quant-type {quant_type}" if of_scheme else " or ".join(methods)
+                raise SpecError(f"{flag(name)} has no effect with {what}.", _owner(name, quant_type))
+        elif name not in (*_OF_TASK[task], *names_of(ParallelismSpec)):
+            raise SpecError(f"{flag(name)} has no effect with --task {task}.", "Leave it out, or change the task.")
+    for name in _OTHERS.parse(given.get("adapter_options", {})):
         _check_extra(name, methods, [METHODS[peft_type] for peft_type, _ in kinds if peft_type])
     if "adapter" in given and not any(peft_type for peft_type, _ in kinds):
-        raise SpecError("--adapter does not concern full: it has none.", "It belongs to --method lora, qlora ….")
+        raise SpecError("--adapter has no effect with full.", "It belongs to --method lora, qlora ….")
     if given.get("adapter") == "none" and any(name in given for name in _ADAPTER):
         raise SpecError("--adapter none leaves no adapter to give options to.", "Use --adapter dynamic.")
     return given
 
 
-def _check_type(name: str, value: object) -> None:
-    """What Python and files give may be of any type; the command line has checked it."""
-    wanted = _types().get(name)
-    if wanted and type(value) not in wanted:
-        what = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}[wanted[0]]
-        raise SpecError(f"{_flag(name)} must be {what}, not {value!r}.")
-
-
-@lru_cache(maxsize=1)
-def _types() -> dict[str, tuple[type, ...]]:
-    """Of options that are plain values, as the defaults of the specs have them."""
-    found: dict[str, tuple[type, ...]] = {"r": (int,), "num_virtual_tokens": (int,), "lora_dropout": (float, int)}
-    specs: tuple[Any, ...] = (TrainingSpec, InferenceSpec, QuantizationSpec, AdapterSpec, ParallelismSpec)
-    for spec in specs:
-        plain = (field for field in fields(spec) if type(field.default) in (int, bool, str))
-        found |= {field.name: (type(field.default),) for field in plain}
-    return found
-
-
-def _concerns(name: str, peft_type: str | None, quantized: bool, given: Given) -> bool:
-    """Whether the option can change a recipe of this method."""
+def _method_has(name: str, peft_type: str | None, quantized: bool, quant_type: str) -> bool:
+    """Whether an option of adapters or of quantization can change a recipe of this method."""
     if name in _QUANTIZATION:
-        return quantized and (name not in SCHEME_OPTIONS or name in _scheme(given).options)
-    return name in _ADAPTER and peft_type is not None and _ADAPTER[name](METHODS[peft_type])
+        return quantized and (name not in SCHEME_OPTIONS or name in scheme_of(quant_type).options)
+    return peft_type is not None and type_has(name, METHODS[peft_type])
 
 
-def _scheme(given: Given) -> Scheme:
-    return scheme_of(given.get("quant_type", QuantizationSpec.quant_type))
-
-
-def _owner(name: str, given: Given) -> str:
+def _owner(name: str, quant_type: str) -> str:
     """Where the option belongs, as a hint."""
-    if name in SCHEME_OPTIONS and name not in _scheme(given).options:
+    if name in SCHEME_OPTIONS and name not in scheme_of(quant_type).options:
         return f"It belongs to --quant-type {' or '.join(schemes_with(name))}."
     if name in _QUANTIZATION:
         return "It belongs to a quantized base: --method qlora."
-    owners = [peft_type for peft_type, method in METHODS.items() if _ADAPTER[name](method)]
+    owners = [peft_type for peft_type, method in METHODS.items() if type_has(name, method)]
     return f"It belongs to --method {', '.join(owners[:6])}{' …' if len(owners) > 6 else ''}."
 
 
 def _check_extra(name: str, methods: tuple[str, ...], kinds: list[Method]) -> None:
     """Raise SpecError for an --adapter-option that no method has, or that has an option of its own."""
-    own_flag = "r" if any(name == kind.rank for kind in kinds) else name
-    if own_flag in _ADAPTER:
-        raise SpecError(f"--adapter-option {name} has an option of its own.", f"Use {_flag(own_flag)}.")
+    own_name = "r" if any(name == kind.rank for kind in kinds) else name
+    if own_name in _ADAPTER:
+        raise SpecError(f"--adapter-option {name} has an option of its own.", f"Use {flag(own_name)}.")
     if not any(name in kind.options for kind in kinds):
         known = sorted({option for kind in kinds for option in kind.options} - {*_ADAPTER})
         what = f"{' or '.join(methods)} has no option {name!r} that decides its size."
         raise SpecError(f"{what} {did_you_mean(name, known)}".rstrip(), f"Options: {', '.join(known) or 'none'}.")
 
 
-def _flag(name: str) -> str:
-    return "--adapter-option" if name == "adapter_options" else "--" + name.replace("_", "-")
-
-
 # ── the specs ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _training(method: str, given: Given) -> TrainingSpec:
-    fields = {name: given[name] for name in (*_TRAINING, "attention") if name in given and name != "zero_grad"}
-    if "zero_grad" in given:
-        fields["zero_grad_keeps"] = _one_of("zero_grad", given["zero_grad"], ZERO_GRADS) == "keep"
-    return TrainingSpec(**fields, **_shared(method, given), parallelism=_parallelism(given, "fsdp"))
-
-
-def _inference(method: str, given: Given) -> InferenceSpec:
-    """A merged adapter adds nothing to the base, so it is written as none."""
-    fields = {name: given[name] for name in (*_INFERENCE, "attention") if name in given and name != "adapter"}
-    shared = _shared(method, given)
-    if _one_of("adapter", given.get("adapter", "dynamic"), ADAPTER_KINDS) != "dynamic":
-        shared["adapter"] = None
-    return InferenceSpec(**fields, **shared, parallelism=_parallelism(given, "tensor"))
-
-
-def _parallelism(given: Given, sharded: str) -> ParallelismSpec:
-    """Several GPUs share the model as the task does by default, in nodes of eight, unless that is named."""
-    gpus = given.get("gpus", 1)
-    offload = given.get("cpu_offload", False)
-    strategy = given.get("parallel", sharded if gpus > 1 or offload else "none")
-    nodes = given.get("nodes", usual_nodes(gpus) if gpus > 1 else 1)
-    return ParallelismSpec(gpus=gpus, nodes=nodes, strategy=strategy, cpu_offload=offload)
-
-
-def _shared(method: str, given: Given) -> dict[str, Any]:
-    """What training and inference have in common: dtype, adapter and quantization."""
+def _recipe(method: str, given: Given, base: Recipe) -> Recipe:
+    """The base with the method, and the options that were given in place of its own."""
     peft_type, quantized = split_method(method)
-    dtype = _dtype("dtype", given.get("dtype", TrainingSpec.dtype))
-    return {
-        "dtype": dtype,
-        "adapter": _adapter(peft_type, quantized, given) if peft_type else None,
-        "quantization": _quantization(dtype, given) if quantized else None,
+    own = parsed(type(base), given)
+    merged = ADAPTER_KIND.parse(given.get("adapter", "dynamic")) != "dynamic"  # adds nothing to the base
+    return replace(
+        base,
+        **own,
+        adapter=_adapter(peft_type, given, base.adapter) if peft_type and not merged else None,
+        quantization=_quantization(own.get("dtype", base.dtype), given, base.quantization) if quantized else None,
+        parallelism=_parallelism(given, base.parallelism, "fsdp" if isinstance(base, TrainingSpec) else "tensor"),
+    )
+
+
+def _parallelism(given: Given, base: ParallelismSpec, sharded: str) -> ParallelismSpec:
+    """Several GPUs share the model as the task does by default, in nodes of eight, unless that is named."""
+    own = parsed(ParallelismSpec, given)
+    if base == ONE_GPU:
+        gpus = own.get("gpus", 1)
+        several = gpus > 1 or own.get("cpu_offload")
+        own = {"nodes": usual_nodes(gpus), "strategy": sharded if several else "none", **own}
+    return replace(base, **own)
+
+
+def _quantization(dtype: DType, given: Given, base: QuantizationSpec | None) -> QuantizationSpec:
+    """The base, with blocks of the size that another scheme has by default, or what is usual."""
+    own = parsed(QuantizationSpec, given)
+    if base is None:
+        return quantization_for(dtype, **own)
+    blocksize = base.blocksize if own.get("quant_type", base.quant_type) == base.quant_type else None
+    return replace(base, **{"blocksize": blocksize, **own})
+
+
+def _adapter(peft_type: str, given: Given, base: AdapterSpec | None) -> AdapterSpec:
+    """The base where it is of this type, else LORA or PEFT's defaults, with the options that the type has."""
+    if base is None or base.peft_type != peft_type:
+        base = LORA if peft_type == "lora" else AdapterSpec(peft_type=peft_type)
+    method = METHODS[peft_type]
+    own = {name: value for name, value in given.items() if name in _ADAPTER and type_has(name, method)}
+    extra = {
+        name: str(value) if isinstance(method.options[name], str) else value
+        for name, value in own.pop("adapter_options", {}).items()
+        if name in method.options
     }
+    held = {option.name: option.parse(own[option.name]) for option in _HELD if option.name in own}
+    options = {**dict(base.options), **extra, **held}
+    return replace(base, **parsed(AdapterSpec, own), options=tuple(sorted(options.items())))
 
 
-def _adapter(peft_type: str, quantized: bool, given: Given) -> AdapterSpec:
-    """LORA, or PEFT's defaults for another type, with the options that concern it."""
-    fields = {name: given[name] for name in _ADAPTER if name in given and _concerns(name, peft_type, quantized, given)}
-    defaults = METHODS[peft_type].options
-    options = {
-        name: str(value) if isinstance(defaults[name], str) else value
-        for name, value in _extra(given).items() if name in defaults
-    }  # fmt: skip
-    fields.pop("adapter_options", None)
-    if "num_virtual_tokens" in fields:
-        options["num_virtual_tokens"] = fields.pop("num_virtual_tokens")
-    if "target_modules" in fields:
-        fields["target_modules"] = _targets(fields["target_modules"])
-    if "lora_dropout" in fields:
-        fields["dropout"] = _share("lora_dropout", fields.pop("lora_dropout"))
-    if "adapter_dtype" in fields:
-        fields["dtype"] = _dtype("adapter_dtype", fields.pop("adapter_dtype"))
-    base = LORA if peft_type == "lora" else AdapterSpec(peft_type=peft_type)
-    return replace(base, **fields, options=tuple(sorted(options.items())))
-
-
-def _extra(given: Given) -> Mapping[str, Any]:
-    extra: Mapping[str, Any] = given.get("adapter_options", {})
-    return extra
-
-
-def _targets(value: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    """Names with commas between, or a sequence of names; each once."""
-    names = tuple(name.strip() for name in (value.split(",") if isinstance(value, str) else value))
-    if not names or not all(names):
-        raise SpecError(f"target modules {value!r} hold an empty name.", "Write q_proj,v_proj, or all-linear.")
-    return tuple(dict.fromkeys(names))
-
-
-def _quantization(dtype: DType, given: Given) -> QuantizationSpec:
-    fields = {name: given[name] for name in _QUANTIZATION if name in given}
-    if "compute_dtype" in fields:
-        fields["compute_dtype"] = _dtype("compute_dtype", fields["compute_dtype"])
-    return quantization_for(dtype, **fields)
-
-
-def _dtype(name: str, value: object) -> DType:
-    return DType(_one_of(name, value, tuple(dtype.value for dtype in DType)))
-
-
-def _share(name: str, value: float) -> float:
-    if not 0 <= value < 1:
-        what = f"{_flag(name)} must be at least 0 and less than 1, not {value}."
-        raise SpecError(what, f"Write it as in {_flag(name)} 0.05.")
-    return value
-
-
-def _one_of(name: str, value: object, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise SpecError(f"{name} cannot be {value!r}.", f"Choose one of {', '.join(known)}.")
-    return str(value)
+*_HELD, _OTHERS = (option for option in options_of(AdapterSpec) if option.field == "options")

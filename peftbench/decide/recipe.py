@@ -1,124 +1,130 @@
-"""A recipe as flat options under their command-line names: what JSON shows and where two recipes differ."""
+"""A recipe as flat options under their command-line names, both ways: what JSON shows, what an option changes."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
 
 from peftbench.estimate.peft_types.table import METHODS, Method
 from peftbench.inputs.recipe.adapter import ALL_LINEAR, AdapterSpec
+from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe.option import Option, Value, flag, options_of
 from peftbench.inputs.recipe.parallelism import ParallelismSpec, usual_nodes
 from peftbench.inputs.recipe.quantization import QuantizationSpec
 from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.schemes.scheme import OPTIONS as SCHEME_OPTIONS
 
-Value = int | float | str | bool | list[str] | dict[str, int | float | str | bool] | None
 Options = dict[str, Value]
+Recipe = TypeVar("Recipe", TrainingSpec, InferenceSpec)
 
-ZERO_GRADS = ("set-to-none", "keep")
-"""zero_grad(set_to_none=True) and (set_to_none=False)."""
+PARTS = {"parallelism": ParallelismSpec, "adapter": AdapterSpec, "quantization": QuantizationSpec}
+"""Specs within a recipe, by the field that holds them."""
 
-_ADAPTER = (
-    "peft_type", "r", "target_modules", "adapter_dtype", "use_dora", "use_rslora", "lora_dropout",
-    "num_virtual_tokens", "adapter_options",
-)  # fmt: skip
-_QUANTIZATION = (
-    "quant_type", "blocksize", "double_quant", "compute_dtype", "upcast_unquantized", "upcast_norms",
-)  # fmt: skip
-METHOD_OPTIONS = frozenset((*_ADAPTER, *_QUANTIZATION))
+SPECS = (TrainingSpec, InferenceSpec, *PARTS.values())
+"""Every class that declares options."""
+
+LORA = AdapterSpec(peft_type="lora", r=16, target_modules=(ALL_LINEAR,))
+"""What "lora" stands for: every linear layer, as the QLoRA paper recommends, with PEFT's float32 adapters."""
+
+
+def quantization_for(dtype: DType, **given: Any) -> QuantizationSpec:
+    """What "qlora" stands for: NF4 with double quantization, computing in the 16-bit type of the recipe, or what is
+    given instead."""
+    compute = DType.BFLOAT16 if dtype is DType.FLOAT32 else dtype
+    return QuantizationSpec(**{"compute_dtype": compute, **given})
+
+
+def names_of(*specs: type) -> tuple[str, ...]:
+    """Flat names of every option of these specs."""
+    return tuple(option.name for spec in specs for option in options_of(spec))
+
+
+METHOD_OPTIONS = frozenset(names_of(AdapterSpec, QuantizationSpec))
 """Options that --method sets."""
 
+def type_has(option: str, method: Method) -> bool:
+    """Whether an option of adapters means something for a PEFT type."""
+    if option in ("r", "target_modules"):
+        return (method.rank if option == "r" else method.each) is not None
+    return option in ("peft_type", "adapter_dtype", "adapter_options") or option in method.options
 
-def training_options(training: TrainingSpec) -> Options:
-    """Every option of a training recipe; None where one does not apply."""
+
+# ── to options ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def recipe_options(recipe: TrainingSpec | InferenceSpec) -> Options:
+    """Every option of a recipe; None where one does not apply."""
+    task = "training" if isinstance(recipe, TrainingSpec) else "inference"
+    options = {"task": task, **_flat(recipe)}
     return {
-        "task": "training",
-        "sequence_length": training.sequence_length,
-        "padded": training.padded,
-        "micro_batch_size": training.micro_batch_size,
-        "gradient_accumulation_steps": training.gradient_accumulation_steps,
-        "gradient_checkpointing": training.gradient_checkpointing,
-        "use_reentrant": training.use_reentrant,
-        "dtype": training.dtype.value,
-        "autocast": training.autocast,
-        "optimizer": training.optimizer,
-        "attention": training.attention,
-        "loss": training.loss,
-        "fused_kernels": training.fused_kernels,
-        "loop": training.loop,
-        "use_cache": training.use_cache,
-        "zero_grad": ZERO_GRADS[training.zero_grad_keeps],
-        "transformers": training.transformers,
-        **_parallel_options(training.parallelism),
-        **_adapter_options(training.adapter),
-        **_quantization_options(training.quantization),
+        **options,
+        **_flat(recipe.parallelism),
+        **_adapter_options(recipe.adapter),
+        **_quantization_options(recipe.quantization),
     }
 
 
-def inference_options(inference: InferenceSpec) -> Options:
-    """Every option of a generation request; None where one does not apply."""
-    return {
-        "task": "inference",
-        "prompt_tokens": inference.prompt_tokens,
-        "new_tokens": inference.new_tokens,
-        "batch_size": inference.batch_size,
-        "dtype": inference.dtype.value,
-        "attention": inference.attention,
-        **_parallel_options(inference.parallelism),
-        **_adapter_options(inference.adapter),
-        **_quantization_options(inference.quantization),
-    }
-
-
-def _parallel_options(parallelism: ParallelismSpec) -> Options:
-    return {
-        "gpus": parallelism.gpus,
-        "nodes": parallelism.nodes,
-        "parallel": None if parallelism.strategy == "none" else parallelism.strategy,
-        "cpu_offload": parallelism.cpu_offload,
-    }
+def _flat(spec: Any) -> Options:
+    return {option.name: option.flat(getattr(spec, option.field)) for option in options_of(spec.__class__)}
 
 
 def _adapter_options(adapter: AdapterSpec | None) -> Options:
     """The adapter with the defaults of its type filled in, because they are what is priced."""
     if adapter is None:
-        return dict.fromkeys(_ADAPTER)
+        return dict.fromkeys(names_of(AdapterSpec))
     method = METHODS.get(adapter.peft_type, Method())  # a type without formula has what was given, no more
+    own: Options = {name: value if type_has(name, method) else None for name, value in _flat(adapter).items()}
     options = {**method.options, **dict(adapter.options)}
     default_r = options.pop(method.rank, None) if method.rank else None
-    rest = {k: v for k, v in options.items() if v is not None and k not in _ADAPTER}
-    is_lora = adapter.peft_type == "lora"
-    return {
-        "peft_type": adapter.peft_type,
-        "r": adapter.r or default_r or None,
-        "target_modules": _targets(adapter.target_modules),
-        "adapter_dtype": adapter.dtype.value,
-        "use_dora": adapter.use_dora if is_lora else None,
-        "use_rslora": adapter.use_rslora if is_lora else None,
-        "lora_dropout": adapter.dropout if is_lora else None,
-        "num_virtual_tokens": options.get("num_virtual_tokens"),
-        "adapter_options": rest,
-    }
-
-
-def _targets(target_modules: tuple[str, ...] | None) -> str | list[str] | None:
-    """As in PEFT's adapter_config.json: a list, "all-linear", or null for the defaults of the type."""
-    if target_modules is None:
-        return None
-    return ALL_LINEAR if target_modules == (ALL_LINEAR,) else list(target_modules)
+    rest: Any = {name: value for name, value in options.items() if value is not None and name not in own}
+    held = {"num_virtual_tokens": options.get("num_virtual_tokens"), "adapter_options": rest}
+    return {**own, "r": adapter.r or default_r or None, **held}
 
 
 def _quantization_options(quantization: QuantizationSpec | None) -> Options:
     if quantization is None:
-        return dict.fromkeys(_QUANTIZATION)
-    has = quantization.scheme.options
+        return dict.fromkeys(names_of(QuantizationSpec))
+    unused = {*SCHEME_OPTIONS} - {*quantization.scheme.options}
+    return {name: None if name in unused else value for name, value in _flat(quantization).items()}
+
+
+# ── from options ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def changed(recipe: Recipe, name: str, value: Any) -> Recipe:
+    """The recipe with another value of one option; raises SpecError for one that cannot be.
+
+    An option of a part that the recipe does not have changes nothing.
+    """
+    kind: Any = type(recipe)
+    part, option = _home(kind, name)
+    if part is None:
+        return replace(recipe, **{option.field: option.parse(value)})
+    whole = getattr(recipe, part)
+    given: Any = {part: whole and replace(whole, **{option.field: option.parse(value)})}
+    return replace(recipe, **given)
+
+
+@lru_cache(maxsize=128)
+def _home(spec: Any, name: str) -> tuple[str | None, Option]:
+    """Which part of a recipe an option is of, None for the recipe itself, and its declaration."""
+    parts: Iterable[tuple[str | None, type]] = ((None, spec), *PARTS.items())
+    return next((part, option) for part, each in parts for option in options_of(each) if option.name == name)
+
+
+def parsed(spec: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a spec for those of its options that are given; not for names with values that a field holds."""
     return {
-        "quant_type": quantization.quant_type,
-        "blocksize": quantization.blocksize,
-        "double_quant": quantization.double_quant if "double_quant" in has else None,
-        "compute_dtype": quantization.compute_dtype.value if "compute_dtype" in has else None,
-        "upcast_unquantized": quantization.upcast_unquantized,
-        "upcast_norms": quantization.upcast_norms,
+        option.field: option.parse(given[option.name])
+        for option in options_of(spec)
+        if option.name in given and option.kind is not dict and not option.held
     }
+
+
+# ── what differs ────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Difference(NamedTuple):
@@ -135,7 +141,7 @@ class Difference(NamedTuple):
         if isinstance(self.after, bool):
             return (self.option if self.after else self.option.replace("--", "--no-", 1),)
         if isinstance(self.after, dict):
-            pairs = (("--adapter-option", f"{name}={value}") for name, value in self.after.items())
+            pairs = ((self.option, f"{name}={value}") for name, value in self.after.items())
             return tuple(word for pair in pairs for word in pair)
         if self.after is None:
             return ()
@@ -144,16 +150,12 @@ class Difference(NamedTuple):
 
 def differences(before: TrainingSpec, after: TrainingSpec) -> tuple[Difference, ...]:
     """What to type to turn one recipe into the other; --method stands for the options that come with it."""
-    old, new = training_options(before), training_options(after)
+    old, new = recipe_options(before), recipe_options(after)
     if old["gpus"] != new["gpus"]:
         old["nodes"] = usual_nodes(after.parallelism.gpus)  # what --gpus alone would mean
     changed = [name for name in old if old[name] != new[name]]
     if before.method == after.method:
-        return tuple(Difference(_typed(name), old[name], new[name]) for name in changed)
+        return tuple(Difference(flag(name), old[name], new[name]) for name in changed)
     method = Difference("--method", before.method, after.method)
     rest = (name for name in changed if name not in METHOD_OPTIONS)
-    return (method, *(Difference(_typed(name), old[name], new[name]) for name in rest))
-
-
-def _typed(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return (method, *(Difference(flag(name), old[name], new[name]) for name in rest))

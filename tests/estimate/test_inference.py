@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
-from peftbench.decide.methods import LORA, quantization_for
+from peftbench.decide.recipe import LORA, quantization_for
 from peftbench.estimate.inference import cached_tokens, estimate_inference
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.inference import InferenceSpec

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recipes_and_cards import SMALL
 
-from peftbench.decide.methods import LORA, quantization_for
 from peftbench.decide.plan.plan import make_plan
+from peftbench.decide.recipe import LORA, quantization_for
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.parallelism import ParallelismSpec

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from peftbench.base.units import GIB
 from peftbench.catalog.gpus import find_gpu, gpu_of_size
 from peftbench.catalog.models import find_model
-from peftbench.decide.methods import LORA, quantization_for
+from peftbench.decide.recipe import LORA, quantization_for
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.training import LOOPS, LOSSES, TrainingSpec
 

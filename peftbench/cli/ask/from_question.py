@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from peftbench.base.errors import CatalogError, SpecError
-from peftbench.decide.recipe import METHOD_OPTIONS, training_options
+from peftbench.decide.recipe import METHOD_OPTIONS, recipe_options
 from peftbench.recipes.reading import read_files
 from peftbench.recipes.settings import Reading
 
@@ -76,7 +76,7 @@ def _with_parts(built: TrainingSpec, recipe: TrainingSpec, typed: dict[str, Any]
 
 def _flat(recipe: TrainingSpec, method: str) -> dict[str, Any]:
     """The recipe as options, without those that another method does not have."""
-    found = {name: value for name, value in training_options(recipe).items() if value is not None}
+    found = {name: value for name, value in recipe_options(recipe).items() if value is not None}
     found["adapter_options"] = dict(recipe.adapter.options) if recipe.adapter else {}
     for name in ("task", "peft_type", *(["adapter_options"] if not found["adapter_options"] else [])):
         found.pop(name, None)

@@ -11,19 +11,14 @@ from typing import Any
 import click
 
 from peftbench.cli.ask.calibration_option import CALIBRATION
-from peftbench.decide.recipe import ZERO_GRADS
 from peftbench.estimate.time.constants import FRAMEWORKS
 from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.inputs.recipe.parallelism import MAX_GPUS, STRATEGIES, ParallelismSpec
+from peftbench.inputs.recipe.inference import ADAPTER_KIND, InferenceSpec
+from peftbench.inputs.recipe.option import MOST, Option, in_order, options_of
+from peftbench.inputs.recipe.parallelism import MAX_GPUS, ParallelismSpec
 from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import ATTENTIONS, FUSED_KERNELS, LOOPS, LOSSES, TRANSFORMERS, TrainingSpec
-from peftbench.inputs.schemes.scheme import QUANT_TYPES
+from peftbench.inputs.recipe.training import TrainingSpec
 
-DTYPES = tuple(dtype.value for dtype in DType)
-MOST = 10_000_000
-"""More tokens, sequences or ranks than that are a typing error."""
 MAXIMA = ("sequence-length", "micro-batch-size")
 FORMATS = ("terminal", "json", "csv", "markdown")
 
@@ -69,11 +64,6 @@ def _option(name: str, type_: Any, text: str, default: object = None) -> click.O
     return click.Option([name], type=type_, help=_with_default(text, default))
 
 
-def _switch(name: str, text: str, default: bool) -> click.Option:
-    """A pair of flags, --name and --no-name."""
-    return click.Option([f"--{name}/--no-{name}"], default=None, help=_with_default(text, "on" if default else "off"))
-
-
 def _choice(name: str, values: tuple[str, ...], text: str, default: object = None) -> click.Option:
     return click.Option([name], type=click.Choice(values), help=_with_default(text, default))
 
@@ -115,106 +105,56 @@ QUESTION = (
     ),
 )
 
-RECIPE = (
-    _option("--sequence-length", COUNT, "Tokens of each sequence.", TrainingSpec.sequence_length),
-    _switch("padded", "Sequences differ in length, so attention gets a mask.", TrainingSpec.padded),
-    _option("--micro-batch-size", COUNT, "per_device_train_batch_size.", TrainingSpec.micro_batch_size),
-    _option(
-        "--gradient-accumulation-steps",
-        COUNT,
-        "Micro-batches a step.",
-        TrainingSpec.gradient_accumulation_steps,
-    ),
-    _switch(
-        "gradient-checkpointing",
-        "Recompute each layer in the backward pass.",
-        TrainingSpec.gradient_checkpointing,
-    ),
-    _switch("use-reentrant", "torch's older checkpointing.", TrainingSpec.use_reentrant),
-    _choice("--dtype", DTYPES, "Of the weights that are not quantized.", TrainingSpec.dtype),
-    _switch(
-        "autocast",
-        "Run the forward pass under torch.autocast, as the Trainer's bf16 and fp16 do.",
-        TrainingSpec.autocast,
-    ),
-    _option("--optimizer", click.STRING, "A name of TrainingArguments.optim.", TrainingSpec.optimizer),
-    _choice("--attention", ATTENTIONS, "attn_implementation.", TrainingSpec.attention),
-    _choice("--loss", LOSSES, "What becomes of the logits.", TrainingSpec.loss),
-    _choice("--fused-kernels", FUSED_KERNELS, "Fused kernels in the layers.", TrainingSpec.fused_kernels),
-    _choice("--transformers", TRANSFORMERS, "The generation of transformers.", TrainingSpec.transformers),
-    _choice(
-        "--loop",
-        LOOPS,
-        "The Trainer drops the outputs before backward, a plain loop keeps them.",
-        TrainingSpec.loop,
-    ),
-    _choice("--zero-grad", ZERO_GRADS, "Whether gradients outlive a step.", ZERO_GRADS[0]),
-    _switch("use-cache", "Keep the keys and values in training: config.use_cache.", TrainingSpec.use_cache),
-)
+def _param(option: Option) -> click.Option:
+    """A recipe's option. It has no default for click: the spec applies it, and help shows it."""
+    return click.Option([_switch_of(option)], help=_help(option), **_value(option))
 
-SEVERAL_GPUS = (
-    _option("--gpus", GpuCount(most=MAX_GPUS), "GPUs over all nodes; auto: as few as fit.", ParallelismSpec.gpus),
-    _option("--nodes", Count(most=MAX_GPUS), "Machines that the GPUs are in.", "one for each 8"),
-    _choice("--parallel", STRATEGIES[1:], "How they share the model.", "fsdp; tensor for inference"),
-    click.Option(["--cpu-offload"], is_flag=True, default=None, help="Keep what is sharded in the host's memory."),
-)
 
+def _switch_of(option: Option) -> str:
+    pair = option.kind is bool and not option.alone and not option.choices
+    return f"{option.flag}/{option.flag.replace('--', '--no-', 1)}" if pair else option.flag
+
+
+def _value(option: Option) -> dict[str, Any]:
+    """What click needs to know of the values."""
+    if option.kind is dict:
+        return {"multiple": True, "metavar": "NAME=VALUE"}
+    if option.kind is bool and not option.choices:
+        return {"default": None, "is_flag": True}
+    if option.name == "gpus":
+        return {"type": GpuCount(most=MAX_GPUS)}
+    if option.kind is int:
+        return {"type": click.INT if option.least is None else Count(option.least, option.most or MOST)}
+    if option.choices and option.kind is not tuple:
+        return {"type": click.Choice([word for word in option.choices if word != option.unset])}
+    return {"type": click.FLOAT if option.kind is float else click.STRING}
+
+
+def _help(option: Option) -> str:
+    """The text, and what applies where the option is left out."""
+    if option.kind is dict:
+        return f"{option.help.rstrip('.')}; may be repeated."
+    if option.kind is bool and option.alone:
+        return option.help
+    switched = "on" if option.default else "off"
+    shown = switched if option.kind is bool and not option.choices else option.flat(option.default)
+    return _with_default(option.help, shown if option.default_text is None else option.default_text)
+
+
+def _params(*options: Option) -> tuple[click.Option, ...]:
+    """In the order of their declarations, save for those that say which one they follow."""
+    return tuple(_param(option) for option in in_order(options) if option.typed)
+
+
+RECIPE = _params(*options_of(TrainingSpec))
+SEVERAL_GPUS = _params(*options_of(ParallelismSpec))
 ADAPTER = (
-    _option("--r", COUNT, "Rank.", "16 for LoRA, else PEFT's"),
-    _option(
-        "--target-modules",
-        click.STRING,
-        "Names with commas between, or all-linear.",
-        "all-linear for LoRA, else PEFT's",
-    ),
-    _choice("--adapter-dtype", DTYPES, "Of the adapter's weights.", DType.FLOAT32),
-    click.Option(["--use-dora"], is_flag=True, default=None, help="DoRA: train a magnitude for each output."),
-    click.Option(
-        ["--use-rslora"],
-        is_flag=True,
-        default=None,
-        help="rsLoRA: scale by the root of the rank; costs no memory.",
-    ),
-    _option("--lora-dropout", click.FLOAT, "Keeps a mask and a copy for each target.", AdapterSpec.dropout),
-    _option("--num-virtual-tokens", COUNT, "Length of a prompt or prefix.", 20),
-    _many("--adapter-option", "Another option of a PEFT type, under PEFT's name", "NAME=VALUE"),
+    *_params(*options_of(AdapterSpec)),
     click.Option(["--adapter-config"], metavar="FILE", help="The adapter_config.json that PEFT wrote."),
 )
-
-QUANTIZATION = (
-    _choice(
-        "--quant-type",
-        QUANT_TYPES,
-        "How bitsandbytes stores the frozen weights.",
-        QuantizationSpec.quant_type,
-    ),
-    _option(
-        "--blocksize",
-        click.INT,
-        "Weights that share a constant: 32, 64, 128 …",
-        "the library's, 64 for nf4",
-    ),
-    _switch("double-quant", "Quantize the constants too.", QuantizationSpec.double_quant),
-    _choice("--compute-dtype", DTYPES, "bnb_4bit_compute_dtype.", QuantizationSpec.compute_dtype),
-    _switch(
-        "upcast-unquantized",
-        "What prepare_model_for_kbit_training does: norms, embeddings and head in float32.",
-        QuantizationSpec.upcast_unquantized,
-    ),
-    _switch("upcast-norms", "The norms alone in float32, as after TRL.", QuantizationSpec.upcast_norms),
-)
-
-INFERENCE = (
-    _option("--prompt-tokens", COUNT, "Length of each prompt.", InferenceSpec.prompt_tokens),
-    _option("--new-tokens", Count(0), "Tokens generated after it.", InferenceSpec.new_tokens),
-    _option("--batch-size", COUNT, "Prompts at a time.", InferenceSpec.batch_size),
-    _choice(
-        "--adapter",
-        ("merged", "dynamic", "none"),
-        "Whether the adapter is merged into the weights.",
-        "dynamic",
-    ),
-)
+QUANTIZATION = _params(*options_of(QuantizationSpec))
+_SHARED = {option.name for option in options_of(TrainingSpec)}
+INFERENCE = _params(*(each for each in options_of(InferenceSpec) if each.name not in _SHARED), ADAPTER_KIND)
 
 DRY_RUN = (
     click.Option(

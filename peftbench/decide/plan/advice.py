@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 from peftbench.base.errors import SpecError
 from peftbench.decide.card import settle_training
 from peftbench.decide.plan.ladder import LADDER, SEQUENCE_STEP, Reach, Rung
-from peftbench.decide.recipe import Difference, Value, differences
+from peftbench.decide.recipe import Difference, differences
 from peftbench.decide.verdict import Fit, Verdict, judge
 from peftbench.estimate.peft_forward.virtual_tokens import virtual_tokens
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.recipe.option import Value
 from peftbench.inputs.recipe.training import TrainingSpec
 
 MOST_SEQUENCES = 1 << 16

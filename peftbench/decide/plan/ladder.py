@@ -7,7 +7,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any, NamedTuple
 
-from peftbench.decide.methods import LORA, quantization_for
+from peftbench.decide.recipe import LORA, quantization_for
 from peftbench.estimate.forward.kernels import AMPERE, compute_capability
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from peftbench.base.errors import SpecError
 from peftbench.base.units import human_bytes, human_count
 from peftbench.decide.card import Notes, settle_inference, settle_training
-from peftbench.decide.recipe import Options, inference_options, training_options
+from peftbench.decide.recipe import Options, recipe_options
 from peftbench.decide.verdict import Fit, Verdict, judge
 from peftbench.estimate.forward.kernels import attention_kernel
 from peftbench.estimate.parts.base_weights import checkpoint_bytes, quantized_weights
@@ -94,9 +94,7 @@ class Plan(NamedTuple):
     @property
     def options(self) -> Options:
         """The priced recipe as flat options, under their names on the command line."""
-        if isinstance(self.recipe, TrainingSpec):
-            return training_options(self.recipe)
-        return inference_options(self.recipe)
+        return recipe_options(self.recipe)
 
 
 def make_plan(

@@ -10,7 +10,7 @@ from typing import Any
 
 from peftbench.base.errors import PeftbenchError, SpecError, did_you_mean
 from peftbench.catalog.models import NamedConfig, find_config
-from peftbench.decide.methods import LORA
+from peftbench.decide.recipe import LORA
 from peftbench.inputs.comparison import ComparisonCase, LatencyCase, QualityCase, Variant
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType

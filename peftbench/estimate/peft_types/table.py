@@ -73,7 +73,7 @@ class Method(NamedTuple):
 METHODS: Mapping[str, Method] = {
     "lora": Method(
         each=shapes.lora,
-        options={"r": 8, "lora_bias": False, "use_dora": False, "use_rslora": False},
+        options={"r": 8, "lora_bias": False, "use_dora": False, "use_rslora": False, "lora_dropout": 0.0},
         roles=MATRICES | {Role.EMBEDDING, Role.ROUTER, Role.EXPERTS},
     ),
     "adalora": Method(each=shapes.adalora, options={"init_r": 12}, rank="init_r", targets="adalora"),

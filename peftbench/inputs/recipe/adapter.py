@@ -5,28 +5,56 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.option import check, declared, option
 
 ALL_LINEAR = "all-linear"
+
+
+def _kind(adapter: AdapterSpec) -> str:
+    name = "LoRA" if adapter.peft_type == "lora" else adapter.peft_type
+    return f"{name}{' DoRA' if adapter.use_dora else ''}{' rsLoRA' if adapter.use_rslora else ''}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterSpec:
     """One adapter on every targeted module.
 
-    `options` holds what only one PEFT type has, under PEFT's own names and sorted, so that equal adapters compare
-    equal: (("num_virtual_tokens", 20),). Values that a type leaves out are PEFT's defaults.
+    `target_modules` are names, ("all-linear",), or None for PEFT's default targets of the architecture. `options` holds
+    what only one PEFT type has, under PEFT's own names and sorted, so that equal adapters compare equal:
+    (("num_virtual_tokens", 20),). Values that a type leaves out are PEFT's defaults.
     """
 
-    peft_type: str = "lora"
-    """PEFT's PeftType in lower case: "lora", "ia3", "prompt_tuning" …"""
-    r: int | None = None
-    """Rank, where the type has one."""
-    target_modules: tuple[str, ...] | None = None
-    """Module names, ("all-linear",), or None for PEFT's default targets of the architecture."""
-    use_dora: bool = False
-    use_rslora: bool = False
-    dtype: DType = DType.FLOAT32
-    """float32 is PEFT's autocast_adapter_dtype=True."""
-    dropout: float = 0.0
-    """lora_dropout: keeps a mask and a copy of the input for each target."""
-    options: tuple[tuple[str, int | float | str | bool], ...] = ()
+    peft_type: str = option(
+        "lora", "PEFT's PeftType in lower case: ia3, prompt_tuning …", typed=False, screen=_kind, column=26
+    )
+    r: int | None = option(
+        None, "Rank.", kind=int, least=1, default_text="16 for LoRA, else PEFT's", screen="r {}", column=27
+    )
+    target_modules: tuple[str, ...] | None = option(
+        None, "Names with commas between, or all-linear.", kind=tuple, choices=(ALL_LINEAR,),
+        default_text="all-linear for LoRA, else PEFT's", screen="", column=28,
+    )  # fmt: skip
+    dtype: DType = option(
+        DType.FLOAT32, "Dtype of the adapter's weights; PEFT's autocast_adapter_dtype is float32.",
+        name="adapter_dtype", screen="", column=29,
+    )  # fmt: skip
+    use_dora: bool = option(False, "DoRA: train a magnitude for each output.", alone=True, screen="", column=30)
+    use_rslora: bool = option(
+        False, "rsLoRA: scale by the root of the rank; costs no memory.", alone=True, screen="", column=31
+    )
+    dropout: float = option(
+        0.0, "Keeps a mask and a copy of the input for each target.", name="lora_dropout", least=0, below=1,
+        screen="dropout {}", usual="", column=32,
+    )  # fmt: skip
+    options: tuple[tuple[str, int | float | str | bool], ...] = option(
+        (), "Another option of a PEFT type, under PEFT's name.", name="adapter_options", kind=dict, screen="",
+        column=34,
+        holds=(
+            declared(
+                20, "Length of a prompt or prefix.", name="num_virtual_tokens", least=1, held=True, screen="", column=33
+            ),
+        ),
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        check(self)

@@ -7,19 +7,27 @@ from dataclasses import dataclass
 from peftbench.base.errors import SpecError
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.option import again, check, declared, option
 from peftbench.inputs.recipe.parallelism import ONE_GPU, ParallelismSpec
 from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe.training import TrainingSpec
+
+ADAPTER_KIND = declared(
+    "dynamic", "Whether the adapter is merged into the weights.", name="adapter",
+    choices=("merged", "dynamic", "none"),
+)  # fmt: skip
+"""Of a merged one nothing is left in the spec."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceSpec:
     """A batch of prompts of equal length and the tokens generated after them."""
 
-    prompt_tokens: int = 2048
-    new_tokens: int = 256
-    batch_size: int = 1
-    dtype: DType = DType.BFLOAT16
-    attention: str = "sdpa"
+    prompt_tokens: int = option(2048, "Length of each prompt.", least=1, screen="inference of {}", column=23)
+    new_tokens: int = option(256, "Tokens generated after it.", least=0, screen=" + {} tokens", column=24)
+    batch_size: int = option(1, "Prompts at a time.", least=1, screen="batch {}", column=25)
+    dtype: DType = again(TrainingSpec, "dtype")
+    attention: str = again(TrainingSpec, "attention")
     adapter: AdapterSpec | None = None
     """A dynamic adapter; a merged one adds nothing and is written as None."""
     quantization: QuantizationSpec | None = None
@@ -27,11 +35,7 @@ class InferenceSpec:
     """Only "tensor" splits a request over GPUs."""
 
     def __post_init__(self) -> None:
-        for field in ("prompt_tokens", "batch_size"):
-            if getattr(self, field) < 1:
-                raise SpecError(f"{field} must be at least 1, not {getattr(self, field)}.")
-        if self.new_tokens < 0:
-            raise SpecError(f"new_tokens cannot be negative, not {self.new_tokens}.")
+        check(self)
         if self.parallelism.strategy not in ("none", "tensor"):
             raise SpecError(f"a request is not generated with {self.parallelism.strategy!r}.", "Choose tensor.")
 

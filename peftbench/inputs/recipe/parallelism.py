@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from peftbench.base.errors import SpecError, did_you_mean
+from peftbench.inputs.recipe.option import check, option
 
 STRATEGIES = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-grad-op", "tensor")
 """One GPU; data parallel; DeepSpeed's three stages; FSDP2 with FULL_SHARD or SHARD_GRAD_OP; tensor parallel."""
@@ -17,24 +18,37 @@ GPUS_PER_NODE = 8
 """As most machines have them."""
 
 
+def _counted(parallelism: ParallelismSpec) -> str:
+    """Nothing for one GPU by itself; the memory shown is that of one of them."""
+    if parallelism.gpus > 1:
+        return f"each of {parallelism.counted}"
+    return "" if parallelism.strategy == "none" else parallelism.counted
+
+
 @dataclass(frozen=True, kw_only=True)
 class ParallelismSpec:
     """`gpus` counts all GPUs of all nodes; each runs a micro-batch of its own, unless the strategy is "tensor"."""
 
-    gpus: int = 1
-    nodes: int = 1
-    strategy: str = "none"
-    cpu_offload: bool = False
-    """Weights, gradients and optimizer states stay in the host's memory while no GPU needs them."""
+    gpus: int = option(
+        1, "GPUs over all nodes; auto: as few as fit.", least=1, most=MAX_GPUS, screen=_counted, column=77
+    )
+    nodes: int = option(
+        1, "Machines that the GPUs are in.", least=1, most=MAX_GPUS, default_text=f"one for each {GPUS_PER_NODE}",
+        screen=" in {} nodes", usual="", column=78,
+    )  # fmt: skip
+    strategy: str = option(
+        "none", "How they share the model.", name="parallel", choices=STRATEGIES, unset="none",
+        default_text="fsdp; tensor for inference", screen="{}", column=79,
+    )  # fmt: skip
+    cpu_offload: bool = option(
+        False, "Keep what is sharded in the host's memory while no GPU needs it.", alone=True,
+        screen=" with CPU offload", column=80,
+    )  # fmt: skip
     link: str | None = None
     """What the GPUs of a node talk over; None: whatever the card has."""
 
     def __post_init__(self) -> None:
-        for field in ("gpus", "nodes"):
-            if getattr(self, field) < 1:
-                raise SpecError(f"{field} must be at least 1, not {getattr(self, field)}.")
-        if self.strategy not in STRATEGIES:
-            raise SpecError(f"unknown strategy {self.strategy!r}.", did_you_mean(self.strategy, STRATEGIES))
+        check(self)
         if self.link is not None and self.link not in LINKS:
             raise SpecError(f"unknown link {self.link!r}.", did_you_mean(self.link, LINKS))
         self._check_counts()
@@ -47,8 +61,6 @@ class ParallelismSpec:
             )
 
     def _check_counts(self) -> None:
-        if self.gpus > MAX_GPUS:
-            raise SpecError(f"gpus cannot be above {MAX_GPUS}, not {self.gpus}.")
         if self.gpus % self.nodes:
             raise SpecError(
                 f"{self.counted} cannot be spread evenly over {self.nodes} nodes.",

@@ -6,26 +6,35 @@ from dataclasses import dataclass
 
 from peftbench.base.errors import SpecError
 from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.schemes.scheme import Scheme, scheme_of
+from peftbench.inputs.recipe.option import check, option
+from peftbench.inputs.schemes.scheme import QUANT_TYPES, Scheme, scheme_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationSpec:
     """A scheme of inputs/schemes/ with its options; those that it does not have change nothing."""
 
-    quant_type: str = "nf4"
-    blocksize: int | None = None
-    """Weights that share a constant, by default as many as in the scheme's library; None in a scheme without blocks."""
-    double_quant: bool = True
-    """Store the absmax itself in 8 bit: bnb_4bit_use_double_quant."""
-    compute_dtype: DType = DType.BFLOAT16
-    upcast_unquantized: bool = False
-    """Cast norms, embeddings and head to float32, as prepare_model_for_kbit_training does."""
-
-    upcast_norms: bool = False
-    """Cast the norms alone to float32: what TRL leaves after it has cast embeddings and head back to bfloat16."""
+    quant_type: str = option(
+        "nf4", "How the frozen weights are stored: a scheme of bitsandbytes, or of a checkpoint.", choices=QUANT_TYPES,
+        screen="{}", column=35,
+    )  # fmt: skip
+    blocksize: int | None = option(
+        None, "Weights that share a constant: 32, 64, 128 …", kind=int, default_text="the library's, 64 for nf4",
+        screen="block {}", column=36,
+    )  # fmt: skip
+    double_quant: bool = option(
+        True, "Store the constants themselves in 8 bit: bnb_4bit_use_double_quant.", screen="no double quant",
+        usual="double quant", column=37,
+    )  # fmt: skip
+    compute_dtype: DType = option(DType.BFLOAT16, "bnb_4bit_compute_dtype.", screen="computes in {}", column=38)
+    upcast_unquantized: bool = option(
+        False, "What prepare_model_for_kbit_training does: norms, embeddings and head in float32.", screen="upcast",
+        column=39,
+    )  # fmt: skip
+    upcast_norms: bool = option(False, "Norms alone in float32, as TRL leaves them.", screen="norms upcast", column=40)
 
     def __post_init__(self) -> None:
+        check(self)
         scheme = self.scheme
         given = self.blocksize if scheme.blocksizes and self.blocksize is not None else scheme.blocksize
         object.__setattr__(self, "blocksize", given)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from peftbench.base.errors import SpecError
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.option import check, option
 from peftbench.inputs.recipe.parallelism import ONE_GPU, ParallelismSpec
 from peftbench.inputs.recipe.quantization import QuantizationSpec
 
@@ -15,59 +16,77 @@ LOSSES = ("transformers", "transformers-4", "fused", "fused-5", "liger", "chunke
 FUSED_KERNELS = ("none", "norm-rope", "liger")
 TRANSFORMERS = ("5", "4.48", "4.45", "4.39")
 LOOPS = ("trainer", "plain")
+ZERO_GRADS = ("set-to-none", "keep")
+"""zero_grad(set_to_none=True) and (set_to_none=False)."""
+
+
+def _checkpointing(recipe: TrainingSpec) -> str:
+    if not recipe.gradient_checkpointing:
+        return "no checkpointing"
+    return "reentrant checkpointing" if recipe.use_reentrant else "checkpointing"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSpec:
     """A recipe. `adapter` and `quantization` are independent of each other; full fine-tuning has neither."""
 
-    sequence_length: int = 2048
-    """Tokens of every sequence, padding included."""
-    padded: bool = False
-    """The sequences of a batch differ in length, so attention gets a mask."""
-    micro_batch_size: int = 1
-    """per_device_train_batch_size."""
-    gradient_accumulation_steps: int = 1
-    gradient_checkpointing: bool = True
-    """Recompute each decoder layer in the backward pass."""
-    use_reentrant: bool = False
-    """torch's older checkpointing, which holds the recomputed layer's output during its backward."""
-    dtype: DType = DType.BFLOAT16
-    """Of the base weights that are not quantized, and of the compute."""
-    autocast: bool = True
-    """Run the forward pass under torch.autocast, as TrainingArguments(bf16=True) does."""
-    optimizer: str = "adamw_torch_fused"
-    """A name of TrainingArguments.optim; the default is that of transformers 5."""
-    attention: str = "sdpa"
-    """attn_implementation."""
-    loss: str = "transformers"
-    """How the loss treats the logits: what transformers 5 or 4.46-4.49 does, a fused cross-entropy kernel in 4.4x or
-    5, Liger's fused linear and cross-entropy, or chunks of tokens."""
-    fused_kernels: str = "none"
-    """Kernels that keep their inputs only: "norm-rope" (FOAK), or "liger", which has SwiGLU as well."""
-    loop: str = "trainer"
-    """`trainer` drops the model's outputs before backward; `plain` keeps them until the next step replaces them."""
-    use_cache: bool = False
-    """Keep keys and values of every layer in the outputs: config.use_cache left on."""
-    zero_grad_keeps: bool = False
-    """Gradients stay allocated between steps: zero_grad(set_to_none=False)."""
-    transformers: str = "5"
-    """The generation of transformers: older ones shift or keep other tensors, see estimate/forward/generations.py."""
+    sequence_length: int = option(
+        2048, "Tokens of each sequence, padding included.", least=1, screen="sequence {}", column=8
+    )
+    padded: bool = option(False, "Sequences differ in length, so attention gets a mask.", screen=" padded", column=71)
+    micro_batch_size: int = option(
+        1, "Sequences in a pass on each GPU: per_device_train_batch_size.", least=1, screen="micro-batch {}", column=9
+    )
+    gradient_accumulation_steps: int = option(
+        1, "Micro-batches a step.", least=1, screen="accumulation {}", usual="", column=10
+    )
+    gradient_checkpointing: bool = option(
+        True, "Recompute each layer in the backward pass.", screen=_checkpointing, column=11
+    )
+    use_reentrant: bool = option(
+        False, "torch's older checkpointing, which holds a layer's output during its backward.", screen="", column=12
+    )
+    dtype: DType = option(
+        DType.BFLOAT16, "Dtype of the non-quantized weights and of the compute.", screen="{}", column=13
+    )
+    autocast: bool = option(
+        True, "Run the forward pass under torch.autocast, as the Trainer's bf16 and fp16 do.",
+        screen=" without autocast", usual=" autocast", column=14,
+    )  # fmt: skip
+    optimizer: str = option("adamw_torch_fused", "A name of TrainingArguments.optim.", screen="{}", column=15)
+    attention: str = option("sdpa", "attn_implementation.", choices=ATTENTIONS, screen="{}", column=16)
+    loss: str = option(
+        "transformers",
+        "How the loss treats the logits: as transformers 5 or 4.46-4.49 does, with a fused cross-entropy kernel in "
+        "4.4x or 5, with Liger's fused linear layer and cross-entropy, or in chunks of tokens.",
+        choices=LOSSES, screen="{} loss", column=17,
+    )  # fmt: skip
+    fused_kernels: str = option(
+        "none", "Kernels in the layers that keep their inputs only: norm-rope (FOAK), or liger, which has SwiGLU too.",
+        choices=FUSED_KERNELS, screen="{} kernels", usual="", column=18,
+    )  # fmt: skip
+    loop: str = option(
+        "trainer", "The Trainer drops the outputs before backward, a plain loop keeps them until the next step.",
+        choices=LOOPS, screen="plain loop", usual="Trainer", column=19,
+    )  # fmt: skip
+    use_cache: bool = option(
+        False, "Keep the keys and values in training: config.use_cache.", after="zero_grad", screen="use_cache",
+        column=20,
+    )  # fmt: skip
+    zero_grad_keeps: bool = option(
+        False, "Whether gradients stay allocated between steps.", name="zero_grad", choices=ZERO_GRADS,
+        screen="gradients kept", column=21,
+    )  # fmt: skip
+    transformers: str = option(
+        "5", "The generation of transformers: older ones shift or keep other tensors.", choices=TRANSFORMERS,
+        after="fused_kernels", screen="transformers {}", usual="", column=22,
+    )  # fmt: skip
     adapter: AdapterSpec | None = None
     quantization: QuantizationSpec | None = None
     parallelism: ParallelismSpec = ONE_GPU
-    """micro_batch_size is of each GPU."""
 
     def __post_init__(self) -> None:
-        for field in ("sequence_length", "micro_batch_size", "gradient_accumulation_steps"):
-            if getattr(self, field) < 1:
-                raise SpecError(f"{field} must be at least 1, not {getattr(self, field)}.")
-        for field, known in (
-            ("attention", ATTENTIONS), ("loss", LOSSES), ("loop", LOOPS), ("fused_kernels", FUSED_KERNELS),
-            ("transformers", TRANSFORMERS),
-        ):  # fmt: skip
-            if getattr(self, field) not in known:
-                raise SpecError(f"unknown {field} {getattr(self, field)!r}.", f"Choose one of {', '.join(known)}.")
+        check(self)
         if self.quantization and not self.adapter:
             raise SpecError(
                 "quantized weights cannot be trained: bitsandbytes has no gradient for them.",

@@ -5,37 +5,46 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from peftbench.decide.plan.plan import Plan
+from peftbench.decide.recipe import SPECS
 from peftbench.inputs.model.weights import num_parameters
+from peftbench.inputs.recipe.option import options_of
 from peftbench.memory import Part
 from peftbench.report.format.table import Table
 
 IDENTITY = ("model", "num_parameters", "gpu", "gpu_memory_bytes", "gpu_usable_bytes", "method")
-RECIPE = (
-    "task", "sequence_length", "micro_batch_size", "gradient_accumulation_steps",
-    "gradient_checkpointing", "use_reentrant", "dtype", "autocast", "optimizer", "attention", "loss",
-    "fused_kernels", "loop", "use_cache", "zero_grad", "transformers", "prompt_tokens", "new_tokens",
-    "batch_size", "peft_type", "r", "target_modules", "adapter_dtype", "use_dora", "use_rslora",
-    "lora_dropout", "num_virtual_tokens", "adapter_options", "quant_type", "blocksize", "double_quant",
-    "compute_dtype", "upcast_unquantized", "upcast_norms",
-)  # fmt: skip
 ANSWER = (
     "trainable_parameters", "adapter_file_bytes", "peak_phase", "allocated_bytes", "reserved_bytes",
     "device_bytes", "device_low_bytes", "device_high_bytes", "fit", "headroom_bytes",
 )  # fmt: skip
 PARTS = {f"peak_{part.name.lower()}_bytes": part for part in Part}
-LATER = ("padded",)
 DRY_RUN = ("dry_run_allocated_bytes", "dry_run_reserved_bytes", "dry_run_device_bytes", "dry_run_fit")
 LATENCY = ("prefill_s", "decode_s_per_token", "decode_low_s_per_token", "decode_high_s_per_token", "tokens_per_s")
-SEVERAL_GPUS = (
-    "gpus", "nodes", "parallel", "cpu_offload", "peak_gathered_bytes", "peak_buckets_bytes", "peak_nccl_bytes",
-)  # fmt: skip
+SEVERAL_GPUS = ("peak_gathered_bytes", "peak_buckets_bytes", "peak_nccl_bytes")
 TRAINING_TIME = (
     "step_s", "step_low_s", "step_high_s", "training_tokens_per_s", "training_tokens_per_s_low",
     "training_tokens_per_s_high", "time_calibrated", "framework",
 )  # fmt: skip
 _ON_ONE_GPU = tuple(column for column in PARTS if column not in SEVERAL_GPUS)
-COLUMNS = (*IDENTITY, *RECIPE, *ANSWER, *_ON_ONE_GPU, *DRY_RUN, *LATER, *LATENCY, *SEVERAL_GPUS, *TRAINING_TIME)
-"""Frozen: new columns come at the end."""
+_FOUND = (*IDENTITY, "task", *ANSWER, *_ON_ONE_GPU, *DRY_RUN, *LATENCY, *SEVERAL_GPUS, *TRAINING_TIME)
+"""Frozen, as the places of options are, which stand between these: new columns come at the end."""
+
+
+def option_columns(*specs: type) -> dict[int, str]:
+    """The options of these specs by their place in a row, in the order of the places."""
+    placed = {option.column: option.name for spec in specs for option in options_of(spec) if option.column}
+    return dict(sorted(placed.items()))
+
+
+def _columns() -> tuple[str, ...]:
+    """What was found, with each option put in its place."""
+    columns = list(_FOUND)
+    for place, name in OPTIONS.items():
+        columns.insert(place - 1, name)
+    return tuple(columns)
+
+
+OPTIONS = option_columns(*SPECS)
+COLUMNS = _columns()
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -75,7 +84,7 @@ def _row(plan: Plan) -> dict[str, object]:
         "gpu_memory_bytes": gpu.memory_bytes if gpu else None,
         "gpu_usable_bytes": gpu.usable_bytes if gpu else None,
         "method": plan.method,
-        **dict.fromkeys((*RECIPE, *LATER)),
+        **dict.fromkeys(OPTIONS.values()),
         **plan.options,
         "trainable_parameters": plan.trainable_parameters,
         "adapter_file_bytes": plan.adapter_file_bytes,

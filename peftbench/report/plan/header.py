@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from peftbench.base.units import gib, human_count
 from peftbench.decide.plan.plan import Plan
 from peftbench.estimate.peft_types.table import METHODS
@@ -9,10 +11,7 @@ from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.model.weights import num_parameters
 from peftbench.inputs.recipe.adapter import ALL_LINEAR, AdapterSpec
-from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe.option import in_order, options_of
 
 DOT = " · "
 
@@ -41,15 +40,14 @@ def assumptions(plans: list[Plan]) -> list[str]:
 
     Where each has as many GPUs as it needs, the counts stand beside the methods instead.
     """
-    recipe = plans[0].recipe
-    shared = _training(recipe) if isinstance(recipe, TrainingSpec) else _inference(recipe)
-    adapters = dict.fromkeys(plan.recipe.adapter for plan in plans)
-    quantizations = dict.fromkeys(plan.recipe.quantization for plan in plans)
+    first = plans[0]
+    adapters = {plan.recipe.adapter: plan for plan in plans if plan.recipe.adapter}
+    quantizations = {plan.recipe.quantization: plan for plan in plans if plan.recipe.quantization}
     return [
-        *(_parallelism(recipe.parallelism) if not several_counts(plans) else ()),
-        *shared,
-        *(_adapter(adapter, plans) for adapter in adapters if adapter),
-        *(_quantization(quantization) for quantization in quantizations if quantization),
+        *(_pieces(first.recipe.parallelism, first) if not several_counts(plans) else ()),
+        *_pieces(first.recipe, first),
+        *(_adapter(adapter, plan) for adapter, plan in adapters.items()),
+        *(" ".join(_pieces(quantization, plan)) for quantization, plan in quantizations.items()),
     ]
 
 
@@ -58,63 +56,22 @@ def several_counts(plans: list[Plan]) -> bool:
     return len({plan.recipe.parallelism for plan in plans}) > 1
 
 
-def _parallelism(parallelism: ParallelismSpec) -> list[str]:
-    """How many GPUs share the model; the memory shown is that of one of them."""
-    if parallelism.gpus == 1 and parallelism.strategy == "none":
-        return []
-    nodes = f" in {parallelism.nodes} nodes" if parallelism.nodes > 1 else ""
-    offload = " with CPU offload" if parallelism.cpu_offload else ""
-    each = "each of " if parallelism.gpus > 1 else ""
-    return [f"{each}{parallelism.counted}{nodes}", f"{parallelism.strategy}{offload}"]
+def _pieces(spec: Any, plan: Plan) -> list[str]:
+    """What the options of one spec are shown as; wording that begins with a space joins the piece before it."""
+    pieces: list[str] = []
+    for option in in_order(options_of(spec.__class__)):
+        text = option.shown(spec, plan.options[option.name])
+        if text.startswith(" ") and pieces:
+            pieces[-1] += text
+        elif text:
+            pieces.append(text)
+    return pieces
 
 
-def _training(recipe: TrainingSpec) -> list[str]:
-    shown = [
-        f"sequence {recipe.sequence_length}{' padded' if recipe.padded else ''}",
-        f"micro-batch {recipe.micro_batch_size}",
-        f"accumulation {recipe.gradient_accumulation_steps}" if recipe.gradient_accumulation_steps > 1 else "",
-        _checkpointing(recipe),
-        f"{recipe.dtype} {'autocast' if recipe.autocast else 'without autocast'}",
-        recipe.optimizer,
-        recipe.attention,
-        f"{recipe.loss} loss",
-        f"{recipe.fused_kernels} kernels" if recipe.fused_kernels != "none" else "",
-        f"transformers {recipe.transformers}" if recipe.transformers != "5" else "",
-        "plain loop" if recipe.loop == "plain" else "Trainer",
-        "use_cache" if recipe.use_cache else "",
-        "gradients kept" if recipe.zero_grad_keeps else "",
-    ]
-    return [text for text in shown if text]
-
-
-def _checkpointing(recipe: TrainingSpec) -> str:
-    if not recipe.gradient_checkpointing:
-        return "no checkpointing"
-    return "reentrant checkpointing" if recipe.use_reentrant else "checkpointing"
-
-
-def _inference(recipe: InferenceSpec) -> list[str]:
-    return [
-        f"inference of {recipe.prompt_tokens} + {recipe.new_tokens} tokens",
-        f"batch {recipe.batch_size}",
-        f"{recipe.dtype}",
-        recipe.attention,
-    ]
-
-
-def _adapter(adapter: AdapterSpec, plans: list[Plan]) -> str:
-    name = "LoRA" if adapter.peft_type == "lora" else adapter.peft_type
-    shown = [
-        name,
-        "DoRA" if adapter.use_dora else "",
-        "rsLoRA" if adapter.use_rslora else "",
-        f"r {_rank(adapter, plans)}" if _rank(adapter, plans) else "",
-        _targets(adapter),
-        *(f"{key}={value}" for key, value in adapter.options),
-        f"dropout {adapter.dropout}" if adapter.dropout else "",
-        f"in {adapter.dtype}",
-    ]
-    return " ".join(text for text in shown if text)
+def _adapter(adapter: AdapterSpec, plan: Plan) -> str:
+    given = [f"{name}={value}" for name, value in adapter.options]
+    pieces = (*_pieces(adapter, plan), _targets(adapter), *given, f"in {adapter.dtype}")
+    return " ".join(piece for piece in pieces if piece)
 
 
 def _targets(adapter: AdapterSpec) -> str:
@@ -123,24 +80,3 @@ def _targets(adapter: AdapterSpec) -> str:
         method = METHODS.get(adapter.peft_type)
         return "PEFT's targets" if method is None or method.each else ""
     return "all linear" if adapter.target_modules == (ALL_LINEAR,) else ",".join(adapter.target_modules)
-
-
-def _rank(adapter: AdapterSpec, plans: list[Plan]) -> object:
-    """The rank that is priced, PEFT's default where none was given."""
-    return next(plan.options["r"] for plan in plans if plan.recipe.adapter == adapter)
-
-
-def _quantization(quantization: QuantizationSpec) -> str:
-    options = {
-        "blocksize": f"block {quantization.blocksize}",
-        "double_quant": "double quant" if quantization.double_quant else "no double quant",
-        "compute_dtype": f"computes in {quantization.compute_dtype}",
-    }
-    shown = (quantization.quant_type, *map(options.__getitem__, quantization.scheme.options), _upcast(quantization))
-    return " ".join(text for text in shown if text)
-
-
-def _upcast(quantization: QuantizationSpec) -> str:
-    if quantization.upcast_unquantized:
-        return "upcast"
-    return "norms upcast" if quantization.upcast_norms else ""

@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from statistics import median
 
 from peftbench.check.runs.comparison import Comparison
-from peftbench.decide.recipe import inference_options, training_options
+from peftbench.decide.recipe import SPECS, recipe_options
+from peftbench.inputs.recipe.parallelism import ParallelismSpec
 from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import Phase
 from peftbench.records.comparison import ComparisonRecord
 from peftbench.records.run import Measurement, RunRecord
 from peftbench.report.comparisons.rows import comparison_rows
-from peftbench.report.format.csv import RECIPE, render_rows
+from peftbench.report.format.csv import option_columns, render_rows
 
 SCHEMA_VERSION = 1
 """Raised when a column changes its meaning or goes; new ones do not raise it."""
@@ -38,8 +39,10 @@ PLACE = (
     "compute_capability", "multiprocessors", "driver", "threads", "platform", "alloc_conf", "started_at",
     *(f"{library}_version" for library in LIBRARIES),
 )  # fmt: skip
-COLUMNS = (*IDENTITY, *RECIPE, "padded", *COURSE, *OUTCOME, *MEASURED, *PREDICTED, *PLACE)
-"""Frozen: new columns come at the end."""
+_OPTIONS = ("task", *option_columns(*(spec for spec in SPECS if spec is not ParallelismSpec)).values())
+_FIRST = 1 + _OPTIONS.index("padded")
+COLUMNS = (*IDENTITY, *_OPTIONS[:_FIRST], *COURSE, *OUTCOME, *MEASURED, *PREDICTED, *PLACE, *_OPTIONS[_FIRST:])
+"""Frozen: new columns come at the end, as do options that were added after `padded`. A run is of one GPU."""
 
 
 def runs_csv(comparisons: Iterable[Comparison]) -> str:
@@ -91,9 +94,8 @@ def _middle(times_s: tuple[float, ...]) -> float | None:
 
 def _asked(record: RunRecord) -> dict[str, object]:
     case, recipe = record.case, record.case.recipe
-    options = training_options(recipe) if isinstance(recipe, TrainingSpec) else inference_options(recipe)
     return {
-        **options,
+        **recipe_options(recipe),
         "suite": record.suite,
         "case": case.id,
         "key": case.key,

@@ -16,7 +16,7 @@ from peftbench.decide.card import settle_training
 from peftbench.decide.plan.advice import MOST_SEQUENCES, largest, suggest
 from peftbench.decide.plan.ladder import EIGHT_BIT, PAGED, SEQUENCE_STEP
 from peftbench.decide.plan.plan import make_plan
-from peftbench.decide.recipe import training_options
+from peftbench.decide.recipe import recipe_options
 from peftbench.decide.verdict import Fit, judge
 from peftbench.estimate.parts.optimizer import OPTIMIZERS
 from peftbench.estimate.training import estimate_training
@@ -42,9 +42,9 @@ def test_each_change_improves_and_is_judged_by_its_own_recipe(training: Training
 @given(training=RECIPES, gpu=CARDS)
 def test_each_change_names_what_it_sets(training: TrainingSpec, gpu: GpuSpec) -> None:
     training, _ = settle_training(SMALL, training, gpu)
-    before = training_options(training)
+    before = recipe_options(training)
     for change in suggest(SMALL, training, gpu):
-        after = training_options(change.training)
+        after = recipe_options(change.training)
         for difference in change.differences:
             assert difference.before != difference.after
             if difference.option != "--method":

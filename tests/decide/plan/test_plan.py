@@ -12,7 +12,7 @@ from peftbench.base.errors import SpecError
 from peftbench.catalog.models import find_model
 from peftbench.decide.from_options import training_recipes
 from peftbench.decide.plan.plan import Plan, make_inference_plan, make_plan
-from peftbench.decide.recipe import training_options
+from peftbench.decide.recipe import recipe_options
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.config_json import read_config
@@ -102,7 +102,7 @@ def test_the_profile_is_that_of_the_recipe_shown(training: TrainingSpec, gpu: Gp
 def test_a_shown_recipe_can_be_typed_back_to_the_same_memory(training: TrainingSpec, gpu: GpuSpec) -> None:
     plan = make_plan(SMALL, training, gpu, with_changes=False)
     typed = typed_back(plan)
-    assert training_options(typed) == plan.options
+    assert recipe_options(typed) == plan.options
     assert estimate_training(SMALL, typed, gpu) == plan.profile
 
 
@@ -127,7 +127,7 @@ RENAMED_IN_ADAPTER = {"dtype": "adapter_dtype", "dropout": "lora_dropout", "opti
 
 
 def test_every_field_of_a_recipe_is_an_option() -> None:
-    options = training_options(QLORA)
+    options = recipe_options(QLORA)
     of_training = {RENAMED.get(f.name, f.name) for f in fields(TrainingSpec)} - NESTED
     of_adapter = {RENAMED_IN_ADAPTER.get(f.name, f.name) for f in fields(AdapterSpec)}
     of_quantization = {f.name for f in fields(QuantizationSpec)}

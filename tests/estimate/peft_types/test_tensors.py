@@ -117,8 +117,6 @@ REFUSED = [
     (adapter(targets=("query_key_value",)), "It has embed_tokens, q_proj, k_proj"),
     (adapter(targets=("norm",)), "cannot be put on 'norm'"),
     (adapter(r=2048), "r=2048 is more than the rank of self_attn.v_proj, a 1024 x 3072 matrix"),
-    (adapter(r=0), "r must be at least 1"),
-    (adapter(r=-4), "r must be at least 1"),
     (adapter("ia3", r=4), "ia3 has no rank"),
     (adapter("vera", use_dora=True), "no option 'use_dora'"),
     (replace(adapter("loha"), use_dora=True), "no option 'use_dora'"),

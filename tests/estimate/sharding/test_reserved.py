@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
-from peftbench.decide.methods import LORA, quantization_for
 from peftbench.decide.plan.plan import make_plan
+from peftbench.decide.recipe import LORA, quantization_for
 from peftbench.decide.verdict import Fit
 from peftbench.estimate.forward.moments import Stretch
 from peftbench.estimate.host_memory import host_bytes

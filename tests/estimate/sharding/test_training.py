@@ -12,9 +12,9 @@ from peftbench.base.codec import from_json
 from peftbench.base.errors import SpecError
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
-from peftbench.decide.methods import LORA, quantization_for
 from peftbench.decide.plan.gpu_count import COUNTS, smallest_count
 from peftbench.decide.plan.plan import make_plan
+from peftbench.decide.recipe import LORA, quantization_for
 from peftbench.decide.verdict import Fit, judge
 from peftbench.estimate.inference import estimate_inference
 from peftbench.estimate.training import estimate_training

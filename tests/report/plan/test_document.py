@@ -9,8 +9,8 @@ import pytest
 
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
-from peftbench.decide.methods import LORA, quantization_for
 from peftbench.decide.plan.plan import Plan, make_inference_plan, make_plan
+from peftbench.decide.recipe import LORA, quantization_for
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.inference import InferenceSpec
 from peftbench.inputs.recipe.training import TrainingSpec

@@ -13,8 +13,8 @@ from cli_runner import answer
 
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
-from peftbench.decide.methods import LORA, quantization_for
 from peftbench.decide.plan.plan import Plan, make_inference_plan
+from peftbench.decide.recipe import LORA, quantization_for
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.inference import InferenceSpec

@@ -16,9 +16,9 @@ from peftbench.base.errors import PeftbenchError
 from peftbench.base.units import GIB, MIB
 from peftbench.catalog.gpus import find_gpu, gpu_of_size
 from peftbench.catalog.models import find_model
-from peftbench.decide.methods import LORA
 from peftbench.decide.plan.dry_plan import notes_on, plan_by_dry_run
 from peftbench.decide.plan.plan import Plan
+from peftbench.decide.recipe import LORA
 from peftbench.dryrun.allocator.settings import parse_settings
 from peftbench.dryrun.session import DryRun
 from peftbench.dryrun.trace.timeline import alike, holders
