@@ -26,6 +26,7 @@ RANKS = (
     ("memory",),
     ("inputs",),
     ("records", "catalog", "estimate"),
+    ("libraries",),
     ("dryrun", "measure"),
     ("decide",),
     ("check", "recipes"),

@@ -95,15 +95,9 @@ def other_stack(found: Calibration, here: Mapping[str, str], transformers: str |
 
 def installed() -> dict[str, str]:
     """The minor versions of the libraries that count, of those that are here."""
-    from importlib import metadata  # it loads much, and few plans need it
+    from peftbench.libraries.versions import installed_versions  # importlib.metadata loads much, and few plans need it
 
-    found = {}
-    for name in STACK:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return stack_of(found)
+    return stack_of(installed_versions(STACK))
 
 
 def refuse_own_rows(found: Calibration, file: str, seen: Iterable[str]) -> None:

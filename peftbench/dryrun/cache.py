@@ -13,14 +13,13 @@ import os
 import tempfile
 import zlib
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 
 from peftbench.base.cache_folder import cache_folder as user_cache_folder
 from peftbench.dryrun.trace.trace import VERSION, Trace, trace_from_json, trace_to_json
 from peftbench.dryrun.workload import Workload, workload_to_json
+from peftbench.libraries.versions import installed_versions
 
-LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 COMPRESSION = 1
 """gzip's fastest: a trace shrinks tenfold all the same."""
 
@@ -28,17 +27,6 @@ COMPRESSION = 1
 def cache_folder() -> Path:
     """PEFTBENCH_CACHE, else the user's cache folder."""
     return user_cache_folder("dryrun")
-
-
-def library_versions() -> dict[str, str]:
-    """The installed versions of what a trace depends on; those that are not installed are left out."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def code_digest(package: Path = Path(__file__).parents[1]) -> str:
@@ -55,7 +43,7 @@ class TraceCache:
     def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
         self.folder = folder
         self.tell = tell
-        self._versions = json.dumps([VERSION, library_versions(), code_digest()], sort_keys=True)
+        self._versions = json.dumps([VERSION, installed_versions(), code_digest()], sort_keys=True)
 
     def path(self, workload: Workload) -> Path:
         """Where this workload's trace is, or would be."""

@@ -13,11 +13,12 @@ from typing import Any
 
 from peftbench.dryrun.trace.profile import profile_of, traced
 from peftbench.dryrun.trace.replay import replay
-from peftbench.dryrun.trace.trace import Refused, Trace
+from peftbench.dryrun.trace.trace import Trace
 from peftbench.dryrun.workload import DEPTH_KEYS, Workload
 from peftbench.estimate.parts.slack import context, slack
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.libraries.refusal import Refused
 from peftbench.memory import MemoryProfile, Part, Phase
 
 DEPTHS = (2, 3, 4)

@@ -17,8 +17,9 @@ from types import TracebackType
 from typing import IO, Any
 
 from peftbench.base.errors import PeftbenchError
-from peftbench.dryrun.trace.trace import Refused, Trace, trace_from_json
+from peftbench.dryrun.trace.trace import Trace, trace_from_json
 from peftbench.dryrun.workload import Workload, workload_to_json
+from peftbench.libraries.refusal import Refused
 
 INSTALL = "Install the libraries: pip install 'peftbench[bench]'."
 REPORT = "Leave out --dry-run for the estimate, and please report this."

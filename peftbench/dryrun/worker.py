@@ -14,8 +14,9 @@ import traceback
 from typing import Any, TextIO
 
 from peftbench.base.errors import PeftbenchError
-from peftbench.dryrun.trace.trace import Refused, trace_to_json
+from peftbench.dryrun.trace.trace import trace_to_json
 from peftbench.dryrun.workload import Workload, workload_from_json
+from peftbench.libraries.refusal import Refused
 
 PROGRESS_EVERY_S = 0.1
 

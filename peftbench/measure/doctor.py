@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from typing import Literal
 
 from peftbench.base.errors import MeasureError
 from peftbench.base.units import human_bytes
+from peftbench.libraries.versions import installed_versions
 from peftbench.measure.device.host_memory import ProcessGroup, cpu_facts, cpu_product, machine_bytes
 from peftbench.measure.device.nvml import Card, is_shadowed, list_cards, open_card
 from peftbench.measure.device.sampler import PERIOD_S, Sampler
@@ -85,7 +86,7 @@ def _python() -> Finding:
 
 
 def _library(library: Library) -> Finding:
-    version = _version(library.name)
+    version = installed_versions((library.name,)).get(library.name)
     package = f'"peftbench[{library.extra}]"' if library.extra else "peftbench"
     if version is None:
         return Finding(library.name, "missing", "not installed", f"pip install {package}")
@@ -93,13 +94,6 @@ def _library(library: Library) -> Finding:
         remedy = f'pip install --upgrade "{library.name}>={library.least}"'
         return Finding(library.name, "limited", f"{version} is older than {library.least}", remedy)
     return Finding(library.name, "ok", version)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -206,7 +200,7 @@ def _host() -> Iterator[Finding]:
 
 def _dry_runs() -> Finding:
     """The layout of torch's tables that a dry run's CUDA without a card relies on is known on Linux only."""
-    if _version("torch") is None:
+    if not installed_versions(("torch",)):
         return Finding("dry runs", "missing", "they run torch's own code", 'pip install "peftbench[bench]"')
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
         detail = "CUDA without a card works on Linux, x86-64 and aarch64, only"

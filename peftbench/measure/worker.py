@@ -108,7 +108,7 @@ def _steps(case: Case, events: TextIO) -> Mapping[str, Any]:
     import peft  # noqa: F401  (its code is no part of what the case may take)
     import torch
 
-    from peftbench.measure.child.model import build, count_parameters
+    from peftbench.measure.child.model import build, parameters_of
     from peftbench.measure.child.steps import Steps
 
     _limit_memory(case)
@@ -126,7 +126,7 @@ def _steps(case: Case, events: TextIO) -> Mapping[str, Any]:
         generate(model, case, steps)
     retries = torch.cuda.memory_stats()["num_alloc_retries"] if case.device == "cuda" else None
     return {
-        "alloc_retries": retries, "trainable_parameters": trained, "num_parameters": count_parameters(case),
+        "alloc_retries": retries, "trainable_parameters": trained, "num_parameters": parameters_of(case),
     }  # fmt: skip
 
 

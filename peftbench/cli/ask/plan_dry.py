@@ -51,7 +51,7 @@ def _plan(
     from peftbench.decide.card import settle
     from peftbench.decide.plan.dry_plan import plan_by_dry_run, with_dry_run, without_dry_run
     from peftbench.dryrun.runner import DryRunError
-    from peftbench.dryrun.trace.trace import Refused
+    from peftbench.libraries.refusal import Refused
 
     estimate = _estimate(model, recipe, card, given)
     settled = estimate.recipe if estimate else settle(model, recipe, card)[0]

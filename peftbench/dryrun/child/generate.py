@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from peftbench.dryrun.child.peft_config import takes_task_ids, virtual_tokens
-from peftbench.dryrun.child.train import Mark, causal_lm_of
+from peftbench.dryrun.child.train import Mark
 from peftbench.dryrun.trace.recorder import Recorder
 from peftbench.dryrun.workload import Workload
 from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.libraries.model import causal_lm_of
 from peftbench.memory import Part, Phase
 
 CACHES = ("past_key_values", "cache_params", "state", "mems", "past_buckets_states")

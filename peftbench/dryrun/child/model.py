@@ -12,12 +12,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from peftbench.base.errors import did_you_mean
 from peftbench.dryrun.child.materialize import is_quantized
-from peftbench.dryrun.trace.trace import Refused, in_a_line
 from peftbench.dryrun.workload import DEPTH_KEYS, Workload
-from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.libraries.model import (
+    base_model,
+    bitsandbytes_config,
+    count_parameters,
+    model_config,
+    prepare_for_training,
+    torch_dtype,
+)
 
 
 class BuiltModel(NamedTuple):
@@ -28,62 +33,32 @@ class BuiltModel(NamedTuple):
     """Before it is quantized."""
 
 
-def torch_dtype(dtype: DType) -> torch.dtype:
-    """The torch dtype of that name."""
-    found: torch.dtype = getattr(torch, dtype.value)
-    return found
-
-
 def build(workload: Workload) -> BuiltModel:
     """Without its adapter. Raises Refused where transformers will not have the config."""
     recipe = workload.recipe
-    config = _config(workload)
-    model = _base_model(config, recipe.dtype, recipe.attention)
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    model = _base_model(workload)
+    num_parameters = count_parameters(model)
     if recipe.quantization:
         _quantize(model, recipe.quantization, torch_dtype(recipe.dtype))
-        _prepare(model, recipe.quantization)
+        prepare_for_training(model, recipe.quantization)
     return BuiltModel(model, num_parameters)
 
 
-def count_parameters(workload: Workload) -> int:
+def parameters_of(workload: Workload) -> int:
     """Parameters of the base model, built for its shapes only."""
-    model = _base_model(_config(workload), workload.recipe.dtype, workload.recipe.attention)
-    return sum(parameter.numel() for parameter in model.parameters())
+    return count_parameters(_base_model(workload))
 
 
-def _config(workload: Workload) -> Any:
-    """The configuration as from_pretrained reads a config.json."""
-    given = json.loads(workload.config)
-    given.pop("quantization_config", None)  # the recipe decides how the weights are stored
-    kind = _config_class(str(given.pop("model_type", "")))
+def _base_model(workload: Workload) -> Any:
+    """Flash attention runs as SDPA's flash: it is asked for afterwards, since it would be looked for."""
+    given, attention = json.loads(workload.config), workload.recipe.attention
     if workload.layers is not None:
         _keep_layers(given, workload.layers)
-    decode = getattr(kind, "_decode_special_floats", dict)  # {"__float__": "Infinity"}
-    try:
-        return kind.from_dict(decode(given))
-    except Exception as error:  # a config can be wrong in any way
-        raise Refused(f"transformers refuses the config.json: {in_a_line(error)}", "Correct it there.") from error
-
-
-OTHER_INPUTS = {
-    "git": "the pixels of an image",
-    "gemma4_assistant": "keys and values of the model that it assists",
-    "gemma4_unified_assistant": "keys and values of the model that it assists",
-}
-
-
-def _config_class(model_type: str) -> Any:
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
-
-    if model_type in OTHER_INPUTS:
-        what = f"{model_type} is not run on tokens alone: it takes {OTHER_INPUTS[model_type]}."
-        raise Refused(what, "Leave out --dry-run, or pass the config.json of a text model.")
-    if model_type not in KNOWN:
-        what = f"the installed transformers has no causal language model of type {model_type or '(none)'}."
-        raise Refused(what, did_you_mean(model_type, list(KNOWN)) or "Its config.json needs another model_type.")
-    return CONFIG_MAPPING[model_type]
+    flash = attention == "flash_attention_2"
+    model = base_model(model_config(given), workload.recipe.dtype, "sdpa" if flash else attention)
+    if flash:
+        model.config._attn_implementation_internal = attention
+    return model
 
 
 def _keep_layers(given: dict[str, Any], layers: int) -> None:
@@ -98,44 +73,12 @@ def _keep_layers(given: dict[str, Any], layers: int) -> None:
         given["per_layer_config"] = {index: value for index, value in kept if int(index) < layers}
 
 
-def _base_model(config: Any, dtype: DType, attention: str) -> Any:
-    """`sdpa` is what transformers chooses by itself where a model has it; flash attention runs as SDPA's flash."""
-    from transformers import AutoModelForCausalLM
-    from transformers.initialization import no_init_weights
-
-    implementation = "eager" if attention == "eager" else None
-    try:
-        with no_init_weights(), torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(
-                config, dtype=torch_dtype(dtype), attn_implementation=implementation
-            )
-    except Exception as error:  # a class can refuse its config in any way
-        what = f"transformers cannot build {config.model_type}: {in_a_line(error)}"
-        raise Refused(what, "Correct its config.json, or install what it asks for.") from error
-    model.tie_weights()
-    if attention == "flash_attention_2":  # asked for afterwards, since it would be looked for
-        model.config._attn_implementation_internal = attention
-    return model
-
-
 def _quantize(model: Any, quantization: QuantizationSpec, dtype: torch.dtype) -> None:
     """Exchange the linear layers as `from_pretrained(quantization_config=…)` does."""
-    from transformers import BitsAndBytesConfig
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
     from transformers.quantizers.base import HfQuantizer
 
-    if quantization.scheme.checkpoint:
-        what = f"a {quantization.scheme.library} checkpoint cannot be dry-run."
-        raise Refused(what, "Use --quant-type nf4, or leave out --dry-run.")
-    if quantization.four_bit:
-        config = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type=quantization.quant_type,
-            bnb_4bit_use_double_quant=quantization.double_quant,
-            bnb_4bit_compute_dtype=torch_dtype(quantization.compute_dtype),
-        )
-    else:
-        config = BitsAndBytesConfig(load_in_8bit=True)
+    config = bitsandbytes_config(quantization)
     kept = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
     replace_with_bnb_linear(model, modules_to_not_convert=kept, quantization_config=config)
     _load_in(model, dtype if quantization.four_bit else torch.int8, dtype)
@@ -150,17 +93,3 @@ def _load_in(model: nn.Module, weight: torch.dtype, bias: torch.dtype) -> None:
             module.weight.data = module.weight.data.to(weight)
             if module.bias is not None:
                 module.bias.data = module.bias.data.to(bias)
-
-
-def _prepare(model: nn.Module, quantization: QuantizationSpec) -> None:
-    """prepare_model_for_kbit_training, or only its float32 norms, or nothing but freezing."""
-    from peft import prepare_model_for_kbit_training
-
-    if quantization.upcast_unquantized:
-        prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-        return
-    model.requires_grad_(False)
-    if quantization.upcast_norms:
-        for module in model.modules():
-            if "norm" in type(module).__name__.lower():
-                module.float()

@@ -1,19 +1,17 @@
-"""From an AdapterSpec, or from the adapter_config.json that PEFT writes, to PEFT's own configuration class."""
+"""The adapter of a dry run: PEFT's configuration of it, and what a dry run cannot do with it."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import fields
-from importlib import import_module
 from typing import Any
 
-from peftbench.base.errors import did_you_mean
-from peftbench.dryrun.trace.trace import Refused, in_a_line
 from peftbench.dryrun.workload import Workload
-from peftbench.inputs.recipe.peft_config import MULTITASK, adapter_options
 from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.libraries import adapter
+from peftbench.libraries.adapter import MULTITASK, adapter_options, config_class
+from peftbench.libraries.refusal import Refused
 
-TASK = "CAUSAL_LM"
 NO_CHECKPOINTING = {
     "PREFIX_TUNING": "checkpointing drops the cache that it trains",
     "CARTRIDGE": "checkpointing drops the cache that it trains",
@@ -71,23 +69,11 @@ def virtual_tokens(model: Any) -> int:
 
 
 def _configuration(given: dict[str, Any], trained: bool) -> Any:
-    classes: Any = import_module("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING
-    name = str(given.get("peft_type", "")).upper()
-    if name not in classes:
-        known = sorted(str(getattr(kind, "value", kind)) for kind in classes)
-        raise Refused(
-            f"the installed PEFT has no type {name or '(none)'}.",
-            f"{did_you_mean(name, known)} It has {', '.join(known)}.".strip(),
-        )
-    known_fields = {field.name for field in fields(classes[name])}
-    options = {key: value for key, value in given.items() if key in known_fields and key != "peft_type"}
-    options = {key: value for key, value in options.items() if value not in NEEDS_DATA.get(key, ())}
-    try:
-        config = classes[name](**{**options, "task_type": TASK, "inference_mode": not trained})
-    except ImportError as error:
-        raise Refused(f"PEFT has no {name.lower()} here: {in_a_line(error)}", "Or choose another type.") from error
-    except Exception as error:  # a configuration checks itself in any way
-        raise Refused(f"PEFT refuses the adapter: {in_a_line(error)}", "Correct its options.") from error
+    """From the options that the installed PEFT knows and that need no data."""
+    name = str(given.get("peft_type", ""))
+    known = {field.name for field in fields(config_class(name))}
+    options = {key: value for key, value in given.items() if key in known and value not in NEEDS_DATA.get(key, ())}
+    config = adapter.peft_config({**options, "peft_type": name}, trained)
     _refuse_what_depends_on_data(config)
     return config
 

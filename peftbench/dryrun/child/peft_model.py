@@ -18,14 +18,14 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from peftbench.dryrun.child.model import torch_dtype
 from peftbench.dryrun.child.peft_config import peft_config
 from peftbench.dryrun.child.tuners import stand_in_for_values
 from peftbench.dryrun.trace.recorder import Recorder
-from peftbench.dryrun.trace.trace import Refused, in_a_line
 from peftbench.dryrun.workload import Workload
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.libraries.adapter import cast_adapter
+from peftbench.libraries.refusal import Refused, in_a_line
 from peftbench.memory import Part
 
 
@@ -111,11 +111,8 @@ def _settle(model: nn.Module, workload: Workload, base: set[int]) -> None:
         model.requires_grad_(False)
     elif not any(parameter.requires_grad for parameter in model.parameters()):
         raise Refused("the adapter trains nothing on this model.", "Name modules that the model has.")
-    if adapter is None or adapter.dtype is DType.FLOAT32:
-        return
-    for parameter in model.parameters():  # on a quantized base PEFT makes them in float32 whatever is asked
-        if id(parameter) not in base and parameter.is_floating_point():
-            parameter.data = parameter.data.to(torch_dtype(adapter.dtype))
+    if adapter is not None:
+        cast_adapter(model, base, adapter.dtype)
 
 
 def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:

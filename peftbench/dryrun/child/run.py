@@ -15,15 +15,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from peftbench.dryrun.child.generate import Generation
 from peftbench.dryrun.child.loss import head_of
 from peftbench.dryrun.child.materialize import materialize
-from peftbench.dryrun.child.model import build, count_parameters
+from peftbench.dryrun.child.model import build, parameters_of
 from peftbench.dryrun.child.peft_model import adapt, blaming_peft
-from peftbench.dryrun.child.train import MICRO_BATCHES, Training, causal_lm_of
+from peftbench.dryrun.child.train import MICRO_BATCHES, Training
 from peftbench.dryrun.fake.attention import KERNELS
 from peftbench.dryrun.fake.card import CARD
 from peftbench.dryrun.trace.recorder import Recorder, classify
 from peftbench.dryrun.trace.trace import EMPTY_CACHE, Mark, Trace
 from peftbench.dryrun.workload import Workload
 from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.libraries.model import causal_lm_of
 from peftbench.memory import Phase
 
 Progress = Callable[[float], None]
@@ -53,7 +54,7 @@ def dry_run(workload: Workload, progress: Progress = lambda share: None) -> Trac
                 kind(model, workload, recorder, run.mark).run()
     trace = run.trace(model, built.num_parameters)
     if workload.layers is not None:
-        trace.facts["full_num_parameters"] = count_parameters(replace(workload, layers=None))
+        trace.facts["full_num_parameters"] = parameters_of(replace(workload, layers=None))
     return trace
 
 

@@ -12,14 +12,15 @@ from torch import nn
 from peftbench.base.errors import did_you_mean
 from peftbench.dryrun.child.fused_kernels import fused_kernels
 from peftbench.dryrun.child.loss import drops_logits, head_of, install_loss
-from peftbench.dryrun.child.model import torch_dtype
 from peftbench.dryrun.child.older_transformers import OlderTransformers
 from peftbench.dryrun.child.peft_config import takes_task_ids
 from peftbench.dryrun.fake.card import CARD
 from peftbench.dryrun.trace.recorder import Recorder
-from peftbench.dryrun.trace.trace import EMPTY_CACHE, Refused
+from peftbench.dryrun.trace.trace import EMPTY_CACHE
 from peftbench.dryrun.workload import Workload
 from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.libraries.model import autocast_dtype, causal_lm_of
+from peftbench.libraries.refusal import Refused
 from peftbench.memory import Part, Phase
 
 MAX_GRAD_NORM = 1.0
@@ -123,12 +124,8 @@ class Training:
         return loss
 
     def _autocast(self) -> Any:
-        if not self.recipe.autocast:
-            return contextlib.nullcontext()
-        half = torch_dtype(self.recipe.dtype)
-        if half is torch.float32:
-            half = torch.bfloat16 if CARD.has_bfloat16 else torch.float16
-        return torch.autocast(self.recorder.device_type, dtype=half)
+        half = autocast_dtype(self.recipe, CARD.has_bfloat16)
+        return torch.autocast(self.recorder.device_type, dtype=half) if half else contextlib.nullcontext()
 
     def _update(self, step: int) -> None:
         self.mark(Phase.STEP, step)
@@ -151,12 +148,6 @@ class Training:
 
     def _zero_grad(self) -> None:
         self.optimizer.zero_grad(set_to_none=not self.recipe.zero_grad_keeps)
-
-
-def causal_lm_of(model: nn.Module) -> Any:
-    """transformers' model, out of PEFT's wrapper where there is one."""
-    unwrapped = getattr(model, "get_base_model", None)
-    return unwrapped() if unwrapped else model
 
 
 # ── the optimizer ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from peftbench.base.errors import PeftbenchError
 from peftbench.memory import Part, Phase
 
 VERSION = 1
@@ -14,15 +13,6 @@ VERSION = 1
 
 EMPTY_CACHE = "empty_cache"
 """The name of a mark where torch.cuda.empty_cache() is called."""
-
-
-class Refused(PeftbenchError):
-    """The libraries, or the dry run itself, will not run this workload; the estimate may still know it."""
-
-
-def in_a_line(error: BaseException) -> str:
-    """What a library says, short enough for a message."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 class Block(NamedTuple):

@@ -10,7 +10,7 @@ from torch import nn
 
 from peftbench.inputs.case import Case
 from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.measure.child.model import causal_lm_of
+from peftbench.libraries.model import causal_lm_of
 from peftbench.measure.child.steps import Steps
 from peftbench.memory import Phase
 

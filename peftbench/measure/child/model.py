@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -18,9 +17,17 @@ from peftbench.base.errors import MeasureError
 from peftbench.inputs.case import Case
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.peft_config import adapter_options
 from peftbench.inputs.recipe.quantization import QuantizationSpec
 from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.libraries.adapter import adapter_options, cast_adapter, parameter_ids, peft_config
+from peftbench.libraries.model import (
+    base_model,
+    bitsandbytes_config,
+    count_parameters,
+    model_config,
+    prepare_for_training,
+    torch_dtype,
+)
 from peftbench.measure.child.nf4_guard import keep_weights_as_they_are
 
 BITSANDBYTES_BLOCKSIZE = 64
@@ -46,29 +53,18 @@ def build(case: Case) -> Any:
     base, recipe = _base_weights(case), case.recipe
     model = load(base, random_weights(base))
     if recipe.quantization:
-        _prepare(model, recipe.quantization)
+        prepare_for_training(model, recipe.quantization)
     return adapted(model, recipe.adapter, case.seed, isinstance(recipe, TrainingSpec)) if recipe.adapter else model
 
 
-def torch_dtype(dtype: DType) -> torch.dtype:
-    """The torch dtype of that name."""
-    found: torch.dtype = getattr(torch, dtype.value)
-    return found
+def parameters_of(case: Case) -> int:
+    """Parameters of the base model, before it is quantized."""
+    return parameters_of_base(_base_weights(case))
 
 
-def causal_lm_of(model: Any) -> Any:
-    """transformers' model, out of PEFT's wrapper where there is one."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def count_parameters(case: Case) -> int:
-    """Parameters of the base model before it is quantized."""
-    return count_parameters_of(_base_weights(case))
-
-
-def count_parameters_of(base: BaseWeights) -> int:
-    """Parameters of the base model before it is quantized."""
-    return sum(parameter.numel() for parameter in _on_meta(base).parameters())
+def parameters_of_base(base: BaseWeights) -> int:
+    """Parameters of the base model, before it is quantized."""
+    return count_parameters(_on_meta(base))
 
 
 def _base_weights(case: Case) -> BaseWeights:
@@ -90,7 +86,7 @@ def load(base: BaseWeights, weights: dict[str, torch.Tensor]) -> Any:
     device = {"": 0 if base.device == "cuda" else "cpu"}
     model = type(shapes).from_pretrained(
         None, config=shapes.config, state_dict=weights, dtype=torch_dtype(base.dtype),
-        attn_implementation=_attention(base), device_map=device, **more,
+        attn_implementation=None if base.attention == "sdpa" else base.attention, device_map=device, **more,
     )  # fmt: skip
     keep_weights_as_they_are(model)
     return model
@@ -98,23 +94,7 @@ def load(base: BaseWeights, weights: dict[str, torch.Tensor]) -> Any:
 
 def _on_meta(base: BaseWeights) -> Any:
     """The model's tensors without their memory."""
-    from transformers import AutoModelForCausalLM
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    given = json.loads(base.config)
-    given.pop("quantization_config", None)  # the recipe decides how the weights are stored
-    config = CONFIG_MAPPING[given.pop("model_type")].from_dict(given)
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(
-            config, dtype=torch_dtype(base.dtype), attn_implementation=_attention(base)
-        )
-    model.tie_weights()
-    return model
-
-
-def _attention(base: BaseWeights) -> str | None:
-    """`sdpa` is what transformers chooses by itself where a model has it."""
-    return None if base.attention == "sdpa" else base.attention
+    return base_model(model_config(json.loads(base.config)), base.dtype, base.attention)
 
 
 def random_weights(base: BaseWeights) -> dict[str, torch.Tensor]:
@@ -142,36 +122,11 @@ def _random_weights(model: nn.Module, base: BaseWeights) -> Iterator[tuple[str, 
 
 
 def _bitsandbytes(quantization: QuantizationSpec) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    if quantization.scheme.checkpoint:
-        what = f"a {quantization.scheme.library} checkpoint cannot be made from random weights."
-        raise MeasureError(what, "Use quant_type: nf4.")
-    if not quantization.four_bit:
-        return BitsAndBytesConfig(load_in_8bit=True)
-    if quantization.blocksize != BITSANDBYTES_BLOCKSIZE:
+    config = bitsandbytes_config(quantization)
+    if quantization.four_bit and quantization.blocksize != BITSANDBYTES_BLOCKSIZE:
         what = f"transformers loads 4-bit weights in blocks of {BITSANDBYTES_BLOCKSIZE} only."
         raise MeasureError(what, "Leave out blocksize.")
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=quantization.quant_type,
-        bnb_4bit_use_double_quant=quantization.double_quant,
-        bnb_4bit_compute_dtype=torch_dtype(quantization.compute_dtype),
-    )
-
-
-def _prepare(model: Any, quantization: QuantizationSpec) -> None:
-    """prepare_model_for_kbit_training, or only its float32 norms, or nothing but freezing."""
-    from peft import prepare_model_for_kbit_training
-
-    if quantization.upcast_unquantized:
-        prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-        return
-    model.requires_grad_(False)
-    if quantization.upcast_norms:
-        for module in model.modules():
-            if "norm" in type(module).__name__.lower():
-                module.float()
+    return config
 
 
 # ── PEFT ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -181,7 +136,7 @@ def adapted(model: Any, adapter: AdapterSpec, seed: int, trained: bool) -> Any:
     """The model in PEFT's wrapper, with PEFT's own initialization; all of it is frozen unless it is to be trained."""
     from peft import get_peft_model
 
-    config = peft_config(adapter, trained=trained)
+    config = peft_config(adapter_options(adapter), trained)
     base = parameter_ids(model)
     torch.manual_seed(seed)
     found = get_peft_model(model, config, autocast_adapter_dtype=adapter.dtype is DType.FLOAT32)
@@ -189,26 +144,3 @@ def adapted(model: Any, adapter: AdapterSpec, seed: int, trained: bool) -> Any:
     if not trained:
         found.requires_grad_(False)
     return found
-
-
-def parameter_ids(model: Any) -> set[int]:
-    """By which the parameters that are there before an adapter are told from its own."""
-    return {id(parameter) for parameter in model.parameters()}
-
-
-def cast_adapter(model: Any, before: set[int], dtype: DType) -> None:
-    """To what was asked, all parameters but those before: on a quantized base PEFT makes them in float32 anyway."""
-    if dtype is not DType.FLOAT32:
-        for parameter in model.parameters():
-            if id(parameter) not in before and parameter.is_floating_point():
-                parameter.data = parameter.data.to(torch_dtype(dtype))
-
-
-def peft_config(adapter: AdapterSpec, trained: bool) -> Any:
-    """PEFT's configuration of this adapter for a causal language model."""
-    classes: Any = import_module("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING
-    options = adapter_options(adapter)
-    kind = options.pop("peft_type")
-    if kind not in classes:
-        raise MeasureError(f"the installed PEFT has no type {kind}.", "Upgrade it: pip install --upgrade peft.")
-    return classes[kind](**options, task_type="CAUSAL_LM", inference_mode=not trained)

@@ -17,7 +17,7 @@ from torch import nn
 from peftbench.base.errors import MeasureError
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.measure.child.model import torch_dtype
+from peftbench.libraries.model import torch_dtype
 from peftbench.measure.child.nf4_guard import keep_weights_as_they_are, refuse_packed
 
 INT8_THRESHOLD = 6.0

@@ -13,10 +13,9 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from peftbench.base.errors import MeasureError
 from peftbench.inputs.case import Case
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.peft_config import MULTITASK
 from peftbench.inputs.recipe.training import TrainingSpec
-from peftbench.measure.child.model import causal_lm_of, torch_dtype
+from peftbench.libraries.adapter import MULTITASK
+from peftbench.libraries.model import autocast_dtype, causal_lm_of
 from peftbench.measure.child.steps import Steps
 from peftbench.memory import Phase
 
@@ -53,7 +52,7 @@ def _check(recipe: TrainingSpec) -> None:
 def _arguments(case: Case, steps: Steps, folder: str) -> TrainingArguments:
     recipe = case.recipe
     assert isinstance(recipe, TrainingSpec)
-    half = autocast_dtype(recipe)
+    half = half_of(recipe)
     checkpointing = {"use_reentrant": recipe.use_reentrant} if recipe.gradient_checkpointing else None
     return TrainingArguments(
         output_dir=folder, max_steps=steps.total, per_device_train_batch_size=recipe.micro_batch_size,
@@ -66,14 +65,10 @@ def _arguments(case: Case, steps: Steps, folder: str) -> TrainingArguments:
     )  # fmt: skip
 
 
-def autocast_dtype(recipe: TrainingSpec) -> torch.dtype | None:
-    """What the forward pass computes in where the recipe has autocast."""
-    if not recipe.autocast:
-        return None
-    if recipe.dtype is not DType.FLOAT32:
-        return torch_dtype(recipe.dtype)
+def half_of(recipe: TrainingSpec) -> torch.dtype | None:
+    """What the forward pass computes in on this machine where the recipe has autocast."""
     old = torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0)
-    return torch.float16 if old else torch.bfloat16
+    return autocast_dtype(recipe, has_bfloat16=not old)
 
 
 class FixedBatch(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
@@ -186,7 +181,7 @@ def _plainly(model: Any, case: Case, arguments: TrainingArguments, steps: Steps)
 
 @contextlib.contextmanager
 def _autocast(recipe: TrainingSpec, device: str) -> Iterator[None]:
-    half = autocast_dtype(recipe)
+    half = half_of(recipe)
     with torch.autocast(device, dtype=half) if half else contextlib.nullcontext():
         yield
 

@@ -6,13 +6,12 @@ import os
 import platform
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from importlib import metadata
 from typing import Any
 
+from peftbench.libraries.versions import LIBRARIES, installed_versions
 from peftbench.measure.device.open import Device
 from peftbench.records.environment import Environment
 
-LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "peftbench")
 ALLOC_CONF = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 
 
@@ -35,14 +34,8 @@ def environment_of(device: Device, told: Mapping[str, Any]) -> Environment:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of every library whose code a run runs; a missing one is left out."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    """Versions of Python and of every library whose code a run runs; one that is missing is left out."""
+    return {"python": platform.python_version(), **installed_versions((*LIBRARIES, "peftbench"))}
 
 
 def _pair(capability: Any) -> tuple[int, int] | None:

@@ -12,7 +12,7 @@ import torch
 from peftbench.base.errors import MeasureError
 from peftbench.inputs.comparison import LatencyCase
 from peftbench.measure.child.meter import CpuMeter, CudaMeter, Meter
-from peftbench.measure.child.model import count_parameters_of
+from peftbench.measure.child.model import parameters_of_base
 from peftbench.measure.latency.operations import time_operations
 from peftbench.measure.latency.pairs import TWIN, NullCheck, narrow_enough, null_checks, refuse_bias
 from peftbench.measure.latency.rounds import Request, Timing, Timings, run_once, run_rounds
@@ -135,7 +135,7 @@ def _notes(built: Built) -> tuple[str, ...]:
 def _facts(case: LatencyCase, timings: Timings, checks: Sequence[NullCheck]) -> dict[str, Any]:
     twin = timings[TWIN]
     return {
-        "parameters": count_parameters_of(base_weights(case, case.variants[0])), "weights": "random, none from a disk",
+        "parameters": parameters_of_base(base_weights(case, case.variants[0])), "weights": "random, none from a disk",
         "rounds": len(twin), "clock": "CUDA events" if case.device == "cuda" else "CPU time of the process",
         "null_check": "; ".join(map(str, checks)),
         "twin": {"prefill_s": [each.prefill_s for each in twin], "decode_s": [each.decode_s for each in twin],

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from peftbench.measure.child.model import causal_lm_of
+from peftbench.libraries.model import causal_lm_of
 
 WARM_UP = 2
 """Rounds before those that are timed."""

@@ -20,15 +20,8 @@ from peftbench.base.errors import MeasureError
 from peftbench.inputs.comparison import LatencyCase, Variant
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
-from peftbench.measure.child.model import (
-    BaseWeights,
-    adapted,
-    cast_adapter,
-    load,
-    parameter_ids,
-    peft_config,
-    random_weights,
-)
+from peftbench.libraries.adapter import adapter_options, cast_adapter, parameter_ids, peft_config
+from peftbench.measure.child.model import BaseWeights, adapted, load, random_weights
 from peftbench.records.environment import is_out_of_memory
 
 NOISE = 0.01
@@ -95,7 +88,7 @@ def with_adapters(model: Any, adapter: AdapterSpec, count: int, seed: int) -> An
     for number in range(1, count):
         before = parameter_ids(wrapped)
         torch.manual_seed(seed + number)
-        config, autocast = peft_config(adapter, trained=False), adapter.dtype is DType.FLOAT32
+        config, autocast = peft_config(adapter_options(adapter), trained=False), adapter.dtype is DType.FLOAT32
         wrapped.add_adapter(f"adapter-{number + 1}", config, autocast_adapter_dtype=autocast)
         cast_adapter(wrapped, before, adapter.dtype)
         _disturb(wrapped, before, seed + number)

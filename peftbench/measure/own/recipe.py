@@ -13,7 +13,7 @@ from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.quantization import QuantizationSpec
 from peftbench.inputs.recipe.training import TrainingSpec
-from peftbench.measure.child.model import causal_lm_of
+from peftbench.libraries.model import causal_lm_of
 
 ReadAdapter = Callable[[Mapping[str, object]], AdapterSpec]
 """From the fields of PEFT's configuration, as in adapter_config.json; raises SpecError for what a spec cannot hold."""

@@ -11,7 +11,7 @@ from peftbench.base.errors import MeasureError
 from peftbench.inputs.comparison import Variant
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
-from peftbench.measure.child.model import cast_adapter, parameter_ids, peft_config
+from peftbench.libraries.adapter import adapter_options, cast_adapter, parameter_ids, peft_config
 from peftbench.measure.child.nf4_guard import refuse_packed
 from peftbench.measure.child.quantize import copy_of, quantizable, quantize_layers, quantized_layers, write_out
 
@@ -79,7 +79,7 @@ def new_adapter(model: Any, spec: AdapterSpec, trained: bool = True) -> Any:
             what = f"the model has layers of {kind} and does not say so: PEFT would use its layers for plain weights."
             raise MeasureError(what, f"Set model.{said} = True.")
     before, in_float32 = parameter_ids(model), spec.dtype is DType.FLOAT32
-    adapted: Any = get_peft_model(model, peft_config(spec, trained), autocast_adapter_dtype=in_float32)
+    adapted: Any = get_peft_model(model, peft_config(adapter_options(spec), trained), autocast_adapter_dtype=in_float32)
     cast_adapter(adapted, before, spec.dtype)
     return adapted
 

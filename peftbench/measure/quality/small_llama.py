@@ -10,11 +10,12 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+
+from peftbench.libraries.versions import installed_versions
 
 Progress = Callable[[float], None]
 """Given the share that is done."""
@@ -140,7 +141,7 @@ def _rate(step: int, recipe: Recipe) -> float:
 
 
 def _key(text: str, recipe: Recipe) -> str:
-    versions = {name: metadata.version(name) for name in ("torch", "transformers", "tokenizers")}
+    versions = installed_versions(("torch", "transformers", "tokenizers"))
     same = json.dumps([asdict(recipe), versions, hashlib.sha256(text.encode()).hexdigest()], sort_keys=True)
     return hashlib.sha256(same.encode()).hexdigest()[:16]
 

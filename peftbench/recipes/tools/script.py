@@ -9,8 +9,8 @@ from dataclasses import asdict
 from string import Template
 
 from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.peft_config import adapter_options
 from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.libraries.adapter import adapter_options
 from peftbench.recipes.kinds import ATTENTION, COUNT, DTYPE, FLAG
 from peftbench.recipes.rows import Found, Row, Rule, Tool, give, take
 from peftbench.recipes.settings import Settings

@@ -163,9 +163,9 @@ def _figures(size: int, total: int, count: int) -> str:
 
 def _origin(dry_run: DryRun) -> str:
     """How the figures came about."""
-    from peftbench.dryrun.cache import library_versions
+    from peftbench.libraries.versions import installed_versions
 
-    libraries = ", ".join(f"{name} {version}" for name, version in library_versions().items())
+    libraries = ", ".join(f"{name} {version}" for name, version in installed_versions().items())
     return (
         f"Dry run by peftbench: the libraries' own code on fake tensors ({libraries}). Its "
         f"{len(dry_run.trace.events):,} allocations and frees were replayed through a simulation of PyTorch's "

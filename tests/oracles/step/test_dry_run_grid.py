@@ -23,10 +23,10 @@ from peftbench.catalog.models import CatalogModel, list_models
 from peftbench.decide.card import settle_training
 from peftbench.decide.from_options import training_recipes
 from peftbench.dryrun.session import DryRunSession
-from peftbench.dryrun.trace.trace import Refused
 from peftbench.dryrun.workload import workload_of
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.model.config_json import read_config
+from peftbench.libraries.refusal import Refused
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
 

@@ -1,0 +1,99 @@
+"""What both tiers ask of PEFT: from an AdapterSpec to PEFT's own configuration class, and an adapter's type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from peftbench.base.errors import did_you_mean
+from peftbench.inputs.recipe.adapter import ALL_LINEAR, AdapterSpec
+from peftbench.inputs.recipe.dtype import DType
+from peftbench.libraries.refusal import Refused, in_a_line
+
+TASK = "CAUSAL_LM"
+VIRTUAL = ("prompt_tuning", "multitask_prompt_tuning", "prefix_tuning", "p_tuning", "cartridge")
+"""Types that ask for num_virtual_tokens."""
+MULTITASK = ("poly", "multitask_prompt_tuning")
+"""Types for which every sequence has to say which of several tasks it belongs to."""
+
+
+def adapter_options(adapter: AdapterSpec) -> dict[str, Any]:
+    """The fields of PEFT's class that this adapter sets, those that it needs beyond the spec filled in."""
+    options: dict[str, Any] = {"peft_type": adapter.peft_type.upper(), **dict(adapter.options)}
+    if adapter.target_modules is not None:
+        everywhere = adapter.target_modules == (ALL_LINEAR,)
+        options["target_modules"] = ALL_LINEAR if everywhere else list(adapter.target_modules)
+    if adapter.r is not None:
+        options["init_r" if adapter.peft_type == "adalora" else "r"] = adapter.r
+    for flag in ("use_dora", "use_rslora"):
+        if getattr(adapter, flag):
+            options[flag] = True
+    if adapter.dropout:
+        options["lora_dropout"] = adapter.dropout
+    return _complete(adapter.peft_type, options)
+
+
+def _complete(peft_type: str, options: dict[str, Any]) -> dict[str, Any]:
+    """What PEFT asks for and the size does not depend on; one block size or the other, where there are two."""
+    if peft_type == "adalora":
+        options = {"total_step": 10_000, "tinit": 1000, **options}  # ranks are cut after the steps of a dry run
+    if peft_type == "oft" and "r" in options:
+        options["oft_block_size"] = 0
+    if peft_type == "boft" and "boft_block_num" in options:
+        options["boft_block_size"] = 0
+    if peft_type == "supertuning" and "r" in options:
+        options.setdefault("lora_alpha", 8)
+    if peft_type == "trainable_tokens" and isinstance(options.get("token_indices"), str):
+        options["token_indices"] = [int(index) for index in options["token_indices"].split(",")]
+    if peft_type == "cpt":
+        number = options.pop("num_virtual_tokens", 20)
+        kinds = [1 + index % 4 for index in range(number)]  # input template, input, output template, output
+        options |= {"cpt_token_ids": [1] * number, "cpt_mask": [1] * number, "cpt_tokens_type_mask": kinds}
+    elif peft_type in VIRTUAL:
+        options.setdefault("num_virtual_tokens", 20)
+    return options
+
+
+def config_class(peft_type: str) -> Any:
+    """PEFT's configuration class of a type, in any case. Raises Refused where the installed PEFT has none."""
+    classes: Any = import_module("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING
+    name = peft_type.upper()
+    if name not in classes:
+        known = sorted(str(getattr(kind, "value", kind)) for kind in classes)
+        raise Refused(
+            f"the installed PEFT has no type {name or '(none)'}.",
+            f"{did_you_mean(name, known)} It has {', '.join(known)}.".strip(),
+        )
+    return classes[name]
+
+
+def peft_config(options: Mapping[str, Any], trained: bool) -> Any:
+    """PEFT's configuration of a causal language model's adapter; `options` are its fields with the peft_type.
+
+    Raises Refused where PEFT will not have them.
+    """
+    fields = {key: value for key, value in options.items() if key != "peft_type"}
+    kind = config_class(options["peft_type"])
+    try:
+        return kind(**{**fields, "task_type": TASK, "inference_mode": not trained})
+    except ImportError as error:
+        name = options["peft_type"].lower()
+        raise Refused(f"PEFT has no {name} here: {in_a_line(error)}", "Or choose another type.") from error
+    except Exception as error:  # a configuration checks itself in any way
+        raise Refused(f"PEFT refuses the adapter: {in_a_line(error)}", "Correct its options.") from error
+
+
+def parameter_ids(model: Any) -> set[int]:
+    """By which the parameters that are there before an adapter are told from its own."""
+    return {id(parameter) for parameter in model.parameters()}
+
+
+def cast_adapter(model: Any, before: set[int], dtype: DType) -> None:
+    """To what was asked, all parameters but those before: on a quantized base PEFT makes them in float32 anyway."""
+    from peftbench.libraries.model import torch_dtype
+
+    if dtype is not DType.FLOAT32:
+        for parameter in model.parameters():
+            if id(parameter) not in before and parameter.is_floating_point():
+                parameter.data = parameter.data.to(torch_dtype(dtype))
