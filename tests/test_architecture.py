@@ -53,7 +53,7 @@ SUB_RANKS = {
     "decide": (
         ("recipe", "verdict", "card", "calibrated"), ("from_options",), ("plan",), ("suite", "choose"),
     ),
-    "check": (("speed", "memory"), ("runs",), ("calibration", "claims")),
+    "check": (("groups",), ("speed", "memory"), ("runs",), ("calibration", "claims")),
     "cli": (("progress",), ("ask",), ("answer",)),
 }  # fmt: skip
 """The same within a part, from the ground up."""

@@ -124,8 +124,7 @@ def _read(path: str) -> _Measured:
 
 
 def _validated(measured: _Measured, dry_run: bool, calibration: str | None) -> _Validated:
-    from peftbench.check.calibration.run_times import step_accuracy
-    from peftbench.check.calibration.validation import compare_calibrated
+    from peftbench.check.calibration.validation import compare_calibrated, step_accuracy
     from peftbench.check.memory.validation import ValidationReport
     from peftbench.check.memory.validation import validate as compare
     from peftbench.check.runs.comparison import compare as compare_runs
@@ -148,10 +147,9 @@ def _by_dry_run(
     measured: _Measured,
 ) -> tuple[tuple[ValidatedRow, ...], tuple[Comparison, ...], str]:
     """The rows of published records, runs beside their predictions, and how many records are left out."""
-    from peftbench.check.memory.dry_validation import by_dry_run, split
     from peftbench.check.memory.validation import validate as compare
     from peftbench.check.runs.comparison import compare as compare_runs
-    from peftbench.check.runs.validation import by_dry_run_of_case
+    from peftbench.check.runs.dry_validation import by_dry_run, by_dry_run_of_case, split
     from peftbench.cli.progress import Progress, tell
     from peftbench.dryrun.session import DryRunSession
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from run_records import case
 
 from peftbench.check.runs.comparison import by_formula, compare
-from peftbench.check.runs.validation import by_dry_run_of_case
+from peftbench.check.runs.dry_validation import by_dry_run_of_case
 from peftbench.cli import main
 from peftbench.dryrun.session import DryRunSession
 from peftbench.inputs.recipe.adapter import AdapterSpec

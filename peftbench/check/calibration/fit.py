@@ -6,7 +6,6 @@ were left out of a fit of their own.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median, median_low
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from typing import NamedTuple
 from peftbench.base.errors import CatalogError
 from peftbench.check.calibration.runs import Run
 from peftbench.check.calibration.time import fit_time
+from peftbench.check.groups import factor_of, nine_of_ten
 from peftbench.inputs.card.calibration import ENOUGH
 from peftbench.records.calibration import MEMORY, STACK, Calibration, Constant, HeldOut, fingerprint, minor, stack_of
 from peftbench.records.environment import Outcome
@@ -102,7 +102,7 @@ def hold_out(runs: Sequence[Run]) -> HeldOut:
     return HeldOut(
         cases=len(cases),
         time_median=_middle(times),
-        time_p90=sorted(times)[math.ceil(0.9 * len(times)) - 1] if len(timed) >= ENOUGH else None,
+        time_p90=nine_of_ten(times) if len(timed) >= ENOUGH else None,
         prior_time_median=_middle(prior_times),
         device_median=_middle(devices),
         prior_device_median=_middle(prior_devices),
@@ -120,12 +120,7 @@ def _middle(values: Sequence[float]) -> float | None:
 def _misses(case: str, runs: Sequence[Run]) -> list[_Miss]:
     constants = fit_constants([run for run in runs if run.case != case])
     return [
-        _Miss(
-            _time_factor(run, constants),
-            _time_factor(run, {}),
-            _device_error(run, constants),
-            _device_error(run, {}),
-        )
+        _Miss(*(of(run, by) for of in (_time_factor, _device_error) for by in (constants, {})))
         for run in runs
         if run.case == case
     ]
@@ -135,7 +130,7 @@ def _time_factor(run: Run, constants: Constants) -> float | None:
     if run.timed is None:
         return None
     expected_s = run.timed.step_s({name: found.value for name, found in constants.items() if name not in MEMORY})
-    return max(expected_s / run.timed.measured_s, run.timed.measured_s / expected_s)
+    return factor_of(expected_s / run.timed.measured_s)
 
 
 def _device_error(run: Run, constants: Constants) -> float | None:

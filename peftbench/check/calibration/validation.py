@@ -1,16 +1,21 @@
-"""Judge a calibration by runs that it was not fitted on: their cards with its constants, or why they cannot be."""
+"""Judge a calibration by runs that it was not fitted on, and expected step times with one or without."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from statistics import median
+from typing import NamedTuple
 
 from peftbench.base.errors import CatalogError
+from peftbench.check.calibration.runs import Run
+from peftbench.check.groups import factor_of, nine_of_ten
 from peftbench.check.runs.comparison import Comparison, card_of, compare
 from peftbench.decide.calibrated import card_name, other_stack, refuse_own_rows
 from peftbench.decide.suite.predict_case import predict_case
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.memory import MemoryProfile
 from peftbench.records.calibration import fingerprint, read_calibration, stack_of
+from peftbench.records.environment import Outcome
 from peftbench.records.run import RunRecord
 
 
@@ -41,3 +46,27 @@ def compare_calibrated(records: Sequence[RunRecord], file: str) -> tuple[Compari
 
 
 _OTHERS = "Validate runs of its own card and stack."
+
+
+class StepAccuracy(NamedTuple):
+    """Expected by measured or its inverse, whichever is above 1."""
+
+    runs: int
+    median: float
+    p90: float
+
+    @property
+    def text(self) -> str:
+        """In one sentence."""
+        steps = f"The steps of {self.runs} runs" if self.runs > 1 else "The steps of one run"
+        far = f"×{self.median:.2f} at the median, ×{self.p90:.2f} for nine of ten"
+        return f"{steps} are expected within a factor of {far}."
+
+
+def step_accuracy(records: Iterable[RunRecord], calibration: str | None = None) -> StepAccuracy | None:
+    """None where no run was timed and can be expected: of a CPU nothing is known but what a calibration says."""
+    fields = read_calibration(calibration).time_constants if calibration else {}
+    ended = (Run(record) for record in records if record.measurement.outcome is Outcome.OK)
+    timed = (run.timed for run in ended if run.timed and (fields or not run.card.is_cpu))
+    factors = [factor_of(run.step_s(fields) / run.measured_s) for run in timed]
+    return StepAccuracy(len(factors), median(factors), nine_of_ten(factors)) if factors else None

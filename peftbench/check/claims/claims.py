@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
 
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
-from peftbench.check.claims.claim import Case, Claim
-from peftbench.check.claims.effect_claims import EFFECT_CLAIMS
 from peftbench.decide.plan.plan import Plan, make_plan
 from peftbench.decide.verdict import Fit
 from peftbench.estimate.parts.base_weights import checkpoint_bytes, weight_bytes
@@ -25,9 +25,41 @@ ABOUT = 0.1
 """How far a figure may be off to count as "about"."""
 
 
-def claims() -> tuple[Claim, ...]:
-    """Every claim, its figures computed now."""
-    return tuple(make() for make in (*_CLAIMS, *EFFECT_CLAIMS))
+class Truth(str, Enum):
+    """The verdict on a claim: what its cases say together."""
+
+    TRUE = "true"
+    PARTLY = "partly"
+    FALSE = "false"
+
+    __str__ = str.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One way to read a claim: the assumptions, the figure they give, and whether it agrees."""
+
+    assumptions: str
+    computed: str
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What is said, where it is commonly heard, and why it is so or not."""
+
+    said: str
+    heard: str
+    cases: tuple[Case, ...]
+    why: str
+
+    @property
+    def truth(self) -> Truth:
+        """True when it holds in every case, partly when in some."""
+        holding = [case.holds for case in self.cases]
+        if all(holding):
+            return Truth.TRUE
+        return Truth.PARTLY if any(holding) else Truth.FALSE
 
 
 def _full_8b() -> Claim:
@@ -128,7 +160,7 @@ def _adapters_under_1_percent() -> Claim:
         model = find_model(name)
         trained = adapter_parameters(model, AdapterSpec(r=rank, target_modules=(ALL_LINEAR,)))
         share = trained / num_parameters(model)
-        what = f"{_short(model.name)}, r = {rank} on all linear layers"
+        what = f"{short_name(model.name)}, r = {rank} on all linear layers"
         cases.append(Case(what, f"{trained:,} parameters, {share:.2%}", share < 0.01))
     return Claim(
         "A LoRA adapter is less than 1 % of the parameters.",
@@ -165,7 +197,7 @@ def _optimizer_saving() -> Claim:
     )
 
 
-_CLAIMS: tuple[Callable[[], Claim], ...] = (
+MEMORY_CLAIMS: tuple[Callable[[], Claim], ...] = (
     _full_8b, _base_8b_in_4_bit, _qlora_8b_on_a_t4, _qlora_65b_on_48_gb, _full_70b,
     _rank_16_on_a_square_matrix, _adapters_under_1_percent, _checkpoint_of_70b, _optimizer_saving,
 )  # fmt: skip
@@ -209,5 +241,6 @@ def _gb(size_bytes: int) -> str:
     return f"{size_bytes / GB:,.{digits}f} GB"
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """A model without its owner."""
     return name.rpartition("/")[2]

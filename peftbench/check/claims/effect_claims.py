@@ -8,7 +8,7 @@ from dataclasses import replace
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
 from peftbench.catalog.published_effects import LatencyRow, QualityRow, latency_rows, quality_rows
-from peftbench.check.claims.claim import Case, Claim
+from peftbench.check.claims.claims import MEMORY_CLAIMS, Case, Claim, short_name
 from peftbench.check.speed.published_latency import FOUR_BIT, SIXTEEN_BIT
 from peftbench.estimate.time.latency import Latency, estimate_latency
 from peftbench.inputs.recipe.adapter import ALL_LINEAR, AdapterSpec
@@ -97,7 +97,9 @@ def _speed() -> Claim:
     )
 
 
-EFFECT_CLAIMS: tuple[Callable[[], Claim], ...] = (_merged, _dynamic, _quality, _speed)
+def claims() -> tuple[Claim, ...]:
+    """Every claim, its figures computed now: those about memory, then these."""
+    return tuple(make() for make in (*MEMORY_CLAIMS, _merged, _dynamic, _quality, _speed))
 
 
 # ── published cases ─────────────────────────────────────────────────────────────────────────────────────
@@ -115,7 +117,7 @@ def _batch(row: LatencyRow) -> str:
 
 
 def _where(row: LatencyRow) -> str:
-    return f"{_short(row.model)} on {row.gpu}, published: {row.source}"
+    return f"{short_name(row.model)} on {row.gpu}, published: {row.source}"
 
 
 def _published_speedups() -> Iterator[Case]:
@@ -132,7 +134,7 @@ def _published_speedups() -> Iterator[Case]:
 
 def _quality_case(row: QualityRow) -> Case:
     history = "QLoRA against LoRA" if row.fine_tuned else "not fine-tuned"
-    what = f"{_short(row.model)}, {row.weights}, {history}, {row.dataset}, published: {row.source}"
+    what = f"{short_name(row.model)}, {row.weights}, {history}, {row.dataset}, published: {row.source}"
     if row.perplexity_ratio is not None:
         return Case(what, f"perplexity × {row.perplexity_ratio:.3f}", row.perplexity_ratio <= SMALL_RATIO)
     lost = row.baseline - row.value
@@ -167,7 +169,3 @@ def _token(latency: Latency) -> float:
 
 def _prefill(latency: Latency) -> float:
     return latency.prefill.seconds
-
-
-def _short(name: str) -> str:
-    return name.rpartition("/")[2]

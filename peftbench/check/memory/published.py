@@ -44,21 +44,6 @@ class PublishedRecord:
     """Lengths of batches that came before and with the peak, for a dry run; empty where all were alike."""
     torch_empty_cache_steps: int = 0
 
-    @property
-    def method(self) -> str:
-        """As people call it."""
-        return self.training.method
-
-    @property
-    def source(self) -> str:
-        """Who measured it."""
-        return self.repository
-
-    @property
-    def origin(self) -> Mapping[str, str]:
-        """Where the figure stands."""
-        return {"repository": self.repository, "path": self.path, "commit": self.commit}
-
 
 def read_records(path: str | os.PathLike[str]) -> tuple[PublishedRecord, ...]:
     """Read one .jsonl file, or every .jsonl file directly in a folder, in the order of their names.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import mean, median
-from typing import Protocol
 
 from peftbench.base.errors import CatalogError, PeftbenchError
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
+from peftbench.check.groups import grouped, nine_of_ten
 from peftbench.check.memory.published import PublishedRecord
 from peftbench.estimate.training import estimate_training
 from peftbench.memory import MemoryProfile, Part
@@ -22,40 +21,23 @@ PREDICTED: dict[str, Callable[[MemoryProfile], int]] = {
 }
 """Like with like: the three sizes of a profile are never compared with each other's measurements."""
 
-class Figure(Protocol):
+@dataclass(frozen=True, slots=True)
+class Figure:
     """One measured figure of a run."""
 
-    @property
-    def id(self) -> str:
-        """Of the run and, where a run has several figures, the same for each."""
-
-    @property
-    def method(self) -> str:
-        """As people call it."""
-
-    @property
-    def model(self) -> str:
-        """Its name."""
-
-    @property
-    def gpu(self) -> str:
-        """The device it ran on."""
-
-    @property
-    def source(self) -> str:
-        """Who measured it, or which suite it is of."""
-
-    @property
-    def metric(self) -> str:
-        """One of PREDICTED."""
-
-    @property
-    def measured_bytes(self) -> int:
-        """What was seen."""
-
-    @property
-    def origin(self) -> Mapping[str, str]:
-        """Where the figure stands."""
+    id: str
+    """Of the run and, where a run has several figures, the same for each."""
+    method: str
+    model: str
+    gpu: str
+    """The device it ran on."""
+    source: str
+    """Who measured it, or which suite it is of."""
+    metric: str
+    """One of PREDICTED."""
+    measured_bytes: int
+    origin: Mapping[str, str]
+    """Where the figure stands."""
 
 
 GROUPS: dict[str, Callable[[Figure], str]] = {
@@ -120,9 +102,7 @@ class ValidationReport:
         found = []
         for metric in PREDICTED:
             rows = self.of_metric(metric)
-            groups: dict[str, list[ValidatedRow]] = {}
-            for row in rows:
-                groups.setdefault(GROUPS[by](row.record), []).append(row)
+            groups = grouped(rows, lambda row: GROUPS[by](row.record))
             found += [accuracy_of(name, metric, group) for name, group in groups.items()]
             if rows:
                 found.append(accuracy_of("all", metric, rows))
@@ -150,14 +130,14 @@ def validate(records: Iterable[PublishedRecord], predict: Predictor = by_formula
 def accuracy_of(group: str, metric: str, rows: Iterable[ValidatedRow]) -> Accuracy:
     """Summarize at least one row."""
     rows = list(rows)
-    errors = sorted(abs(row.error) for row in rows)
+    errors = [abs(row.error) for row in rows]
     return Accuracy(
         group=group,
         metric=metric,
         rows=len(rows),
         median_error=median(errors),
-        p90_error=errors[math.ceil(0.9 * len(errors)) - 1],
-        worst_error=errors[-1],
+        p90_error=nine_of_ten(errors),
+        worst_error=max(errors),
         bias=mean(row.error for row in rows),
         in_band=None if metric == "allocated_max" else mean(row.in_band for row in rows),
     )
@@ -165,9 +145,18 @@ def accuracy_of(group: str, metric: str, rows: Iterable[ValidatedRow]) -> Accura
 
 def _validated(record: PublishedRecord, predict: Predictor) -> ValidatedRow:
     try:
-        return row_of(record, predict(record))
+        return row_of(figure_of(record), predict(record))
     except PeftbenchError as error:
         raise CatalogError(f"record {record.id!r} cannot be predicted: {error.what}", error.hint) from None
+
+
+def figure_of(record: PublishedRecord) -> Figure:
+    """The published figure, without its run's recipe."""
+    return Figure(
+        id=record.id, method=record.training.method, model=record.model, gpu=record.gpu, source=record.repository,
+        metric=record.metric, measured_bytes=record.measured_bytes,
+        origin={"repository": record.repository, "path": record.path, "commit": record.commit},
+    )  # fmt: skip
 
 
 def row_of(figure: Figure, profile: MemoryProfile) -> ValidatedRow:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import mean, median
 
+from peftbench.check.groups import grouped
 from peftbench.check.runs.comparison import Comparison
 from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import MemoryProfile, Part, Phase
@@ -69,10 +70,7 @@ def part_rows(comparison: Comparison) -> tuple[PartRow, ...]:
 
 def accuracies_of_parts(rows: Iterable[PartRow]) -> tuple[PartAccuracy, ...]:
     """One line a part, the worst first."""
-    by_part: dict[str, list[PartRow]] = {}
-    for row in rows:
-        by_part.setdefault(row.part, []).append(row)
-    found = [_accuracy(part, group) for part, group in by_part.items()]
+    found = [_accuracy(part, group) for part, group in grouped(rows, lambda row: row.part).items()]
     return tuple(sorted(found, key=lambda accuracy: -accuracy.worst))
 
 

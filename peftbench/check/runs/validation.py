@@ -2,95 +2,37 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from peftbench.base.errors import PeftbenchError, SpecError
-from peftbench.check.memory.validation import ValidatedRow, row_of
-from peftbench.check.runs.comparison import Comparison, Predictor, card_of
-from peftbench.decide.suite.predict_case import device_of
+from peftbench.check.memory.validation import PREDICTED, Figure, ValidatedRow, row_of
+from peftbench.check.runs.comparison import Comparison
 from peftbench.decide.verdict import Fit
 from peftbench.records.environment import Outcome
 from peftbench.records.run import RunRecord
 
-if TYPE_CHECKING:
-    from peftbench.dryrun.session import DryRunSession
-    from peftbench.memory import MemoryProfile
-
-
-@dataclass(frozen=True)
-class RunFigure:
-    """One of the sizes that a run showed: what check.validation calls a Figure."""
-
-    record: RunRecord
-    metric: str
-    measured_bytes: int
-
-    @property
-    def id(self) -> str:
-        """Suite and case."""
-        return f"{self.record.suite}: {self.record.case.id}"
-
-    @property
-    def method(self) -> str:
-        """As people call it."""
-        return self.record.case.recipe.method
-
-    @property
-    def model(self) -> str:
-        """As the suite calls it."""
-        return self.record.case.model
-
-    @property
-    def gpu(self) -> str:
-        """The device's product."""
-        return self.record.environment.product
-
-    @property
-    def source(self) -> str:
-        """The suite."""
-        return self.record.suite
-
-    @property
-    def origin(self) -> Mapping[str, str]:
-        """When it ran, and with which torch."""
-        environment = self.record.environment
-        return {"started_at": environment.started_at, "torch": environment.versions.get("torch", "")}
-
 
 def run_rows(comparison: Comparison) -> tuple[ValidatedRow, ...]:
     """A row for each size that is both measured and predicted; none for a run that did not end well."""
-    if comparison.record.measurement.outcome is not Outcome.OK or comparison.profile is None:
+    record, profile = comparison.record, comparison.profile
+    if record.measurement.outcome is not Outcome.OK or profile is None:
         return ()
-    seen, said = comparison.measured, comparison.predicted
-    figures = {
-        "allocated_max": (seen.allocated_bytes, said.allocated_bytes),
-        "reserved_max": (seen.reserved_bytes, said.reserved_bytes),
-        "nvml_used": (seen.device_bytes, said.device_bytes),
-    }
+    sizes = zip(PREDICTED, comparison.measured, comparison.predicted, strict=True)
     return tuple(
-        row_of(RunFigure(comparison.record, metric, measured), comparison.profile)
-        for metric, (measured, predicted) in figures.items()
+        row_of(_figure(record, metric, measured), profile)
+        for metric, measured, predicted in sizes
         if measured and predicted is not None
     )
 
 
-def by_dry_run_of_case(session: DryRunSession, report: Callable[[RunRecord, float], None]) -> Predictor:
-    """Predict a run by dry run, on fake tensors of the kind of device that it had."""
-    from peftbench.dryrun.workload import workload_of
-
-    def predict(record: RunRecord) -> MemoryProfile:
-        case, gpu = record.case, device_of(record.case, card_of(record))
-        device = "host" if case.device == "cpu" else case.device
-        workload = workload_of(json.loads(case.config), case.recipe, gpu, device=device)
-        try:
-            return session.run(workload, gpu, progress=lambda share: report(record, share)).observed
-        except PeftbenchError as error:
-            raise SpecError(error.what, error.hint) from None
-
-    return predict
+def _figure(record: RunRecord, metric: str, measured_bytes: int) -> Figure:
+    """One of the sizes that a run showed."""
+    place = record.environment
+    return Figure(
+        id=f"{record.suite}: {record.case.id}", method=record.case.recipe.method, model=record.case.model,
+        gpu=place.product, source=record.suite, metric=metric, measured_bytes=measured_bytes,
+        origin={"started_at": place.started_at, "torch": place.versions.get("torch", "")},
+    )  # fmt: skip
 
 
 # ── verdicts ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -117,13 +59,8 @@ class Promises:
         return self._such(Fit.DOES_NOT_FIT, Outcome.OK)
 
     def _such(self, fit: Fit, outcome: Outcome) -> tuple[Comparison, ...]:
-        return tuple(
-            comparison
-            for comparison in self.comparisons
-            if comparison.verdict is not None
-            and comparison.verdict.fit is fit
-            and comparison.record.measurement.outcome is outcome
-        )
+        judged = [each for each in self.comparisons if each.verdict and each.verdict.fit is fit]
+        return tuple(each for each in judged if each.record.measurement.outcome is outcome)
 
 
 def promises_of(comparisons: Iterable[Comparison]) -> Promises:

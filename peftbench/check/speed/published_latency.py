@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.published_effects import LatencyRow, latency_rows
+from peftbench.check.groups import factor_of, grouped
 from peftbench.estimate.time.host_costs import HOST_COSTS, HostCosts
 from peftbench.estimate.time.latency import Work, pass_time
 
@@ -36,7 +37,7 @@ class PricedRow(NamedTuple):
     @property
     def factor(self) -> float | None:
         """How far off, in either direction: 1 is exact."""
-        return max(self.ratio, 1 / self.ratio) if self.ratio else None
+        return factor_of(self.ratio) if self.ratio else None
 
 
 def price_rows(costs: HostCosts = HOST_COSTS) -> tuple[PricedRow, ...]:
@@ -127,11 +128,9 @@ def host_costs(rows: Sequence[LatencyRow]) -> HostCosts:
 def _cost(
     rows: Sequence[LatencyRow], chosen: Callable[[LatencyRow], bool], cost: Callable[[LatencyRow], float | None]
 ) -> float:
-    by_publisher: dict[str, list[float]] = {}
-    for row in filter(chosen, rows):
-        if (seconds := cost(row)) is not None:
-            by_publisher.setdefault(row.publisher, []).append(seconds)
-    return geometric_mean(map(median, by_publisher.values())) if by_publisher else 0.0
+    groups = grouped(filter(chosen, rows), lambda row: row.publisher).values()
+    known = [[seconds for seconds in map(cost, group) if seconds is not None] for group in groups]
+    return geometric_mean(map(median, filter(None, known))) if any(known) else 0.0
 
 
 def _is_plain(row: LatencyRow) -> bool:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from statistics import median
 from typing import Any, NamedTuple
 
+from peftbench.check.groups import factor_of, grouped, nine_of_ten
 from peftbench.check.speed.constants_fit import Observation, fit
 from peftbench.check.speed.published_speed import SpeedRecord
 from peftbench.estimate.time.constants import PRIOR, TimeConstants, of_card, with_framework
@@ -47,7 +48,7 @@ class SpeedRow(NamedTuple):
     @property
     def factor(self) -> float:
         """How far off, in either direction: 1 is exact."""
-        return max(self.ratio, 1 / self.ratio)
+        return factor_of(self.ratio)
 
 
 class SpeedAccuracy(NamedTuple):
@@ -99,17 +100,14 @@ def fit_constants(records: Sequence[SpeedRecord]) -> Constants:
 
 def accuracies(rows: Sequence[SpeedRow], by: str = "source") -> tuple[SpeedAccuracy, ...]:
     """By one of GROUPS, and over all rows."""
-    groups: dict[str, list[SpeedRow]] = {}
-    for row in rows:
-        groups.setdefault(_group(row.record, by), []).append(row)
+    groups = grouped(rows, lambda row: _group(row.record, by))
     return (*(_accuracy(name, found) for name, found in groups.items()), _accuracy("all", rows))
 
 
 def _accuracy(group: str, rows: Sequence[SpeedRow]) -> SpeedAccuracy:
-    factors = sorted(row.factor for row in rows)
+    factors = [row.factor for row in rows]
     bias = math.exp(sum(math.log(row.ratio) for row in rows) / len(rows))
-    p90 = factors[math.ceil(0.9 * len(factors)) - 1]
-    return SpeedAccuracy(group, len(rows), median(factors), p90, factors[-1], bias)
+    return SpeedAccuracy(group, len(rows), median(factors), nine_of_ten(factors), max(factors), bias)
 
 
 def _group(record: SpeedRecord, by: str) -> str:

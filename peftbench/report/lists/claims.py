@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from peftbench.check.claims.claim import Claim
+from peftbench.check.claims.claims import Claim
 from peftbench.check.speed.published_latency import PricedRow, median_factor
 from peftbench.report.format.markdown import render
 from peftbench.report.format.table import UNKNOWN, Table

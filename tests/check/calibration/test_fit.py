@@ -14,9 +14,8 @@ from run_records import record
 
 from peftbench.base.errors import CatalogError, PeftbenchError
 from peftbench.check.calibration.fit import calibrate
-from peftbench.check.calibration.run_times import step_accuracy
 from peftbench.check.calibration.time import GROUPS
-from peftbench.check.calibration.validation import compare_calibrated
+from peftbench.check.calibration.validation import compare_calibrated, step_accuracy
 from peftbench.check.runs.comparison import compare
 from peftbench.check.speed.constants_fit import Observation, fit
 from peftbench.decide.calibrated import with_constants

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from peftbench.check.claims.claim import Case, Claim, Truth
-from peftbench.check.claims.claims import claims
+from peftbench.check.claims.claims import Case, Claim, Truth
+from peftbench.check.claims.effect_claims import claims
 from peftbench.cli import main
 
 PAGE = Path(__file__).parents[3] / "results" / "claims.md"

@@ -4,7 +4,7 @@ import pytest
 
 from peftbench.base.errors import CatalogError
 from peftbench.check.memory.published import PublishedRecord
-from peftbench.check.memory.validation import ValidatedRow, ValidationReport, accuracy_of, validate
+from peftbench.check.memory.validation import ValidatedRow, ValidationReport, accuracy_of, figure_of, validate
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.training import TrainingSpec
 
@@ -18,7 +18,7 @@ def record(id="a", measured=1000, metric="allocated_max", model="meta-llama/Llam
 
 def row(measured, predicted, metric="allocated_max", low=0, high=2000, **of_record):
     measurement = record(measured=measured, metric=metric, **of_record)
-    return ValidatedRow(measurement, predicted, low, high, "backward pass")
+    return ValidatedRow(figure_of(measurement), predicted, low, high, "backward pass")
 
 
 THREE = (row(1000, 990), row(1000, 1030), row(2000, 1900))

@@ -1,14 +1,20 @@
-"""Predict published runs by dry run: the second tier against the same measurements as the first."""
+"""Predict runs by dry run, published ones and our own: the second tier against the same measurements as the first."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from peftbench.base.errors import PeftbenchError, SpecError
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_config
 from peftbench.check.memory.published import PublishedRecord
 from peftbench.check.memory.validation import Predictor
+from peftbench.check.runs.comparison import Predictor as RunPredictor
+from peftbench.check.runs.comparison import card_of
+from peftbench.decide.suite.predict_case import device_of
+from peftbench.records.run import RunRecord
 
 if TYPE_CHECKING:
     from peftbench.dryrun.session import DryRunSession
@@ -43,5 +49,21 @@ def by_dry_run(session: DryRunSession, report: Report) -> Predictor:
             batch_lengths=record.batch_lengths, empty_cache_steps=record.torch_empty_cache_steps,
         )  # fmt: skip
         return session.run(workload, gpu, progress=lambda share: report(record.id, share)).observed
+
+    return predict
+
+
+def by_dry_run_of_case(session: DryRunSession, report: Callable[[RunRecord, float], None]) -> RunPredictor:
+    """Predict a run by dry run, on fake tensors of the kind of device that it had."""
+    from peftbench.dryrun.workload import workload_of
+
+    def predict(record: RunRecord) -> MemoryProfile:
+        case, gpu = record.case, device_of(record.case, card_of(record))
+        device = "host" if case.device == "cpu" else case.device
+        workload = workload_of(json.loads(case.config), case.recipe, gpu, device=device)
+        try:
+            return session.run(workload, gpu, progress=lambda share: report(record, share)).observed
+        except PeftbenchError as error:
+            raise SpecError(error.what, error.hint) from None
 
     return predict
