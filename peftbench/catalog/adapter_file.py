@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from peftbench.base.errors import CatalogError, NoFormula, SpecError
 from peftbench.catalog.config_file import read_json_file
-from peftbench.inputs.recipe.adapter import ALL_LINEAR, AdapterSpec
+from peftbench.inputs.recipe.adapter import ALL_LINEAR, NAMED_AS_PEFT, AdapterSpec
 
 _NO_FORMULA = (
     "rank_pattern", "layers_to_transform", "layer_replication", "exclude_modules", "target_parameters",
@@ -45,7 +45,7 @@ def adapter_of(config: Mapping[str, object], known_options: Mapping[str, object]
     if config.get("bias", "none") != "none":
         raise NoFormula("trained biases of an adapter_config.json have no formula.", "Use --dry-run.")
     rank = config.get("init_r" if peft_type == "adalora" else "r")
-    own = ("r", "init_r", "use_dora", "use_rslora")
+    own = ("r", "init_r", *(option.name for option in NAMED_AS_PEFT))
     options = {
         name: config[name] for name in known_options
         if name in config and name not in own and isinstance(config[name], (bool, int, float, str))
@@ -54,10 +54,8 @@ def adapter_of(config: Mapping[str, object], known_options: Mapping[str, object]
         peft_type=peft_type,
         r=rank if isinstance(rank, int) and rank and peft_type != "oft" else None,
         target_modules=_targets(config.get("target_modules")),
-        use_dora=bool(config.get("use_dora")),
-        use_rslora=bool(config.get("use_rslora")),
-        dropout=_dropout(config),
         options=tuple(sorted(options.items())),  # type: ignore[arg-type]
+        **{option.field: option.parse(config[option.name]) for option in NAMED_AS_PEFT if config.get(option.name)},
     )
 
 
@@ -72,8 +70,3 @@ def _targets(value: object) -> tuple[str, ...] | None:
     if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
         raise SpecError(f"target_modules cannot be {value!r}.", "PEFT writes a list of names.")
     return tuple(sorted(value))
-
-
-def _dropout(config: Mapping[str, object]) -> float:
-    value = config.get("lora_dropout") or 0.0
-    return float(value) if isinstance(value, (int, float)) else 0.0

@@ -108,6 +108,14 @@ def changed(recipe: Recipe, name: str, value: Any) -> Recipe:
     return replace(recipe, **given)
 
 
+def value_of(recipe: TrainingSpec | InferenceSpec, name: str) -> Value:
+    """The value of one option; None where the recipe does not have the part that it belongs to."""
+    kind: Any = type(recipe)
+    part, option = _home(kind, name)
+    whole: Any = recipe if part is None else getattr(recipe, part)
+    return None if whole is None else option.flat(getattr(whole, option.field))
+
+
 @lru_cache(maxsize=128)
 def _home(spec: Any, name: str) -> tuple[str | None, Option]:
     """Which part of a recipe an option is of, None for the recipe itself, and its declaration."""

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from peftbench.base.errors import did_you_mean
-from peftbench.inputs.recipe.adapter import ALL_LINEAR, AdapterSpec
+from peftbench.inputs.recipe.adapter import ALL_LINEAR, NAMED_AS_PEFT, AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.libraries.refusal import Refused, in_a_line
 
@@ -26,11 +26,9 @@ def adapter_options(adapter: AdapterSpec) -> dict[str, Any]:
         options["target_modules"] = ALL_LINEAR if everywhere else list(adapter.target_modules)
     if adapter.r is not None:
         options["init_r" if adapter.peft_type == "adalora" else "r"] = adapter.r
-    for flag in ("use_dora", "use_rslora"):
-        if getattr(adapter, flag):
-            options[flag] = True
-    if adapter.dropout:
-        options["lora_dropout"] = adapter.dropout
+    for option in NAMED_AS_PEFT:
+        if getattr(adapter, option.field) != option.default:
+            options[option.name] = getattr(adapter, option.field)
     return _complete(adapter.peft_type, options)
 
 

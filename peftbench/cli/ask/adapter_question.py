@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 from peftbench.base.errors import NoFormula, SpecError
 from peftbench.catalog.adapter_file import adapter_of, read_adapter_file
 from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe.option import options_of
 
 if TYPE_CHECKING:
     from peftbench.inputs.model.spec import ModelSpec, OtherModel
 
-_OWN = (
-    "r", "target_modules", "use_dora", "use_rslora", "lora_dropout", "num_virtual_tokens", "adapter_options",
-)  # fmt: skip
+_OWN = tuple(option for option in options_of(AdapterSpec) if option.name != "adapter_dtype")
 """Options that the file sets."""
 
 
@@ -25,10 +24,9 @@ def recipe_with_adapter(
     """One recipe with the adapter of the file. Raises NoFormula, unless a dry run will tell."""
     from peftbench.decide.from_options import within_positions
 
-    for name in _OWN:
-        if options.get(name) is not None:
-            flag = "adapter-option" if name == "adapter_options" else name.replace("_", "-")
-            raise SpecError(f"--{flag} and --adapter-config exclude each other.", "Change the file instead.")
+    for option in _OWN:
+        if option.name in options:
+            raise SpecError(f"{option.flag} and --adapter-config exclude each other.", "Change the file instead.")
     adapter, known = _read(given["adapter_config"])
     if not (known or given["dry_run"]):
         _spec_of(given["adapter_config"])  # says why

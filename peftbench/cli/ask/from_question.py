@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from peftbench.base.errors import CatalogError, SpecError
-from peftbench.decide.recipe import METHOD_OPTIONS, recipe_options
 from peftbench.recipes.reading import read_files
 from peftbench.recipes.settings import Reading
 
 if TYPE_CHECKING:
     from peftbench.catalog.models import NamedConfig
     from peftbench.inputs.recipe.training import TrainingSpec
-
-_QUANTIZATION = ("quant_type", "blocksize", "double_quant", "compute_dtype", "upcast_unquantized", "upcast_norms")
 
 
 def read_question(given: dict[str, Any]) -> Reading:
@@ -48,40 +43,12 @@ def named_model(given: dict[str, Any], reading: Reading) -> NamedConfig:
 
 
 def recipe_with_files(
-    reading: Reading, options: dict[str, Any], given: dict[str, Any], build: Callable[..., Any]
-) -> Any:
+    recipe: TrainingSpec, methods: tuple[str, ...], options: dict[str, Any]
+) -> tuple[TrainingSpec, ...]:
     """The recipe of the files, with what was typed in place of theirs."""
-    recipe = reading.recipe
-    typed = {name: value for name, value in options.items() if value is not None}
-    method = given["method"][0] if given["method"] else recipe.method
-    if not typed and method == recipe.method:
-        return (recipe,)
-    (built,) = build((method,), {**_flat(recipe, method), **typed})
-    return (_with_parts(built, recipe, typed),)
+    from peftbench.decide.from_options import training_recipes
 
-
-def _with_parts(built: TrainingSpec, recipe: TrainingSpec, typed: dict[str, Any]) -> TrainingSpec:
-    """Adapter and quantization as they were read, where nothing was typed that changes them.
-
-    An option cannot say PEFT's own targets for LoRA, so these are put back.
-    """
-    if built.method == recipe.method and not typed.keys() & METHOD_OPTIONS:
-        return replace(built, adapter=recipe.adapter, quantization=recipe.quantization)
-    same = built.adapter and recipe.adapter and built.adapter.peft_type == recipe.adapter.peft_type
-    if same and built.adapter and recipe.adapter and recipe.adapter.target_modules is None:
-        targets = built.adapter.target_modules if "target_modules" in typed else None
-        return replace(built, adapter=replace(built.adapter, target_modules=targets))
-    return built
-
-
-def _flat(recipe: TrainingSpec, method: str) -> dict[str, Any]:
-    """The recipe as options, without those that another method does not have."""
-    found = {name: value for name, value in recipe_options(recipe).items() if value is not None}
-    found["adapter_options"] = dict(recipe.adapter.options) if recipe.adapter else {}
-    for name in ("task", "peft_type", *(["adapter_options"] if not found["adapter_options"] else [])):
-        found.pop(name, None)
-    if method == recipe.method:
-        return found
-    plain = (method.removeprefix("q"), recipe.method.removeprefix("q"))
-    dropped = set(_QUANTIZATION) if plain[0] == plain[1] and method != "full" else METHOD_OPTIONS
-    return {name: value for name, value in found.items() if name not in dropped}
+    method = methods[0] if methods else recipe.method
+    if not options and method == recipe.method:
+        return (recipe,)  # also of a type that has no formula
+    return training_recipes((method,), options, recipe)

@@ -16,14 +16,9 @@ if TYPE_CHECKING:
 
     Recipes = tuple[TrainingSpec, ...] | tuple[InferenceSpec, ...]
 
-_QUESTION = (
-    "model", "gpu", "gpu_memory", "no_gpu", "method", "task", "adapter_option", "adapter_config", "calibration",
-    "from_files", "reading",
-)  # fmt: skip
 DRY_RUN = (
     "dry_run", "batch_lengths", "torch_empty_cache_steps", "alloc_conf", "extrapolate", "dry_run_device", "no_cache",
 )  # fmt: skip
-_ANSWER = ("max", "explain", "framework", "check", "format")
 _EXAMPLES = {"gpu_memory": "--gpu-memory 14.5GiB", "explain": "--explain activations"}
 
 
@@ -83,11 +78,11 @@ def question_of(given: dict[str, Any]) -> tuple[NamedConfig, dict[str, Any]]:
 
 def recipes_of(model: ModelSpec | OtherModel, given: dict[str, Any]) -> Recipes:
     """One recipe a method, from the options that were given; one recipe for an adapter_config.json."""
-    from peftbench.decide.from_options import COMPARED, inference_requests, training_recipes, within_positions
+    from peftbench.decide.from_options import COMPARED, OPTIONS, inference_requests, training_recipes, within_positions
 
-    options = {name: value for name, value in given.items() if name not in (*_QUESTION, *_ANSWER, *DRY_RUN)}
-    options["gpus"] = None if options["gpus"] == "auto" else options["gpus"]
-    options["adapter_options"] = dict(map(_assignment, given["adapter_option"])) or None
+    options = {name: given[name] for name in OPTIONS if given.get(name) not in (None, "auto")}
+    if given["adapter_option"]:
+        options["adapter_options"] = dict(map(_assignment, given["adapter_option"]))
     methods = given["method"] or COMPARED
     build = inference_requests if given["task"] == "inference" else training_recipes
     if given["adapter_config"]:
@@ -98,8 +93,7 @@ def recipes_of(model: ModelSpec | OtherModel, given: dict[str, Any]) -> Recipes:
     if given["from_files"]:
         from peftbench.cli.ask.from_question import recipe_with_files
 
-        read: Recipes = recipe_with_files(given["reading"], options, given, build)
-        return read
+        return recipe_with_files(given["reading"].recipe, given["method"], options)
     return build(methods, within_positions(model, given["task"], methods, options))
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any, NamedTuple
 
-from peftbench.decide.recipe import LORA, quantization_for
+from peftbench.decide.recipe import LORA, changed, quantization_for, value_of
 from peftbench.estimate.forward.kernels import AMPERE, compute_capability
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
@@ -68,20 +68,18 @@ class Rung(NamedTuple):
     reach: Reach = Reach.RUN
 
 
-def _field(name: str) -> Callable[[TrainingSpec, Any], TrainingSpec]:
-    def apply(training: TrainingSpec, value: Any) -> TrainingSpec:
-        return replace(training, **{name: value})
-
-    return apply
+def _set(name: str) -> Callable[[TrainingSpec, Any], TrainingSpec]:
+    """Give an option of the recipe, its adapter, quantization or GPUs another value."""
+    return lambda training, value: changed(training, name, value)
 
 
 def _switch(name: str, value: Any, price: str, when: Callable[[TrainingSpec], bool] = lambda _: True) -> Rung:
     """A rung with one setting, for recipes in which it can matter."""
 
     def values(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[Any]:
-        return (value,) if getattr(training, name) != value and when(training) else ()
+        return (value,) if value_of(training, name) not in (value, None) and when(training) else ()
 
-    return Rung(price, values, _field(name))
+    return Rung(price, values, _set(name))
 
 
 # ── values of the rungs that are more than a switch ─────────────────────────────────────────────────────────
@@ -137,19 +135,11 @@ def _half_adapter(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Seq
     return (DType.BFLOAT16,) if wide and gpu.has_bfloat16 else ()
 
 
-def _adapter_dtype(training: TrainingSpec, dtype: DType) -> TrainingSpec:
-    return replace(training, adapter=training.adapter and replace(training.adapter, dtype=dtype))
-
-
 def _ranks(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[int]:
     adapter = training.adapter
     if adapter is None or adapter.peft_type != "lora" or adapter.r is None:
         return ()
     return [r for r in (128, 64, 32, 16, 8, 4) if r < adapter.r]
-
-
-def _rank(training: TrainingSpec, r: int) -> TrainingSpec:
-    return replace(training, adapter=training.adapter and replace(training.adapter, r=r))
 
 
 def _shorter(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[int]:
@@ -162,27 +152,8 @@ def _double_quant(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Seq
     return (True,) if quantization and possible and not quantization.double_quant else ()
 
 
-def _no_upcast(name: str) -> Values:
-    def values(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[bool]:
-        return (False,) if training.quantization and getattr(training.quantization, name) else ()
-
-    return values
-
-
 def _four_bit(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[str]:
     return ("nf4",) if training.quantization and training.quantization.scheme.bits > 4 else ()
-
-
-def _quantization_field(name: str) -> Callable[[TrainingSpec, Any], TrainingSpec]:
-    def apply(training: TrainingSpec, value: Any) -> TrainingSpec:
-        quantization = training.quantization and replace(training.quantization, **{name: value})
-        return replace(training, quantization=quantization)
-
-    return apply
-
-
-def _upcast(name: str) -> tuple[Values, Callable[[TrainingSpec, Any], TrainingSpec]]:
-    return _no_upcast(name), _quantization_field(name)
 
 
 def _lora(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[str]:
@@ -206,10 +177,6 @@ def _offload(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence
     return (True,) if parallelism.gpus > 1 and parallelism.shards_optimizer and not parallelism.cpu_offload else ()
 
 
-def _offloaded(training: TrainingSpec, value: bool) -> TrainingSpec:
-    return replace(training, parallelism=replace(training.parallelism, cpu_offload=value))
-
-
 def _stream_is_wide(training: TrainingSpec) -> bool:
     upcast = training.quantization is not None and training.quantization.upcast_unquantized
     return upcast or training.dtype is DType.FLOAT32
@@ -218,29 +185,29 @@ def _stream_is_wide(training: TrainingSpec) -> bool:
 LADDER: tuple[Rung, ...] = (
     _switch("use_cache", False, "nothing: training never reads the cache"),
     _switch("loop", "trainer", "nothing: the logits are not needed after the loss"),
-    _switch("zero_grad_keeps", False, "nothing"),
+    _switch("zero_grad", "set-to-none", "nothing"),
     _switch("use_reentrant", False, "nothing", lambda t: t.gradient_checkpointing),
     _switch("attention", "sdpa", "nothing: the same in one kernel", lambda t: t.attention == "eager"),
     _switch("optimizer", "adamw_torch_fused", "nothing", lambda t: t.optimizer == "adamw_torch"),
     _switch("autocast", True, "matrix products in 16 bit", _stream_is_wide),
-    Rung("norms, embeddings and head in 16 bit", *_upcast("upcast_unquantized")),
-    Rung("norms in 16 bit", *_upcast("upcast_norms")),
-    Rung("one more step to dequantize", _double_quant, _quantization_field("double_quant")),
-    Rung("needs liger-kernel", _losses, _field("loss")),
-    Rung("needs liger-kernel", _fused_kernels, _field("fused_kernels")),
-    Rung("a loss over chunks of tokens, as torchtune has it", _chunked_loss, _field("loss")),
-    Rung("needs flash-attn", _flash, _field("attention")),
+    _switch("upcast_unquantized", False, "norms, embeddings and head in 16 bit"),
+    _switch("upcast_norms", False, "norms in 16 bit"),
+    Rung("one more step to dequantize", _double_quant, _set("double_quant")),
+    Rung("needs liger-kernel", _losses, _set("loss")),
+    Rung("needs liger-kernel", _fused_kernels, _set("fused_kernels")),
+    Rung("a loss over chunks of tokens, as torchtune has it", _chunked_loss, _set("loss")),
+    Rung("needs flash-attn", _flash, _set("attention")),
     Rung("the same batch in smaller passes", _smaller_batches, _accumulate),
     _switch("gradient_checkpointing", True, "a second forward pass, about 30 % more time"),
-    Rung("needs bitsandbytes; optimizer states in 8 bit", _eight_bit, _field("optimizer")),
-    Rung("needs bitsandbytes; 8-bit states that may move to the host", _paged, _field("optimizer")),
-    Rung("slower steps, and the host's memory for what is sharded", _offload, _offloaded),
-    Rung("weights in 16 bit", _half_weights, _field("dtype"), Reach.RESULT),
-    Rung("a smaller batch", _smaller_batches, _field("micro_batch_size"), Reach.RESULT),
-    Rung("adapter and its updates in 16 bit", _half_adapter, _adapter_dtype, Reach.RESULT),
-    Rung("fewer trained parameters", _ranks, _rank, Reach.RESULT),
-    Rung("a shorter context", _shorter, _field("sequence_length"), Reach.RESULT),
-    Rung("4-bit base weights", _four_bit, _quantization_field("quant_type"), Reach.RESULT),
+    Rung("needs bitsandbytes; optimizer states in 8 bit", _eight_bit, _set("optimizer")),
+    Rung("needs bitsandbytes; 8-bit states that may move to the host", _paged, _set("optimizer")),
+    Rung("slower steps, and the host's memory for what is sharded", _offload, _set("cpu_offload")),
+    Rung("weights in 16 bit", _half_weights, _set("dtype"), Reach.RESULT),
+    Rung("a smaller batch", _smaller_batches, _set("micro_batch_size"), Reach.RESULT),
+    Rung("adapter and its updates in 16 bit", _half_adapter, _set("adapter_dtype"), Reach.RESULT),
+    Rung("fewer trained parameters", _ranks, _set("r"), Reach.RESULT),
+    Rung("a shorter context", _shorter, _set("sequence_length"), Reach.RESULT),
+    Rung("4-bit base weights", _four_bit, _set("quant_type"), Reach.RESULT),
     Rung("trains an adapter instead of the model", _lora, _method, Reach.METHOD),
     Rung("trains an adapter on 4-bit weights, at slower steps", _qlora, _method, Reach.METHOD),
 )

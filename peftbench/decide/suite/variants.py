@@ -10,7 +10,7 @@ from typing import Any
 
 from peftbench.base.errors import PeftbenchError, SpecError, did_you_mean
 from peftbench.catalog.models import NamedConfig, find_config
-from peftbench.decide.recipe import LORA
+from peftbench.decide.recipe import LORA, parsed
 from peftbench.inputs.comparison import ComparisonCase, LatencyCase, QualityCase, Variant
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
@@ -98,27 +98,16 @@ def _variant(name: str, given: Mapping[str, Any], device: str) -> Variant:
 
 
 def _quantization(weights: str, dtype: DType, given: Mapping[str, Any]) -> QuantizationSpec:
-    blocksize, double_quant = given.get("blocksize"), given.get("double_quant", True)
     if {"blocksize", "double_quant"} & {*given} - {*scheme_of(weights).options}:
         raise SpecError(f"blocksize and double_quant have no effect with {weights}.", "Leave them out.")
-    if type(double_quant) is not bool:
-        raise SpecError(f"double_quant must be true or false, not {double_quant!r}.")
-    compute = DType(_one_of("compute_dtype", given.get("compute_dtype", dtype.value), tuple(DType)))
-    return QuantizationSpec(
-        quant_type=weights, blocksize=blocksize, double_quant=double_quant, compute_dtype=compute
-    )
+    return QuantizationSpec(**{"compute_dtype": dtype, **parsed(QuantizationSpec, given), "quant_type": weights})
 
 
 def _adapter(given: Mapping[str, Any]) -> AdapterSpec:
     """`plan`'s LoRA, or another type with PEFT's defaults."""
     method = given.get("method", "lora")
     adapter = LORA if method == "lora" else AdapterSpec(peft_type=str(method).replace("-", "_"))
-    if "r" in given:
-        adapter = replace(adapter, r=given["r"])
-    if "target_modules" in given:
-        names = given["target_modules"]
-        adapter = replace(adapter, target_modules=(names,) if isinstance(names, str) else tuple(names))
-    return adapter
+    return replace(adapter, **parsed(AdapterSpec, given))
 
 
 def _one_of(name: str, value: object, known: tuple[str, ...]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.option import check, declared, option
+from peftbench.inputs.recipe.option import check, declared, option, options_of
 
 ALL_LINEAR = "all-linear"
 
@@ -58,3 +58,11 @@ class AdapterSpec:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+NAMED_AS_PEFT = tuple(
+    option
+    for option in options_of(AdapterSpec)
+    if option.kind in (bool, int, float) and option.name != "r" and not option.held
+)
+"""Options that stand in PEFT's configuration as they are: same name, same value."""

@@ -23,6 +23,7 @@ from peftbench.inputs.recipe.option import options_of
 from peftbench.inputs.recipe.parallelism import ParallelismSpec
 from peftbench.inputs.recipe.quantization import QuantizationSpec
 from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.schemes.scheme import scheme_of
 from peftbench.report.format.csv import COLUMNS
 
 LINE = '    made_up: int = option(7, "Made up.", least=1, most=9, screen="made up {{}}", column={column})\n'
@@ -136,3 +137,38 @@ def test_one_option_changes_nothing_else(name: str) -> None:
     (recipe,) = training_recipes(("qlora",), {"gpus": 2})
     before, after = recipe_options(recipe), recipe_options(changed(recipe, name, GIVEN[name]))
     assert [each for each in before if before[each] != after[each]] == [name]
+
+
+READ = TrainingSpec(
+    sequence_length=512,
+    adapter=AdapterSpec(r=8, options=(("lora_bias", True),)),  # PEFT's own targets
+    quantization=QuantizationSpec(blocksize=256, double_quant=False, upcast_norms=True),
+)
+"""A recipe as a file may have it."""
+
+
+@pytest.mark.parametrize("options", [{"r": 64}, {"lora_dropout": 0.1}, {"compute_dtype": "float16"}, {"loss": "liger"}])
+def test_what_is_typed_leaves_the_rest_of_a_read_recipe(options: dict[str, object]) -> None:
+    (recipe,) = training_recipes(("qlora",), options, READ)
+    before, after = recipe_options(READ), recipe_options(recipe)
+    assert {name: after[name] for name in before if before[name] != after[name]} == options
+
+
+def test_another_method_keeps_of_a_read_recipe_what_it_has() -> None:
+    (lora,) = training_recipes(("lora",), {}, READ)
+    assert lora.adapter == READ.adapter and lora.quantization is None
+    (qia3,) = training_recipes(("qia3",), {}, READ)
+    assert qia3.adapter == AdapterSpec(peft_type="ia3") and qia3.quantization == READ.quantization
+    (gptq,) = training_recipes(("qlora",), {"quant_type": "gptq"}, READ)
+    assert gptq.quantization and gptq.quantization.blocksize == scheme_of("gptq").blocksize != 256
+
+
+def test_one_gpu_of_a_file_becomes_nodes_of_eight() -> None:
+    (recipe,) = training_recipes(("qlora",), {"gpus": 16}, READ)
+    assert recipe.parallelism == ParallelismSpec(gpus=16, nodes=2, strategy="fsdp")
+
+
+def test_an_option_of_another_scheme_than_the_files_is_refused() -> None:
+    eight_bit = TrainingSpec(adapter=AdapterSpec(), quantization=QuantizationSpec(quant_type="int8"))
+    with pytest.raises(SpecError, match="--double-quant has no effect with --quant-type int8"):
+        training_recipes(("qlora",), {"double_quant": True}, eight_bit)
