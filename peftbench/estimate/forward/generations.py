@@ -49,8 +49,7 @@ def quantized_saves_input(training: TrainingSpec) -> bool:
 
     Source: release notes of bitsandbytes 0.43.2; MatMul4Bit.forward of 0.43.1 keeps (A, B).
     """
-    bitsandbytes = training.quantization is not None and not training.quantization.scheme.checkpoint
-    return training.transformers == "4.39" and bitsandbytes
+    return training.transformers == "4.39" and training.quantization is not None
 
 
 def rotary_table_bytes(model: ModelSpec, training: TrainingSpec) -> int:

@@ -19,7 +19,7 @@ class QuantizationSpec:
         screen="{}", column=35,
     )  # fmt: skip
     blocksize: int | None = option(
-        None, "Weights that share a constant: 32, 64, 128 …", kind=int, default_text="the library's, 64 for nf4",
+        None, "Weights that share a constant: 32, 64, 128 …", kind=int, default_text="64 for bitsandbytes, 128 for a checkpoint",
         screen="block {}", column=36,
     )  # fmt: skip
     double_quant: bool = option(

@@ -1,18 +1,23 @@
 """GPTQ: a checkpoint of 4-bit codes with a scale and a zero for each group of inputs.
 
-Source: the buffers qweight, scales, qzeros and g_idx of AutoGPTQ's QuantLinear.
+Source: the buffers qweight, scales, qzeros and g_idx of AutoGPTQ's QuantLinear, its forward without fused kernels, and
+PEFT `tuners/lora/gptq.py`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peftbench.inputs.schemes.bitsandbytes import FOUR_BIT
 from peftbench.inputs.schemes.scheme import Scheme
+from peftbench.memory import Part
 
 if TYPE_CHECKING:
+    from peftbench.estimate.tape.autograd import Tensor
+    from peftbench.estimate.tape.modules import Context
     from peftbench.inputs.recipe.quantization import QuantizationSpec
 
+HALF_BYTES = 2
+"""Scales, and the weights that they make of the codes, are in 16 bit whatever the recipe."""
 MOVED_BYTES = 10.7 * 2.5
 """Bytes moved for each weight of AutoGPTQ, which is unpacked by kernels of its own."""
 
@@ -21,11 +26,22 @@ def group_constants_bytes(out_features: int, in_features: int, quantization: Qua
     """A 16-bit scale and a 4-bit zero for each group of inputs of each output, an int32 group index for each input."""
     assert quantization.blocksize is not None  # the scheme has one
     groups = -(-in_features // quantization.blocksize) * out_features
-    return 2 * groups + -(-groups // 2) + 4 * in_features
+    return HALF_BYTES * groups + -(-groups // 2) + 4 * in_features
 
 
 def _group_constants(quantization: QuantizationSpec) -> str:
     return f"a float16 scale and a 4-bit zero for each {quantization.blocksize} weights, an index a row"
+
+
+def linear(c: Context, x: Tensor, out_features: int) -> Tensor:
+    """The weight is written out in 16 bit for the product, and again for the input's gradient; x is not saved."""
+    tape, written = c.tape, x.width * out_features * HALF_BYTES
+    low = tape.cast(x, HALF_BYTES)
+    out = tape.tensor(out_features, HALF_BYTES, x.needs_grad)
+    tape.scratch(Part.DEQUANTIZATION, 0, written)
+    if x.needs_grad:
+        tape.record((out,), (low,), scratch=((Part.DEQUANTIZATION, 0, written),))
+    return tape.cast(out, x.itemsize)
 
 
 SCHEMES = {
@@ -34,11 +50,11 @@ SCHEMES = {
         bits=4,
         constants_bytes=group_constants_bytes,
         constants=_group_constants,
-        forward=FOUR_BIT.forward,
-        written_itemsize=FOUR_BIT.written_itemsize,
-        options=FOUR_BIT.options,
-        blocksizes=FOUR_BIT.blocksizes,
-        blocksize=64,
+        forward=linear,
+        written_itemsize=lambda quantization: HALF_BYTES,
+        options=("blocksize",),
+        blocksizes=(16, 32, 64, 128, 256, 512, 1024),
+        blocksize=128,
         checkpoint=True,
         lora_copies=True,
         others_copy=True,
