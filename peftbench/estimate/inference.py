@@ -15,7 +15,7 @@ from peftbench.estimate.forward.generation import (
 )
 from peftbench.estimate.forward.kernels import attention_kernel, cublas_workspace_bytes, masks_sliding_layers
 from peftbench.estimate.parts.base_model import weight_components
-from peftbench.estimate.parts.base_weights import quantized_weights
+from peftbench.estimate.parts.base_weights import quantized_matrices, quantized_weights
 from peftbench.estimate.parts.slack import context, slack
 from peftbench.estimate.parts.tensors import total_bytes, total_numel
 from peftbench.estimate.peft_types.tensors import adapter_tensors, frozen_bytes
@@ -173,7 +173,8 @@ def _dequantized_bytes(key: GenerationKey, tokens: int) -> int:
     quantization = key.quantization
     if quantization is None or tokens <= FUSED_TOKENS:
         return 0
-    return max(w.numel for w in quantized_weights(key.model)) * quantization.scheme.written_itemsize(quantization)
+    largest = max(matrices.numel for matrices in quantized_matrices(key.model, quantization))
+    return largest * quantization.scheme.written_itemsize(quantization)
 
 
 # ── what both have ──────────────────────────────────────────────────────────────────────────────────────
@@ -193,7 +194,7 @@ def _key(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec | None) -> Gen
         model=model,
         dtype=inference.dtype,
         adapter=inference.adapter,
-        quantization=inference.quantization if quantized_weights(model) else None,
+        quantization=inference.quantization if quantized_weights(model, inference.quantization) else None,
         attention_kernel=kernel,
         masks_sliding_layers=masked,
     )

@@ -212,7 +212,7 @@ def _key(model: ModelSpec, training: TrainingSpec, kernel: str, grouped_mm: bool
         norms_trainable=adapter is None or adapter.peft_type == "ln_tuning",
         adapter=adapter,
         targets=frozenset(w.path for w in adapted_weights(model, adapter)) if adapter else frozenset(),
-        quantization=quantization if quantization and quantized_weights(model) else None,
+        quantization=quantization if quantized_weights(model, quantization) else None,
         attention_kernel=kernel,
         fused_kernels=training.fused_kernels,
         checkpointing=training.gradient_checkpointing,

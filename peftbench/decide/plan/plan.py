@@ -229,14 +229,18 @@ def _weight_notes(model: ModelSpec, recipe: TrainingSpec | InferenceSpec) -> Not
         stored = model.stored_quantization
         said = f"the checkpoint is stored as {stored}: priced as if its weights were {recipe.dtype.value}."
         return (said,) if stored else ()
-    if not quantized_weights(model) and not model.num_experts:
+    quantized, library = quantized_weights(model, recipe.quantization), recipe.quantization.scheme.library
+    if not quantized and not model.num_experts:
         return (f"transformers quantizes no linear layer of {model.model_type}: all weights stay 16 bit.",)
     kept = "float32" if recipe.quantization.upcast_unquantized else recipe.dtype.value
-    notes = [f"{recipe.quantization.scheme.library} leaves embeddings, lm_head and norms alone: they stay {kept}."]
-    if model.num_experts:
-        experts = sum(w.total for w in weights_of(model) if w.role is Role.EXPERTS)
-        notes.append(
-            f"bitsandbytes does not quantize the fused experts of transformers 5: {human_count(experts)} of "
-            f"{human_count(num_parameters(model))} parameters stay {kept}."
-        )
-    return tuple(notes)
+    note = f"{library} leaves embeddings, lm_head and norms alone: they stay {kept}."
+    if not model.num_experts:
+        return (note,)
+    if recipe.quantization.scheme.reaches_experts:
+        return (note, f"a {library} checkpoint holds each expert's matrices apart; adapters on them are a guess.")
+    experts = sum(w.total for w in weights_of(model) if w.role is Role.EXPERTS)
+    return (
+        note,
+        f"{library} does not quantize the fused experts of transformers 5: {human_count(experts)} of "
+        f"{human_count(num_parameters(model))} parameters stay {kept}.",
+    )

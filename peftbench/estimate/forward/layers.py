@@ -275,6 +275,8 @@ def _grouped(c: Context, x: Tensor, width: int, shape: tuple[int, int], folded: 
     Cards before Ampere run transformers' grouped_mm_fallback, whose backward makes the experts' gradient even where
     they are frozen. Source: transformers/integrations/moe.py.
     """
+    if c.quantization is not None and c.quantization.scheme.reaches_experts:
+        return _apart(c, x, width, shape)
     itemsize = _experts_itemsize(c)
     low = c.tape.cast(x, itemsize)  # autocast does not reach grouped_mm
     if c.model.model_type == "gpt_oss":
@@ -290,6 +292,30 @@ def _grouped(c: Context, x: Tensor, width: int, shape: tuple[int, int], folded: 
         gradient = size if c.full else 0
         c.tape.record((out,), (low,), saved, parameter_gradients=gradient, saves_constant=True, scratch=scratch)
     return out
+
+
+def _apart(c: Context, x: Tensor, width: int, shape: tuple[int, int]) -> Tensor:
+    """Experts of a checkpoint, linear layers of their own, whose matrices are written out one at a time.
+
+    LoRA on them is taken for that on any layer, with the factors of all experts trained.
+    """
+    tape, quantization = c.tape, c.quantization
+    assert quantization is not None  # callers ask for it
+    fused, itemsize = 2 if shape[0] > c.model.hidden_size else 1, quantization.scheme.written_itemsize(quantization)
+    written = ((Part.DEQUANTIZATION, 0, prod(shape) // fused * itemsize),)
+    tape.scratch(*written[0])
+    low = tape.cast(x, itemsize)
+    out = tape.new((low,), width, itemsize, scratch=written)
+    if c.adapter is None or "mlp.experts" not in c.targets:
+        return out
+    rank, factor_bytes = fused * (c.adapter.r or 8), c.adapter.dtype.bytes
+    cast = tape.cast(low, factor_bytes if tape.autocast is None else tape.autocast)
+    trained = c.model.num_experts * rank * factor_bytes
+    inner = tape.tensor(c.model.num_experts_per_tok * rank, cast.itemsize, True)
+    tape.record((inner,), (cast,), (cast,), parameter_gradients=trained * shape[1])
+    change = tape.tensor(width, cast.itemsize, True)
+    tape.record((change,), (inner,), (inner,), parameter_gradients=trained * shape[0])
+    return tape.add(out, tape.cast(tape.scale(change), itemsize))
 
 
 def _experts_itemsize(c: Context) -> int:

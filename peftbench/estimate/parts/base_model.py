@@ -19,7 +19,7 @@ def weight_components(
         because = f"{sizes.unquantized_bytes // dtype.bytes:,} parameters × {dtype.bytes} B"
         return [exact(Part.WEIGHTS, rest_bytes, phases, because)]
     kept = "float32 after prepare_model_for_kbit_training" if quantization.upcast_unquantized else dtype.value
-    experts = f"three-dimensional parameters, which bitsandbytes does not quantize, stay {kept}"
+    experts = f"three-dimensional parameters, which {quantization.scheme.library} does not quantize, stay {kept}"
     rest = f"embeddings, head, norms and biases stay {kept}"
     codes = f"{quantization.quant_type} codes of the linear layers"
     parts = [

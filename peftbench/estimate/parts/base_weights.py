@@ -5,6 +5,7 @@ Source: PEFT 0.21 `prepare_model_for_kbit_training`; what a scheme stores stands
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role, Weight, num_parameters, weights_of
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.schemes.scheme import Scheme
 
 HEADER_BYTES_PER_TENSOR = 125
 """A tensor's name, dtype, shape and offsets in a safetensors header: 110 to 131 bytes with Llama's names."""
@@ -22,13 +24,13 @@ class WeightBytes(NamedTuple):
     """The base model on the card, without adapters."""
 
     quantized_bytes: int
-    """Codes of the matrices that bitsandbytes quantizes; 0 without quantization."""
+    """Codes of the matrices that are quantized; 0 without quantization."""
     constants_bytes: int
     """Absmax values and tables that belong to the codes."""
     unquantized_bytes: int
     """Embeddings, head, norms, biases, fused experts; without quantization the whole model."""
     experts_bytes: int
-    """The share of `unquantized_bytes` that is fused experts, which bitsandbytes does not reach."""
+    """The share of `unquantized_bytes` that is fused experts."""
     buffers_bytes: int
     """Buffers worth counting: GPTBigCode's causal mask."""
 
@@ -38,33 +40,68 @@ class WeightBytes(NamedTuple):
         return self.quantized_bytes + self.constants_bytes + self.unquantized_bytes + self.buffers_bytes
 
 
-@lru_cache(maxsize=256)
-def quantized_weights(model: ModelSpec) -> tuple[Weight, ...]:
-    """The weights that bitsandbytes replaces when the model is loaded quantized.
+def quantized_weights(model: ModelSpec, quantization: QuantizationSpec | None) -> tuple[Weight, ...]:
+    """The weights that are stored as codes: never the head, embeddings and norms; none without quantization.
 
-    Not the head, embeddings and norms, not fused experts, and not Falcon's linear layers (their own class).
+    bitsandbytes reaches neither fused experts nor Falcon's linear layers (their own class), a checkpoint has both.
     """
-    return tuple(weight for weight in weights_of(model) if weight.quantizable)
+    return _reached(model, quantization.scheme) if quantization else ()
+
+
+@lru_cache(maxsize=256)
+def _reached(model: ModelSpec, scheme: Scheme) -> tuple[Weight, ...]:
+    def reached(weight: Weight) -> bool:
+        if weight.role is Role.EXPERTS:
+            return scheme.reaches_experts and not weight.parameter.endswith("_bias")
+        linear = weight.quantizable or (scheme.reaches_subclasses and weight.role is Role.LINEAR)
+        return linear and not (scheme.blocks_only and weight.layers is None)
+
+    return tuple(weight for weight in weights_of(model) if reached(weight))
+
+
+class Matrices(NamedTuple):
+    """Matrices of one shape, each with constants of its own."""
+
+    out_features: int
+    in_features: int
+    copies: int
+
+    @property
+    def numel(self) -> int:
+        """Elements of one of them."""
+        return self.out_features * self.in_features
+
+
+def quantized_matrices(model: ModelSpec, quantization: QuantizationSpec | None) -> Iterator[Matrices]:
+    """The quantized weights as linear layers: fused experts one by one, their gates and ups apart."""
+    hidden, inner, experts = model.hidden_size, model.moe_intermediate_size, model.num_experts
+    for weight in quantized_weights(model, quantization):
+        if weight.role is not Role.EXPERTS:
+            yield Matrices(weight.out_features, weight.in_features, weight.count)
+        elif weight.parameter == "down_proj":
+            yield Matrices(hidden, inner, experts * weight.count)
+        else:
+            yield Matrices(inner, hidden, 2 * experts * weight.count)
 
 
 @lru_cache(maxsize=1024)
 def weight_bytes(model: ModelSpec, dtype: DType, quantization: QuantizationSpec | None = None) -> WeightBytes:
     """Bytes of the base model stored in `dtype`, with its quantizable matrices as `quantization` says."""
-    quantized = quantized_weights(model) if quantization else ()
+    quantized = quantized_weights(model, quantization)
     rest = dtype
     codes = constants = 0
     if quantization:
-        scheme = quantization.scheme
-        codes = sum(w.count * scheme.code_bytes(w.numel) for w in quantized)
+        scheme, matrices = quantization.scheme, tuple(quantized_matrices(model, quantization))
+        codes = sum(m.copies * scheme.code_bytes(m.numel) for m in matrices)
         constants = sum(
-            w.count * scheme.constants_bytes(w.out_features, w.in_features, quantization) for w in quantized
+            m.copies * scheme.constants_bytes(m.out_features, m.in_features, quantization) for m in matrices
         )
         # prepare_model_for_kbit_training casts every 16-bit parameter, experts included, a tied matrix once.
         rest = DType.FLOAT32 if quantization.upcast_unquantized else dtype
     unquantized = (num_parameters(model) - sum(w.total for w in quantized)) * rest.bytes
     if quantization and quantization.upcast_norms and rest is not DType.FLOAT32:
         unquantized += sum(w.total for w in weights_of(model) if w.role is Role.NORM) * (4 - rest.bytes)
-    experts = sum(w.total for w in weights_of(model) if w.role is Role.EXPERTS) * rest.bytes
+    experts = sum(w.total for w in weights_of(model) if w.role is Role.EXPERTS and w not in quantized) * rest.bytes
     return WeightBytes(codes, constants, unquantized, experts, _buffers_bytes(model))
 
 

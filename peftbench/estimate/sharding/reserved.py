@@ -81,7 +81,7 @@ def _flat_pools_bytes(model: ModelSpec, training: TrainingSpec) -> int:
     unit = units_of(model, training, 0).layer
     loaded = 0
     if training.quantization is not None:
-        parts = sum(w.count * code_part_bytes(w, training) for w in quantized_weights(model))
+        parts = sum(w.count * code_part_bytes(w, training) for w in quantized_weights(model, training.quantization))
         loaded = weight_bytes(model, training.dtype, training.quantization).quantized_bytes - parts
     return (unit if training.adapter else 2 * unit) + loaded
 

@@ -128,7 +128,7 @@ def sharded_weights(model: ModelSpec, training: TrainingSpec, phases: frozenset[
     (QuantState) is no parameter, so every GPU has all of it.
     """
     gpus, sizes = training.parallelism.gpus, weight_bytes(model, training.dtype, training.quantization)
-    quantized = quantized_weights(model) if training.quantization else ()
+    quantized = quantized_weights(model, training.quantization)
     rest = [weight for weight in weights_of(model) if weight not in set(quantized)]
     rest_bytes = sum(w.count * rest_part_bytes(w, training) for w in rest)
     codes_bytes = sum(w.count * code_part_bytes(w, training) for w in quantized)

@@ -40,7 +40,7 @@ def units_of(model: ModelSpec, training: TrainingSpec, adapter_numel: int) -> Un
 @lru_cache(maxsize=2048)
 def _units(model: ModelSpec, itemsize: int, quantization: QuantizationSpec | None, adapter_numel: int) -> Units:
     """By what they depend on: `choose` asks for many numbers of GPUs."""
-    quantized = set(quantized_weights(model)) if quantization else set()
+    quantized = set(quantized_weights(model, quantization))
 
     def size(weight: Weight) -> int:
         if quantization is not None and weight in quantized:

@@ -26,7 +26,7 @@ def split_weights(
 ) -> list[Component]:
     """Matrices cut into equal parts, with the constants of those that are quantized; embeddings and norms whole."""
     sizes = weight_bytes(model, dtype, quantization)
-    quantized = sum(w.total for w in quantized_weights(model)) if quantization else 0
+    quantized = sum(w.total for w in quantized_weights(model, quantization))
     split = sum(w.total for w in weights_of(model) if w.role in SPLIT) - quantized
     whole = num_parameters(model) - quantized - split
     each = sizes.unquantized_bytes / max(split + whole, 1)

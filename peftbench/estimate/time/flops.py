@@ -102,7 +102,7 @@ def step_work(model: ModelSpec, training: TrainingSpec) -> StepWork:
     passes = 3 + recomputed
     trained = trained_tensors(model, training)
     carriers = adapted_weights(model, training.adapter) if training.adapter else ()
-    quantized = quantized_weights(model) if training.quantization else ()
+    quantized = quantized_weights(model, training.quantization)
     virtual = virtual_tokens(training.adapter)
     into_weights = multiplied(model) if full else 0 if virtual else total_numel(trained)
     products = multiplied(model) * (2 + recomputed) + into_weights * (1 if full else passes)

@@ -191,7 +191,7 @@ def _decode(model: ModelSpec, inference: InferenceSpec) -> Work:
 
 def _work(model: ModelSpec, inference: InferenceSpec, tokens: int, pairs: int, cache_bytes: int) -> Work:
     """`pairs` of query and key are summed over the layers; each costs two products over all query channels."""
-    quantized = quantized_weights(model) if inference.quantization else ()
+    quantized = quantized_weights(model, inference.quantization)
     adapter = inference.adapter
     added = adapter_tensors(model, adapter, inference.dtype) if adapter else ()
     head = model.vocab_size * model.embedding_size

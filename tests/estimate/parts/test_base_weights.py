@@ -80,7 +80,7 @@ def test_upcast_doubles_what_is_not_quantized():
 def test_falcon_is_not_quantized_at_all():
     """Its linear layers are a subclass of nn.Linear, which transformers 5 does not replace."""
     model = spec(FALCON)
-    assert quantized_weights(model) == ()
+    assert quantized_weights(model, NF4) == ()
     assert weight_bytes(model, DType.BFLOAT16, NF4) == weight_bytes(model, DType.BFLOAT16)
 
 

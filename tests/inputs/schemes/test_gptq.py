@@ -8,10 +8,14 @@ import pytest
 from recipes_and_cards import LLAMA_8B, QLORA
 
 from peftbench.base.errors import SpecError
+from peftbench.catalog.models import find_model
 from peftbench.decide.from_options import training_recipes
+from peftbench.decide.plan.plan import make_plan
 from peftbench.decide.recipe import recipe_options
 from peftbench.estimate.parts.base_weights import weight_bytes
 from peftbench.estimate.training import estimate_training
+from peftbench.inputs.model.config_json import read_config
+from peftbench.inputs.model.weights import Role, weights_of
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.quantization import QuantizationSpec
 from peftbench.memory import Part
@@ -54,3 +58,47 @@ def test_a_layer_writes_its_weight_out_in_16_bit() -> None:
     short = replace(QLORA, sequence_length=16, quantization=GPTQ)
     parts = {c.part: c.bytes for c in estimate_training(LLAMA_8B, short).components}
     assert parts[Part.DEQUANTIZATION] == 14_336 * 4_096 * 2
+
+
+MIXTRAL = find_model("8x7b")
+FALCON = read_config(
+    {"model_type": "falcon", "vocab_size": 320, "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "falcon", "a test",
+)  # fmt: skip
+
+
+def test_experts_are_quantized_one_by_one() -> None:
+    """As in TheBloke/Mixtral-8x7B-v0.1-GPTQ: w1, w2 and w3 of each expert have constants of their own."""
+    held = weight_bytes(MIXTRAL, DType.BFLOAT16, GPTQ)
+    assert held.experts_bytes == 0
+    assert held.quantized_bytes == sum(w.total for w in QUANTIZED) // 2
+    gate, down = (GPTQ.scheme.constants_bytes(*shape, GPTQ) for shape in ((14_336, 4_096), (4_096, 14_336)))
+    attention = 2 * sum(GPTQ.scheme.constants_bytes(out, 4_096, GPTQ) for out in (4_096, 1_024))
+    assert held.constants_bytes == 32 * (8 * (2 * gate + down) + attention)
+
+
+QUANTIZED = [w for w in weights_of(MIXTRAL) if w.role in (Role.LINEAR, Role.EXPERTS)]
+
+
+def test_the_notes_on_experts_speak_of_the_checkpoint() -> None:
+    notes = " ".join(make_plan(MIXTRAL, replace(QLORA, quantization=GPTQ)).notes)
+    assert "bitsandbytes" not in notes and "GPTQ checkpoint holds each expert" in notes
+
+
+def test_one_expert_at_a_time_is_written_out() -> None:
+    moving = estimate_training(MIXTRAL, replace(QLORA, sequence_length=16, quantization=GPTQ)).components
+    assert max(c.bytes for c in moving if c.part is Part.DEQUANTIZATION) == 14_336 * 4_096 * 2
+
+
+def test_falcons_own_class_of_linear_layers_is_quantized() -> None:
+    linear = sum(w.total for w in weights_of(FALCON) if w.role is Role.LINEAR)
+    assert weight_bytes(FALCON, DType.BFLOAT16, GPTQ).quantized_bytes == linear // 2
+    assert weight_bytes(FALCON, DType.BFLOAT16, QuantizationSpec()).quantized_bytes == 0
+
+
+def test_what_lies_outside_of_the_decoder_layers_is_not_quantized() -> None:
+    """OPT-350m projects its embeddings: bitsandbytes reaches that, GPTQ's blocks do not have it."""
+    model = find_model("opt-350m")
+    outside = sum(w.total for w in weights_of(model) if w.role is Role.LINEAR and w.layers is None)
+    nf4, gptq = (weight_bytes(model, DType.BFLOAT16, q).quantized_bytes for q in (QuantizationSpec(), GPTQ))
+    assert nf4 - gptq == outside // 2 > 0
