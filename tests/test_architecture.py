@@ -54,6 +54,7 @@ SUB_RANKS = {
         ("recipe", "verdict", "card", "calibrated"), ("from_options",), ("plan",), ("suite", "choose"),
     ),
     "check": (("groups",), ("speed", "memory"), ("runs",), ("calibration", "claims")),
+    "report": (("format",), ("plan",), ("choose", "lists", "comparisons"), ("timeline", "runs")),
     "cli": (("progress",), ("ask",), ("answer",)),
 }  # fmt: skip
 """The same within a part, from the ground up."""

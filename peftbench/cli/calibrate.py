@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from peftbench.cli.answer.lists import format_option, write
+from peftbench.cli.ask.format_option import format_option, show
 
 
 @click.command("calibrate", short_help="Fit the constants of a card from its runs.")
@@ -32,12 +32,12 @@ def calibrate(path: str, output: str | None, format_: str) -> None:
     from peftbench.decide.calibrated import card_name
     from peftbench.records.calibration import default_path, write_calibration
     from peftbench.records.file import holds_records, read_results, record_files
-    from peftbench.report.lists.calibration import constants_data, constants_table, note
+    from peftbench.report.lists.known import calibration_sheet
 
     if not any(map(holds_records, record_files(path))):
         raise CatalogError(f"{path} holds no record of a run.", "Measure some: peftbench run SUITE")
     found = fitted(read_results(path, tell).runs, datetime.now(timezone.utc).strftime("%Y-%m-%d"))
     file = Path(output) if output else default_path(card_name(found.product))
     write_calibration(found, file)
-    write(constants_table(found), constants_data(found), note(found), format_)
+    show(calibration_sheet(found), format_)
     click.echo(f"written to {file}", err=True)

@@ -9,6 +9,7 @@ import click
 
 from peftbench.base.errors import SpecError
 from peftbench.cli.ask.choose_options import SECTIONS
+from peftbench.cli.ask.format_option import show
 from peftbench.cli.ask.options import SectionedCommand
 
 if TYPE_CHECKING:
@@ -42,21 +43,19 @@ def choose(**given: Any) -> None:
     """
     from peftbench.catalog.models import find_config
     from peftbench.cli.ask.choose_question import dataset_of, question_of
+    from peftbench.report.choose.sheet import choose_sheet
+    from peftbench.report.format.terminal import encodable
 
     if given["expand"] and given["format"] != "terminal":
         raise SpecError("--expand is only written for the terminal.", "Leave out --format, or ask `peftbench plan`.")
-    if given["format"] == "html":
-        from peftbench.report.format.page import require_plotly
-
-        require_plotly("a ranking in HTML")
     named = find_config(given["model"])
     model = named.spec
     dataset = dataset_of(given, (named.name, given["model"], named.source))
     answer = _answer(question_of(model, dataset, given), dataset.how, given)
-    text = _expanded(answer, model, given) if given["expand"] else _written(answer, given)
-    from peftbench.report.format.terminal import encodable
-
-    click.echo(encodable(text, getattr(sys.stdout, "encoding", None)))
+    if given["expand"]:
+        click.echo(encodable(_expanded(answer, model, given), getattr(sys.stdout, "encoding", None)))
+    else:
+        show(choose_sheet(answer, given["top"]), given["format"])
 
 
 def _answer(question: Question, how: str, given: dict[str, Any]) -> Answer:
@@ -78,26 +77,6 @@ def _answer(question: Question, how: str, given: dict[str, Any]) -> Answer:
     answers = tuple(own_answer(question, own, ranking.choices) for own in owned)
     bought = break_evens(ranking.choices, given["power_price"], given["purchase_price"])
     return Answer(question, typed, ranking, how, answers, tuple(bought), given["power_price"], date.today())
-
-
-def _written(answer: Answer, given: dict[str, Any]) -> str:
-    from peftbench.report.choose import answer as report
-
-    if given["format"] == "json":
-        from json import dumps
-
-        return dumps(report.data(answer), indent=2)
-    if given["format"] == "csv":
-        return report.rows(answer)
-    if given["format"] == "markdown":
-        return report.document(answer, given["top"])
-    if given["format"] == "html":
-        from peftbench.report.choose.html import choose_html
-
-        return choose_html(answer)
-    from peftbench.report.format.terminal import terminal_width
-
-    return report.screen(answer, given["top"], terminal_width())
 
 
 def _expanded(answer: Answer, model: ModelSpec, given: dict[str, Any]) -> str:

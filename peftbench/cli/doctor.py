@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from peftbench.cli.answer.lists import format_option, write
+from peftbench.cli.ask.format_option import format_option, show
 
 
 @click.command("doctor", short_help="Say what can be measured here, and what is missing.")
@@ -15,7 +15,6 @@ def doctor(format_: str) -> None:
     It changes nothing, and what is missing is no failure: the exit code is 0.
     """
     from peftbench.measure.doctor import diagnose
-    from peftbench.report.lists.doctor import doctor_data, doctor_note, doctor_table
+    from peftbench.report.lists.known import doctor_sheet
 
-    findings = diagnose()
-    write(doctor_table(findings), doctor_data(findings), doctor_note(findings), format_)
+    show(doctor_sheet(diagnose()), format_)

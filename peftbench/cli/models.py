@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from peftbench.cli.answer.lists import format_option, write
+from peftbench.cli.ask.format_option import format_option, show
 
 
 @click.command("models", short_help="List the models that can be named.")
@@ -13,7 +13,7 @@ def models(format_: str) -> None:
     """List the models that --model knows by name; the path of any supported config.json works too."""
     from peftbench.catalog.models import list_models
     from peftbench.inputs.model.architectures.families import FAMILIES
-    from peftbench.report.lists.catalogue import models_data, models_table
+    from peftbench.report.lists.known import models_sheet
 
     known = list_models()
     note = (
@@ -21,4 +21,4 @@ def models(format_: str) -> None:
         "--format csv has the other Hub ids that mean the same. "
         f"--model also takes the path of a config.json of {', '.join(FAMILIES)}."
     )
-    write(models_table(known, format_ != "terminal"), models_data(known), note, format_)
+    show(models_sheet(known, note), format_)

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from peftbench.cli.ask.format_option import show
 from peftbench.cli.ask.options import SECTIONS, SectionedCommand
 
 
@@ -31,7 +32,7 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
 
     Without --method, full fine-tuning, LoRA and QLoRA are compared.
     """
-    from peftbench.cli.answer.plan import answer_of, largest_of
+    from peftbench.cli.answer.plan import largest_of, sheet_of
     from peftbench.cli.ask.plan_question import check_question, plans_of, question_of, recipes_of
     from peftbench.decide.verdict import Fit
 
@@ -47,6 +48,9 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
         plans, notes = plans_of(model, recipes_of(model, given), given)
     if given["from_files"]:
         plans = [plan._replace(notes=(*given["reading"].notes, *plan.notes)) for plan in plans]
-    click.echo(largest_of(plans, given) if given["max"] else answer_of(plans, notes, given, ctx))
+    if given["max"]:
+        click.echo(largest_of(plans, given))
+    else:
+        show(sheet_of(plans, notes, given, ctx), given["format"])
     if given["check"] and all(p.final_verdict and p.final_verdict.fit is Fit.DOES_NOT_FIT for p in plans):
         ctx.exit(1)

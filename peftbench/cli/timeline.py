@@ -87,10 +87,10 @@ def timeline(output: str, snapshot: str | None, **given: Any) -> None:
     Takes one method, one card or --no-gpu, and the options of `plan --dry-run`. The page is one file that loads nothing
     from the network. It shows what the recipe asks for, also where that is more than the card has.
     """
-    from peftbench.report.format.page import require_plotly
+    from peftbench.report.format.html import check_extra
 
     _check_files(output, snapshot)
-    require_plotly("a timeline")
+    check_extra()
     plan = _dry_plan({**given, **_NOT_ASKED, "dry_run": True})
     _write_page(output, plan)
     if snapshot:
@@ -162,7 +162,7 @@ def _one_card(given: dict[str, Any]) -> GpuSpec | None:
 
 def _write_page(path: str, plan: Plan) -> None:
     """The page, and one line that says where it is and what the peak was."""
-    from peftbench.report.timeline.html import peak, timeline_html
+    from peftbench.report.timeline.page import peak, timeline_html
 
     page = timeline_html(plan)
     if path == STDOUT:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from peftbench.base.errors import PeftbenchError
-from peftbench.cli.answer.lists import format_option, write
+from peftbench.cli.ask.format_option import format_option, show
 
 if TYPE_CHECKING:
     from peftbench.check.memory.published import PublishedRecord
@@ -57,14 +56,8 @@ def validate(
         return
     if by in ("generation", "framework"):
         raise PeftbenchError(f"--by {by} is of training speeds.", "Give a .csv of them, or another grouping.")
-    from peftbench.report.lists.accuracy import (
-        accuracy_data,
-        accuracy_table,
-        parts_data,
-        parts_table,
-        rows_data,
-        rows_table,
-    )
+    from peftbench.check.runs.validation import promises_of
+    from peftbench.report.lists.accuracy import accuracy_sheet, parts_sheet, rows_sheet, with_promises
 
     limit = _fraction(fail_above) if fail_above is not None else math.inf
     if dry_run and calibration:
@@ -72,15 +65,12 @@ def validate(
     found = _validated(_read(path), dry_run, calibration)
     report = found.report
     if list_rows:
-        write(rows_table(report.rows), rows_data(report.rows), found.note, format_)
+        sheet = rows_sheet(report.rows, found.note)
     elif by == "part":
-        parts = found.parts()
-        write(parts_table(parts), parts_data(parts), "Percent of each run's allocated peak, the worst first.", format_)
+        sheet = parts_sheet(found.parts(), "Percent of each run's allocated peak, the worst first.")
     else:
-        accuracies = report.accuracies(by)
-        write(accuracy_table(accuracies, by), accuracy_data(accuracies), found.note, format_)
-    if format_ == "terminal":
-        _write_verdicts(found.comparisons)
+        sheet = accuracy_sheet(report.accuracies(by), by, found.note)
+    show(with_promises(sheet, promises_of(found.comparisons)), format_)
     if report.worst_allocated_error > limit:
         click.echo(f"Off by {report.worst_allocated_error:.2%} at worst, more than {fail_above}.", err=True)
         raise click.exceptions.Exit(TOO_INACCURATE)
@@ -167,19 +157,6 @@ def _by_dry_run(
     why = "records of GPTQ or of several GPUs are left out: a dry run knows neither."
     left_out = f" {len(others)} {why}" if others else ""
     return rows, comparisons, left_out
-
-
-def _write_verdicts(comparisons: Iterable[Comparison]) -> None:
-    """Where there is a card to judge for."""
-    from peftbench.check.runs.validation import promises_of
-    from peftbench.report.format.terminal import render, terminal_width
-    from peftbench.report.lists.accuracy import promise_lines, promises_table
-
-    promises = promises_of(comparisons)
-    if promises.comparisons:
-        click.echo("\n" + render(promises_table(promises), terminal_width(), indent=""))
-        for line in promise_lines(promises):
-            click.echo(line)
 
 
 def _fraction(text: str) -> float:

@@ -1,4 +1,4 @@
-"""From the plans to the text of the answer: a screen, or JSON, CSV or Markdown."""
+"""From the plans to the answer: the sheet, and the screen that a terminal shows of it."""
 
 from __future__ import annotations
 
@@ -7,45 +7,32 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from peftbench.report.plan.sheet import plan_sheet
+
 if TYPE_CHECKING:
     from peftbench.decide.plan.plan import Plan
+    from peftbench.report.format.sheet import Sheet
     from peftbench.report.format.terminal import Style
 
 
-def answer_of(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: click.Context) -> str:
-    """Write the plans in the format that was asked for."""
-    if given["format"] == "json":
-        from json import dumps
-
-        from peftbench.report.plan.document import plan_document
-
-        return dumps(plan_document(plans[0].model, plans), indent=2)
-    if given["format"] == "csv":
-        from peftbench.report.format.csv import render as render_csv
-
-        return render_csv(plans)
-    if given["format"] == "markdown":
-        from peftbench.report.format.markdown import plans_document
-
-        return plans_document(plans)
-    return _screen(plans, notes, given, ctx)
+def sheet_of(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: click.Context) -> Sheet:
+    """The plans, and what of them was asked for."""
+    return plan_sheet(plans, lambda style: _screen(plans, notes, given, ctx, style))
 
 
-def _screen(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: click.Context) -> str:
+def _screen(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: click.Context, style: Style) -> str:
     from peftbench.report.plan.screens import many_cards
 
     if given["explain"]:
         from peftbench.report.plan.explain import explain
 
-        text = explain(plans, given["explain"], _style())
-    elif len({id(p.gpu) for p in plans}) > 1:
-        text = many_cards(plans, notes, _style())
-    else:
-        text = _one_card(plans, notes, given, ctx)
-    return _encodable(text)
+        return explain(plans, given["explain"], style)
+    if len({id(p.gpu) for p in plans}) > 1:
+        return many_cards(plans, notes, style)
+    return _one_card(plans, notes, given, ctx, style)
 
 
-def _one_card(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: click.Context) -> str:
+def _one_card(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: click.Context, style: Style) -> str:
     """Look closer at the best plan: what would make it fit, or how much longer its sequences may be."""
     from peftbench.decide.verdict import Fit
     from peftbench.report.plan.screens import one_card
@@ -58,7 +45,7 @@ def _one_card(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: c
     elif chosen.gpu:
         chosen = _with_changes(chosen)
         command = _command(chosen, given, ctx)
-    return one_card(plans, chosen, notes, next_step, command, _style())
+    return one_card(plans, chosen, notes, next_step, command, style)
 
 
 def _with_changes(chosen: Plan) -> Plan:
@@ -100,25 +87,15 @@ def _command(chosen: Plan, given: dict[str, Any], ctx: click.Context) -> str:
     return retyped(ctx.command.params, {**given, "method": (chosen.method,)}, nearest.arguments)
 
 
-def _style() -> Style:
-    from peftbench.report.format.terminal import Style, terminal_width, wants_colour
-
-    return Style(terminal_width(), wants_colour(sys.stdout))
-
-
-def _encodable(text: str) -> str:
-    from peftbench.report.format.terminal import encodable
-
-    return encodable(text, getattr(sys.stdout, "encoding", None))
-
-
 def largest_of(plans: list[Plan], given: dict[str, Any]) -> str:
     """Answer --max: the number alone for one card and method, else a table."""
     from peftbench.decide.plan.advice import largest
+    from peftbench.report.format.terminal import Style, encodable, terminal_width, wants_colour
     from peftbench.report.plan.screens import maxima
 
     field = given["max"].replace("-", "_")
     found = {
         (plan.variable[2].name, plan.method): largest(*plan.variable, field) for plan in plans if plan.variable
     }
-    return _encodable(maxima(found, given["max"], plans, _style()))
+    style = Style(terminal_width(), wants_colour(sys.stdout))
+    return encodable(maxima(found, given["max"], plans, style), getattr(sys.stdout, "encoding", None))

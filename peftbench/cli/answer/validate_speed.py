@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from peftbench.base.errors import PeftbenchError
-from peftbench.cli.answer.lists import write
+from peftbench.cli.ask.format_option import show
 
 
 def validate_speed(path: str, by: str, list_rows: bool, format_: str) -> None:
     """Predict every source, card or framework by constants fitted to the others, and print how far off that is."""
     from peftbench.check.speed.published_speed import read_speeds
     from peftbench.check.speed.throughput import GROUPS, LEFT_OUT, accuracies, leave_one_out, possible
-    from peftbench.report.lists.speed import speed_data, speed_rows_data, speed_rows_table, speed_table
+    from peftbench.report.lists.accuracy import speed_rows_sheet, speed_sheet
 
     if by not in GROUPS:
         raise PeftbenchError(f"--by {by} is of memory.", f"Choose one of {', '.join(GROUPS)}.")
@@ -25,8 +25,4 @@ def validate_speed(path: str, by: str, list_rows: bool, format_: str) -> None:
         "measured or its inverse, whichever is above 1; the bias is the geometric mean of predicted / measured. "
         f"{len(records) - len(kept)} impossible rows are left out: they would need over 90 % of the data sheet's rate."
     )
-    if list_rows:
-        write(speed_rows_table(rows), speed_rows_data(rows), note, format_)
-    else:
-        found = accuracies(rows, by)
-        write(speed_table(found, by), speed_data(found), note, format_)
+    show(speed_rows_sheet(rows, note) if list_rows else speed_sheet(accuracies(rows, by), by, note), format_)

@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from peftbench.cli.ask.calibration_option import CALIBRATION
+from peftbench.cli.ask.format_option import FORMAT
 from peftbench.cli.ask.options import ADAPTER, COUNT, QUANTIZATION, RECIPE
 from peftbench.estimate.time.constants import FRAMEWORKS
 from peftbench.inputs.recipe.parallelism import STRATEGIES
 
-FORMATS = ("terminal", "json", "csv", "markdown", "html")
 SEQUENCES = 64
 SETUP_TIME = "10min"
 """To start an instance, install and fetch the model. Assumed; without any, the best for a short run would be the
@@ -94,8 +94,7 @@ MONEY = (
 ANSWER = (
     _option("--top", COUNT, "Rows of the ranking that are shown.", 10),
     _option("--expand", COUNT, "Show the plan and the command of this row of the ranking instead."),
-    click.Option(["--format"], type=click.Choice(FORMATS), default="terminal", show_default=True,
-                 help="How to write the answer; html has a chart of price and time."),
+    FORMAT,
 )  # fmt: skip
 SEARCHED = ("micro_batch_size", "gradient_accumulation_steps", "gradient_checkpointing")
 """Options of a recipe that the answer decides."""

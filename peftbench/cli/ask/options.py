@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from peftbench.cli.ask.calibration_option import CALIBRATION
+from peftbench.cli.ask.format_option import FORMAT
 from peftbench.estimate.time.constants import FRAMEWORKS
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.inference import ADAPTER_KIND, InferenceSpec
@@ -20,7 +21,6 @@ from peftbench.inputs.recipe.quantization import QuantizationSpec
 from peftbench.inputs.recipe.training import TrainingSpec
 
 MAXIMA = ("sequence-length", "micro-batch-size")
-FORMATS = ("terminal", "json", "csv", "markdown")
 
 
 class Count(click.ParamType):  # type: ignore[type-arg]
@@ -179,13 +179,7 @@ ANSWER = (
     click.Option(["--explain"], metavar="PART", help='Where it comes from: "logits and loss", activations …, time.'),
     _choice("--framework", FRAMEWORKS, "Whose launches and kernels the time of a step is of.", FRAMEWORKS[0]),
     click.Option(["--check"], is_flag=True, help="Exit with 1 when every plan says `does not fit`."),
-    click.Option(
-        ["--format"],
-        type=click.Choice(FORMATS),
-        default="terminal",
-        show_default=True,
-        help="How to write the answer.",
-    ),
+    FORMAT,
 )
 
 SECTIONS = {

@@ -12,19 +12,13 @@ from peftbench.decide.choose.ranking import Choice, Question, Ranking
 from peftbench.estimate.time.cost import human_hours, human_usd
 from peftbench.report.choose.own import Typed, command_of, hours_band, usd_band
 from peftbench.report.choose.own import own_sentences as told
-from peftbench.report.format.table import UNKNOWN, Table
+from peftbench.report.format.sheet import UNKNOWN, Table
 
 HEADINGS = ("#", "cards", "method", "batch", "time", "USD", "offer", "price of")
 BAND = "from-to"
 PICKED = ("", "#", "what", "time", BAND, "USD", BAND, "offer")
-COLUMNS = (
-    "number", "gpu", "gpus", "nodes", "strategy", "method", "micro_batch_size", "gradient_accumulation_steps",
-    "gradient_checkpointing", "hours", "hours_low", "hours_high", "usd", "usd_low", "usd_high", "usd_per_hour",
-    "tokens_per_s", "calibrated", "required_bytes", "high_bytes", "usable_bytes", "provider", "instance_type", "kind",
-    "region", "date", "source", "on_front", "cpu_offload", "host_bytes",
-    "command",
-)  # fmt: skip
-"""Of the CSV; new ones come at the end."""
+ROOM_FOR_BANDS = 75
+"""Columns of a terminal in which the bands stand beside their figures."""
 
 
 class Answer(NamedTuple):
@@ -48,7 +42,7 @@ def ranked(answer: Answer, most: int) -> Table:
     return _table(title, answer.ranking, choices)
 
 
-def picks(answer: Answer, with_bands: bool = True) -> Table:
+def picks(answer: Answer) -> Table:
     """What a buyer looks at first: cheapest, fastest and best, with their bands where there is room."""
     ranking = answer.ranking
     named = (
@@ -56,15 +50,7 @@ def picks(answer: Answer, with_bands: bool = True) -> Table:
         ("fastest", ranking.fastest),
     )  # fmt: skip
     rows = [(name, *_picked(ranking, choice)) for name, choice in named if choice]
-    table = Table(f"Within {limits(answer.question)}", PICKED, rows, "lrlrrrrl")
-    return table if with_bands else _without(table, BAND)
-
-
-def _without(table: Table, heading: str) -> Table:
-    kept = [number for number, each in enumerate(table.headings) if each != heading]
-    rows = [tuple(row[number] for number in kept) for row in table.rows]
-    alignments = "".join(table.alignments[number] for number in kept)
-    return Table(table.title, tuple(table.headings[number] for number in kept), rows, alignments)
+    return Table(f"Within {limits(answer.question)}", PICKED, rows, "lrlrrrrl", {BAND: ROOM_FOR_BANDS})
 
 
 def _picked(ranking: Ranking, choice: Choice) -> tuple[str, ...]:
@@ -202,7 +188,7 @@ def break_even_table(answer: Answer) -> Table:
 
 
 def row_data(answer: Answer, choice: Choice) -> dict[str, object]:
-    """A choice for a program, under the names of COLUMNS."""
+    """A choice for a program. The names are frozen: new ones come at the end, as columns of the CSV do."""
     ranking, setup, offer, cost = answer.ranking, choice.setup, choice.offer, choice.cost
     training, verdict, step = setup.training, setup.verdict, setup.step
     return {

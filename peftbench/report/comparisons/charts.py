@@ -9,11 +9,10 @@ from peftbench.check.runs.effects import LatencyRatio, QualityEffect, latency_ra
 from peftbench.inputs.comparison import LatencyCase
 from peftbench.records.comparison import ComparisonRecord, QualityResult
 from peftbench.report.comparisons.table import quantized_effect
-from peftbench.report.format.page import Figure, plain
-from peftbench.report.runs.charts import INK, layout
-from peftbench.report.runs.table import one_line
+from peftbench.report.format.figure import INK, SERIES, layout, plain
+from peftbench.report.format.sheet import Figure, one_line
 
-COLOUR, OTHER = "#4e79a7", "#f28e2c"
+COLOUR, OTHER = SERIES[:2]
 ROW_PX, AROUND_PX = 34, 90
 
 

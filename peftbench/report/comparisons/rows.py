@@ -9,7 +9,6 @@ from peftbench.base.paired import Interval
 from peftbench.check.runs.effects import latency_ratios, quality_effects, tokens_per_s
 from peftbench.inputs.comparison import LatencyCase, Variant
 from peftbench.records.comparison import ComparisonRecord, LatencyResult
-from peftbench.report.format.csv import render_rows
 
 _INTERVALS = (
     "perplexity_ratio", "kl_nats", "top1_share", "decode_ratio", "decode_cpu_ratio", "prefill_ratio",
@@ -23,11 +22,6 @@ COLUMNS = (
     "threads", "torch_version", "transformers_version", "peft_version", "bitsandbytes_version", "started_at",
 )  # fmt: skip
 """Frozen: new columns come at the end."""
-
-
-def comparisons_csv(records: Iterable[ComparisonRecord]) -> str:
-    """With a heading."""
-    return render_rows(COLUMNS, comparison_rows(records))
 
 
 def comparison_rows(records: Iterable[ComparisonRecord]) -> list[dict[str, object]]:

@@ -17,8 +17,7 @@ from peftbench.check.runs.effects import (
 from peftbench.decide.suite.predict_comparison import predict_variant
 from peftbench.inputs.comparison import ComparisonCase, LatencyCase, Variant
 from peftbench.records.comparison import ComparisonRecord, LatencyResult
-from peftbench.report.format.table import UNKNOWN, Table
-from peftbench.report.runs.table import one_line
+from peftbench.report.format.sheet import UNKNOWN, Table, one_line
 
 WORST_LAYERS = 5
 MOST_DIGITS = 5

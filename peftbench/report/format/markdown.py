@@ -1,47 +1,20 @@
-"""Markdown: the tables of the terminal for an issue, a pull request or a page."""
+"""Markdown: a page for an issue, a pull request or a README."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from peftbench.report.format.table import Table
-
-if TYPE_CHECKING:
-    from peftbench.decide.plan.plan import Plan
+from peftbench.report.format.sheet import Page, Table
 
 
-def plans_document(plans: list[Plan]) -> str:
-    """The assumptions, the comparison on each card in GiB, and the notes; over many cards those of the usual ones."""
-    from peftbench.report.plan import views
-    from peftbench.report.plan.header import DOT, assumptions, card_title, model_title
-    from peftbench.report.plan.time import time_notes
-
-    cards = list(dict.fromkeys(plan.gpu for plan in plans))
-    several = len(cards) > 1
-    usual, lowered = views.usual(plans) if several else (plans, [])
-    blocks = [f"**{_cell(model_title(plans[0].model))}**", _cell(DOT.join(assumptions(usual)))]
-    if several:
-        blocks.append(render(views.cards(plans)))
-    else:
-        blocks += [_cell(card_title(cards[0])), render(views.comparison(plans)), *_times(plans)]
-    of_time = [] if several else time_notes(plans)
-    notes = dict.fromkeys([*(note for plan in usual for note in plan.notes), *_published(usual), *of_time, *lowered])
-    return "\n\n".join([*blocks, *(f"* {_cell(note)}" for note in notes)])
+def page(page: Page) -> str:
+    """Title, what was asked, tables and notes, a blank line between them."""
+    title = [f"**{_cell(page.title)}**"] if page.title else []
+    notes = [f"* {_note(note.text)}" for note in page.notes]
+    return "\n\n".join([*title, *map(_cell, page.lead), *map(render, page.tables), *notes])
 
 
-def _times(plans: list[Plan]) -> list[str]:
-    """The expected times of inference or of a training step, on one card."""
-    from peftbench.report.plan.effects import latency_table
-    from peftbench.report.plan.time import time_table
-
-    times = latency_table(plans) if plans[0].effects else time_table(plans)
-    return [render(times)] if times else []
-
-
-def _published(plans: list[Plan]) -> list[str]:
-    from peftbench.report.plan.effects import published_notes
-
-    return published_notes(plans) if plans[0].effects else []
+def _note(text: str) -> str:
+    """A note that begins with a star is no list of its own."""
+    return f"\\{_cell(text)}" if text.startswith("*") else _cell(text)
 
 
 def render(table: Table) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import TextIO
 
-from peftbench.report.format.table import Table
+from peftbench.report.format.sheet import Page, Table
 
 WIDEST, NARROWEST = 80, 40
 NARROWEST_COLUMN = 12
@@ -67,8 +67,17 @@ def bar(size: int, full: int, width: int) -> str:
     return ("█" * whole + _EIGHTHS[part]).rstrip()
 
 
+def page(page: Page, width: int) -> str:
+    """What was asked, tables and notes; the title is for pages that stand alone."""
+    blocks = ["\n".join(wrap(line, width)) for line in page.lead]
+    blocks += [render(table, width, indent="") for table in page.tables]
+    notes = "\n".join(labelled(note.label, note.text, width) for note in page.notes)
+    return "\n\n".join([*blocks, *([notes] if notes else [])])
+
+
 def render(table: Table, width: int = WIDEST, colour: bool = False, indent: str = GAP) -> str:
     """Write a table with aligned columns; left-aligned ones are wrapped where lines would grow too long."""
+    table = table.within(width) if table.spare else table
     lines = [*([table.headings] if any(table.headings) else ()), *table.rows]
     widths, gap = _fitting(lines, table.alignments, width - len(indent))
     text = wrap(table.title, width) if table.title else []

@@ -1,114 +1,155 @@
-"""The answer of `peftbench validate`: accuracy by group, and every row with its error."""
+"""The answers of `peftbench validate`: how far off predictions are, by group, by part and run by run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from peftbench.base.units import gib
 from peftbench.check.memory.validation import Accuracy, ValidatedRow
 from peftbench.check.runs.parts import PartAccuracy
 from peftbench.check.runs.validation import Promises
+from peftbench.check.speed.throughput import SpeedAccuracy, SpeedRow
 from peftbench.decide.verdict import Fit
 from peftbench.records.environment import Outcome
-from peftbench.report.format.table import UNKNOWN, Table
+from peftbench.report.format.sheet import Column, Note, Sheet, listing, tabled
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f}"
+
+
+def _signed(fraction: float) -> str:
+    return f"{100 * fraction:+.2f}"
+
+
+def _last(name: str) -> str:
+    """Models and repositories without their owner, so that a line fits the terminal."""
+    return name.rpartition("/")[2]
+
 
 SIZES = {"allocated_max": "allocated", "reserved_max": "reserved", "nvml_used": "device"}
+_SIZE = Column("size", "metric", lambda metric: SIZES[metric])
 
 
-def accuracy_table(accuracies: Iterable[Accuracy], by: str) -> Table:
-    """One row a group and size, in percent; errors are absolute but for the bias, which has its sign.
+def accuracy_sheet(accuracies: Iterable[Accuracy], by: str, note: str) -> Sheet:
+    """One row a group and size; errors are fractions, in tables percent, absolute but for the bias."""
+    columns = (
+        _SIZE, Column(by, "group", _last), Column("rows", "rows", side="r"),
+        Column("median", "median_error", _percent, "r"), Column("p90", "p90_error", _percent, "r"),
+        Column("worst", "worst_error", _percent, "r"), Column("bias", "bias", _signed, "r"),
+        Column("band", "in_band", lambda share: f"{100 * share:.0f}", "r"),
+    )  # fmt: skip
+    names = ("metric", *(column.name for column in columns[1:]))
+    rows = [{name: getattr(each, name) for name in names} for each in accuracies]
+    return listing("Predicted against measured", columns, rows, note)
 
-    Models and repositories are named without their owner, so that a line fits the terminal.
-    """
-    headings = ("size", by, "rows", "median", "p90", "worst", "bias", "band")
+
+ROWS = (
+    Column("record", "id"), Column("method", "method"), _SIZE, Column("measured", "measured_bytes", gib, "r"),
+    Column("predicted", "predicted_bytes", gib, "r"), Column("error", "error", _signed, "r"),
+    Column("band", "judged_in_band", lambda inside: "yes" if inside else "no"),
+    Column("peak", "peak_phase", lambda phase: phase.split()[0]),
+)  # fmt: skip
+
+
+def rows_sheet(found: Iterable[ValidatedRow], note: str) -> Sheet:
+    """One row a figure, with where it comes from."""
     rows = [
-        (SIZES[a.metric], a.group.rpartition("/")[2], str(a.rows), _percent(a.median_error),
-         _percent(a.p90_error), _percent(a.worst_error), _percent(a.bias, "+"), _share(a.in_band))
-        for a in accuracies
-    ]  # fmt: skip
-    return Table("", headings, rows, "llrrrrrr")
-
-
-def accuracy_data(accuracies: Iterable[Accuracy]) -> list[dict[str, object]]:
-    """The same for a program; errors are fractions."""
-    return [
-        {"metric": a.metric, "group": a.group, "rows": a.rows, "median_error": a.median_error,
-         "p90_error": a.p90_error, "worst_error": a.worst_error, "bias": a.bias, "in_band": a.in_band}
-        for a in accuracies
-    ]  # fmt: skip
-
-
-def rows_table(rows: Iterable[ValidatedRow]) -> Table:
-    """One row a record, sizes in GiB and errors in percent."""
-    headings = ("record", "method", "size", "measured", "predicted", "error", "band", "peak")
-    cells = [
-        (row.record.id, row.record.method, SIZES[row.record.metric], gib(row.record.measured_bytes),
-         gib(row.predicted_bytes), _percent(row.error, "+"), _band(row), row.peak_phase.split()[0])
-        for row in rows
-    ]  # fmt: skip
-    return Table("", headings, cells, "lllrrrll")
-
-
-def rows_data(rows: Iterable[ValidatedRow]) -> list[dict[str, object]]:
-    """The same for a program, in bytes and with where the figure comes from."""
-    return [
         {"id": row.record.id, "model": row.record.model, "method": row.record.method,
          "gpu": row.record.gpu, "metric": row.record.metric, "measured_bytes": row.record.measured_bytes,
          "predicted_bytes": row.predicted_bytes, "error": row.error, "low_bytes": row.low_bytes,
          "high_bytes": row.high_bytes, "in_band": row.in_band, "peak_phase": row.peak_phase, **row.record.origin}
-        for row in rows
+        for row in found
     ]  # fmt: skip
+    judged = [{**row, "judged_in_band": None if row["metric"] == "allocated_max" else row["in_band"]} for row in rows]
+    return listing("Predicted against measured", ROWS, rows, note, judged)
 
 
-def _band(row: ValidatedRow) -> str:
-    """Allocated figures are not compared with a band that includes the allocator's slack."""
-    if row.record.metric == "allocated_max":
-        return UNKNOWN
-    return "yes" if row.in_band else "no"
+PARTS = (
+    Column("part", "part"), Column("runs", "runs", side="r"), Column("median", "median_error", _percent, "r"),
+    Column("worst", "worst_error", _percent, "r"), Column("bias", "bias", _signed, "r"), Column("worst in", "worst_in"),
+)  # fmt: skip
 
 
-def _percent(fraction: float, sign: str = "") -> str:
-    return f"{100 * fraction:{sign}.2f}"
-
-
-def _share(fraction: float | None) -> str:
-    return UNKNOWN if fraction is None else f"{100 * fraction:.0f}"
-
-
-# ── our own runs ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def parts_table(parts: Iterable[PartAccuracy]) -> Table:
-    """One row a part, in percent of each run's allocated peak."""
-    headings = ("part", "runs", "median", "worst", "bias", "worst in")
+def parts_sheet(parts: Iterable[PartAccuracy], note: str) -> Sheet:
+    """One row a part; errors are shares of each run's allocated peak."""
     rows = [
-        (a.part, str(a.rows), _percent(a.median), _percent(a.worst), _percent(a.bias, "+"), a.worst_id) for a in parts
-    ]
-    return Table("", headings, rows, "lrrrrl")
-
-
-def parts_data(parts: Iterable[PartAccuracy]) -> list[dict[str, object]]:
-    """The same for a program; errors are fractions."""
-    return [
         {"part": a.part, "runs": a.rows, "median_error": a.median, "worst_error": a.worst, "bias": a.bias,
          "worst_in": a.worst_id}
         for a in parts
     ]  # fmt: skip
+    return listing("Predicted parts against measured ones", PARTS, rows, note)
 
 
-def promises_table(promises: Promises) -> Table:
-    """Verdicts beside outcomes."""
-    rows = [
-        (fit.text, str(promises.count(fit, Outcome.OK)), str(promises.count(fit, Outcome.OOM)), remark)
-        for fit, remark in REMARKS.items()
-    ]
-    return Table("", ("verdict", "ran", "out of memory", ""), rows, "lrrl")
-
+# ── verdicts beside outcomes ────────────────────────────────────────────────────────────────────────────────────────
 
 REMARKS = {Fit.FITS: "out of memory: broken promises", Fit.TIGHT: "", Fit.DOES_NOT_FIT: "ran: false alarms"}
+PROMISES = (
+    Column("verdict", "verdict", lambda fit: Fit(fit).text), Column("ran", "ran", side="r"),
+    Column("out of memory", "out_of_memory", side="r"), Column("", "verdict", lambda fit: REMARKS[Fit(fit)]),
+)  # fmt: skip
 
 
-def promise_lines(promises: Promises) -> list[str]:
-    """The runs that a verdict was wrong about."""
-    found = [f"broken promise: {c.record.suite}: {c.record.case.id}" for c in promises.broken]
-    return [*found, *(f"false alarm: {c.record.suite}: {c.record.case.id}" for c in promises.false_alarms)]
+def with_promises(sheet: Sheet, promises: Promises) -> Sheet:
+    """Three more rows, one a verdict, and the runs that a verdict was wrong about; no more without a run on a card."""
+    if not promises.comparisons:
+        return sheet
+    names = [f"{c.record.suite}: {c.record.case.id}" for c in promises.broken]
+    alarms = [f"{c.record.suite}: {c.record.case.id}" for c in promises.false_alarms]
+    wrong = {Fit.FITS: {"broken_promises": names}, Fit.DOES_NOT_FIT: {"false_alarms": alarms}}
+    rows = [
+        {"verdict": fit.value, "ran": promises.count(fit, Outcome.OK),
+         "out_of_memory": promises.count(fit, Outcome.OOM), **wrong.get(fit, {})}
+        for fit in REMARKS
+    ]  # fmt: skip
+    page, (columns, others) = sheet.page(), sheet.rows()
+    notes = [*(f"broken promise: {name}" for name in names), *(f"false alarm: {name}" for name in alarms)]
+    more = page._replace(tables=[*page.tables, tabled(PROMISES, rows)], notes=[*page.notes, *map(Note, notes)])
+    all_rows = [*others, *rows]
+    all_columns = tuple(dict.fromkeys((*columns, *(name for row in rows for name in row))))
+    return Sheet(lambda: more, lambda: all_rows, lambda: (all_columns, all_rows))
+
+
+# ── speed ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _factor(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def speed_sheet(accuracies: Iterable[SpeedAccuracy], by: str, note: str) -> Sheet:
+    """One row a group; factors are how far off in either direction, the bias is predicted by measured."""
+    columns = (
+        Column(by, "group", _last), Column("rows", "rows", side="r"), Column("median ×", "median_factor", _factor, "r"),
+        Column("p90 ×", "p90_factor", _factor, "r"), Column("worst ×", "worst_factor", _factor, "r"),
+        Column("bias ×", "bias", _factor, "r"),
+    )  # fmt: skip
+    rows = [
+        {"group": a.group, "rows": a.rows, "median_factor": a.median, "p90_factor": a.p90, "worst_factor": a.worst,
+         "bias": a.bias}
+        for a in accuracies
+    ]  # fmt: skip
+    return listing("Expected steps against published ones", columns, rows, note)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g}"
+
+
+SPEED_ROWS = (
+    Column("record", "id"), Column("source", "source"), Column("device", "gpu"), Column("GPUs", "gpus", side="r"),
+    Column("model", "model", _last), Column("method", "method"), Column("measured", "measured_s", _seconds, "r"),
+    Column("predicted", "predicted_s", _seconds, "r"), Column("ratio", "ratio", _factor, "r"),
+)  # fmt: skip
+
+
+def speed_rows_sheet(found: Sequence[SpeedRow], note: str) -> Sheet:
+    """One row a published step, in seconds, with where the figure comes from."""
+    rows = [
+        {"id": row.record.id, "source": row.record.source, "citation": row.record.citation,
+         "gpu": row.record.gpu.name, "gpus": row.record.training.parallelism.gpus, "model": row.record.model.name,
+         "method": row.record.training.method, "measured_s": row.record.step_s, "predicted_s": row.predicted_s,
+         "ratio": row.ratio}
+        for row in found
+    ]  # fmt: skip
+    return listing("Expected steps against published ones", SPEED_ROWS, rows, note)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from peftbench.check.claims.claims import Claim
 from peftbench.check.speed.published_latency import PricedRow, median_factor
 from peftbench.report.format.markdown import render
-from peftbench.report.format.table import UNKNOWN, Table
+from peftbench.report.format.sheet import UNKNOWN, Table
 
 HEAD = """# Common claims, computed
 

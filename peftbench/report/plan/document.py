@@ -69,7 +69,7 @@ def _effects(effects: Effects) -> Document:
 
 def _dry_run(dry_run: DryRun | Extrapolation, verdict: Verdict | None) -> Document:
     """The keys of "memory", a verdict, and the course of the run; null for an extrapolation, which has none."""
-    from peftbench.report.timeline.document import timeline_document
+    from peftbench.report.plan.timeline import timeline_document
 
     return {
         **_memory(dry_run.profile),

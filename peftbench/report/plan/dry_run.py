@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from peftbench.base.units import GIB, gib, human_bytes
 from peftbench.decide.plan.plan import Plan
 from peftbench.memory import MemoryProfile, Part, Phase
-from peftbench.report.format.table import UNKNOWN, Table
+from peftbench.report.format.sheet import UNKNOWN, Table
 from peftbench.report.format.terminal import render, wrap
 
 if TYPE_CHECKING:

@@ -8,24 +8,19 @@ from typing import Any
 from peftbench.catalog.published_effects import DynamicRatio, QualityRow
 from peftbench.decide.plan.effects import Effects
 from peftbench.decide.plan.plan import Plan
-from peftbench.decide.verdict import Fit, Verdict
 from peftbench.estimate.time.latency import Latency, PassTime
-from peftbench.report.format.table import UNKNOWN, Table
-from peftbench.report.plan.views import by_room
+from peftbench.report.format.sheet import UNKNOWN, Table
+from peftbench.report.plan.views import by_room, may_fit, seconds_text
 
 
 def latency_table(plans: Iterable[Plan]) -> Table | None:
     """Expected times of the plans that may fit, as ordered in the comparison; None for training and without a card."""
-    running = [plan for plan in plans if plan.effects and _may_fit(plan.final_verdict)]
+    running = [plan for plan in plans if plan.effects and may_fit(plan.final_verdict)]
     if not running:
         return None
     rows = [_row(plan) for plan in by_room(running)]
     headings = ("", "first token", "each token", "tokens/s", "band", "bound by")
     return Table(_title(running), headings, rows, "lrrrrl")
-
-
-def _may_fit(verdict: Verdict | None) -> bool:
-    return verdict is not None and verdict.fit is not Fit.DOES_NOT_FIT
 
 
 def _title(plans: list[Plan]) -> str:
@@ -43,17 +38,12 @@ def _row(plan: Plan) -> tuple[str, ...]:
     low, high = latency.tokens_per_s / latency.band, latency.tokens_per_s * latency.band
     return (
         plan.method,
-        _time(latency.prefill.seconds),
-        _time(latency.decode.seconds),
+        seconds_text(latency.prefill.seconds),
+        seconds_text(latency.decode.seconds),
         f"{latency.tokens_per_s:.1f}",
         f"{low:.1f}–{high:.1f}",
         latency.decode.bound_by,
     )
-
-
-def _time(seconds: float) -> str:
-    """ "77.6 ms" or "1.24 s"."""
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.1f} ms"
 
 
 def published_notes(plans: Iterable[Plan]) -> list[str]:

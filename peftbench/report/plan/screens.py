@@ -8,7 +8,7 @@ from peftbench.base.units import gib, human_bytes, human_count
 from peftbench.decide.plan.plan import Plan
 from peftbench.decide.verdict import Fit, Verdict
 from peftbench.memory import Part
-from peftbench.report.format.table import Table
+from peftbench.report.format.sheet import Table
 from peftbench.report.format.terminal import Style, bar, labelled, render, two_sided, wrap
 from peftbench.report.plan import views
 from peftbench.report.plan.header import DOT, assumptions, card_title, model_title

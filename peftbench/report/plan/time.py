@@ -7,18 +7,17 @@ from typing import Any
 
 from peftbench.base.errors import SpecError
 from peftbench.decide.plan.plan import Plan
-from peftbench.decide.verdict import Fit, Verdict
 from peftbench.estimate.time.step import StepTime, step_time, unknown_time
 from peftbench.inputs.recipe.training import TrainingSpec
-from peftbench.report.format.table import UNKNOWN, Table
+from peftbench.report.format.sheet import UNKNOWN, Table
 from peftbench.report.format.terminal import Style, reflow, render, two_sided, wrap
 from peftbench.report.plan.header import DOT, card_title, model_title
-from peftbench.report.plan.views import by_room
+from peftbench.report.plan.views import by_room, may_fit, seconds_text
 
 
 def time_table(plans: Iterable[Plan]) -> Table | None:
     """A line for each training plan that may fit, in the order of the comparison; None where there is none."""
-    running = [plan for plan in plans if plan.time and _may_fit(plan.final_verdict)]
+    running = [plan for plan in plans if plan.time and may_fit(plan.final_verdict)]
     if not running:
         return None
     rows = [_row(plan.method, plan.time) for plan in by_room(running) if plan.time]
@@ -28,7 +27,7 @@ def time_table(plans: Iterable[Plan]) -> Table | None:
 def time_notes(plans: Iterable[Plan]) -> list[str]:
     """Why training plans have no time, once each; whoever gave a size for a card did not ask for one."""
     named = [plan for plan in plans if plan.gpu and plan.gpu.name != "given"]
-    timeless = [plan for plan in named if plan.time is None and _may_fit(plan.final_verdict)]
+    timeless = [plan for plan in named if plan.time is None and may_fit(plan.final_verdict)]
     reasons = (_unknown(plan) for plan in timeless if isinstance(plan.recipe, TrainingSpec))
     return [f"no time of a step: {reason}." for reason in dict.fromkeys(reasons)]
 
@@ -38,10 +37,6 @@ def _unknown(plan: Plan) -> str:
     known = plan.by_formula and isinstance(plan.recipe, TrainingSpec) and plan.gpu is not None
     reason = unknown_time(plan.recipe, plan.gpu) if known else ""  # type: ignore[arg-type]
     return reason or f"no formula covers {plan.model.model_type}"
-
-
-def _may_fit(verdict: Verdict | None) -> bool:
-    return verdict is not None and verdict.fit is not Fit.DOES_NOT_FIT
 
 
 def _title(plans: list[Plan]) -> str:
@@ -57,12 +52,7 @@ def _title(plans: list[Plan]) -> str:
 def _row(method: str, step: StepTime) -> tuple[str, ...]:
     largest = max(step.terms, key=lambda term: term.seconds)
     band = f"{step.tokens_per_s_low:,.0f}–{step.tokens_per_s_high:,.0f}"
-    return method, _seconds(step.step_s), f"{step.tokens_per_s:,.0f}", band, largest.name
-
-
-def _seconds(seconds: float) -> str:
-    """ "77.6 ms" or "1.24 s"."""
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.1f} ms"
+    return method, seconds_text(step.step_s), f"{step.tokens_per_s:,.0f}", band, largest.name
 
 
 # ── --explain time ──────────────────────────────────────────────────────────────────────────────────────
@@ -83,11 +73,12 @@ def _explained(plan: Plan, style: Style) -> str:
     if step is None:
         return f"{plan.method}{DOT}time {UNKNOWN}: {_unknown(plan)}"
     known = "" if step.calibrated else f"{DOT}uncalibrated"
-    head = f"{plan.method}{DOT}{_seconds(step.step_s)} a step{DOT}{step.tokens_per_s:,.0f} tokens/s{known}"
-    rows = [(term.name, _seconds(term.seconds), f"{term.seconds / step.step_s:.0%}", term.because)
+    head = f"{plan.method}{DOT}{seconds_text(step.step_s)} a step{DOT}{step.tokens_per_s:,.0f} tokens/s{known}"
+    rows = [(term.name, seconds_text(term.seconds), f"{term.seconds / step.step_s:.0%}", term.because)
             for term in step.terms]  # fmt: skip
     table = render(Table("", ("", "", "", ""), rows, "lrrl"), style.width, style.colour)
-    within = f"expected within {_seconds(step.low_s)} and {_seconds(step.high_s)}; {step.doubt}".removesuffix("; ")
+    band = f"expected within {seconds_text(step.low_s)} and {seconds_text(step.high_s)}"
+    within = f"{band}; {step.doubt}" if step.doubt else band
     return "\n".join([head, table, *(f"  {line}" for line in wrap(within, style.width - 2))])
 
 

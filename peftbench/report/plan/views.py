@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from peftbench.base.units import GIB, gib
 from peftbench.decide.plan.plan import Plan
-from peftbench.decide.verdict import Fit
+from peftbench.decide.verdict import Fit, Verdict
 from peftbench.memory import Basis, Component, Part
-from peftbench.report.format.table import UNKNOWN, Table
+from peftbench.report.format.sheet import UNKNOWN, Table
 from peftbench.report.plan.header import several_counts
 
 _WEIGHTS = frozenset({Part.WEIGHTS, Part.QUANTIZATION_CONSTANTS, Part.EXPERTS, Part.UNQUANTIZED})
@@ -70,6 +70,16 @@ def _compared(plan: Plan, groups: dict[str, frozenset[Part]], dry: bool) -> tupl
 def by_room(plans: Iterable[Plan]) -> list[Plan]:
     """The smallest peak first."""
     return sorted(plans, key=lambda plan: plan.profile.device_bytes)
+
+
+def may_fit(verdict: Verdict | None) -> bool:
+    """Whether times are worth a line."""
+    return verdict is not None and verdict.fit is not Fit.DOES_NOT_FIT
+
+
+def seconds_text(seconds: float) -> str:
+    """ "77.6 ms" or "1.24 s"."""
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.1f} ms"
 
 
 def best(plans: list[Plan]) -> Plan:

@@ -13,16 +13,13 @@ from peftbench.check.runs.comparison import Comparison, card_of
 from peftbench.decide.suite.predict_case import device_of
 from peftbench.memory import Part
 from peftbench.records.environment import Outcome
-from peftbench.report.format.page import Figure, plain
-from peftbench.report.timeline.chart import COLOURS
+from peftbench.report.format.figure import COLOURS, INK, SERIES, layout, plain
+from peftbench.report.format.sheet import Figure
 
 PARTS = {**COLOURS, Part.SLACK: "#8cd17d", Part.NCCL: "#fabfd2", Part.CONTEXT: "#d4a6c8"}
-METHODS = ("#4e79a7", "#f28e2c", "#e15759", "#76b7b2", "#59a14f", "#edc949", "#af7aa1", "#ff9da7", "#9c755f", "#bab0ab")
 SYMBOLS = ("circle", "square", "triangle-up")
 """Where there are more methods than colours."""
 DEVICE, MEASURED, LIMIT = "#4e79a7", "#111827", "#d64545"
-INK = "#7b8794"
-"""Of lines; the page's style sheet gives every text the colour of the theme."""
 ROW_PX, AROUND_PX = 46, 90
 BAR = 0.42
 """Of a row; its name takes the rest."""
@@ -34,18 +31,6 @@ MOST_TICKS, LONGEST_NAME = 7, 56
 def unit_of(sizes: Iterable[int | None]) -> tuple[str, int]:
     """GiB, or MiB where all is small."""
     return ("GiB", GIB) if max((size or 0 for size in sizes), default=0) >= GIB else ("MiB", MIB)
-
-
-def layout(height: int, **more: Any) -> Figure:
-    """What all charts have in common; the page's own colour shows through."""
-    axis = {"gridcolor": "rgba(123,135,148,0.25)", "zerolinecolor": "rgba(123,135,148,0.4)", "automargin": True}
-    axes = {name: {**axis, **more.pop(name, {})} for name in ("xaxis", "yaxis")}
-    return {
-        "height": height, "margin": {"l": 10, "r": 20, "t": 20, "b": 40}, "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)", "font": {"color": INK, "family": "system-ui, sans-serif", "size": 12},
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
-        "hovermode": "closest", "hoverlabel": {"namelength": -1}, **axes, **more,
-    }  # fmt: skip
 
 
 # ── parts ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -188,8 +173,8 @@ def _of_method(points: Sequence[Comparison], method: str, number: int) -> Figure
                            for seen in (True, False))  # fmt: skip
     return {
         "type": "scatter", "mode": "markers", "name": plain(method), "x": measured, "y": predicted,
-        "marker": {"size": 10, "color": METHODS[number % len(METHODS)], "line": {"width": 1, "color": "#fff"},
-                   "symbol": SYMBOLS[number // len(METHODS) % len(SYMBOLS)]},
+        "marker": {"size": 10, "color": SERIES[number % len(SERIES)], "line": {"width": 1, "color": "#fff"},
+                   "symbol": SYMBOLS[number // len(SERIES) % len(SYMBOLS)]},
         "text": [f"{plain(c.record.suite)}: {name(c)}<br>measured {human_bytes(x)}, predicted {human_bytes(y)}, "
                  f"{c.errors.allocated:+.2%}" for c, x, y in zip(chosen, measured, predicted, strict=True)],
         "hovertemplate": "%{text}<extra></extra>",

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 from peftbench.check.runs.comparison import Comparison
-from peftbench.report.format.page import Figure
-from peftbench.report.runs.charts import DEVICE, INK, layout, unit_of
+from peftbench.report.format.figure import INK, layout
+from peftbench.report.format.sheet import Figure
+from peftbench.report.runs.charts import DEVICE, unit_of
 
 PROCESS = "#f28e2c"
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable
 from statistics import median
 
 from peftbench.check.runs.comparison import Comparison
@@ -12,10 +9,8 @@ from peftbench.decide.recipe import SPECS, recipe_options
 from peftbench.inputs.recipe.parallelism import ParallelismSpec
 from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import Phase
-from peftbench.records.comparison import ComparisonRecord
 from peftbench.records.run import Measurement, RunRecord
-from peftbench.report.comparisons.rows import comparison_rows
-from peftbench.report.format.csv import option_columns, render_rows
+from peftbench.report.plan.rows import option_columns
 
 SCHEMA_VERSION = 1
 """Raised when a column changes its meaning or goes; new ones do not raise it."""
@@ -45,21 +40,6 @@ COLUMNS = (*IDENTITY, *_OPTIONS[:_FIRST], *COURSE, *OUTCOME, *MEASURED, *PREDICT
 """Frozen: new columns come at the end, as do options that were added after `padded`. A run is of one GPU."""
 
 
-def runs_csv(comparisons: Iterable[Comparison]) -> str:
-    """One row a record, with a heading."""
-    return render_rows(COLUMNS, map(run_row, comparisons))
-
-
-def runs_json(comparisons: Iterable[Comparison], compared: Iterable[ComparisonRecord] = ()) -> str:
-    """The same rows as a document, and those of variants that were compared; unknown is null."""
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "runs": [run_row(each) for each in comparisons],
-        "comparisons": comparison_rows(compared),
-    }
-    return json.dumps(document, indent=2, allow_nan=False)
-
-
 def run_row(comparison: Comparison) -> dict[str, object]:
     """Every column of one record; errors are fractions, unknown is None."""
     record = comparison.record
@@ -70,7 +50,7 @@ def run_row(comparison: Comparison) -> dict[str, object]:
         **_predicted(comparison),
         **_place(record),
     }
-    return {column: _finite(values[column]) for column in COLUMNS}
+    return {column: values[column] for column in COLUMNS}
 
 
 def step_median_s(measurement: Measurement) -> float | None:
@@ -155,8 +135,3 @@ def _place(record: RunRecord) -> dict[str, object]:
         "compute_capability": ".".join(map(str, place.compute_capability)) if place.compute_capability else None,
         **{f"{library}_version": place.versions.get(library) for library in LIBRARIES},
     }
-
-
-def _finite(value: object) -> object:
-    """JSON has no NaN and no infinity: a loss that is neither is unknown."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

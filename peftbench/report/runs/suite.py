@@ -10,7 +10,7 @@ from peftbench.base.units import human_bytes
 from peftbench.decide.suite.predict_case import device_of, predict_case, predict_largest
 from peftbench.decide.verdict import judge
 from peftbench.inputs.card.gpu import GpuSpec
-from peftbench.report.format.table import UNKNOWN, Table
+from peftbench.report.format.sheet import UNKNOWN, Table
 
 if TYPE_CHECKING:
     from peftbench.decide.suite.cases import SuiteCase

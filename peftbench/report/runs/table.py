@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from statistics import median
 
 from peftbench.base.units import human_bytes
 from peftbench.check.runs.comparison import Comparison
 from peftbench.records.environment import Outcome
-from peftbench.report.format.table import UNKNOWN, Table
+from peftbench.report.format.sheet import UNKNOWN, Table, one_line
 
 Group = tuple[Comparison, ...]
 """Runs of one suite on one device; never empty."""
 
 MESSAGE = 60
 """Characters of an error that a cell has room for."""
-
-
-def runs_tables(comparisons: Sequence[Comparison]) -> list[Table]:
-    """A table for each device and suite, in the order of the records."""
-    return [_table(group) for group in grouped(comparisons)]
 
 
 def grouped(comparisons: Iterable[Comparison]) -> list[Group]:
@@ -69,13 +64,14 @@ def run_cells(comparison: Comparison) -> tuple[str, ...]:
     )
 
 
-def one_line(text: str) -> str:
-    """Without line breaks and control characters, which would break a table or rewrite the screen."""
-    return "".join(letter if letter.isprintable() else "·" for letter in " ".join(text.split()))
-
-
-def _table(group: Group) -> Table:
-    return Table(group_title(group), titles(group), [run_cells(each) for each in group], "lrrrrrl")
+def group_table(group: Group, with_reasons: bool = False) -> Table:
+    """A row a run; `with_reasons` where there is room to say why some have no prediction."""
+    rows = [run_cells(each) for each in group]
+    if with_reasons:
+        said = [f"; not predicted: {one_line(each.note)}" if each.note else "" for each in group]
+        rows = [(*row[:-1], row[-1] + reason) for row, reason in zip(rows, said, strict=True)]
+    bad = (place for place, each in enumerate(group) if each.record.measurement.outcome is not Outcome.OK)
+    return Table(group_title(group), titles(group), rows, "lrrrrrl", bad=bad)
 
 
 def _each(texts: Iterable[str | None], between: str = ", ") -> str:

@@ -1,7 +1,4 @@
-"""The memory timeline of a dry run as a plotly figure: parts stacked over the events, phases marked, the card's limit.
-
-A figure is a plain dictionary of plotly's JSON, so plotly itself is only loaded to write it.
-"""
+"""The memory timeline of a dry run as a figure: parts stacked over the events, phases marked, the card's limit."""
 
 from __future__ import annotations
 
@@ -9,34 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peftbench.base.units import GIB, human_bytes
-from peftbench.memory import Part, Phase
-from peftbench.report.format.page import Figure, plain
+from peftbench.memory import Phase
+from peftbench.report.format.figure import COLOURS, plain
+from peftbench.report.format.sheet import Figure
 
 if TYPE_CHECKING:
     from peftbench.dryrun.trace.replay import Failure
     from peftbench.dryrun.trace.timeline import HolderGroup, Point
     from peftbench.dryrun.trace.trace import Mark
     from peftbench.inputs.card.gpu import GpuSpec
-
-COLOURS = {
-    Part.WEIGHTS: "#bcc4ce",
-    Part.QUANTIZATION_CONSTANTS: "#9aa5b3",
-    Part.UNQUANTIZED: "#dbe0e6",
-    Part.EXPERTS: "#aab4c0",
-    Part.ADAPTERS: "#59a14f",
-    Part.OPTIMIZER: "#a679a9",
-    Part.WORKSPACE: "#5f6b7a",
-    Part.GATHERED: "#b6992d",
-    Part.BUCKETS: "#499894",
-    Part.GRADIENTS: "#f28e2c",
-    Part.CHECKPOINTS: "#76b7b2",
-    Part.KV_CACHE: "#9c755f",
-    Part.ACTIVATIONS: "#4e79a7",
-    Part.DEQUANTIZATION: "#edc949",
-    Part.LOGITS: "#e15759",
-    Part.OPTIMIZER_TEMPORARIES: "#ff9da7",
-}
-"""From the bottom of the stack up: what never changes first and in grey, what comes and goes at the top."""
 
 INK, MUTED, RULE, LIMIT = "#1f2933", "#52606d", "#cbd2d9", "#b4232a"
 BACKGROUND = "rgba(255,255,255,0.8)"

@@ -1,5 +1,7 @@
 """Our own runs beside predictions: figures, parts and promises."""
 
+import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -16,6 +18,7 @@ from peftbench.memory import Phase
 from peftbench.records.environment import Outcome
 from peftbench.records.file import RecordFile
 from peftbench.records.run import PhasePeak, RunRecord
+from peftbench.report.format.writers import FORMATS
 
 ON_CARD = environment(**CARD)
 
@@ -112,6 +115,22 @@ def test_the_command_reads_runs(folder):
     assert "broken promise: suite: lora" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
     assert validate(folder, "--fail-above", "1%").exit_code == 1
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("more", [(), ("--by", "part"), ("--rows",)], ids=" ".join)
+def test_a_broken_promise_is_in_every_format(folder, format_, more):
+    if format_ == "html":
+        pytest.importorskip("jinja2")
+    result = validate(folder, *more, "--format", format_)
+    assert result.exit_code == 0, result.output
+    assert "suite: lora" in result.stdout and re.search("broken.promise", result.stdout)
+
+
+def test_verdicts_are_rows_after_the_others(folder):
+    *_, fits, tight, too_large = json.loads(validate(folder, "--format", "json").stdout)
+    assert fits == {"verdict": "fits", "ran": 1, "out_of_memory": 1, "broken_promises": ["suite: lora"]}
+    assert (tight["verdict"], too_large["false_alarms"]) == ("tight", [])
 
 
 @pytest.mark.parametrize("by", ["device", "source", "model", "part"])

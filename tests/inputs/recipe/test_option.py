@@ -24,7 +24,7 @@ from peftbench.inputs.recipe.parallelism import ParallelismSpec
 from peftbench.inputs.recipe.quantization import QuantizationSpec
 from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.inputs.schemes.scheme import scheme_of
-from peftbench.report.format.csv import COLUMNS
+from peftbench.report.plan.rows import COLUMNS
 
 LINE = '    made_up: int = option(7, "Made up.", least=1, most=9, screen="made up {{}}", column={column})\n'
 PLAN = ("plan", "--model", "1b", "--gpu", "t4", "--method", "lora")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftbench.report.format.table import Table
+from peftbench.report.format.sheet import Table
 from peftbench.report.format.terminal import bar, encodable, render, terminal_width, wants_colour, wrap
 
 

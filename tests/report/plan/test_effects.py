@@ -18,7 +18,7 @@ from peftbench.decide.recipe import LORA, quantization_for
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.report.format.table import UNKNOWN
+from peftbench.report.format.sheet import UNKNOWN
 from peftbench.report.plan.effects import effects_document, latency_table, published_notes
 
 MODEL, A100, L4 = find_model("8b"), find_gpu("a100-80gb"), find_gpu("l4")

@@ -14,17 +14,18 @@ from run_samples import HOSTILE, samples
 from peftbench.check.runs.comparison import compare
 from peftbench.cli import main
 from peftbench.records.file import RecordFile
-from peftbench.report.runs.html import runs_html
-from peftbench.report.runs.rows import COLUMNS, run_row, runs_csv, runs_json
-from peftbench.report.runs.table import runs_tables
+from peftbench.report.format.writers import written
+from peftbench.report.runs.rows import COLUMNS, run_row
+from peftbench.report.runs.sheet import runs_sheet
 
 COMPARED = compare(samples())
+SHEET = runs_sheet(COMPARED)
 
 
 @pytest.fixture(scope="module")
 def html():
     pytest.importorskip("plotly")
-    return runs_html(COMPARED)
+    return written(SHEET, "html")
 
 
 def test_a_row_has_every_column_and_its_unit():
@@ -39,13 +40,13 @@ def test_a_row_has_every_column_and_its_unit():
 
 def test_csv_cells_are_no_formulas():
     """Of hostile names; numbers may be negative."""
-    for row in csv.DictReader(io.StringIO(runs_csv(COMPARED))):
+    for row in csv.DictReader(io.StringIO(written(SHEET, "csv"))):
         for cell in row.values():
             assert not cell or cell[0] not in "=+-@\t\r" or re.fullmatch(r"-?[0-9.e-]+", cell), cell
 
 
 def test_json_is_json():
-    document = json.loads(runs_json(COMPARED))
+    document = json.loads(written(SHEET, "json"))
     assert len(document["runs"]) == len(COMPARED) and document["runs"][-1]["case"] == HOSTILE
 
 
@@ -56,7 +57,7 @@ def test_errors_are_of_runs_that_ended_well():
 
 
 def test_a_table_a_device_and_suite():
-    titles = [table.title for table in runs_tables(COMPARED)]
+    titles = [table.title for table in SHEET.page().tables]
     assert len(titles) == 4 and titles[0].startswith("methods-1b on NVIDIA L4 · driver 570.1")
 
 

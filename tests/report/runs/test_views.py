@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -12,11 +13,11 @@ from run_samples import L4, run, samples
 from peftbench.check.runs.comparison import compare
 from peftbench.records.environment import Outcome
 from peftbench.records.run import Sample
+from peftbench.report.format.writers import written
 from peftbench.report.runs.charts import parts_figure, scatter_figure, step_figure
 from peftbench.report.runs.course import time_figures
-from peftbench.report.runs.html import runs_html
-from peftbench.report.runs.rows import COLUMNS, run_row, runs_json
-from peftbench.report.runs.table import runs_tables
+from peftbench.report.runs.rows import COLUMNS
+from peftbench.report.runs.sheet import runs_sheet
 
 FIRST = samples()[0]
 NOTHING = replace(
@@ -46,7 +47,7 @@ def test_the_columns_are_frozen():
 
 def test_a_run_of_which_nothing_is_known_is_shown():
     pytest.importorskip("plotly")
-    page = runs_html(compare([NOTHING]))
+    page = written(runs_sheet(compare([NOTHING])), "html")
     assert "error: no such model" in page and "not predicted: " in page
     assert step_figure(compare([NOTHING])) is None
 
@@ -59,20 +60,21 @@ def test_two_of_one_name_have_a_row_each():
 
 def test_runs_of_one_suite_are_together_wherever_they_are():
     found = samples()
-    tables = runs_tables(compare([found[0], found[9], found[1]]))
+    tables = runs_sheet(compare([found[0], found[9], found[1]])).page().tables
     assert [len(table.rows) for table in tables] == [2, 1]
     assert tables[0].headings[4] == "device" and tables[1].headings[4] == "process"
 
 
 def test_a_title_has_every_day_and_version():
     later = replace(FIRST, environment=replace(L4, started_at="2026-11-03T00:00:00Z", versions={"torch": "2.14.1"}))
-    assert runs_tables(compare([later, FIRST]))[0].title.endswith("torch 2.14.1, 2.13.0 · 2026-11-01 to 2026-11-03")
+    title = runs_sheet(compare([later, FIRST])).page().tables[0].title
+    assert title.endswith("torch 2.14.1, 2.13.0 · 2026-11-01 to 2026-11-03")
 
 
 def test_a_terminal_is_told_no_control_characters():
     stopped = replace(FIRST.measurement, outcome=Outcome.ERROR, message="bad\x1b[31m\nvalue")
     strange = replace(FIRST, case=replace(FIRST.case, id="a\x1b[2J\nb"), measurement=stopped)
-    (row,) = runs_tables(compare([strange]))[0].rows
+    (row,) = runs_sheet(compare([strange])).page().tables[0].rows
     assert row[0] == "a·[2J b" and row[-1] == "error: bad·[31m value"
     assert row[1].startswith("≥"), "what it had reached"
 
@@ -80,7 +82,7 @@ def test_a_terminal_is_told_no_control_characters():
 def test_what_is_no_number_is_unknown():
     strange = replace(FIRST.measurement, losses=(math.nan,), samples=(Sample(math.nan, 1, 1), Sample(1.0, 1, 1)))
     compared = compare([replace(FIRST, measurement=strange)])
-    assert run_row(compared[0])["first_loss"] is None and "NaN" not in runs_json(compared)
+    assert json.loads(written(runs_sheet(compared), "json"))["runs"][0]["first_loss"] is None
     (figure,) = time_figures(compared).values()
     assert figure["data"][0]["x"] == [1.0]
 

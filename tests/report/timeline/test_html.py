@@ -27,9 +27,11 @@ from peftbench.dryrun.workload import workload_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import Part, Phase
-from peftbench.report.format.page import require_plotly
-from peftbench.report.timeline.chart import COLOURS, Figure, label, phase_bands, step_bands, when
-from peftbench.report.timeline.html import figure, peak, timeline_html
+from peftbench.report.format.figure import COLOURS
+from peftbench.report.format.html import check_extra
+from peftbench.report.format.sheet import Figure
+from peftbench.report.timeline.chart import label, phase_bands, step_bands, when
+from peftbench.report.timeline.page import figure, peak, timeline_html
 
 MODEL = find_model("llama-3.2-1b")
 RECIPE = TrainingSpec(adapter=LORA)
@@ -248,8 +250,8 @@ def test_a_strange_model_name_stays_text():
 def test_without_plotly_it_says_what_to_install(monkeypatch):
     for name in ("plotly", "plotly.io"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(PeftbenchError, match=re.escape("pip install 'peftbench[report]'")):
-        require_plotly("a timeline")
+    with pytest.raises(PeftbenchError, match=re.escape("Run: pip install 'peftbench[report]'")):
+        check_extra()
 
 
 def test_labels_do_not_list_what_is_not_there():

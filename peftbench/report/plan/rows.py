@@ -1,15 +1,12 @@
-"""CSV: one flat row a plan, bytes as integers, units in the column names, columns in a fixed order."""
+"""Plans as flat rows for CSV: bytes as integers, units in the column names, columns in a fixed order."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable, Mapping
 
 from peftbench.decide.plan.plan import Plan
 from peftbench.decide.recipe import SPECS
 from peftbench.inputs.model.weights import num_parameters
 from peftbench.inputs.recipe.option import options_of
 from peftbench.memory import Part
-from peftbench.report.format.table import Table
 
 IDENTITY = ("model", "num_parameters", "gpu", "gpu_memory_bytes", "gpu_usable_bytes", "method")
 ANSWER = (
@@ -46,36 +43,9 @@ def _columns() -> tuple[str, ...]:
 OPTIONS = option_columns(*SPECS)
 COLUMNS = _columns()
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
-
-def render(plans: list[Plan]) -> str:
-    """Write plans as CSV with a heading."""
-    return render_rows(COLUMNS, map(_row, plans))
-
-
-def render_rows(columns: tuple[str, ...], rows: Iterable[Mapping[str, object]]) -> str:
-    """Write rows that have a value for each of the columns."""
-    return _written(columns, ([row[column] for column in columns] for row in rows))
-
-
-def render_table(table: Table) -> str:
-    """Write a table of the terminal as CSV."""
-    return _written(table.headings, table.rows)
-
-
-def _written(headings: tuple[str, ...], rows: Iterable[Iterable[object]]) -> str:
-    import csv
-    import io
-
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(headings)
-    writer.writerows([_cell(value) for value in row] for row in rows)
-    return file.getvalue().rstrip("\n")
-
-
-def _row(plan: Plan) -> dict[str, object]:
+def plan_row(plan: Plan) -> dict[str, object]:
+    """Every column of one plan."""
     profile, verdict, gpu = plan.profile, plan.verdict, plan.gpu
     return {
         "model": plan.model.name,
@@ -128,16 +98,3 @@ def _dry_run(plan: Plan) -> dict[str, object]:
     profile, verdict = plan.dry_run.profile, plan.dry_verdict
     sizes = (profile.allocated_bytes, profile.reserved_bytes, profile.device_bytes)
     return dict(zip(DRY_RUN, (*sizes, verdict.fit.value if verdict else None), strict=True))
-
-
-def _cell(value: object) -> object:
-    """Numbers as they are, unknown as an empty cell; text that a spreadsheet would run is quoted."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (list, tuple)):
-        value = " ".join(map(str, value))
-    elif isinstance(value, dict):
-        value = " ".join(f"{name}={each}" for name, each in value.items())
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
-        return f"'{value}"
-    return value

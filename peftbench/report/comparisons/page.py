@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from html import escape
 
 from peftbench.records.comparison import ComparisonRecord
 from peftbench.records.environment import Outcome
 from peftbench.report.comparisons.charts import comparison_figures
 from peftbench.report.comparisons.table import comparison_tables, comparison_title
-from peftbench.report.format.page import drawn, html_table
-from peftbench.report.runs.table import one_line
+from peftbench.report.format.sheet import Section, one_line
 
 EXPLAINED = (
     "Every variant met the same blocks of text, or ran once in every round; intervals are of the differences within "
@@ -19,28 +17,22 @@ EXPLAINED = (
 )
 
 
-def comparison_sections(records: Sequence[ComparisonRecord], with_library: bool) -> Iterator[str]:
-    """Pieces of HTML; the first chart brings plotly's code along where `with_library` says so."""
+def comparison_sections(records: Sequence[ComparisonRecord]) -> Iterator[Section]:
+    """A heading for all, and those of each record."""
     if records:
-        yield f'<h2 id="comparisons">Variants of one model</h2>\n<p class="muted">{EXPLAINED}</p>'
+        yield Section("Variants of one model", text=EXPLAINED)
     for number, record in enumerate(records):
-        yield f"<h2>{escape(comparison_title(record))}</h2>"
-        if record.outcome is not Outcome.OK:
-            yield f'<p class="bad">{escape(one_line(f"{record.outcome}: {record.message}"))}</p>'
-        yield from _facts(record)
+        failure = "" if record.outcome is Outcome.OK else one_line(f"{record.outcome}: {record.message}")
+        yield Section(comparison_title(record), failure=failure, points=_facts(record))
         for place, table in enumerate(comparison_tables(record)):
-            yield (f"<h3>{escape(table.title)}</h3>" if place else "") + html_table(table)
+            yield Section(table.title if place else "", level=3, table=table)
         for place, (title, figure) in enumerate(comparison_figures(record)):
-            chart = drawn(figure, f"compared-{number}-{place}", with_library)
-            with_library = False
-            yield f'<h3>{escape(title)}</h3>\n<div class="chart" role="img" aria-label="{escape(title)}">{chart}</div>'
+            yield Section(title, level=3, figure=figure, id=f"compared-{number}-{place}")
 
 
-def _facts(record: ComparisonRecord) -> Iterator[str]:
+def _facts(record: ComparisonRecord) -> list[str]:
     """What is to be known of the model and the text."""
     facts = {name: value for name, value in record.facts.items() if isinstance(value, (str, int))}
     told = [f"{name.replace('_', ' ')}: {value}" for name, value in facts.items()]
     notes = [note for result in record.results for note in result.notes]
-    lines = "".join(f"<li>{escape(one_line(text))}</li>" for text in dict.fromkeys((*told, *notes)))
-    if lines:
-        yield f'<ul class="muted">{lines}</ul>'
+    return [one_line(text) for text in dict.fromkeys((*told, *notes))]

@@ -1,0 +1,34 @@
+"""The option --format of every verb that answers in the formats there are, and how its answer is printed."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from peftbench.report.format.writers import FORMATS, check_installed, written
+
+if TYPE_CHECKING:
+    from peftbench.report.format.sheet import Sheet
+
+
+def _checked(ctx: click.Context, option: click.Parameter, format_: str) -> str:
+    if not ctx.resilient_parsing:
+        check_installed(format_)
+    return format_
+
+
+_SETTINGS: dict[str, Any] = {
+    "type": click.Choice(FORMATS), "default": "terminal", "show_default": True, "callback": _checked,
+    "help": "How to write the answer.",
+}  # fmt: skip
+FORMAT = click.Option(["--format"], **_SETTINGS)
+format_option = click.option("--format", "format_", **_SETTINGS)
+
+
+def show(sheet: Sheet, format_: str) -> None:
+    """Print an answer as the stream can encode it."""
+    from peftbench.report.format.terminal import encodable
+
+    click.echo(encodable(written(sheet, format_), getattr(sys.stdout, "encoding", None)))

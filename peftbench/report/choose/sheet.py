@@ -1,0 +1,74 @@
+"""A ranking of hardware as a sheet: what to take, the ranking, the front, one's own cards, and every choice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from peftbench.report.choose import views
+from peftbench.report.choose.views import Answer
+from peftbench.report.format.sheet import Note, Page, Row, Section, Sheet, Table
+
+
+def choose_sheet(answer: Answer, most: int) -> Sheet:
+    """The page shows the cheapest, as many as wanted; the other formats have every choice."""
+    return Sheet(
+        lambda: _page(answer, most), lambda: _document(answer), lambda: _rows(answer), whole=lambda: _whole(answer)
+    )
+
+
+def _page(answer: Answer, most: int) -> Page:
+    own = (Note(sentence, "own") for sentence in views.own_sentences(answer))
+    notes = [*own, *map(Note, views.notes(answer))]
+    title = f"Hardware for {answer.question.model.name}"
+    return Page(_tables(answer, most), notes, title, [views.header(answer)])
+
+
+def _tables(answer: Answer, most: int) -> list[Table]:
+    tables = [views.picks(answer), views.front(answer), views.ranked(answer, most)]
+    return [*tables, *([views.break_even_table(answer)] if answer.break_evens else [])]
+
+
+def _whole(answer: Answer) -> Page:
+    """Price against time to point at, and every choice; what one's own cards can do is above them all."""
+    from peftbench.report.choose.chart import scatter
+
+    chart = Section(
+        figure=scatter(answer), id="price-and-time",
+        label="Price against time of every choice, on logarithmic axes",
+    )  # fmt: skip
+    page, tables = _page(answer, 0), _tables(answer, len(answer.ranking.choices))
+    return page._replace(
+        lead=[*page.lead, *views.own_sentences(answer)],
+        notes=[note for note in page.notes if note.label != "own"],
+        sections=[chart, *(Section(table.title, table=table) for table in tables)],
+        footer="Open circles: the time is uncalibrated.",
+    )
+
+
+def _rows(answer: Answer) -> tuple[Sequence[str], Iterable[Row]]:
+    rows = [views.row_data(answer, choice) for choice in answer.ranking.choices]
+    return tuple(rows[0]), rows
+
+
+def _document(answer: Answer) -> dict[str, Any]:
+    """Everything for a program; choices are named by their number."""
+    question, ranking = answer.question, answer.ranking
+    return {
+        "model": question.model.name, "tokens": question.tokens._asdict(), "tokens_from": answer.how,
+        "sequence_length": question.recipes[0].sequence_length, "batch_size": question.sequences,
+        "framework": question.framework, "setup_hours": question.setup_hours, "budget_usd": question.budget_usd,
+        "deadline_hours": question.deadline_hours, "cheapest": ranking.number(ranking.cheapest),
+        "cheapest_measured": ranking.number(ranking.cheapest_measured) if ranking.cheapest_measured else None,
+        "fastest": ranking.number(ranking.fastest), "best": ranking.number(ranking.best),
+        "front": [ranking.number(choice) for choice in ranking.front],
+        "choices": _rows(answer)[1],
+        "own": views.own_sentences(answer),
+        "rent_or_buy": [
+            {"gpu": each.gpu, "purchase_usd": each.purchase_usd, "rent_usd_per_hour": each.rent.usd_per_gpu_hour,
+             "provider": each.rent.provider, "power_usd_per_hour": each.power_usd_per_hour,
+             "break_even_hours": each.hours}
+            for each in answer.break_evens
+        ],
+        "notes": views.notes(answer),
+    }  # fmt: skip

@@ -1,0 +1,56 @@
+"""A page in one HTML file that loads nothing from anywhere: jinja2 fills templates/, plotly draws the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from peftbench.base.errors import PeftbenchError
+from peftbench.report.format.sheet import Figure, Page
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+_BUTTONS = ["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]
+"""All of them: plotly's own choice has one that uploads the chart."""
+_CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtons": [_BUTTONS]}
+
+
+def check_extra() -> None:
+    """Raise PeftbenchError where jinja2 or plotly is missing."""
+    try:
+        import jinja2  # noqa: F401
+        import plotly.io  # noqa: F401
+    except ImportError as error:
+        what = f"an HTML page needs {(error.name or 'jinja2').partition('.')[0]}, which is not installed."
+        raise PeftbenchError(what, "Run: pip install 'peftbench[report]'") from error
+
+
+def page(page: Page, template: str = "sheet.html.j2", **more: Any) -> str:
+    """Fill a template with a page. Raises PeftbenchError where the extra is missing."""
+    check_extra()
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    templates = Environment(
+        loader=PackageLoader("peftbench.report", "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    return templates.get_template(template).render(page=page, draw=_draw(), **more)
+
+
+def _draw() -> Callable[[Figure, str], Markup]:
+    """What draws the figures of a page; the first brings plotly's own code along."""
+    from markupsafe import Markup
+
+    seen: list[str] = []
+
+    def draw(figure: Figure, id: str) -> Markup:
+        import plotly.io
+
+        seen.append(id)
+        text = plotly.io.to_html(
+            figure, config=_CONFIG, include_plotlyjs=len(seen) == 1, full_html=False, validate=False, div_id=id
+        )
+        return Markup(text)
+
+    return draw

@@ -1,0 +1,121 @@
+"""The lists of `peftbench models`, `gpus`, `doctor` and `calibrate`: what is known, or was found, and from where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from peftbench.base.units import gib, human_count
+from peftbench.report.format.sheet import UNKNOWN, Column, Sheet, listing
+
+if TYPE_CHECKING:
+    from peftbench.catalog.models import CatalogModel
+    from peftbench.inputs.card.gpu import GpuSpec
+    from peftbench.measure.doctor import Finding
+    from peftbench.records.calibration import Calibration
+
+PAGES_ONLY = 1000
+"""Wider than any terminal."""
+
+MODELS = (
+    Column("model", "model"),
+    Column("short names", "aliases", lambda names: ", ".join(n for n in names if "/" not in n) or UNKNOWN),
+    Column("parameters", "num_parameters", human_count, "r"),
+    Column("architecture", "architecture"),
+    Column("as good as", "aliases", lambda names: ", ".join(n for n in names if "/" in n) or UNKNOWN, room=PAGES_ONLY),
+    Column("source", "source", room=PAGES_ONLY),
+)
+
+
+def models_sheet(models: Iterable[CatalogModel], note: str) -> Sheet:
+    """One row a checkpoint, in the order of the catalogue."""
+    rows = [
+        {"model": m.id, "aliases": list(m.aliases), "num_parameters": m.num_parameters,
+         "architecture": m.config["model_type"], "source": m.source}
+        for m in models
+    ]  # fmt: skip
+    return listing("Models", MODELS, rows, note)
+
+
+GPUS = (
+    Column("card", "gpu"),
+    Column("GiB", "memory_bytes", gib, "r"),
+    Column("box GB", "nominal_gb", side="r"),
+    Column("CUDA", "compute_capability", side="r"),
+    Column("bf16", "has_bfloat16", lambda has: "yes" if has else "no"),
+    Column("who says so", "memory_source"),
+)
+
+
+def gpus_sheet(gpus: Iterable[GpuSpec], note: str) -> Sheet:
+    """One row a card, in tables the smallest memory first."""
+    rows = [
+        {"gpu": g.name, "product": g.product, "memory_bytes": g.memory_bytes, "usable_bytes": g.usable_bytes,
+         "context_bytes": g.context_bytes, "nominal_gb": g.nominal_gb,
+         "compute_capability": ".".join(map(str, g.compute_capability)) if g.compute_capability else None,
+         "has_bfloat16": g.has_bfloat16, "memory_bandwidth_bytes_per_s": g.memory_bandwidth,
+         "multiprocessors": g.multiprocessors, "tensor_flops": g.tensor_flops,
+         "memory_source": g.memory_source, "notes": g.notes, "best_measured_flops": g.best_flops, "power_w": g.power_w,
+         "best_matmul_share": g.best_matmul_share, "link_bytes_per_s": g.link_bandwidth, "link_cards": g.link_cards,
+         "network_bytes_per_s": g.network_bandwidth, "pcie_bytes_per_s": g.pcie_bandwidth,
+         "steps_published": g.steps_published}
+        for g in gpus
+    ]  # fmt: skip
+    by_memory = sorted(rows, key=lambda row: int(str(row["memory_bytes"])))
+    return listing("Cards", GPUS, rows, note, by_memory)
+
+
+FINDINGS = (Column("what", "name"), Column("status", "status"), Column("found", "found"))
+
+
+def doctor_sheet(findings: Sequence[Finding]) -> Sheet:
+    """One row a finding; what mends it stands behind what is wrong."""
+    rows = [asdict(finding) for finding in findings]
+    ok = sum(finding.status == "ok" for finding in findings)
+    note = f"all {ok} are in order."
+    if ok < len(findings):
+        note = f"{ok} of {len(findings)} are in order. `plan` needs none of the others."
+    shown = [{**row, "found": " → ".join(filter(None, (row["detail"], row["remedy"])))} for row in rows]
+    return listing("What can be measured here", FINDINGS, rows, note, shown)
+
+
+CONSTANTS = (
+    Column("constant", "constant"), Column("value", "value", side="r"), Column("range", "range"),
+    Column("unit", "unit"), Column("decided by", "decided_by"),
+)  # fmt: skip
+
+
+def calibration_sheet(found: Calibration) -> Sheet:
+    """One row a constant, values in the units of the file; how good they are on cases that were left out."""
+    rows = [
+        {"constant": name, "value": one.value, "low": one.low, "high": one.high, "unit": one.unit,
+         "records": one.records, "fitted": one.fitted}
+        for name, one in found.constants.items()
+    ]  # fmt: skip
+    return listing("Constants of the card", CONSTANTS, rows, _held_out(found), _constants(found))
+
+
+def _constants(found: Calibration) -> Iterable[dict[str, str]]:
+    """As people write them: sizes with their unit, a share with what it is of."""
+    from peftbench.records.calibration import value_text
+
+    for name, one in found.constants.items():
+        of = f"of {found.tensor_flops / 10**12:g} TFLOP/s" if found.tensor_flops else one.unit
+        yield {
+            "constant": name.removesuffix("_bytes").removesuffix("_s").replace("_", " "),
+            "value": value_text(name, one.value),
+            "range": f"{value_text(name, one.low)}–{value_text(name, one.high)}",
+            "unit": of if one.unit == "of tensor_flops" else one.unit if one.unit != "bytes" else "",
+            "decided_by": f"{one.records} run{'s' if one.records != 1 else ''}" if one.fitted else "prior",
+        }
+
+
+def _held_out(found: Calibration) -> str:
+    """On what, how good, and how good the priors are on the same cases."""
+    held = found.held_out
+    times = f"time ×{held.prior_time_median:.2f}" if held.prior_time_median else ""
+    memory = f"device peak {held.prior_device_median:.1%}" if held.prior_device_median is not None else ""
+    priors = ", ".join(filter(None, (times, memory)))
+    text = found.text[0].upper() + found.text[1:]
+    return f"{text} The priors on the same cases: {priors}." if priors else text

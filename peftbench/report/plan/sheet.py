@@ -1,0 +1,63 @@
+"""The answer of `plan` as a sheet: a document, a flat row a plan, a page; the terminal has screens of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from peftbench.report.format.sheet import Note, Page, Sheet, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from peftbench.decide.plan.plan import Plan
+    from peftbench.report.format.sheet import Row
+    from peftbench.report.format.terminal import Style
+
+
+def plan_sheet(plans: list[Plan], screen: Callable[[Style], str] | None = None) -> Sheet:
+    """Plans of one model; `screen` is what the terminal shows of them."""
+    return Sheet(lambda: _page(plans), lambda: _document(plans), lambda: _rows(plans), screen)
+
+
+def _document(plans: list[Plan]) -> object:
+    from peftbench.report.plan.document import plan_document
+
+    return plan_document(plans[0].model, plans)
+
+
+def _rows(plans: list[Plan]) -> tuple[Sequence[str], Iterable[Row]]:
+    from peftbench.report.plan.rows import COLUMNS, plan_row
+
+    return COLUMNS, map(plan_row, plans)
+
+
+def _page(plans: list[Plan]) -> Page:
+    """The assumptions, the comparison on each card in GiB, and the notes; over many cards those of the usual ones."""
+    from peftbench.report.plan import views
+    from peftbench.report.plan.header import DOT, assumptions, card_title, model_title
+    from peftbench.report.plan.time import time_notes
+
+    cards = list(dict.fromkeys(plan.gpu for plan in plans))
+    several = len(cards) > 1
+    usual, lowered = views.usual(plans) if several else (plans, [])
+    tables = [views.cards(plans)] if several else [views.comparison(plans), *_times(plans)]
+    notes = [*(note for plan in usual for note in plan.notes), *_published(usual)]
+    notes += lowered if several else time_notes(plans)
+    lead = [DOT.join(assumptions(usual)), *(() if several else (card_title(cards[0]),))]
+    return Page(tables, [Note(note) for note in dict.fromkeys(notes)], model_title(plans[0].model), lead)
+
+
+def _times(plans: list[Plan]) -> list[Table]:
+    """The expected times of inference or of a training step, on one card."""
+    from peftbench.report.plan.effects import latency_table
+    from peftbench.report.plan.time import time_table
+
+    times = latency_table(plans) if plans[0].effects else time_table(plans)
+    return [times] if times else []
+
+
+def _published(plans: list[Plan]) -> list[str]:
+    from peftbench.report.plan.effects import published_notes
+
+    return published_notes(plans) if plans[0].effects else []
