@@ -35,29 +35,30 @@ def cases_of(suite: Suite, gpu: GpuSpec | None = None, device: str | None = None
 
     Raises SpecError or CatalogError, naming the case, for a recipe that cannot be.
     """
-    model = _model(suite)
-    return tuple(_case(suite, model, name, swept, gpu, device or suite.device) for name, swept in _combinations(suite))
+    model, place = config_of(suite), device or suite.device
+    return tuple(_case(suite, model, id, options, gpu, place) for id, options in combinations(suite))
 
 
-def _combinations(suite: Suite) -> Iterator[tuple[str, dict[str, Any]]]:
-    names = list(suite.sweep)
-    for case in suite.cases:
-        for values in product(*suite.sweep.values()):
-            yield case, dict(zip(names, values, strict=True))
+def combinations(suite: Suite) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every case with every combination of the sweep: its name with what is swept, and its options."""
+    for (case, options), values in product(suite.cases.items(), product(*suite.sweep.values())):
+        swept = dict(zip(suite.sweep, values, strict=True))
+        name = " ".join((case, *(f"{option}={value}" for option, value in swept.items())))
+        yield name, {**suite.base, **options, **swept}
 
 
-def _model(suite: Suite) -> NamedConfig:
+def config_of(suite: Suite) -> NamedConfig:
+    """The model that a suite names, or the config that it holds. Raises CatalogError."""
     if isinstance(suite.model, str):
         return find_config(suite.model)
     return NamedConfig(suite.model, f"{suite.name}'s model", f"suite {suite.name}")
 
 
 def _case(
-    suite: Suite, model: NamedConfig, name: str, swept: Mapping[str, Any], gpu: GpuSpec | None, device: str
+    suite: Suite, model: NamedConfig, id: str, options: Mapping[str, Any], gpu: GpuSpec | None, device: str
 ) -> SuiteCase:
-    id = " ".join((name, *(f"{option}={value}" for option, value in swept.items())))
     try:
-        recipe, notes = settle(model.other, _recipe(suite, model, {**suite.base, **suite.cases[name], **swept}), gpu)
+        recipe, notes = settle(model.other, _recipe(suite, model, options), gpu)
         case = Case(
             id=id, model=model.name, config=json.dumps(model.config, sort_keys=True), recipe=recipe, steps=suite.steps,
             warmup_steps=suite.warmup_steps, learning_rate=suite.learning_rate, seed=suite.seed, device=device,

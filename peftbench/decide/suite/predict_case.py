@@ -14,7 +14,9 @@ from peftbench.estimate.inference import estimate_inference
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.case import Case
+from peftbench.inputs.comparison import ComparisonCase, LatencyCase, Variant
 from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.recipe.inference import InferenceSpec
 from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import MemoryProfile
 
@@ -22,7 +24,7 @@ CPU = GpuSpec(name="cpu", product="CPU", memory_bytes=0, memory_source="", is_cp
 """Stands for a CPU in a formula: other kernels, no caching allocator, no context; its memory is not judged."""
 
 
-def model_of(case: Case) -> ModelSpec:
+def model_of(case: Case | LatencyCase) -> ModelSpec:
     """The model by formula. Raises SpecError for an architecture that has none."""
     return NamedConfig(json.loads(case.config), case.model, f"case {case.id}").spec
 
@@ -69,3 +71,25 @@ def predict_largest(case: Case, option: str, gpu: GpuSpec | None) -> Largest | N
     except SpecError:
         return None
     return Largest(*(largest(model, case.recipe, card, option, fit) for fit in (Fit.FITS, Fit.TIGHT)))
+
+
+# ── what the variants of a comparison are predicted to take, each alone ─────────────────────────────────────────────
+
+
+def _request_of(case: LatencyCase, variant: Variant) -> InferenceSpec:
+    """The generation that a round of the variant is; a merged adapter is none."""
+    return InferenceSpec(
+        prompt_tokens=case.prompt_tokens, new_tokens=case.new_tokens, batch_size=case.batch_size, dtype=variant.dtype,
+        adapter=variant.adapter if variant.route == "dynamic" else None,
+        quantization=variant.quantization,
+    )  # fmt: skip
+
+
+def predict_variant(case: ComparisonCase, variant: Variant) -> int | None:
+    """The allocated peak of a variant in bytes; None where there is no config before it is loaded, or no formula."""
+    if not isinstance(case, LatencyCase):
+        return None
+    try:
+        return estimate_inference(model_of(case), _request_of(case, variant), None).allocated_bytes
+    except SpecError:
+        return None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
-from itertools import product
 from typing import Any
 
 from peftbench.base.errors import PeftbenchError, SpecError, did_you_mean
-from peftbench.catalog.models import NamedConfig, find_config
 from peftbench.decide.recipe import LORA, parsed
+from peftbench.decide.suite.cases import combinations, config_of
 from peftbench.inputs.comparison import ComparisonCase, LatencyCase, QualityCase, Variant
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
@@ -36,12 +35,13 @@ def comparison_of(suite: Suite, device: str | None = None) -> ComparisonCase:
             raise SpecError(f"compare has no key {name!r}.", did_you_mean(name, known) or f"Keys: {', '.join(known)}.")
     place = device or suite.device
     shared: dict[str, Any] = {
-        **suite.compare, "id": suite.name, "seed": suite.seed, "device": place, "variants": _variants(suite, place),
+        **suite.compare, "id": suite.name, "seed": suite.seed, "device": place,
+        "variants": tuple(_variants(suite, place)),
     }  # fmt: skip
     try:
         if kind is QualityCase:
             return QualityCase(model=_quality_model(suite), **shared)
-        model = _latency_model(suite)
+        model = config_of(suite)
         return LatencyCase(model=model.name, config=json.dumps(model.config, sort_keys=True), **shared)
     except PeftbenchError as error:
         raise type(error)(f"suite {suite.name}: {error.what}", error.hint) from None
@@ -56,26 +56,14 @@ def _quality_model(suite: Suite) -> str:
     return suite.model
 
 
-def _latency_model(suite: Suite) -> NamedConfig:
-    if isinstance(suite.model, str):
-        return find_config(suite.model)
-    return NamedConfig(suite.model, f"{suite.name}'s model", f"suite {suite.name}")
-
-
-def _variants(suite: Suite, device: str) -> tuple[Variant, ...]:
-    """Every case with every combination of the sweep."""
-    found = []
-    for case, options in suite.cases.items():
-        for values in product(*suite.sweep.values()):
-            swept = dict(zip(suite.sweep, values, strict=True))
-            name = " ".join((case, *(f"{option}={value}" for option, value in swept.items())))
-            try:
-                found.append(_variant(name, {**suite.base, **options, **swept}, device))
-            except PeftbenchError as error:
-                raise type(error)(f"suite {suite.name}, case {name!r}: {error.what}", error.hint) from None
-            except TypeError:
-                raise SpecError(f"suite {suite.name}, case {name!r}: a value is of the wrong type.") from None
-    return tuple(found)
+def _variants(suite: Suite, device: str) -> Iterator[Variant]:
+    for name, options in combinations(suite):
+        try:
+            yield _variant(name, options, device)
+        except PeftbenchError as error:
+            raise type(error)(f"suite {suite.name}, case {name!r}: {error.what}", error.hint) from None
+        except TypeError:
+            raise SpecError(f"suite {suite.name}, case {name!r}: a value is of the wrong type.") from None
 
 
 def _variant(name: str, given: Mapping[str, Any], device: str) -> Variant:

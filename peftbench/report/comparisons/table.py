@@ -14,7 +14,7 @@ from peftbench.check.runs.effects import (
     quality_effects,
     tokens_per_s,
 )
-from peftbench.decide.suite.predict_comparison import predict_variant
+from peftbench.decide.suite.predict_case import predict_variant
 from peftbench.inputs.comparison import ComparisonCase, LatencyCase, Variant
 from peftbench.records.comparison import ComparisonRecord, LatencyResult
 from peftbench.report.format.sheet import UNKNOWN, Table, one_line
