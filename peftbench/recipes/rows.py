@@ -111,7 +111,7 @@ def half(recipe: TrainingSpec) -> str:
     return "fp16" if recipe.dtype is DType.FLOAT16 else "bf16"
 
 
-def under_deepspeed(recipe: TrainingSpec) -> TrainingSpec:
+def under_zero(recipe: TrainingSpec) -> TrainingSpec:
     """DeepSpeed does not autocast: it casts the weights to the 16-bit type, whatever they were loaded in.
 
     Source: DeepSpeedEngine._configure_distributed_model. Which of the two types it is moves no byte.
@@ -127,7 +127,7 @@ class Tool(NamedTuple):
     model: str | None
     """The setting that names the model."""
     rows: tuple[Row | Rule, ...]
-    settle: Callable[[TrainingSpec], TrainingSpec] = under_deepspeed
+    settle: Callable[[TrainingSpec], TrainingSpec] = under_zero
     """What the tool makes of a recipe that it was asked for."""
     notes: Callable[[Settings, TrainingSpec], Iterable[str]] = lambda settings, recipe: ()
     """What a reader should know of a file, beside what its rows have to say."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.recipes.kinds import ATTENTION, COUNT, DTYPE, FLAG, LIGER, SHARE, TARGETS, WORD, Kind
-from peftbench.recipes.rows import DATASET, Found, Row, Rule, Tool, alpha, fixed, give, packed, take, under_deepspeed
+from peftbench.recipes.rows import DATASET, Found, Row, Rule, Tool, alpha, fixed, give, packed, take, under_zero
 from peftbench.recipes.settings import Settings
 from peftbench.recipes.sharding import SHARDING
 from peftbench.recipes.tools.trainer import (
@@ -88,7 +88,7 @@ def _take_loss(settings: Settings, _found: Found) -> Found:
 
 def settle(recipe: TrainingSpec) -> TrainingSpec:
     """With ZeRO-3, TRL makes checkpointing reentrant, and adapters of the type of weights that are not quantized."""
-    recipe = under_deepspeed(recipe)
+    recipe = under_zero(recipe)
     adapter = recipe.adapter
     if adapter is None or recipe.parallelism.strategy != "zero3":
         return recipe
