@@ -29,6 +29,7 @@ def test_every_row_has_a_known_card_a_price_and_a_source() -> None:
     for row in rows:
         assert find_gpu(row["gpu"]).name == row["gpu"]
         assert row["source"] and row["provider"]
+        assert "copy of" not in row["source"], "name what was published, where and when"
         assert bool(row["usd_per_hour"]) != bool(row["purchase_usd"])
 
 
