@@ -42,9 +42,9 @@ def test_the_readme_opens_with_the_two_commands() -> None:
 
 NOT_RUN_HERE = (
     "local", "run t4", "./config.json", "--from", "--dataset", "calibrat", "--check", "--dry-run", "timeline", "html",
-    "-o ",
+    "-o ", "-smoke",
 )  # fmt: skip
-"""Cards, files and an exit code that this machine need not have, minutes of dry runs, and what writes a file."""
+"""Cards, files and an exit code that this machine need not have, minutes of runs, and what writes a file."""
 
 
 def test_every_command_of_the_readme_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:

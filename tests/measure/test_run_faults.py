@@ -197,7 +197,7 @@ def test_equal_cases_are_told_apart_by_what_they_run(tmp_path):
     assert len(ids(tmp_path)) == 1 and "1 measured, 1 done before" in out
 
 
-@pytest.mark.parametrize("runs", [10, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [4, pytest.param(100, marks=pytest.mark.slow)])
 def test_signals_at_random_moments(tmp_path, runs):
     """No record lost, none invented, no orphan: what the command said is done is in the file, and nothing else."""
     chance = random.Random(runs)

@@ -65,8 +65,9 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 ADAPTERS["prefix-tuning, kept"] = {"method": "prefix-tuning", **KEPT}
 ADAPTERS["dora"] = {"method": "lora", "use_dora": True}
 
-QUICK = ("llama", "gemma2", "qwen3_moe")
-"""Families whose grid runs by default; the others are slow."""
+QUICK = ("lora, kept, eager", "qlora")
+"""What runs by default of the families of FEW: all that Llama does not show; everything else is slow."""
+FEW = ("gemma2", "qwen3_moe")
 
 
 def smallest(model_type: str) -> CatalogModel:
@@ -122,10 +123,16 @@ def cut(config: Any) -> dict[str, Any]:
     return {**config, **shorter, **count}
 
 
+def is_quick(family: str, name: str) -> bool:
+    """Every recipe of Llama, but adapters only where all activations are kept."""
+    if family == "llama":
+        return name not in ADAPTERS or "kept" in name or name == "dora"
+    return family in FEW and name in QUICK
+
+
 def parameters() -> list[Any]:
-    marks = {True: (), False: pytest.mark.slow}
     return [
-        pytest.param(family, options, id=f"{family}: {name}", marks=marks[family in QUICK])
+        pytest.param(family, options, id=f"{family}: {name}", marks=[] if is_quick(family, name) else pytest.mark.slow)
         for family, name, options in GRID
     ]
 

@@ -57,7 +57,7 @@ def test_the_codebook_is_that_of_the_paper():
     assert theirs[7] == 0 and theirs[0] == -1 and theirs[15] == 1
 
 
-@pytest.mark.parametrize("blocksize", [32, 64, 128, 256, 4096])
+@pytest.mark.parametrize("blocksize", [32, 64, 128, 256, pytest.param(4096, marks=pytest.mark.slow)])  # it compiles
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_indices_constants_and_weights(weights, blocksize, dtype):
     given = weights.to(dtype)
