@@ -35,9 +35,9 @@ def test_half_of_those_on_several_cards_are_within_5_percent():
     assert accuracy_of("all", "allocated_max", several).median_error <= 0.05
 
 
-@pytest.mark.parametrize("row", REPORT.of_metric("allocated_max"), ids=lambda row: row.record.id)
-def test_every_allocated_peak_is_within_6_percent(row):
-    assert abs(row.error) <= 0.06
+def test_every_allocated_peak_is_within_6_percent():
+    errors = {row.record.id: row.error for row in REPORT.of_metric("allocated_max")}
+    assert {name: error for name, error in errors.items() if abs(error) > 0.06} == {}
 
 
 @pytest.mark.parametrize("metric", ["reserved_max", "nvml_used"])
@@ -45,11 +45,11 @@ def test_nine_in_ten_figures_beyond_allocated_are_in_the_band(metric):
     assert accuracy(metric).in_band >= 0.9
 
 
-@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.id)
-def test_trained_parameters_are_those_the_source_counted(record):
+def test_trained_parameters_are_those_the_source_counted():
     """AdaLoRA: PEFT has since begun to count one `ranknum` a module, 56 in all."""
-    if record.trainable_parameters is None:
-        pytest.skip("the source does not say")
-    since = 56 if record.training.method == "adalora" else 0
-    ours = trainable_parameters(find_model(record.model), record.training)
-    assert ours == record.trainable_parameters + since
+    counted = [record for record in RECORDS if record.trainable_parameters is not None]
+    assert len(counted) > 100
+    for record in counted:
+        since = 56 if record.training.method == "adalora" else 0
+        ours = trainable_parameters(find_model(record.model), record.training)
+        assert ours == record.trainable_parameters + since, record.id
