@@ -90,6 +90,7 @@ def test_trl_adapters_of_quantized_weights_are_bfloat16(tmp_path: Path) -> None:
 
 
 @pytest.mark.oracle
+@pytest.mark.oracle
 def test_training_arguments_are_those_of_transformers(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     given = transformers.TrainingArguments(
