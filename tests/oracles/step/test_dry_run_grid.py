@@ -156,5 +156,5 @@ def test_the_estimate_agrees_with_the_dry_run(session: DryRunSession, family: st
 
 
 def test_half_of_the_recipes_agree_within_1_percent() -> None:
-    """After the others; xdist gives each process its share of them."""
+    """After the others; alone it has nothing to judge."""
     assert not errors or statistics.median(errors) <= MEDIAN

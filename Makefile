@@ -1,0 +1,27 @@
+# What is done often. Everything but `bench` runs on any machine; `fast` needs no torch.
+.PHONY: fast test slow lint bench build
+
+FAST = -m "not slow and not oracle" --ignore=tests/dryrun --ignore=tests/measure --ignore=tests/oracles
+
+fast:  ## Formulas, screens, recipes, input and reports: a minute.
+	python -m pytest $(FAST)
+
+test:  ## The default: every module, the real libraries included; see CONTRIBUTING.md for how long.
+	python -m pytest
+
+slow:  ## What the default leaves out.
+	python -m pytest -m slow
+
+lint:
+	ruff check .
+	mypy
+
+bench:  ## Speed of the tool itself; on a quiet machine.
+	python tests/benchmarks/startup.py
+	python tests/benchmarks/estimates_per_second.py
+	python tests/benchmarks/choose_all.py
+
+build:  ## A wheel and an sdist in dist/, checked as PyPI will.
+	rm -rf dist
+	python -m build
+	twine check --strict dist/*
