@@ -143,6 +143,13 @@ def test_a_quantized_checkpoint_is_said_to_be_priced_as_if_it_were_not() -> None
     assert any("stored as gptq" in note for note in plan.notes)
 
 
+@pytest.mark.parametrize("name", ["20b", "120b"])
+def test_the_checkpoints_of_gpt_oss_are_known_to_be_mxfp4(name: str) -> None:
+    """As their config.json says: what is priced are the bfloat16 weights that transformers makes of them elsewhere."""
+    plan = make_inference_plan(find_model(name), InferenceSpec())
+    assert any("stored as mxfp4: priced as if its weights were bfloat16" in note for note in plan.notes)
+
+
 @pytest.mark.parametrize(("reentrant", "said"), [(False, True), (True, False)])
 def test_a_note_says_what_checkpointing_does_not_see(reentrant: bool, said: bool) -> None:
     training = TrainingSpec(
