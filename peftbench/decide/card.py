@@ -9,8 +9,10 @@ from typing import TypeVar
 from peftbench.base.errors import SpecError
 from peftbench.estimate.forward.kernels import AMPERE
 from peftbench.estimate.peft_forward.virtual_tokens import is_prefix, virtual_tokens
+from peftbench.estimate.peft_types.table import METHODS, Method
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
+from peftbench.inputs.model.weights import Role
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.inference import InferenceSpec
@@ -37,6 +39,7 @@ def settle_training(
 
     Raises SpecError where the model or the card cannot run it.
     """
+    _check_adapter(training)
     check_length(model, training.sequence_length, "--sequence-length", virtual_tokens(training.adapter))
     training, notes = (training, ()) if gpu is None else adapt_to_card(training, gpu)
     if is_prefix(training.adapter) and training.gradient_checkpointing:
@@ -53,8 +56,21 @@ def settle_inference(
 ) -> tuple[InferenceSpec, Notes]:
     """Return the request that will really run, and what had to change; raises as settle_training."""
     tokens = inference.prompt_tokens + inference.new_tokens
+    _check_adapter(inference)
     check_length(model, tokens, "--prompt-tokens or --new-tokens", virtual_tokens(inference.adapter))
     return (inference, ()) if gpu is None else _adapt_inference(inference, gpu)
+
+
+def _check_adapter(recipe: TrainingSpec | InferenceSpec) -> None:
+    """Raise SpecError where PEFT has no layer of the adapter's type for weights that are stored so."""
+    adapter, quantization = recipe.adapter, recipe.quantization
+    if adapter is None or quantization is None or not quantization.scheme.adapters:
+        return
+    method = METHODS.get(adapter.peft_type, Method())
+    linear = method.each is not None and Role.LINEAR in method.roles
+    if linear and (adapter.use_dora or adapter.peft_type not in quantization.scheme.adapters):
+        what = f"PEFT has no {'DoRA' if adapter.use_dora else adapter.peft_type} for {quantization.scheme.library}."
+        raise SpecError(what, "Use plain LoRA (--method qlora), or --quant-type nf4.")
 
 
 def check_length(model: ModelSpec | OtherModel, tokens: int, option: str, virtual: int) -> None:

@@ -13,20 +13,21 @@ def lora(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     """LoRA: result + B(A(x)) * scaling.
 
     A float32 adapter casts x to float32 and keeps that copy for A's gradient, one copy for each target; the sum is
-    made in float32 and cast back. Over a bitsandbytes layer PEFT clones the result first, and under autocast leaves
-    x alone. Source: peft/tuners/lora/layer.py and bnb.py, 0.21.
+    made in float32 and cast back. Over quantized layers PEFT may clone the result first, and leave x alone under
+    autocast. Source: peft/tuners/lora/layer.py, bnb.py and gptq.py, 0.21.
     """
     tape, rank, itemsize = c.tape, o["r"], adapter_itemsize(c)
     result = base_linear(c, x, s.m, s.bias)
     wanted = result.itemsize
     probability = _dropout(c)
-    if c.quantization is None:
+    if c.quantization is None or not c.quantization.scheme.lora_leaves_input:
         cast = tape.dropout(tape.cast(x, itemsize), probability)
         result = tape.add(
             result, tape.scale(dense(tape, dense(tape, cast, rank, itemsize, True), s.m, itemsize, True))
         )
         return tape.cast(result, wanted)
-    result = tape.copy(result)
+    if c.quantization.scheme.lora_copies:
+        result = tape.copy(result)
     converts = tape.autocast is None
     cast = tape.dropout(tape.cast(x, itemsize) if converts else x, probability)
     output = tape.scale(dense(tape, dense(tape, cast, rank, itemsize, True), s.m, itemsize, True))

@@ -1,7 +1,8 @@
 """GPTQ: a checkpoint of 4-bit codes with a scale and a zero for each group of inputs.
 
 Source: the buffers qweight, scales, qzeros and g_idx of AutoGPTQ's QuantLinear, its forward without fused kernels, and
-PEFT `tuners/lora/gptq.py`.
+PEFT 0.21
+`tuners/lora/gptq.py`, which runs as on a plain layer.
 """
 
 from __future__ import annotations
@@ -59,9 +60,7 @@ SCHEMES = {
         reaches_subclasses=True,
         reaches_experts=True,
         blocks_only=True,
-        lora_copies=True,
-        others_copy=True,
-        lora_leaves_input=True,
+        adapters=("lora", "adalora"),
         moved_bytes=MOVED_BYTES,
         launches=False,
     )

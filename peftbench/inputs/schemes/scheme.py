@@ -52,12 +52,17 @@ class Scheme(NamedTuple):
     blocks_only: bool = False
     """Nothing outside of the decoder layers (OPT-350m's projections)."""
 
+    adapters: tuple[str, ...] = ()
+    """PEFT types that have a layer for it, none of them with DoRA; empty: all that PEFT puts on bitsandbytes."""
     lora_copies: bool = False
     """PEFT's LoRA on such a layer clones its result before adding to it."""
     others_copy: bool = False
     """The same of other PEFT types."""
     lora_leaves_input: bool = False
-    """Under autocast PEFT's LoRA hands the layer's input on as it is, and casts its own result otherwise."""
+    """Under autocast PEFT's LoRA hands the layer's input on as it is, and casts its own result otherwise.
+
+    Where it does not, LoRA runs as on a plain layer.
+    """
 
     moved_bytes: float | None = None
     """Moved for each weight that is dequantized in a step; None: what was fitted to bitsandbytes."""

@@ -102,3 +102,22 @@ def test_what_lies_outside_of_the_decoder_layers_is_not_quantized() -> None:
     outside = sum(w.total for w in weights_of(model) if w.role is Role.LINEAR and w.layers is None)
     nf4, gptq = (weight_bytes(model, DType.BFLOAT16, q).quantized_bytes for q in (QuantizationSpec(), GPTQ))
     assert nf4 - gptq == outside // 2 > 0
+
+
+def test_lora_runs_as_on_a_plain_layer() -> None:
+    """PEFT's gptq.py casts x for each target, and under autocast A's product keeps that copy; bnb.py leaves x alone."""
+    training = replace(QLORA, gradient_checkpointing=False, micro_batch_size=4)
+    nf4, gptq = (
+        sum(c.bytes for c in estimate_training(LLAMA_8B, recipe).components if c.part is Part.ACTIVATIONS)
+        for recipe in (training, replace(training, quantization=GPTQ))
+    )
+    tokens, shared = 4 * training.sequence_length, (2 * 4_096 + 4_096) * 2  # k, v and up beside q and gate
+    assert gptq - nf4 > 32 * tokens * shared
+
+
+@pytest.mark.parametrize("change", [{"use_dora": True}, {"peft_type": "ia3", "r": None}])
+def test_adapters_that_peft_has_no_layer_for_are_refused(change: dict[str, object]) -> None:
+    adapter = replace(QLORA.adapter, **change)
+    with pytest.raises(SpecError, match=r"PEFT has no \w+ for GPTQ") as error:
+        make_plan(LLAMA_8B, replace(QLORA, adapter=adapter, quantization=GPTQ))
+    assert "--method qlora" in error.value.hint
