@@ -7,35 +7,21 @@ from dataclasses import replace
 from functools import lru_cache
 
 from peftbench.base.units import human_bytes
-from peftbench.estimate.forward.generations import (
-    SHIFTS,
-    keeps_fused_cache,
-    loss_variant,
-    quantized_saves_input,
-    repeats_keys_for_flash,
-    rotary_table_bytes,
-)
-from peftbench.estimate.forward.kernels import (
-    AMPERE,
-    attention_kernel,
-    compute_capability,
-    cublas_workspace_bytes,
-    masks_sliding_layers,
-)
+from peftbench.estimate.forward.generations import rotary_table_bytes
+from peftbench.estimate.forward.kernels import cublas_workspace_bytes, kernels_of
 from peftbench.estimate.forward.moments import StepMoments, step_moments
-from peftbench.estimate.forward.segments import StepKey
+from peftbench.estimate.forward.step import Step, step_of
 from peftbench.estimate.parts.base_model import weight_components
-from peftbench.estimate.parts.base_weights import quantized_weights, trained_weights
+from peftbench.estimate.parts.base_weights import trained_weights
 from peftbench.estimate.parts.optimizer import optimizer_bytes
 from peftbench.estimate.parts.slack import context, slack
 from peftbench.estimate.parts.tensors import TensorGroup, total_bytes, total_numel
 from peftbench.estimate.peft_forward.dispatch import activations_modelled
-from peftbench.estimate.peft_forward.virtual_tokens import is_prompt, past_tokens, stream_length, stream_tokens
-from peftbench.estimate.peft_types.tensors import adapted_weights, adapter_tensors, frozen_bytes
+from peftbench.estimate.peft_forward.virtual_tokens import stream_length, stream_tokens
+from peftbench.estimate.peft_types.tensors import adapter_tensors, frozen_bytes
 from peftbench.estimate.tape.ledger import Sizes
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.model.weights import Role
 from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import Component, MemoryProfile, Part, Phase, exact, modelled
 
@@ -183,71 +169,17 @@ def _moments(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> l
 
 def moments_of(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> StepMoments:
     """The moments of this recipe's step, from the cache where only the number of tokens differs."""
-    grouped_mm = not model.num_experts or compute_capability(gpu) >= AMPERE
-    key = _key(model, training, attention_kernel(model, training, gpu), grouped_mm)
+    step = step_of(model, training, kernels_of(model, training, gpu))
     if not training.parallelism.shards_gradients:
-        return step_moments(key)
-    return _sharded_moments(key, replace(training, micro_batch_size=1, sequence_length=1))
+        return step_moments(step)
+    return _sharded_moments(step, replace(training, micro_batch_size=1, sequence_length=1))
 
 
 @lru_cache(maxsize=8192)
-def _sharded_moments(key: StepKey, training: TrainingSpec) -> StepMoments:
+def _sharded_moments(step: Step, training: TrainingSpec) -> StepMoments:
     from peftbench.estimate.sharding.training import own_moments
 
-    return own_moments(step_moments(key), key.model, training, trained_tensors(key.model, training))
-
-
-@lru_cache(maxsize=8192)
-def _key(model: ModelSpec, training: TrainingSpec, kernel: str, grouped_mm: bool = True) -> StepKey:
-    adapter, quantization = training.adapter, training.quantization
-    masked = masks_sliding_layers(model, training)
-    loss = loss_variant(model.model_type, training)
-    upcast = quantization is not None and (quantization.upcast_unquantized or quantization.upcast_norms)
-    return StepKey(
-        model=model,
-        weight_itemsize=training.dtype.bytes,
-        norm_itemsize=4 if upcast else training.dtype.bytes,
-        autocast_itemsize=2 if training.autocast else None,
-        full=adapter is None,
-        norms_trainable=adapter is None or adapter.peft_type == "ln_tuning",
-        adapter=adapter,
-        targets=frozenset(w.path for w in adapted_weights(model, adapter)) if adapter else frozenset(),
-        quantization=quantization if quantized_weights(model, quantization) else None,
-        attention_kernel=kernel,
-        fused_kernels=training.fused_kernels,
-        checkpointing=training.gradient_checkpointing,
-        reentrant=training.use_reentrant,
-        use_cache=training.use_cache and not training.gradient_checkpointing,
-        keeps_outputs=training.loop == "plain",
-        gradients_exist=training.gradients_outlive_step,
-        loss=loss,
-        loss_tokens=stream_tokens(training) if training.loss == "liger" else 0,
-        embeddings_need_grad=_embeddings_need_grad(model, training),
-        masks_sliding_layers=masked,
-        several_sequences=training.micro_batch_size > 1 and (kernel == "eager" or loss in SHIFTS),
-        repeats_keys=repeats_keys_for_flash(model, training),
-        keeps_fused_cache=keeps_fused_cache(model, training),
-        quantized_saves_input=quantized_saves_input(training),
-        past_tokens=past_tokens(training),
-        grouped_mm=grouped_mm,
-        padded=training.padded and training.attention == "sdpa",
-        early_gradients=_early_gradients(model, training),
-    )
-
-
-def _embeddings_need_grad(model: ModelSpec, training: TrainingSpec) -> bool:
-    """Whether the first layer's input has a gradient: something before it is trained, or checkpoints ask for it."""
-    adapter = training.adapter
-    if adapter is None or training.gradient_checkpointing or is_prompt(adapter):
-        return True
-    return any(weight.role is Role.EMBEDDING for weight in adapted_weights(model, adapter))
-
-
-def _early_gradients(model: ModelSpec, training: TrainingSpec) -> int:
-    """AdaLoRA's orthogonality penalty is added to the loss last, so all its gradients come first in backward."""
-    if training.adapter is None or training.adapter.peft_type != "adalora" or training.gradients_outlive_step:
-        return 0
-    return total_bytes(trained_tensors(model, training))
+    return own_moments(step_moments(step), step.model, training, trained_tensors(step.model, training))
 
 
 def _components(sizes: Sizes, phase: Phase, training: TrainingSpec, because: str = "") -> list[Component]:

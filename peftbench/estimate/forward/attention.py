@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from peftbench.estimate.forward.generations import repeats_keys_for_flash
 from peftbench.estimate.peft_forward.virtual_tokens import put_before, repeated
 from peftbench.estimate.tape.autograd import FLOAT32, Tape, Tensor
 from peftbench.estimate.tape.modules import Context
@@ -16,7 +17,7 @@ def rotate(c: Context, x: Tensor) -> Tensor:
     Source: apply_rotary_pos_emb in modeling_llama.py; partial rotations concatenate the rest (GPT-NeoX, Phi).
     """
     tape, heads = c.tape, x.width // c.model.head_dim
-    if c.fused_kernels != "none":  # in place, forward and backward
+    if c.training.fused_kernels != "none":  # in place, forward and backward
         return x
     rotary = heads * c.model.rotary_dim
     if c.model.model_type == "gpt_oss":
@@ -99,7 +100,7 @@ def _flash(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     Source: mha_bwd in pytorch/aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp.
     """
     tape, heads, dim = c.tape, c.model.num_attention_heads, c.model.head_dim
-    if c.repeats_keys and key.width != query.width:
+    if repeats_keys_for_flash(c.model, c.training) and key.width != query.width:
         return _flash(c, query, _repeat(c, key), _repeat(c, value))
     rounded = next((d for d in (32, 64, 96, 128) if dim <= d), -(-dim // 64) * 64)
     out = tape.tensor(query.width, query.itemsize, query.needs_grad or key.needs_grad or value.needs_grad)

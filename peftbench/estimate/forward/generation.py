@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from peftbench.estimate.forward.attention import attention
 from peftbench.estimate.forward.layers import decoder_layer
-from peftbench.estimate.peft_types.tensors import adapted_weights
+from peftbench.estimate.peft_types.tensors import adapted_paths
 from peftbench.estimate.tape.autograd import Tape, Tensor
 from peftbench.estimate.tape.ledger import Ledger, Moment
 from peftbench.estimate.tape.modules import Context, layer_norm, rms_norm
@@ -18,6 +18,7 @@ from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import Part
 
 
@@ -90,14 +91,12 @@ def _context(key: GenerationKey, kind: _Kind) -> Context:
     """A layer in eval mode under no_grad: nothing is saved, nothing is dropped."""
     sliding = kind.sliding and key.masks_sliding_layers
     kernel = "efficient" if sliding and key.attention_kernel == "flash" else key.attention_kernel
-    adapter, itemsize = key.adapter, key.dtype.bytes
-    targets = frozenset(w.path for w in adapted_weights(key.model, adapter)) if adapter else frozenset()
+    recipe = TrainingSpec(dtype=key.dtype, adapter=key.adapter, use_cache=True, gradient_checkpointing=False)
     return Context(
-        tape=Tape(Ledger(), records=False), model=_without_dropout(key.model),
-        weight_itemsize=itemsize, norm_itemsize=itemsize, full=False, norms_trainable=False,
-        adapter=adapter, targets=targets, quantization=key.quantization, attention_kernel=kernel,
-        fused_kernels="none", use_cache=True, rotates=kind.rotates,
-        sliding=sliding, masked=sliding or key.attention_kernel == "eager", rope_itemsize=itemsize,
+        tape=Tape(Ledger(), records=False), model=_without_dropout(key.model), training=recipe,
+        targets=adapted_paths(key.model, key.adapter), quantization=key.quantization, attention_kernel=kernel,
+        weight_itemsize=key.dtype.bytes, rope_itemsize=key.dtype.bytes, rotates=kind.rotates,
+        sliding=sliding, masked=sliding or key.attention_kernel == "eager",
     )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from peftbench.base.units import KIB
 from peftbench.estimate.peft_forward.virtual_tokens import is_prefix
 from peftbench.inputs.card.gpu import GpuSpec
@@ -14,6 +16,22 @@ HOPPER = (9, 0)
 FLASH_MAX_HEAD_DIM = 256
 WITHOUT_SDPA = ("gemma2", "gpt_oss")
 """Softcapped scores and attention sinks: transformers runs these eagerly where SDPA would be the default."""
+
+
+class Kernels(NamedTuple):
+    """What a card implies for the layers of a recipe."""
+
+    attention: str = "flash"
+    """"flash", "efficient", "math", "eager" or "cpu"."""
+    grouped_mm: bool = True
+    """All experts are multiplied at once: from Ampere on."""
+
+
+def kernels_of(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> Kernels:
+    """The kernels that run this model's layers on the card."""
+    return Kernels(
+        attention_kernel(model, training, gpu), not model.num_experts or compute_capability(gpu) >= AMPERE
+    )
 
 
 def compute_capability(gpu: GpuSpec | None) -> tuple[int, int]:

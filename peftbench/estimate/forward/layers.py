@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import prod
 
 from peftbench.estimate.forward.attention import attention, concatenates_rotated, keep_in_cache, rotate
+from peftbench.estimate.forward.generations import keeps_fused_cache
 from peftbench.estimate.peft_forward.dispatch import linear
 from peftbench.estimate.peft_forward.lora import adapted_embedding
 from peftbench.estimate.tape.autograd import FLOAT32, Tensor
@@ -192,7 +193,7 @@ def _project_fused(c: Context, hidden_states: Tensor) -> tuple[Tensor, Tensor, T
     widths = (model.query_size, model.key_value_size, model.key_value_size)
     layout = _layout(c)
     fused = linear(c, layout.attention + layout.qkv[0], hidden_states, sum(widths), model.qkv_bias)
-    if c.keeps_fused_cache and fused.storage is not None:
+    if keeps_fused_cache(c.model, c.training) and fused.storage is not None:
         c.cache.append(fused.storage)
     if model.model_type in ("phi3", "falcon"):
         query, key, value = (tape.slice(fused, width) for width in widths)
@@ -214,7 +215,7 @@ def _mlp(c: Context, x: Tensor) -> Tensor:
         gate, up = tape.split(linear(c, "mlp.gate_up_proj", x, 2 * inner), (inner, inner))
         gated = tape.multiply(up, activation(c, gate))
         return linear(c, "mlp.down_proj", gated, model.hidden_size)
-    if c.fused_kernels == "liger":
+    if c.training.fused_kernels == "liger":
         gate, up = linear(c, "mlp.gate_proj", x, inner), linear(c, "mlp.up_proj", x, inner)
         gated = tape.new((gate, up), inner, gate.itemsize, (gate, up), returns_saved=True)
         del gate, up

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from peftbench.estimate.forward.generations import loss_variant
 from peftbench.estimate.peft_forward.dispatch import linear
+from peftbench.estimate.peft_forward.virtual_tokens import stream_tokens
 from peftbench.estimate.tape.autograd import FLOAT32, Tape, Tensor
 from peftbench.estimate.tape.modules import Context, dense, layer_norm, rms_norm
 from peftbench.inputs.model.architectures.layouts import LAYOUTS
@@ -12,9 +14,7 @@ CHUNKS = 8
 """num_output_chunks of torchtune's CEWithChunkedOutputLoss."""
 
 
-def head_and_loss(
-    c: Context, stream_itemsize: int, loss: str, tokens: int, upcast_head: bool
-) -> tuple[Tensor, Tensor | None]:
+def head_and_loss(c: Context, stream_itemsize: int, head_itemsize: int) -> tuple[Tensor, Tensor | None]:
     """Final norm, lm_head and loss on the last layer's output, which is made here.
 
     Returns the loss and the logits that the model's outputs hold.
@@ -26,16 +26,16 @@ def head_and_loss(
     if c.model.embedding_size != c.model.hidden_size:
         hidden_states = linear(c, "project_out", hidden_states, c.model.embedding_size)
     c.tape.part = Part.LOGITS
+    loss = loss_variant(c.model.model_type, c.training)
     if loss == "liger":
-        return _fused_linear(c, hidden_states, tokens), None
+        return _fused_linear(c, hidden_states, stream_tokens(c.training)), None
     if loss == "chunked":
         return _chunked(c, hidden_states), None
-    itemsize = FLOAT32 if upcast_head else c.weight_itemsize
     if "lm_head" in c.targets:
-        c.weight_itemsize = itemsize
+        c.weight_itemsize = head_itemsize
         logits = linear(c, "lm_head", hidden_states, c.model.vocab_size, c.model.lm_head_bias)
     else:
-        logits = dense(c.tape, hidden_states, c.model.vocab_size, itemsize, c.full, c.model.lm_head_bias)
+        logits = dense(c.tape, hidden_states, c.model.vocab_size, head_itemsize, c.full, c.model.lm_head_bias)
     if c.model.final_logit_softcapping:
         logits = c.tape.scale(c.tape.unary(c.tape.scale(logits), "output"))
     return _LOSSES[loss](c, logits), logits

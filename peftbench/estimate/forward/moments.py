@@ -10,19 +10,19 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+from peftbench.estimate.forward.kernels import masks_sliding_layers
 from peftbench.estimate.forward.segments import (
     Kind,
     Segment,
-    StepKey,
     embedding_backward,
     embedding_held,
-    embedding_itemsize,
     embedding_kept,
     leaf_held,
     run_checkpointed,
     run_head,
     run_kept,
 )
+from peftbench.estimate.forward.step import Step
 from peftbench.estimate.tape.ledger import Moment, Sizes, add_sizes, largest_moments, shift
 from peftbench.memory import Part
 
@@ -50,14 +50,14 @@ class StepMoments(NamedTuple):
 
 
 @lru_cache(maxsize=2048)
-def step_moments(key: StepKey) -> StepMoments:
+def step_moments(step: Step) -> StepMoments:
     """String together embeddings, layers and head."""
-    kinds, segments, itemsize = _layers(key)
-    head = run_head(key, itemsize)
+    kinds, segments, itemsize = _layers(step)
+    head = run_head(step, itemsize)
     forward: list[Moment] = []
     backward: list[Moment] = []
-    before = embedding_kept(key)
-    before_forward, held = dict(before), embedding_held(key)
+    before = embedding_kept(step)
+    before_forward, held = dict(before), embedding_held(step)
     below: list[Sizes] = []
     stretches: list[Stretch] = []
     for index, kind in enumerate(kinds):
@@ -70,7 +70,7 @@ def step_moments(key: StepKey) -> StepMoments:
     stretches.append(Stretch("layer", False, 0, largest_moments(forward)))
     stretches.append(Stretch("head", False, 0, tuple(shift(head.forward, before_forward))))
     forward += stretches[-1].moments
-    early: Sizes = {Part.GRADIENTS: (0, 0, key.early_gradients)} if key.early_gradients else {}
+    early: Sizes = {Part.GRADIENTS: (0, 0, step.early_gradients)} if step.early_gradients else {}
     stretches.append(Stretch("head", True, 0, tuple(shift(head.backward, add_sizes(before, early)))))
     backward += stretches[-1].moments
     above = add_sizes(head.left, early)
@@ -82,30 +82,30 @@ def step_moments(key: StepKey) -> StepMoments:
             stretches.append(Stretch("layer", True, len(kinds) - 1 - index, tuple(moments)))
             backward += moments
         above = add_sizes(above, segments[kind].left)
-    stretches.append(Stretch("embedding", True, len(kinds), tuple(shift(embedding_backward(key), above))))
+    stretches.append(Stretch("embedding", True, len(kinds), tuple(shift(embedding_backward(step), above))))
     backward += stretches[-1].moments
     outputs: Sizes = {part: size for part, size in above.items() if part is not Part.GRADIENTS}
-    outputs = add_sizes(outputs, leaf_held(key))
+    outputs = add_sizes(outputs, leaf_held(step))
     return StepMoments(largest_moments(forward), largest_moments(backward), outputs, tuple(stretches))
 
 
-def _layers(key: StepKey) -> tuple[list[Kind], dict[Kind, Segment], int]:
+def _layers(step: Step) -> tuple[list[Kind], dict[Kind, Segment], int]:
     """Run each kind of layer once, in order; returns the kinds by layer and the itemsize that reaches the head."""
-    run = run_checkpointed if key.checkpointing else run_kept
+    run = run_checkpointed if step.training.gradient_checkpointing else run_kept
     kinds: list[Kind] = []
     segments: dict[Kind, Segment] = {}
-    itemsize = embedding_itemsize(key)
-    for layer in range(key.model.num_hidden_layers):
-        kind = _kind(key, layer, itemsize)
+    itemsize = step.embedding_itemsize
+    for layer in range(step.model.num_hidden_layers):
+        kind = _kind(step, layer, itemsize)
         if kind not in segments:
-            segments[kind] = run(key, kind)
+            segments[kind] = run(step, kind)
         kinds.append(kind)
         itemsize = segments[kind].out_itemsize
     return kinds, segments, itemsize
 
 
-def _kind(key: StepKey, layer: int, itemsize: int) -> Kind:
-    model = key.model
-    needs_grad = layer > 0 or key.embeddings_need_grad
-    sliding = key.masks_sliding_layers and layer in model.sliding_layers
+def _kind(step: Step, layer: int, itemsize: int) -> Kind:
+    model = step.model
+    needs_grad = layer > 0 or step.embeddings_need_grad
+    sliding = masks_sliding_layers(model, step.training) and layer in model.sliding_layers
     return Kind(layer not in model.layers_without_rope, sliding, layer in model.dense_layers, needs_grad, itemsize)

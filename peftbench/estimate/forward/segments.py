@@ -5,54 +5,17 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import NamedTuple
 
+from peftbench.estimate.forward.generations import quantized_saves_input
+from peftbench.estimate.forward.kernels import masks_sliding_layers
 from peftbench.estimate.forward.layers import decoder_layer, embeddings
 from peftbench.estimate.forward.loss import head_and_loss
-from peftbench.estimate.peft_forward.virtual_tokens import encoder_copies_bytes, is_prompt, virtual_tokens
+from peftbench.estimate.forward.step import Step
+from peftbench.estimate.peft_forward.virtual_tokens import encoder_copies_bytes, is_prompt, past_tokens
+from peftbench.estimate.peft_types.tensors import adapted_paths
 from peftbench.estimate.tape.autograd import FLOAT32, Node, Recomputed, Storage, Tape, Tensor
 from peftbench.estimate.tape.ledger import Ledger, Moment, Sizes, add_sizes, nonzero
 from peftbench.estimate.tape.modules import Context
-from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.quantization import QuantizationSpec
 from peftbench.memory import Part
-
-
-class StepKey(NamedTuple):
-    """What decides the moments of a step, apart from the number of tokens."""
-
-    model: ModelSpec
-    weight_itemsize: int
-    norm_itemsize: int
-    autocast_itemsize: int | None
-    full: bool
-    norms_trainable: bool
-    adapter: AdapterSpec | None
-    targets: frozenset[str]
-    quantization: QuantizationSpec | None
-    attention_kernel: str
-    fused_kernels: str
-    checkpointing: bool
-    reentrant: bool
-    use_cache: bool
-    keeps_outputs: bool
-    gradients_exist: bool
-    loss: str
-    loss_tokens: int
-    """Tokens, where the loss is not linear in them; else 0."""
-    embeddings_need_grad: bool
-    masks_sliding_layers: bool
-    several_sequences: bool
-    """Where that matters: eager attention copies strided heads of a batch, and older losses shift the logits."""
-    repeats_keys: bool
-    keeps_fused_cache: bool
-    quantized_saves_input: bool = False
-    past_tokens: int = 0
-    """Keys of a prefix in the micro-batch."""
-    grouped_mm: bool = True
-    padded: bool = False
-    """Every layer of SDPA gets a mask."""
-    early_gradients: int = 0
-    """Bytes of gradients that exist before the head's backward: AdaLoRA regularizes its matrices in the loss."""
 
 
 class Segment(NamedTuple):
@@ -79,16 +42,16 @@ class Kind(NamedTuple):
     """Of the layer's input; autocast can widen the stream on the way."""
 
 
-def run_kept(key: StepKey, kind: Kind) -> Segment:
+def run_kept(step: Step, kind: Kind) -> Segment:
     """A layer whose saved tensors stay until its backward."""
     ledger = Ledger()
-    c = _context(key, ledger, kind)
+    c = _context(step, ledger, kind)
     y = decoder_layer(c, _layer_input(c, kind, Part.ACTIVATIONS), kind.dense_mlp)
     out_itemsize = y.itemsize
     forward = ledger.take_moments()
     kept_in_forward = _without(ledger.by_part, y)
     c.tape.kept.clear()
-    if not (key.keeps_outputs and key.use_cache):
+    if not (step.keeps_outputs and c.use_cache):
         c.cache.clear()  # dropped with the outputs, before backward
     kept = _without(ledger.by_part, y)
     gradients = {y.key: Storage(ledger, Part.ACTIVATIONS, y.per_token)}
@@ -97,7 +60,7 @@ def run_kept(key: StepKey, kind: Kind) -> Segment:
     return _segment(ledger, gradients, forward, kept_in_forward, kept, out_itemsize)
 
 
-def run_checkpointed(key: StepKey, kind: Kind) -> Segment:
+def run_checkpointed(step: Step, kind: Kind) -> Segment:
     """A layer that keeps its input only and is recomputed in backward.
 
     Reentrant: the whole layer runs again first, and its output stays for the backward of the part. Otherwise the
@@ -106,25 +69,25 @@ def run_checkpointed(key: StepKey, kind: Kind) -> Segment:
     Source: CheckpointFunction and _checkpoint_without_reentrant_generator in torch/utils/checkpoint.py.
     """
     ledger = Ledger()
-    c = _context(key, ledger, kind)
+    c = _context(step, ledger, kind)
     c.tape.drops = True
     x = _layer_input(c, kind, Part.CHECKPOINTS)
     y = decoder_layer(c, x, kind.dense_mlp)
-    if key.reentrant:
+    if step.training.use_reentrant:
         c.tape.attributes.clear()  # the part ran without a graph
     out_itemsize = y.itemsize
     forward = ledger.take_moments()
     kept_in_forward = _without(ledger.by_part, y)
     c.tape.kept.clear()
-    if not key.keeps_outputs:
+    if not step.keeps_outputs:
         c.cache.clear()  # dropped with the outputs, before backward
     held, attributes = c.cache, c.tape.attributes
     kept = _without(ledger.by_part, y)
     gradients = {y.key: Storage(ledger, Part.ACTIVATIONS, y.per_token)}
     del y
     nodes = c.tape.nodes
-    c = _context(key, ledger, kind)
-    if not key.reentrant:
+    c = _context(step, ledger, kind)
+    if not step.training.use_reentrant:
         _play_tail(c, nodes, gradients)
     recomputed = None
     x.key = c.tape.next_key()
@@ -132,10 +95,10 @@ def run_checkpointed(key: StepKey, kind: Kind) -> Segment:
         recomputed = decoder_layer(c, x, kind.dense_mlp)
     c.cache = held
     c.tape.kept.clear()
-    if not key.reentrant:
+    if not step.training.use_reentrant:
         c.tape.attributes = attributes  # the recomputed graph is gone, the one that is played is the first
     c.tape.backward(gradients)
-    if key.reentrant:
+    if step.training.use_reentrant:
         c.tape.attributes.clear()
     del recomputed
     del x  # the checkpoint holds the layer's input until its last saved tensor is read
@@ -172,49 +135,41 @@ def _segment(
     return Segment(forward, kept_in_forward, kept, ledger.take_moments(), left, out_itemsize)
 
 
-def _context(key: StepKey, ledger: Ledger, kind: Kind | None = None) -> Context:
+def _context(step: Step, ledger: Ledger, kind: Kind | None = None) -> Context:
     rotates, sliding = (kind.rotates, kind.sliding) if kind else (True, False)
-    tape = Tape(ledger, key.autocast_itemsize, gradients_exist=key.gradients_exist or bool(key.early_gradients))
-    masked = sliding and key.attention_kernel in ("flash", "math")  # a mask has keys copied to every query head
-    kernel = "efficient" if masked else key.attention_kernel
+    model, training, kernel = step.model, step.training, step.kernels.attention
+    exist = training.gradients_outlive_step or bool(step.early_gradients)
+    masked = sliding and kernel in ("flash", "math")  # a mask has keys copied to every query head
     return Context(
-        tape=tape, model=key.model, weight_itemsize=key.weight_itemsize, norm_itemsize=key.norm_itemsize,
-        full=key.full, norms_trainable=key.norms_trainable, adapter=key.adapter, targets=key.targets,
-        quantization=key.quantization, attention_kernel=kernel,
-        fused_kernels=key.fused_kernels, use_cache=key.use_cache, rotates=rotates, sliding=sliding,
-        several_sequences=key.several_sequences, repeats_keys=key.repeats_keys, keeps_fused_cache=key.keeps_fused_cache,
-        quantized_saves_input=key.quantized_saves_input, grouped_mm=key.grouped_mm,
-        masked=sliding or key.attention_kernel == "eager" or _always_masked(key),
-        past_tokens=key.past_tokens, virtual_tokens=virtual_tokens(key.adapter) if key.past_tokens else 0,
-        rope_itemsize=embedding_itemsize(key),
+        tape=Tape(ledger, step.autocast_itemsize, gradients_exist=exist), model=model, training=training,
+        targets=adapted_paths(model, training.adapter), quantization=step.quantization,
+        attention_kernel="efficient" if masked else kernel, grouped_mm=step.kernels.grouped_mm,
+        weight_itemsize=training.dtype.bytes, rope_itemsize=step.embedding_itemsize, rotates=rotates, sliding=sliding,
+        masked=sliding or kernel == "eager" or _always_masked(step), past_tokens=past_tokens(training),
+        quantized_saves_input=quantized_saves_input(training),
     )  # fmt: skip
 
 
-def _always_masked(key: StepKey) -> bool:
+def _always_masked(step: Step) -> bool:
     """Whether every layer of SDPA gets a mask."""
-    return key.padded or key.model.model_type == "falcon" or key.past_tokens > 0
-
-
-def embedding_itemsize(key: StepKey) -> int:
-    """The stream between layers starts as the embedding and has its type."""
-    upcast = key.quantization is not None and key.quantization.upcast_unquantized
-    return FLOAT32 if upcast else key.weight_itemsize
+    training = step.training
+    padded = training.padded and training.attention == "sdpa"
+    return padded or step.model.model_type == "falcon" or past_tokens(training) > 0
 
 
 # ── head and embeddings ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def run_head(key: StepKey, itemsize: int) -> Segment:
+def run_head(step: Step, itemsize: int) -> Segment:
     """Final norm, lm_head and loss."""
     ledger = Ledger()
-    c = _context(key, ledger)
+    c = _context(step, ledger)
     c.quantization = None  # bitsandbytes leaves lm_head alone
-    upcast = key.quantization is not None and key.quantization.upcast_unquantized
-    loss, logits = head_and_loss(c, itemsize, key.loss, key.loss_tokens, upcast)
-    if not key.keeps_outputs and key.autocast_itemsize and logits and logits.storage and logits.itemsize < FLOAT32:
+    loss, logits = head_and_loss(c, itemsize, step.embedding_itemsize)
+    if not step.keeps_outputs and step.autocast_itemsize and logits and logits.storage and logits.itemsize < FLOAT32:
         c.tape.scratch(Part.LOGITS, FLOAT32 * logits.width, 0)  # accelerate's convert_outputs_to_fp32
     forward = ledger.take_moments()
-    if not key.keeps_outputs:
+    if not step.keeps_outputs:
         logits = None
     c.tape.kept.clear()
     kept = dict(ledger.by_part)
@@ -222,76 +177,77 @@ def run_head(key: StepKey, itemsize: int) -> Segment:
     c.tape.backward(gradients)
     segment = _segment(ledger, gradients, forward, {}, kept)
     del logits
-    if key.full and key.model.tie_word_embeddings and key.gradients_exist:
-        waiting = {Part.GRADIENTS: (0, 0, _table_bytes(key))}
+    if step.full and step.model.tie_word_embeddings and step.training.gradients_outlive_step:
+        waiting = {Part.GRADIENTS: (0, 0, _table_bytes(step))}
         return segment._replace(left=add_sizes(segment.left, waiting))
     return segment
 
 
-def _mask_bytes(key: StepKey, itemsize: int) -> int:
+def _mask_bytes(step: Step, itemsize: int) -> int:
     """Bytes of the model's attention mask for a pair of tokens: boolean for SDPA, a number where it is added."""
-    if key.model.alibi:
-        return key.model.num_attention_heads * itemsize
-    if key.attention_kernel == "eager":
-        both = 0 < len(key.model.sliding_layers) < key.model.num_hidden_layers
+    if step.model.alibi:
+        return step.model.num_attention_heads * itemsize
+    if step.kernels.attention == "eager":
+        both = 0 < len(step.model.sliding_layers) < step.model.num_hidden_layers
         return 2 * itemsize if both else itemsize
-    return int(key.masks_sliding_layers or _always_masked(key))
+    return int(masks_sliding_layers(step.model, step.training) or _always_masked(step))
 
 
-def _table_bytes(key: StepKey) -> int:
-    return key.model.vocab_size * key.model.embedding_size * key.weight_itemsize
+def _table_bytes(step: Step) -> int:
+    return step.model.vocab_size * step.model.embedding_size * step.training.dtype.bytes
 
 
-def embedding_kept(key: StepKey) -> Sizes:
+def embedding_kept(step: Step) -> Sizes:
     """What the embeddings leave beside the stream: a dropout mask, a leaf of the graph, a mask for attention."""
     ledger = Ledger()
-    c = _context(key, ledger)
-    stream = embeddings(c, key.embeddings_need_grad)
-    copies = encoder_copies_bytes(key.model, key.adapter, key.autocast_itemsize)
-    mask = {Part.ACTIVATIONS: (0, _mask_bytes(key, stream.itemsize), copies)}
+    c = _context(step, ledger)
+    stream = embeddings(c, step.embeddings_need_grad)
+    copies = encoder_copies_bytes(step.model, step.training.adapter, step.autocast_itemsize)
+    mask = {Part.ACTIVATIONS: (0, _mask_bytes(step, stream.itemsize), copies)}
     if any(leaf is stream.storage for leaf in c.tape.kept):
         c.tape.kept.clear()
-    if key.checkpointing and is_prompt(key.adapter):  # the embeddings are a leaf, and the prompt's stream a copy
+    if step.training.gradient_checkpointing and is_prompt(step.training.adapter):
+        # The embeddings are a leaf, and the prompt's stream is a copy.
         return add_sizes(ledger.by_part, mask)
     return add_sizes(_without(ledger.by_part, stream), mask)
 
 
-def leaf_held(key: StepKey) -> Sizes:
+def leaf_held(step: Step) -> Sizes:
     """What outputs hold whose embeddings are a leaf: enable_input_require_grads makes them one.
 
     The node that would add to the leaf's gradient keeps the leaf, and the gradient is added: two streams.
     """
-    if key.full or not key.checkpointing:
+    if step.full or not step.training.gradient_checkpointing:
         return {}
-    stream = key.model.hidden_size * embedding_itemsize(key)
+    stream = step.model.hidden_size * step.embedding_itemsize
     return {Part.CHECKPOINTS: (stream, 0, 0), Part.ACTIVATIONS: (stream, 0, 0)}
 
 
-def embedding_held(key: StepKey) -> Sizes:
+def embedding_held(step: Step) -> Sizes:
     """What the model's forward holds in variables until it returns: embeddings that are not the stream itself.
 
     OPT has those of the positions for every sequence; those that GPT-2 has for one sequence are left out.
     """
-    model = key.model
+    model = step.model
     if not model.learned_positions and not model.embedding_dropout:
         return {}
-    leaf = key.embeddings_need_grad and not key.full  # the graph keeps it: see embedding_kept
+    leaf = step.embeddings_need_grad and not step.full  # the graph keeps it: see embedding_kept
     width = (0 if leaf else model.embedding_size) + (model.hidden_size if model.model_type == "opt" else 0)
-    held: Sizes = {Part.ACTIVATIONS: (width * embedding_itemsize(key), 0, 0)}
+    held: Sizes = {Part.ACTIVATIONS: (width * step.embedding_itemsize, 0, 0)}
     return nonzero(held)
 
 
-def embedding_backward(key: StepKey) -> tuple[Moment, ...]:
+def embedding_backward(step: Step) -> tuple[Moment, ...]:
     """Full fine-tuning: the table's gradient and three sorted index lists.
 
     When tied, the head's gradient waits for it and the two are added out of place, because the head's is a
     transposed view: three tables are alive. Sources: InputBuffer::add in pytorch/torch/csrc/autograd;
     embedding_dense_backward in pytorch/aten/src/ATen/native/cuda/Embedding.cu.
     """
-    if not key.full:
+    if not step.full:
         return ()
-    table = _table_bytes(key) * (2 if key.model.tie_word_embeddings else 1)
-    stream = key.model.hidden_size * embedding_itemsize(key)
+    table = _table_bytes(step) * (2 if step.model.tie_word_embeddings else 1)
+    stream = step.model.hidden_size * step.embedding_itemsize
     sizes = {Part.GRADIENTS: (0, 0, table), Part.WORKSPACE: (3 * 8, 0, 0), Part.ACTIVATIONS: (stream, 0, 0)}
     return (Moment(stream + 3 * 8, 0, table, sizes),)
 

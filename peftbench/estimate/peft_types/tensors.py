@@ -70,6 +70,12 @@ def adapted_weights(model: ModelSpec, adapter: AdapterSpec) -> tuple[Weight, ...
 
 
 @lru_cache(maxsize=1024)
+def adapted_paths(model: ModelSpec, adapter: AdapterSpec | None) -> frozenset[str]:
+    """The paths of those weights."""
+    return frozenset(weight.path for weight in adapted_weights(model, adapter)) if adapter else frozenset()
+
+
+@lru_cache(maxsize=1024)
 def adapter_tensors(
     model: ModelSpec, adapter: AdapterSpec, base_dtype: DType = DType.BFLOAT16
 ) -> tuple[TensorGroup, ...]:

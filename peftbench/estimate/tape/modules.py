@@ -8,6 +8,7 @@ from peftbench.estimate.tape.autograd import FLOAT32, Storage, Tape, Tensor
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import Part
 
 
@@ -17,44 +18,66 @@ class Context:
 
     tape: Tape
     model: ModelSpec
-    weight_itemsize: int
-    """Of base weights that are not quantized."""
-    norm_itemsize: int
-    """Of norm weights: 4 after prepare_model_for_kbit_training."""
-    full: bool
-    """The base weights are trained."""
-    norms_trainable: bool
-    adapter: AdapterSpec | None
+    training: TrainingSpec
     targets: frozenset[str]
     """Module names that carry the adapter."""
     quantization: QuantizationSpec | None
+    """Of the layer's linear layers."""
     attention_kernel: str
     """"flash", "efficient", "math", "eager" or "cpu"."""
-    fused_kernels: str
-    use_cache: bool
+    weight_itemsize: int
+    """Of base weights that are not quantized."""
+    rope_itemsize: int
+    grouped_mm: bool = True
+    """The card multiplies all experts at once."""
     rotates: bool = True
     sliding: bool = False
     masked: bool = False
     """An explicit attention mask is built, so SDPA cannot take the causal shortcut."""
-    several_sequences: bool = False
-    """The micro-batch has more than one sequence (matters to eager attention only)."""
-    attention_weights: Storage | None = None
-    """What eager attention returned beside its output."""
-    virtual_tokens: int = 0
-    """Keys and values that prefix tuning puts before each sequence."""
     past_tokens: int = 0
-    """The same for the whole micro-batch."""
-    rope_itemsize: int = 2
-    repeats_keys: bool = False
-    """Flash attention gets keys and values copied to the query heads (older transformers)."""
-    keeps_fused_cache: bool = False
-    """The cache holds the fused projection's whole output (GPTBigCode before transformers 5)."""
+    """Keys and values that prefix tuning puts before the sequences of the micro-batch."""
     quantized_saves_input: bool = False
     """Linear4bit keeps its input on the ctx though its weight is frozen (bitsandbytes before 0.43.2)."""
-    grouped_mm: bool = True
-    """The card multiplies all experts at once: from Ampere on."""
+    attention_weights: Storage | None = None
+    """What eager attention returned beside its output."""
     cache: list[Storage] = field(default_factory=list)
     """Keys and values that the model's outputs keep."""
+
+    @property
+    def adapter(self) -> AdapterSpec | None:
+        """The recipe's."""
+        return self.training.adapter
+
+    @property
+    def full(self) -> bool:
+        """The base weights are trained."""
+        return self.training.adapter is None and self.tape.records
+
+    @property
+    def norms_trainable(self) -> bool:
+        """Norms are trained, with everything else or by ln_tuning."""
+        return self.full or (self.adapter is not None and self.adapter.peft_type == "ln_tuning" and self.tape.records)
+
+    @property
+    def norm_itemsize(self) -> int:
+        """Of norm weights: 4 after prepare_model_for_kbit_training."""
+        told = self.training.quantization
+        return FLOAT32 if told and (told.upcast_unquantized or told.upcast_norms) else self.training.dtype.bytes
+
+    @property
+    def use_cache(self) -> bool:
+        """Keys and values are kept, which transformers does not do under checkpointing."""
+        return self.training.use_cache and not self.training.gradient_checkpointing
+
+    @property
+    def several_sequences(self) -> bool:
+        """The micro-batch has more than one sequence."""
+        return self.training.micro_batch_size > 1
+
+    @property
+    def virtual_tokens(self) -> int:
+        """`past_tokens` of one sequence."""
+        return self.past_tokens // self.training.micro_batch_size
 
 
 # ── linear layers ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -131,7 +154,7 @@ def rms_norm(c: Context, x: Tensor, name: str = "", heads: int = 1) -> Tensor:
     Source: modeling_llama.py, modeling_gemma.py, modeling_olmo2.py and modeling_gpt_oss.py of transformers 5.
     """
     tape, itemsize, trained = c.tape, x.itemsize, trains_norm(c, name)
-    if c.fused_kernels != "none":  # its backward writes over the incoming gradient
+    if c.training.fused_kernels != "none":  # its backward writes over the incoming gradient
         return tape.new((x,), x.width, itemsize, (x,), aliases=(x.key,))
     if c.model.model_type.startswith("gemma"):
         normed = _normalize(tape, tape.cast(x, FLOAT32), heads)

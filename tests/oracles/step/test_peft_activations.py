@@ -15,10 +15,12 @@ transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
 from peftbench.base.errors import SpecError  # noqa: E402
+from peftbench.estimate.forward.kernels import Kernels  # noqa: E402
 from peftbench.estimate.forward.moments import _layers  # noqa: E402
+from peftbench.estimate.forward.step import step_of  # noqa: E402
 from peftbench.estimate.peft_forward.dispatch import FORWARDS, WITHOUT_LINEAR, activations_modelled  # noqa: E402
 from peftbench.estimate.peft_forward.virtual_tokens import stream_length, stream_tokens  # noqa: E402
-from peftbench.estimate.training import _key, estimate_training  # noqa: E402
+from peftbench.estimate.training import estimate_training  # noqa: E402
 from peftbench.inputs.model.config_json import read_config  # noqa: E402
 from peftbench.inputs.recipe.adapter import AdapterSpec  # noqa: E402
 from peftbench.inputs.recipe.dtype import DType  # noqa: E402
@@ -110,7 +112,7 @@ def kept_bytes(adapter: AdapterSpec, dtype: DType) -> int:
         sequence_length=SEQUENCE, micro_batch_size=BATCH, gradient_checkpointing=False, dtype=dtype,
         autocast=False, attention="eager", adapter=adapter,
     )  # fmt: skip
-    kinds, segments, _ = _layers(_key(MODEL, training, "eager"))
+    kinds, segments, _ = _layers(step_of(MODEL, training, Kernels("eager")))
     sizes = [size for kind in kinds[1:] for size in segments[kind].kept.values()]
     length = stream_length(training)
     return sum((token + pair * length) * stream_tokens(training) + fixed for token, pair, fixed in sizes)

@@ -21,8 +21,9 @@ peft = pytest.importorskip("peft")
 
 from oracle.model_variants import VARIANTS  # noqa: E402
 
+from peftbench.estimate.forward.kernels import Kernels  # noqa: E402
 from peftbench.estimate.forward.moments import _layers  # noqa: E402
-from peftbench.estimate.training import _key  # noqa: E402
+from peftbench.estimate.forward.step import step_of  # noqa: E402
 from peftbench.inputs.model.config_json import read_config  # noqa: E402
 from peftbench.inputs.recipe.adapter import AdapterSpec  # noqa: E402
 from peftbench.inputs.recipe.dtype import DType  # noqa: E402
@@ -109,7 +110,7 @@ def kept_bytes(name: str, adapter: str, dtype: str) -> int:
         sequence_length=SEQUENCE, micro_batch_size=BATCH, gradient_checkpointing=False, dtype=DType(dtype),
         autocast=False, attention="eager", adapter=adapter_of(name, adapter),
     )  # fmt: skip
-    kinds, segments, _ = _layers(_key(model, training, "eager"))
+    kinds, segments, _ = _layers(step_of(model, training, Kernels("eager")))
     sizes = [size for kind in kinds[1:] for size in segments[kind].kept.values()]
     return sum((token + pair * SEQUENCE) * training.tokens + fixed for token, pair, fixed in sizes)
 
