@@ -17,7 +17,9 @@ VERBS = (
     "plan", "choose", "recipe", "timeline", "models", "gpus", "run", "validate", "calibrate", "report", "claims",
     "doctor",
 )  # fmt: skip
-"""Each is a click command of the same name in `peftbench/cli/<verb>.py`, imported when it is asked for."""
+"""Each is a click command of the same name in `peftbench/cli/<verb>.py`, imported when it is asked for …"""
+LISTS = ("models", "gpus", "doctor", "claims")
+"""… but these, which list what is known, are in `peftbench/cli/lists.py`."""
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
@@ -41,7 +43,7 @@ class Failure(click.ClickException):
 
 
 class Verbs(click.Group):
-    """A group whose commands live in one file each."""
+    """A group whose commands live in files of their own."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The verbs, in the order in which people meet them."""
@@ -50,9 +52,10 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the verb's file; options before a verb are left for click to refuse."""
         if cmd_name in VERBS:
+            file = "lists" if cmd_name in LISTS else cmd_name
             gc.set_threshold(*GC_THRESHOLDS)
             atexit.register(gc.freeze)  # the last collections of a process would walk over them once more
-            command: click.Command = getattr(import_module(f"peftbench.cli.{cmd_name}"), cmd_name)
+            command: click.Command = getattr(import_module(f"peftbench.cli.{file}"), cmd_name)
             return command
         return None
 

@@ -9,7 +9,7 @@ import click
 
 from peftbench.base.errors import SpecError
 from peftbench.cli.ask.choose_options import SECTIONS
-from peftbench.cli.ask.format_option import show
+from peftbench.cli.ask.format_option import show, show_text
 from peftbench.cli.ask.options import SectionedCommand
 
 if TYPE_CHECKING:
@@ -18,16 +18,10 @@ if TYPE_CHECKING:
     from peftbench.report.choose.views import Answer
 
 
-class ChooseCommand(SectionedCommand):
-    """`choose` with its own sections."""
-
-    sections = SECTIONS
-
-
 @click.command(
     "choose",
-    cls=ChooseCommand,
-    params=[option for options in SECTIONS.values() for option in options],
+    cls=SectionedCommand,
+    sections=SECTIONS,
     short_help="Rank cards and offers for a training run by price and time.",
 )
 def choose(**given: Any) -> None:
@@ -44,7 +38,6 @@ def choose(**given: Any) -> None:
     from peftbench.catalog.models import find_config
     from peftbench.cli.ask.choose_question import dataset_of, question_of
     from peftbench.report.choose.sheet import choose_sheet
-    from peftbench.report.format.terminal import encodable
 
     if given["expand"] and given["format"] != "terminal":
         raise SpecError("--expand is only written for the terminal.", "Leave out --format, or ask `peftbench plan`.")
@@ -53,7 +46,7 @@ def choose(**given: Any) -> None:
     dataset = dataset_of(given, (named.name, given["model"], named.source))
     answer = _answer(question_of(model, dataset, given), dataset.how, given)
     if given["expand"]:
-        click.echo(encodable(_expanded(answer, model, given), getattr(sys.stdout, "encoding", None)))
+        show_text(_expanded(answer, model, given))
     else:
         show(choose_sheet(answer, given["top"]), given["format"])
 

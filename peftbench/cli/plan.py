@@ -13,7 +13,7 @@ from peftbench.cli.ask.options import SECTIONS, SectionedCommand
 @click.command(
     "plan",
     cls=SectionedCommand,
-    params=[option for options in SECTIONS.values() for option in options],
+    sections=SECTIONS,
     short_help="Predict the memory of a fine-tuning run and say whether it fits.",
 )
 @click.pass_context

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from peftbench.base.errors import SpecError
+from peftbench.cli.ask.format_option import write_file
 from peftbench.cli.ask.options import QUESTION, SECTIONS, SectionedCommand
 from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.recipes.export import TOOLS
@@ -31,16 +32,10 @@ _OPTIONS = {
 }
 
 
-class RecipeCommand(SectionedCommand):
-    """The options of `plan` that make a recipe, and where to write it."""
-
-    sections = _OPTIONS
-
-
 @click.command(
     "recipe",
-    cls=RecipeCommand,
-    params=[option for options in _OPTIONS.values() for option in options],
+    cls=SectionedCommand,
+    sections=_OPTIONS,
     short_help="Write a plan as a training script, or for TRL, axolotl, LLaMA-Factory …",
 )
 def recipe(tool: str, output: str | None, **given: Any) -> None:
@@ -62,7 +57,10 @@ def recipe(tool: str, output: str | None, **given: Any) -> None:
     _check_typed(written.differences, given, tool)
     for change in written.differences:
         click.echo(f"{tool} does otherwise: {' '.join(change.arguments)}", err=True)
-    _write(written.text, output)
+    if output is None:
+        click.echo(written.text, nl=False)
+    else:
+        write_file(output, written.text, "Name another file: -o train.py.")
 
 
 def _asked(given: dict[str, Any]) -> tuple[Any, Any]:
@@ -97,14 +95,3 @@ def _check_typed(differences: tuple[Any, ...], given: dict[str, Any], tool: str)
         if given.get(name) is not None and given.get(name) != ():
             what = f"a file for {tool} cannot say {change.option} {change.before}: {tool} has {change.after}."
             raise SpecError(what, f"Leave it out, or write {' '.join(change.arguments)}; --for transformers says more.")
-
-
-def _write(text: str, output: str | None) -> None:
-    if output is None:
-        click.echo(text, nl=False)
-        return
-    try:
-        with open(output, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise SpecError(f"cannot write {output}: {error.strerror}.", "Name another file: -o train.py.") from None

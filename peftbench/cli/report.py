@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from peftbench.base.errors import PeftbenchError
-from peftbench.cli.ask.format_option import format_option, show
+from peftbench.cli.ask.format_option import format_option, show, write_file
 
 STDOUT = "-"
 
@@ -42,14 +42,6 @@ def report(path: str, format_: str, output: str | None) -> None:
     sheet = runs_sheet(compare(runs), compared)
     if file == STDOUT:
         show(sheet, format_)
-    else:
-        _write(written(sheet, format_), file)
-
-
-def _write(text: str, path: str) -> None:
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text if text.endswith("\n") else text + "\n")
-    except OSError as error:
-        raise PeftbenchError(f"cannot write {path}: {error.strerror}.", "Name another file with -o.") from None
-    click.echo(f"{path}: open it in a browser" if path.endswith(".html") else path, err=not path.endswith(".html"))
+        return
+    write_file(file, written(sheet, format_).removesuffix("\n") + "\n", "Name another file with -o.")
+    click.echo(f"{file}: open it in a browser" if file.endswith(".html") else file, err=not file.endswith(".html"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from peftbench.base.errors import PeftbenchError, SpecError
+from peftbench.cli.ask.format_option import write_file
 from peftbench.cli.ask.options import (
     ADAPTER,
     DRY_RUN,
@@ -64,16 +65,10 @@ SECTIONS = {
 _NOT_ASKED = {"max": None, "explain": None, "framework": None, "check": False, "format": "terminal"}
 
 
-class TimelineCommand(SectionedCommand):
-    """Sections of its own."""
-
-    sections = SECTIONS
-
-
 @click.command(
     "timeline",
-    cls=TimelineCommand,
-    params=[option for options in SECTIONS.values() for option in options],
+    cls=SectionedCommand,
+    sections=SECTIONS,
     short_help="Draw the memory of a dry run, event by event, as a page to zoom into.",
 )
 def timeline(output: str, snapshot: str | None, **given: Any) -> None:
@@ -168,7 +163,7 @@ def _write_page(path: str, plan: Plan) -> None:
     if path == STDOUT:
         click.echo(page, nl=False)
     else:
-        _write(path, page.encode(), "--output")
+        write_file(path, page, "Name another file with --output.")
     click.echo(f"{'the page' if path == STDOUT else path}: {peak(plan)}", err=path == STDOUT)
 
 
@@ -177,13 +172,6 @@ def _write_snapshot(path: str, plan: Plan) -> None:
     from peftbench.dryrun.trace.snapshot import snapshot_bytes
 
     assert isinstance(plan.dry_run, DryRun)
-    _write(path, snapshot_bytes(plan.dry_run.trace, plan.dry_run.settings), "--snapshot")
+    snapshot = snapshot_bytes(plan.dry_run.trace, plan.dry_run.settings)
+    write_file(path, snapshot, "Name another file with --snapshot.")
     click.echo(f"{path}: drop it on {VIEWER}", err=True)
-
-
-def _write(path: str, content: bytes, option: str) -> None:
-    try:
-        with open(path, "wb") as file:
-            file.write(content)
-    except OSError as error:
-        raise PeftbenchError(f"cannot write {path}: {error.strerror}.", f"Name another file with {option}.") from error

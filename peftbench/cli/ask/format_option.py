@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from peftbench.base.errors import PeftbenchError
 from peftbench.report.format.writers import FORMATS, check_installed, written
 
 if TYPE_CHECKING:
@@ -29,6 +30,20 @@ format_option = click.option("--format", "format_", **_SETTINGS)
 
 def show(sheet: Sheet, format_: str) -> None:
     """Print an answer as the stream can encode it."""
+    show_text(written(sheet, format_))
+
+
+def show_text(text: str) -> None:
+    """Print text as the stream can encode it."""
     from peftbench.report.format.terminal import encodable
 
-    click.echo(encodable(written(sheet, format_), getattr(sys.stdout, "encoding", None)))
+    click.echo(encodable(text, getattr(sys.stdout, "encoding", None)))
+
+
+def write_file(path: str, content: str | bytes, otherwise: str) -> None:
+    """Write a file that was asked for; `otherwise` is the hint where that fails. Raises PeftbenchError."""
+    try:
+        with open(path, "wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
+    except OSError as error:
+        raise PeftbenchError(f"cannot write {path}: {error.strerror}.", otherwise) from None

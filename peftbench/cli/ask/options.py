@@ -6,6 +6,7 @@ of the chosen methods can be refused rather than ignored.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -195,9 +196,13 @@ SECTIONS = {
 
 
 class SectionedCommand(click.Command):
-    """A command whose help groups the options under the headings of its sections."""
+    """A command with the options of some sections, whose help groups them under their headings."""
 
-    sections = SECTIONS
+    def __init__(
+        self, name: str, *, sections: Mapping[str, tuple[click.Option, ...]], params: None = None, **settings: Any
+    ) -> None:  # fmt: skip
+        super().__init__(name, params=[option for options in sections.values() for option in options], **settings)
+        self.sections = sections
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write each section, and the options of none (--help) at the end."""

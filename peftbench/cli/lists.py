@@ -1,0 +1,62 @@
+"""`peftbench models`, `gpus`, `doctor` and `claims`: the verbs that list what is known, and ask for nothing else."""
+
+from __future__ import annotations
+
+import click
+
+from peftbench.cli.ask.format_option import format_option, show
+
+
+@click.command("models", short_help="List the models that can be named.")
+@format_option
+def models(format_: str) -> None:
+    """List the models that --model knows by name; the path of any supported config.json works too."""
+    from peftbench.catalog.models import list_models
+    from peftbench.inputs.model.architectures.families import FAMILIES
+    from peftbench.report.lists.known import models_sheet
+
+    known = list_models()
+    note = (
+        f"{len(known)} checkpoints, each from the config.json at https://huggingface.co/<model>; "
+        "--format csv has the other Hub ids that mean the same. "
+        f"--model also takes the path of a config.json of {', '.join(FAMILIES)}."
+    )
+    show(models_sheet(known, note), format_)
+
+
+@click.command("gpus", short_help="List the cards that can be named.")
+@format_option
+def gpus(format_: str) -> None:
+    """List the cards that --gpu knows, with the memory that torch sees; for others there is --gpu-memory."""
+    from peftbench.catalog.gpus import list_gpus
+    from peftbench.report.lists.known import gpus_sheet
+
+    known = list_gpus()
+    note = (
+        f"{len(known)} cards; GiB is what torch sees. "
+        "Another one: --gpu-memory 14.5GiB; the one in this machine: --gpu local."
+    )
+    show(gpus_sheet(known, note), format_)
+
+
+@click.command("doctor", short_help="Say what can be measured here, and what is missing.")
+@format_option
+def doctor(format_: str) -> None:
+    """Look at the libraries, the cards and this machine: what works, what is limited, what mends it.
+
+    It changes nothing, and what is missing is no failure: the exit code is 0.
+    """
+    from peftbench.measure.doctor import diagnose
+    from peftbench.report.lists.known import doctor_sheet
+
+    show(doctor_sheet(diagnose()), format_)
+
+
+@click.command("claims", short_help="Check common claims against the formulas.")
+def claims() -> None:
+    """Print common claims about memory, speed and quality as a Markdown page, with figures and a verdict on each."""
+    from peftbench.check.claims.effect_claims import claims as all_claims
+    from peftbench.check.speed.published_latency import leave_one_out, price_rows
+    from peftbench.report.lists.claims import claims_page
+
+    click.echo(claims_page(all_claims(), price_rows(), leave_one_out()))
