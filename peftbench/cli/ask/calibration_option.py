@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 CALIBRATION = click.Option(
     ["--calibration"], metavar="FILE",
-    help="What `peftbench calibrate` wrote for the card, `none` for none; default: where that writes it.",
+    help="File that `peftbench calibrate` wrote for the card, or `none`; default: where it writes that file.",
 )  # fmt: skip
 
 

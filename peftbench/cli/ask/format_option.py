@@ -22,7 +22,7 @@ def _checked(ctx: click.Context, option: click.Parameter, format_: str) -> str:
 
 _SETTINGS: dict[str, Any] = {
     "type": click.Choice(FORMATS), "default": "terminal", "show_default": True, "callback": _checked,
-    "help": "How to write the answer.",
+    "help": "Format of the answer.",
 }  # fmt: skip
 FORMAT = click.Option(["--format"], **_SETTINGS)
 format_option = click.option("--format", "format_", **_SETTINGS)

@@ -87,14 +87,14 @@ QUESTION = (
         ["--from", "from_files"], multiple=True, metavar="FILE",
         help="An axolotl, LLaMA-Factory, TRL or Trainer configuration, and the files that go with it; may be repeated.",
     ),
-    _many("--gpu", "Card, or `local` for the one in this machine; none compares all", "NAME"),
+    _many("--gpu", "Card, or `local` for the one in this machine; without it, all cards are compared", "NAME"),
     click.Option(["--gpu-memory"], metavar="SIZE", help="A card of this size, as torch sees it: 14.5GiB."),
-    click.Option(["--no-gpu"], is_flag=True, help="Only the memory, judged against no card."),
+    click.Option(["--no-gpu"], is_flag=True, help="Show the memory alone, without a verdict."),
     CALIBRATION,
     _many(
         "--method",
         "full, lora, qlora, or another PEFT type, with q in front for a quantized base; "
-        "none compares full, lora and qlora",
+        "without it, full, lora and qlora are compared",
         "NAME",
     ),
     click.Option(
@@ -105,6 +105,7 @@ QUESTION = (
         help="What runs on the card.",
     ),
 )
+
 
 def _param(option: Option) -> click.Option:
     """A recipe's option. It has no default for click: the spec applies it, and help shows it."""
@@ -162,23 +163,23 @@ DRY_RUN = (
         ["--dry-run"], is_flag=True,
         help="Also run the real step on fake tensors: needs peftbench[bench], takes seconds.",
     ),
-    click.Option(["--batch-lengths"], metavar="N,N,…", help="Lengths of the batches, a step each: 696,610,…"),
+    click.Option(["--batch-lengths"], metavar="N,N,…", help="Length of each step's batch: 696,610,…"),
     _option(
-        "--torch-empty-cache-steps", COUNT, "torch.cuda.empty_cache() after every so many steps.", "never"
+        "--torch-empty-cache-steps", COUNT, "Call torch.cuda.empty_cache() every N steps.", "never"
     ),
     click.Option(["--alloc-conf"], metavar="TEXT", help="PYTORCH_ALLOC_CONF, as in expandable_segments:True."),
-    click.Option(["--extrapolate"], is_flag=True, help="Run a few layers and go on from there: allocated memory only."),
+    click.Option(["--extrapolate"], is_flag=True, help="Run a few layers and extrapolate: allocated memory only."),
     click.Option(
         ["--dry-run-device"], type=click.Choice(("cuda", "cpu")), default="cuda", show_default=True,
-        help="cpu where fake CUDA does not hold.",
+        help="Device of the fake tensors; cpu where fake CUDA fails.",
     ),
-    click.Option(["--no-cache"], is_flag=True, help="Run again what was run before."),
+    click.Option(["--no-cache"], is_flag=True, help="Run again instead of using an earlier result."),
 )  # fmt: skip
 
 ANSWER = (
-    _choice("--max", MAXIMA, "Find the largest value that fits instead."),
-    click.Option(["--explain"], metavar="PART", help='Where it comes from: "logits and loss", activations …, time.'),
-    _choice("--framework", FRAMEWORKS, "Whose launches and kernels the time of a step is of.", FRAMEWORKS[0]),
+    _choice("--max", MAXIMA, "Find the largest value of this option that fits."),
+    click.Option(["--explain"], metavar="PART", help='Show how a part is worked out: "logits and loss", time …'),
+    _choice("--framework", FRAMEWORKS, "Whose kernels and launch times a step has.", FRAMEWORKS[0]),
     click.Option(["--check"], is_flag=True, help="Exit with 1 when every plan says `does not fit`."),
     FORMAT,
 )

@@ -28,10 +28,16 @@ class AdapterSpec:
         "lora", "PEFT's PeftType in lower case: ia3, prompt_tuning …", typed=False, screen=_kind, column=26
     )
     r: int | None = option(
-        None, "Rank.", kind=int, least=1, default_text="16 for LoRA, else PEFT's", screen="r {}", column=27
+        None,
+        "Rank of the adapter.",
+        kind=int,
+        least=1,
+        default_text="16 for LoRA, else PEFT's",
+        screen="r {}",
+        column=27,
     )
     target_modules: tuple[str, ...] | None = option(
-        None, "Names with commas between, or all-linear.", kind=tuple, choices=(ALL_LINEAR,),
+        None, "Modules to adapt: names separated by commas, or all-linear.", kind=tuple, choices=(ALL_LINEAR,),
         default_text="all-linear for LoRA, else PEFT's", screen="", column=28,
     )  # fmt: skip
     dtype: DType = option(

@@ -33,11 +33,11 @@ class ParallelismSpec:
         1, "GPUs over all nodes; auto: as few as fit.", least=1, most=MAX_GPUS, screen=_counted, column=77
     )
     nodes: int = option(
-        1, "Machines that the GPUs are in.", least=1, most=MAX_GPUS, default_text=f"one for each {GPUS_PER_NODE}",
+        1, "Machines that hold the GPUs.", least=1, most=MAX_GPUS, default_text=f"one for each {GPUS_PER_NODE}",
         screen=" in {} nodes", usual="", column=78,
     )  # fmt: skip
     strategy: str = option(
-        "none", "How they share the model.", name="parallel", choices=STRATEGIES, unset="none",
+        "none", "How the GPUs share the model.", name="parallel", choices=STRATEGIES, unset="none",
         default_text="fsdp; tensor for inference", screen="{}", column=79,
     )  # fmt: skip
     cpu_offload: bool = option(

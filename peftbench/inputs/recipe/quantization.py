@@ -26,7 +26,9 @@ class QuantizationSpec:
         True, "Store the constants themselves in 8 bit: bnb_4bit_use_double_quant.", screen="no double quant",
         usual="double quant", column=37,
     )  # fmt: skip
-    compute_dtype: DType = option(DType.BFLOAT16, "bnb_4bit_compute_dtype.", screen="computes in {}", column=38)
+    compute_dtype: DType = option(
+        DType.BFLOAT16, "Dtype of the matrix products: bnb_4bit_compute_dtype.", screen="computes in {}", column=38
+    )
     upcast_unquantized: bool = option(
         False, "What prepare_model_for_kbit_training does: norms, embeddings and head in float32.", screen="upcast",
         column=39,

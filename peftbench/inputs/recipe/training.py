@@ -38,7 +38,7 @@ class TrainingSpec:
         1, "Sequences in a pass on each GPU: per_device_train_batch_size.", least=1, screen="micro-batch {}", column=9
     )
     gradient_accumulation_steps: int = option(
-        1, "Micro-batches a step.", least=1, screen="accumulation {}", usual="", column=10
+        1, "Micro-batches per optimizer step.", least=1, screen="accumulation {}", usual="", column=10
     )
     gradient_checkpointing: bool = option(
         True, "Recompute each layer in the backward pass.", screen=_checkpointing, column=11
@@ -53,8 +53,12 @@ class TrainingSpec:
         True, "Run the forward pass under torch.autocast, as the Trainer's bf16 and fp16 do.",
         screen=" without autocast", usual=" autocast", column=14,
     )  # fmt: skip
-    optimizer: str = option("adamw_torch_fused", "A name of TrainingArguments.optim.", screen="{}", column=15)
-    attention: str = option("sdpa", "attn_implementation.", choices=ATTENTIONS, screen="{}", column=16)
+    optimizer: str = option(
+        "adamw_torch_fused", "Optimizer, by its name in TrainingArguments.optim.", screen="{}", column=15
+    )
+    attention: str = option(
+        "sdpa", "Attention kernel: attn_implementation.", choices=ATTENTIONS, screen="{}", column=16
+    )
     loss: str = option(
         "transformers",
         "How the loss treats the logits: as transformers 5 or 4.46-4.49 does, with a fused cross-entropy kernel in "
@@ -74,7 +78,7 @@ class TrainingSpec:
         column=20,
     )  # fmt: skip
     zero_grad_keeps: bool = option(
-        False, "Whether gradients stay allocated between steps.", name="zero_grad", choices=ZERO_GRADS,
+        False, "Whether gradients are freed between steps or stay allocated.", name="zero_grad", choices=ZERO_GRADS,
         screen="gradients kept", column=21,
     )  # fmt: skip
     transformers: str = option(
