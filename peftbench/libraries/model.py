@@ -99,7 +99,7 @@ def bitsandbytes_config(quantization: QuantizationSpec) -> Any:
     from transformers import BitsAndBytesConfig
 
     if quantization.scheme.checkpoint:
-        what = f"a {quantization.scheme.library} checkpoint can be neither dry-run nor measured."
+        what = f"a checkpoint of {quantization.scheme.library} can be neither dry-run nor measured."
         raise Refused(what, "Choose quant_type nf4, or only estimate it.")
     if not quantization.four_bit:
         return BitsAndBytesConfig(load_in_8bit=True)

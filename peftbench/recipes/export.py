@@ -64,7 +64,7 @@ def _check(recipe: TrainingSpec, tool: str) -> None:
     """Refuse an adapter or a storage of weights that the tool has no word for."""
     adapter, quantization = recipe.adapter, recipe.quantization
     if quantization and quantization.scheme.checkpoint:
-        what = f"a {quantization.scheme.library} checkpoint comes quantized: no file asks for it."
+        what = f"a checkpoint of {quantization.scheme.library} comes quantized: no file asks for it."
         raise SpecError(what, "Use --quant-type nf4.")
     if adapter and tool != "transformers" and (adapter.peft_type != "lora" or adapter.options):
         raise SpecError(f"{tool} writes LoRA adapters only, not {recipe.method}.", "Use --for transformers.")

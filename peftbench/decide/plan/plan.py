@@ -237,7 +237,7 @@ def _weight_notes(model: ModelSpec, recipe: TrainingSpec | InferenceSpec) -> Not
     if not model.num_experts:
         return (note,)
     if recipe.quantization.scheme.reaches_experts:
-        return (note, f"a {library} checkpoint holds each expert's matrices apart; adapters on them are a guess.")
+        return (note, f"a checkpoint of {library} holds each expert's matrices apart; adapters on them are a guess.")
     experts = sum(w.total for w in weights_of(model) if w.role is Role.EXPERTS)
     return (
         note,

@@ -82,7 +82,7 @@ QUANTIZED = [w for w in weights_of(MIXTRAL) if w.role in (Role.LINEAR, Role.EXPE
 
 def test_the_notes_on_experts_speak_of_the_checkpoint() -> None:
     notes = " ".join(make_plan(MIXTRAL, replace(QLORA, quantization=GPTQ)).notes)
-    assert "bitsandbytes" not in notes and "GPTQ checkpoint holds each expert" in notes
+    assert "bitsandbytes" not in notes and "checkpoint of GPTQ holds each expert" in notes
 
 
 def test_one_expert_at_a_time_is_written_out() -> None:
