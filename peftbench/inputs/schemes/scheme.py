@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from peftbench.estimate.tape.modules import Context
     from peftbench.inputs.recipe.quantization import QuantizationSpec
 
-FILES = {"nf4": "bitsandbytes", "fp4": "bitsandbytes", "int8": "bitsandbytes", "gptq": "gptq"}
+FILES = {"nf4": "bitsandbytes", "fp4": "bitsandbytes", "int8": "bitsandbytes", "gptq": "gptq", "awq": "awq"}
 """Every scheme by its --quant-type, and the file of this folder that has its row in SCHEMES: loaded when asked for."""
 QUANT_TYPES = tuple(FILES)
 OPTIONS = ("blocksize", "double_quant", "compute_dtype")

@@ -1,0 +1,49 @@
+"""AWQ: a checkpoint of 4-bit codes with a scale and a packed zero for each group of inputs, and no order of inputs.
+
+Source: the buffers of WQLinear_GEMM in AutoAWQ 0.2.8 `awq/modules/linear/gemm.py`; GPTQModel 7.7
+`nn_modules/qlinear/gemm_awq.py`, by which transformers 5.23 runs such checkpoints; PEFT 0.21 `tuners/lora/awq.py`,
+which clones no result and casts its own before scaling it: no moment of a layer is wider for the one or the other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peftbench.inputs.schemes.gptq import HALF_BYTES, linear
+from peftbench.inputs.schemes.scheme import Scheme
+
+if TYPE_CHECKING:
+    from peftbench.inputs.recipe.quantization import QuantizationSpec
+
+PACKED = 8
+"""4-bit zeros in an int32, along the outputs."""
+
+
+def constants_bytes(out_features: int, in_features: int, quantization: QuantizationSpec) -> int:
+    """A 16-bit scale for each output of each group of inputs, and their 4-bit zeros, eight in an int32."""
+    assert quantization.blocksize is not None  # the scheme has one
+    groups = -(-in_features // quantization.blocksize)
+    return groups * (HALF_BYTES * out_features + 4 * -(-out_features // PACKED))
+
+
+SCHEMES = {
+    "awq": Scheme(
+        library="AWQ",
+        bits=4,
+        constants_bytes=constants_bytes,
+        constants=lambda q: f"a float16 scale and a 4-bit zero for each {q.blocksize} weights",
+        forward=linear,  # AwqGemmFn: saves nothing of x; up to 1,024 tokens only its backward writes the weight out
+        written_itemsize=lambda quantization: HALF_BYTES,
+        options=("blocksize",),
+        blocksizes=(16, 32, 64, 128),
+        blocksize=128,
+        checkpoint=True,
+        reaches_subclasses=True,
+        reaches_experts=True,
+        blocks_only=True,
+        adapters=("lora",),
+        lora_leaves_input=True,
+        step_doubt="no steps with AWQ weights published",
+        unshardable="GPTQModel keeps its codes in buffers, which every GPU has whole",
+    )
+}
