@@ -24,14 +24,14 @@ def gib(size_bytes: int) -> str:
 def human_bytes(size_bytes: int) -> str:
     """Write bytes with the binary unit that keeps the number readable: "512 B", "1.50 MiB", "14.56 GiB"."""
     for unit, size in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
-        if abs(size_bytes) >= size:
+        if abs(size_bytes) >= size - 0.005 * (size // KIB):  # the unit below would be rounded to 1024.00
             return f"{size_bytes / size:.2f} {unit}"
     return f"{size_bytes} B"
 
 
 def human_count(number: int) -> str:
     """Write a parameter count: "8.03 B", "41.9 M", "131,072"."""
-    if number >= 10**9:
+    if number >= 10**9 - 50_000:  # else it would be rounded to 1000.0 M
         return f"{number / 1e9:.2f} B"
     if number >= 10**6:
         return f"{number / 1e6:.1f} M"

@@ -75,3 +75,15 @@ def test_gib_leaves_the_unit_to_the_heading():
 )
 def test_parameter_counts_are_written_as_people_say_them(number, text):
     assert human_count(number) == text
+
+
+@pytest.mark.parametrize("size", [KIB, MIB, GIB])
+def test_a_size_just_below_a_unit_is_not_1024_of_the_one_below(size):
+    assert not human_bytes(size - 1).startswith("1024.00")
+    assert human_bytes(size).startswith("1.00 ")
+
+
+def test_sizes_are_rounded_to_the_unit_that_they_are_shown_in():
+    assert human_bytes(GIB - 1) == "1.00 GiB" and human_bytes(-(GIB - 1)) == "-1.00 GiB"
+    assert human_bytes(GIB - MIB // 100) == "1023.99 MiB" and human_bytes(KIB - 1) == "1023 B"
+    assert human_count(999_999_999) == "1.00 B" and human_count(999_949_999) == "999.9 M"
