@@ -36,9 +36,14 @@ class MeasureError(PeftbenchError):
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return "Did you mean t4?" for a near miss, or an empty string.
 
+    A name that begins with the word comes first: of several one without a further part (blocks, not block_tokens), else
+    the first that is known, since tables put plain names first.
     The cutoff is below difflib's default of 0.6, which would miss `t5` for `t4`.
     """
     from difflib import get_close_matches  # only a mistake should pay for the import
 
-    near = get_close_matches(word.lower(), [k.lower() for k in known], n=1, cutoff=0.5)
+    names, word = [name.lower() for name in known], word.lower()
+    near = [name for name in names if word and name.startswith(word)]
+    near.sort(key=lambda name: name[len(word) :][:1] in tuple("_-./ "))
+    near = near or get_close_matches(word, names, n=1, cutoff=0.5)
     return f"Did you mean {near[0]}?" if near else ""
