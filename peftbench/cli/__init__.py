@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import os
 import sys
@@ -80,8 +81,20 @@ class Verbs(click.Group):
             _drop_output()
             raise click.exceptions.Exit(PIPE_CLOSED) from None
         except OSError as error:
-            _drop_output()
-            raise Failure(f"cannot write the answer: {error.strerror}.\n  Send it elsewhere.") from error
+            raise Failure(_told(error)) from error
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def _told(error: OSError) -> str:
+    """Only what stdout refuses names no file: everything else keeps what is buffered, and says which file it is."""
+    if error.filename is None and error.errno in _NO_ROOM:
+        _drop_output()
+        return f"cannot write the answer: {error.strerror}.\n  Send it elsewhere."
+    if error.filename is not None:
+        return f"cannot use {os.fsdecode(error.filename)}: {error.strerror}.\n  Check that path and its permissions."
+    return f"the system refused what was asked of it: {error}.\n  Try again, or report this where it stays."
 
 
 def _drop_output() -> None:

@@ -201,3 +201,21 @@ def test_no_combination_of_options_ends_in_a_traceback(typed: list[tuple[str, st
     result = run("plan", "--model", "0.6b", "--gpu", "t4", *words)
     assert result.exit_code in (0, 1, 2), (words, result.exception)
     assert (result.exit_code == 2) == ("Error: " in result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (PermissionError(13, "Permission denied", "/srv/models.json"), "cannot use /srv/models.json: Perm"),
+        (OSError(11, "Resource temporarily unavailable"), "Resource temporarily unavailable"),
+    ],
+)
+def test_only_what_stdout_refuses_is_an_answer_that_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, expected: str
+) -> None:
+    def fail(*_: object) -> object:
+        raise error
+
+    monkeypatch.setattr("peftbench.catalog.models.find_config", fail)
+    text = refusal(*PLAN)
+    assert expected in text and "cannot write the answer" not in text
