@@ -33,6 +33,27 @@ class MeasureError(PeftbenchError):
     """This machine cannot be measured: no card, no driver, or a missing library."""
 
 
+def install_hint(*packages: str, extra: str = "") -> str:
+    """"Run: pip install 'peftbench[bench]'": packages by name, or what an extra of peftbench brings.
+
+    An extra is that of the installed peftbench, which pip finds without an index; or of the checkout that runs.
+    """
+    if extra:
+        packages = (*packages, f"'{_own_name()}[{extra}]'")
+    return f"Run: pip install {' '.join(packages)}"
+
+
+def _own_name() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+    from os.path import abspath, dirname
+
+    try:
+        version("peftbench")
+    except PackageNotFoundError:
+        return dirname(dirname(dirname(abspath(__file__))))
+    return "peftbench"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return "Did you mean t4?" for a near miss, or an empty string.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from peftbench.base.errors import CatalogError
+from peftbench.base.errors import CatalogError, install_hint
 from peftbench.catalog.config_file import MOST_BYTES, read_config_file
 
 _FILE = "config.json"
@@ -23,7 +23,7 @@ def fetch_config(hub_id: str, near: str = "") -> Mapping[str, object]:
     except ImportError:
         raise CatalogError(
             f"{hub_id} is not in the catalogue, and huggingface_hub is not installed to fetch it.",
-            f"{near}To fetch it: pip install 'peftbench[hub]'. Or {_OTHERWISE}.",
+            f"{near}{install_hint('huggingface_hub')}. Or {_OTHERWISE}.",
         ) from None
     except Exception as error:  # its errors share no base class below Exception
         why = " ".join(str(error).split())[:200] or type(error).__name__

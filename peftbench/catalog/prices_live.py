@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from peftbench.base.errors import CatalogError
+from peftbench.base.errors import CatalogError, install_hint
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.prices import Offer
 
@@ -22,7 +22,7 @@ def live_offers() -> tuple[Offer, ...]:
     try:
         import gpuhunt
     except ImportError:
-        raise CatalogError("live prices need gpuhunt.", "Type: pip install 'peftbench[prices]'") from None
+        raise CatalogError("live prices need gpuhunt.", install_hint(extra="prices")) from None
     logging.getLogger("gpuhunt").setLevel(logging.CRITICAL)  # it logs a traceback for each provider it cannot reach
     try:
         items = gpuhunt.query(provider=list(PROVIDERS), min_gpu_count=1)

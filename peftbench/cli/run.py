@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from peftbench.base.errors import MeasureError, PeftbenchError
+from peftbench.base.errors import MeasureError, PeftbenchError, install_hint
 
 if TYPE_CHECKING:
     from peftbench.decide.suite.cases import SuiteCase
@@ -111,7 +111,7 @@ def _open(kind: str, force: bool) -> Device:
     missing = [name for name in ("torch", "transformers", "peft", "bitsandbytes", "accelerate") if not find_spec(name)]
     if missing:
         what = f"real runs need the real libraries: {', '.join(missing)} is missing."
-        raise MeasureError(what, "Install them: pip install 'peftbench[bench]'. --dry-run needs none of them.")
+        raise MeasureError(what, f"{install_hint(extra='bench')}. --dry-run needs none of them.")
     device = open_device(kind)
     used = device.used_bytes() or 0
     if used > HELD_BY_OTHERS_BYTES and not force:

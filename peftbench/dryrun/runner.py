@@ -16,12 +16,11 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import IO, Any
 
-from peftbench.base.errors import PeftbenchError
+from peftbench.base.errors import PeftbenchError, install_hint
 from peftbench.dryrun.trace.trace import Trace, trace_from_json
 from peftbench.dryrun.workload import Workload, workload_to_json
 from peftbench.libraries.refusal import Refused
 
-INSTALL = "Install the libraries: pip install 'peftbench[bench]'."
 REPORT = "Leave out --dry-run for the estimate, and please report this."
 MODULE = "peftbench.dryrun.worker"
 
@@ -146,7 +145,8 @@ def _trace(answer: Mapping[str, Any]) -> Trace:
         raise DryRunError(answer["unavailable"]["what"], answer["unavailable"]["hint"])
     what = str(answer["failed"]["what"]).strip().splitlines()[0][:300]
     if what.startswith("ModuleNotFoundError"):
-        raise DryRunError(f"a dry run needs the real libraries: {what.partition(': ')[2]}.", INSTALL)
+        missing = f"a dry run needs the real libraries: {what.partition(': ')[2]}."
+        raise DryRunError(missing, install_hint(extra="bench"))
     place = _place(str(answer["failed"]["traceback"]))
     raise DryRunError(f"the step cannot be run on fake tensors: {what}", f"It stopped in {place}. {REPORT}")
 

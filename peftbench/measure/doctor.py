@@ -14,11 +14,11 @@ from importlib import util
 from pathlib import Path
 from typing import Literal
 
-from peftbench.base.errors import MeasureError
+from peftbench.base.errors import MeasureError, install_hint
 from peftbench.base.units import human_bytes
 from peftbench.libraries.versions import installed_versions
 from peftbench.measure.device.host_memory import ProcessGroup, cpu_facts, cpu_product, machine_bytes
-from peftbench.measure.device.nvml import Card, is_shadowed, list_cards, open_card
+from peftbench.measure.device.nvml import UNSHADOW, Card, is_shadowed, list_cards, open_card
 from peftbench.measure.device.sampler import PERIOD_S, Sampler
 
 Status = Literal["ok", "limited", "missing"]
@@ -62,10 +62,11 @@ LIBRARIES = (
     Library("accelerate", "1.0", "bench"),
     Library("nvidia-ml-py", "12", "bench"),
     Library("psutil", "5.9", "bench"),
-    Library("PyYAML", "6.0", "bench"),
     Library("plotly", "5.20", "report"),
+    Library("pandas", "2.0", "report"),
+    Library("PyYAML", "6.0"),
+    Library("huggingface_hub", "0.24"),
     Library("tabulate", "0.9"),
-    Library("huggingface_hub", "0.24", "hub"),
 )
 
 
@@ -87,11 +88,11 @@ def _python() -> Finding:
 
 def _library(library: Library) -> Finding:
     version = installed_versions((library.name,)).get(library.name)
-    package = f'"peftbench[{library.extra}]"' if library.extra else "peftbench"
     if version is None:
-        return Finding(library.name, "missing", "not installed", f"pip install {package}")
+        remedy = install_hint(extra=library.extra) if library.extra else install_hint(library.name)
+        return Finding(library.name, "missing", "not installed", remedy)
     if _numbers(version) < _numbers(library.least):
-        remedy = f'pip install --upgrade "{library.name}>={library.least}"'
+        remedy = install_hint(f"--upgrade '{library.name}>={library.least}'")
         return Finding(library.name, "limited", f"{version} is older than {library.least}", remedy)
     return Finding(library.name, "ok", version)
 
@@ -117,7 +118,7 @@ def _torch_build() -> Iterator[Finding]:
         kind, version = next(iter(builds.items()))
         yield Finding("torch build", "limited", f"for {_BUILDS[kind]} {version}; only CUDA cards are measured here")
     else:
-        remedy = "with an NVIDIA card: pip install --force-reinstall torch"
+        remedy = f"with an NVIDIA card, {install_hint('--force-reinstall torch')}"
         yield Finding("torch build", "limited", "for the CPU: runs on a card need a build for CUDA", remedy)
 
 
@@ -129,8 +130,7 @@ def _folder_of(module: str) -> Path | None:
 
 def _shadow() -> Iterator[Finding]:
     if is_shadowed():
-        remedy = "pip uninstall pynvml && pip install --force-reinstall nvidia-ml-py"
-        yield Finding("pynvml", "limited", "the unofficial distribution stands in the way of nvidia-ml-py", remedy)
+        yield Finding("pynvml", "limited", "the unofficial distribution stands in the way of nvidia-ml-py", UNSHADOW)
 
 
 # cards ───────────────────────────────────────────────────────────────────────
@@ -201,7 +201,7 @@ def _host() -> Iterator[Finding]:
 def _dry_runs() -> Finding:
     """The layout of torch's tables that a dry run's CUDA without a card relies on is known on Linux only."""
     if not installed_versions(("torch",)):
-        return Finding("dry runs", "missing", "they run torch's own code", 'pip install "peftbench[bench]"')
+        return Finding("dry runs", "missing", "they run torch's own code", install_hint(extra="bench"))
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
         detail = "CUDA without a card works on Linux, x86-64 and aarch64, only"
         return Finding("dry runs", "limited", detail, "plan --dry-run --dry-run-device cpu")

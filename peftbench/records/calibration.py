@@ -218,7 +218,7 @@ def _check_version(value: object, path: str | os.PathLike[str]) -> None:
         raise CatalogError(f"{path} is not a calibration: it has no schema_version.", _WANTED)
     if version > SCHEMA_VERSION:
         what = f"{path} has schema_version {version}; this version of peftbench reads up to {SCHEMA_VERSION}."
-        raise CatalogError(what, "Upgrade it: pip install --upgrade peftbench.")
+        raise CatalogError(what, "Upgrade peftbench to the version that wrote it.")
 
 
 def _from_json(value: dict[str, Any]) -> Calibration:

@@ -71,7 +71,7 @@ def read_versioned(value: object, newest: int, what: str, read: Callable[[Mappin
         raise CatalogError(f"schema_version is {version!r}, not a number.")
     if version > newest:
         told = f"schema_version is {version}; this version of peftbench reads up to {newest}."
-        raise CatalogError(told, "Upgrade it: pip install --upgrade peftbench.")
+        raise CatalogError(told, "Upgrade peftbench to the version that wrote it.")
     try:
         return read(value)
     except PeftbenchError as error:

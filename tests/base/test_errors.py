@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftbench.base.errors import CatalogError, MeasureError, PeftbenchError, SpecError, did_you_mean
+from peftbench.base.errors import CatalogError, MeasureError, PeftbenchError, SpecError, did_you_mean, install_hint
 
 
 @pytest.mark.parametrize("kind", [SpecError, CatalogError, MeasureError])
@@ -41,3 +41,19 @@ def test_a_near_miss_is_suggested_and_a_wild_one_is_not(typed, known, said):
 @given(st.text(), st.lists(st.text()))
 def test_suggestions_never_fail(typed, known):
     assert isinstance(did_you_mean(typed, known), str)
+
+
+def test_a_hint_names_packages_or_the_extra_of_what_is_installed(monkeypatch):
+    assert install_hint("PyYAML") == "Run: pip install PyYAML"
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.1.0")
+    assert install_hint(extra="bench") == "Run: pip install 'peftbench[bench]'"
+
+
+def test_a_hint_of_a_checkout_that_is_not_installed_names_its_folder(monkeypatch):
+    from importlib.metadata import PackageNotFoundError
+
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    assert install_hint(extra="bench").endswith("[bench]'") and "/" in install_hint(extra="bench")

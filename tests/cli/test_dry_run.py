@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from cli_runner import refusal, run
 
+from peftbench.base.errors import install_hint
 from peftbench.dryrun import runner
 
 pytestmark = pytest.mark.oracle
@@ -203,7 +204,7 @@ def test_missing_libraries_leave_the_estimate(tmp_path: Path, without_libraries:
     result = run("plan", "--model", config(tmp_path), "--method", "lora", *RUN, "--no-cache")
     assert result.exit_code == 0, result.stderr
     text = " ".join(result.stdout.split())
-    assert "no dry run of lora" in text and "pip install 'peftbench[bench]'" in text
+    assert "no dry run of lora" in text and install_hint(extra="bench") in text
     assert "GiB at the peak" in text
 
 

@@ -13,6 +13,7 @@ import pytest
 from cli_runner import answer, refusal, run
 from small_traces import training_run
 
+from peftbench.base.errors import install_hint
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_config
 from peftbench.cli import main
@@ -154,7 +155,7 @@ def test_a_file_that_cannot_be_written_is_one_message(folder):
 def test_without_plotly_it_says_what_to_install(folder, monkeypatch):
     for name in ("plotly", "plotly.io"):
         monkeypatch.setitem(sys.modules, name, None)
-    assert "pip install 'peftbench[report]'" in refusal(*ASKED)
+    assert install_hint(extra="report") in refusal(*ASKED)
 
 
 # ── a real run ──────────────────────────────────────────────────────────────────────────────────────────────

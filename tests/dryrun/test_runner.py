@@ -51,7 +51,7 @@ def outcome(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str) -> st
     ("aborted", "ended by SIGABRT"),
     ("stopped", "exit code 3.\n  Its last line: no room left"),
     ("half a word", "exit code 0"),
-    ("no library", "needs the real libraries: No module named 'peft'.\n  Install the libraries: pip install"),
+    ("no library", "needs the real libraries: No module named 'peft'.\n  Run: pip install"),
     ("refused", "it will not.\n  Try another."),
     ("failed", "RuntimeError: shapes\n  It stopped in models/llama/modeling_llama.py, line 9, in forward"),
 ])  # fmt: skip

@@ -69,7 +69,7 @@ def test_a_newer_file_is_refused_with_the_remedy(tmp_path, told):
     (tmp_path / "a.jsonl").write_text(json.dumps(newer) + "\n")
     with pytest.raises(CatalogError, match="reads up to") as refused:
         ids(tmp_path, told.append)
-    assert "pip install --upgrade" in refused.value.hint
+    assert "Upgrade peftbench" in refused.value.hint
 
 
 def test_a_second_writer_is_refused(tmp_path, told):

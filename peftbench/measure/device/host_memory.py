@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from peftbench.base.errors import MeasureError
+from peftbench.base.errors import MeasureError, install_hint
 from peftbench.measure.device.sampler import Reading
 
 ROOT = Path("/")
@@ -122,5 +122,5 @@ def _import_psutil() -> Any:
         import psutil
     except ImportError:
         raise MeasureError("cannot read the memory of this machine: there is no /proc and no psutil.",
-                           "pip install psutil") from None  # fmt: skip
+                           install_hint("psutil")) from None  # fmt: skip
     return psutil

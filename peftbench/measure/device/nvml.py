@@ -15,7 +15,7 @@ from importlib import metadata
 from types import TracebackType
 from typing import Any
 
-from peftbench.base.errors import MeasureError
+from peftbench.base.errors import MeasureError, install_hint
 from peftbench.measure.device.sampler import LostDevice, Reading
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -259,9 +259,12 @@ def _import_pynvml(instead: str) -> Any:
     except ImportError:
         raise MeasureError(
             "cannot ask for the card in this machine: nvidia-ml-py is not installed.",
-            f"With an NVIDIA card: pip install nvidia-ml-py. {instead}",
+            f"{install_hint('nvidia-ml-py')}. {instead}",
         ) from None
     return pynvml
+
+
+UNSHADOW = "Run: pip uninstall pynvml && pip install --force-reinstall nvidia-ml-py"
 
 
 def nvml_failed(error: Exception, instead: str) -> MeasureError:
@@ -269,7 +272,7 @@ def nvml_failed(error: Exception, instead: str) -> MeasureError:
     if is_shadowed():
         return MeasureError(
             f"the unofficial distribution `pynvml` stands in the way of nvidia-ml-py ({error}).",
-            f"pip uninstall pynvml && pip install --force-reinstall nvidia-ml-py. {instead}",
+            f"{UNSHADOW}. {instead}",
         )
     return MeasureError(f"found no usable NVIDIA card in this machine (NVML: {error}).", instead)
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from peftbench.base.errors import MeasureError
+from peftbench.base.errors import MeasureError, install_hint
 
 TaskMetric = tuple[str, float, float | None]
 """Task and metric, value, standard error."""
@@ -19,7 +19,7 @@ def check_tasks(tasks: tuple[str, ...]) -> None:
     """Raise MeasureError where tasks are asked for that cannot be run here."""
     if tasks and not find_spec("lm_eval"):
         what = "tasks are those of lm-evaluation-harness, which is not installed."
-        raise MeasureError(what, "Install it: pip install 'peftbench[eval]'.")
+        raise MeasureError(what, install_hint(extra="eval"))
     for task in tasks:
         if task.endswith((".yaml", ".yml")) and not os.path.isfile(task):
             raise MeasureError(f"there is no task file {task}.", "Name a YAML file of a task, or a task by its name.")

