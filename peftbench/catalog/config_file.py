@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 
+from peftbench.base.documents import Twice, parse_json
 from peftbench.base.errors import CatalogError
 
 MOST_BYTES = 10_000_000
@@ -57,9 +58,11 @@ def _read(path: str, hint: str) -> bytes:
 
 def _parse(content: bytes, path: str, hint: str) -> Mapping[str, object]:
     try:
-        config = json.loads(content.decode("utf-8-sig"))
+        config = parse_json(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise CatalogError(f"{path} is not text in UTF-8.", hint) from error
+    except Twice as error:
+        raise CatalogError(f"{path}: {error}.", "Leave one out.") from error
     except json.JSONDecodeError as error:
         raise CatalogError(
             f"{path} is not valid JSON: {error}.", "The file may be cut short: download it again."

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from peftbench.base.documents import parse_yaml
 from peftbench.base.errors import CatalogError, SpecError, did_you_mean
 from peftbench.inputs.case import DEVICES, TRACKED_STEPS
 
@@ -193,31 +194,9 @@ def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:
         raise SpecError(f"{name} cannot be {value!r}.", f"Choose one of {', '.join(known)}.")
 
 
-# ── YAML ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def _parsed(place: Path) -> object:
-    """The document, read by PyYAML's safe loader, which makes plain values only; no key may come twice."""
     try:
-        import yaml
-    except ImportError:
-        raise CatalogError("suites need PyYAML.", "Install it: pip install 'peftbench[bench]'.") from None
-
-    class Strict(yaml.SafeLoader):  # type: ignore[misc, unused-ignore]
-        """YAML itself lets a later key replace an earlier one."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [key.value for key, _ in node.value]
-            twice = next((key for key in keys if keys.count(key) > 1), None)
-            if twice is not None:
-                raise SpecError(f"line {node.start_mark.line + 1}: the key {twice!r} comes twice.", "Leave one out.")
-            return super().construct_mapping(node, deep)
-
-    try:
-        return yaml.load(place.read_bytes(), Strict)
+        text = place.read_bytes()
     except OSError as error:
         raise CatalogError(f"cannot read {place}: {error.strerror}.", "Name a .yaml file.") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise CatalogError(f"{place}{where}: this is not YAML.", "Correct it there.") from None
+    return parse_yaml(text, str(place), "Correct it there.")

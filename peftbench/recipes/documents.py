@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 
+from peftbench.base.documents import parse_yaml
 from peftbench.base.errors import CatalogError
 from peftbench.catalog.config_file import read_json_file
 
@@ -19,7 +20,7 @@ def read_document(path: str) -> Mapping[str, object]:
     if path.endswith(".json"):
         return read_json_file(path, HINT)
     text = _text(path)
-    value = _constants(text, path) if path.endswith(".py") else _yaml(text, path)
+    value = _constants(text, path) if path.endswith(".py") else parse_yaml(text, path, HINT)
     if not isinstance(value, Mapping) or not value or not all(isinstance(key, str) for key in value):
         kind = "nothing" if value is None or value == {} else f"a {type(value).__name__}"
         raise CatalogError(f"{path} holds {kind}, not a mapping of settings to values.", HINT)
@@ -39,24 +40,6 @@ def _text(path: str) -> str:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise CatalogError(f"cannot read {path}: {why}.", HINT) from error
-
-
-def _yaml(text: str, path: str) -> object:
-    """The document by PyYAML's safe loader, which makes plain values only.
-
-    The one in C where there is one: deep nesting takes the other seconds before it gives up.
-    """
-    try:
-        import yaml
-    except ImportError:
-        raise CatalogError("reading YAML needs PyYAML.", "Install it: pip install 'peftbench[bench]'.") from None
-    try:
-        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        why = " ".join(str(getattr(error, "problem", None) or "nested too deep").split())[:80]
-        raise CatalogError(f"{path}{where}: this is not YAML of one document: {why}.", HINT) from None
 
 
 def _constants(text: str, path: str) -> dict[str, object]:

@@ -69,7 +69,7 @@ def test_a_case_is_what_plan_prices(tmp_path):
         (GOOD + "steps: many\n", "must be a number"),
         (GOOD + "steps: 0\n", "at least 1"),
         (GOOD + "warmup_steps: 1\n", "at least 2"),
-        (GOOD + "about: b\n", "comes twice"),
+        (GOOD + "about: b\n", "line 5: the key 'about' comes twice"),
         (GOOD.replace("lora:", "../lora:"), "cannot be named"),
         (GOOD.replace("lora, r", "loro, r"), "lora"),
         (GOOD.replace("llama-3.2-1b", "llama-9"), "unknown model"),

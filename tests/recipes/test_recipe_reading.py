@@ -167,6 +167,7 @@ def test_a_list_where_a_word_belongs_is_no_crash(tmp_path: Path) -> None:
         ("base_model: x/y\nx: " + "[" * 3000 + "]" * 3000, "is not YAML"),
         (BOMB + "base_model: x/y\nmicro_batch_size: *a9\n", "not a list"),
         (BOMB + "base_model: x/y\nadapter: lora\nlora_r: 8\nlora_target_modules: *a9\n", "a list of names"),
+        ("base_model: x/y\nbase_model: x/z\n", "line 2: the key 'base_model' comes twice"),
         ("base_model: x/y\n---\nbase_model: x/y\n", "YAML of one document"),
         ("base_model: !!python/object/apply:os.getcwd []\n", "is not YAML"),
         ("base_model: x/y\nmodel_name_or_path: x/y\n", "belongs to another tool"),
