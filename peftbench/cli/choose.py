@@ -75,8 +75,8 @@ def _answer(question: Question, how: str, given: dict[str, Any]) -> Answer:
 def _expanded(answer: Answer, model: ModelSpec, given: dict[str, Any]) -> str:
     """The plan of one row, and the command that makes it."""
     from peftbench.cli.ask.command_line import broken
-    from peftbench.decide.choose.command import plan_words
     from peftbench.decide.plan.plan import make_plan
+    from peftbench.report.choose.own import plan_words
     from peftbench.report.format.terminal import Style, terminal_width, wants_colour
     from peftbench.report.plan.screens import one_card
 
@@ -85,7 +85,6 @@ def _expanded(answer: Answer, model: ModelSpec, given: dict[str, Any]) -> str:
         raise SpecError(f"the ranking has no row {given['expand']}.", f"It has rows 1 to {len(choices)}.")
     chosen = choices[given["expand"] - 1]
     setup = chosen.setup
-    framework = answer.question.framework
-    plan = make_plan(model, setup.training, setup.shape.gpu, framework=framework)
-    words = plan_words(answer.typed.model, model, setup.training, setup.shape.gpu, framework, answer.typed.calibration)
+    plan = make_plan(model, setup.training, setup.shape.gpu, framework=answer.question.framework)
+    words = plan_words(setup.training, setup.shape.gpu, answer.question, answer.typed)
     return one_card([plan], plan, [], "", broken(words), Style(terminal_width(), wants_colour(sys.stdout)))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import NamedTuple
 
 from peftbench.base.units import human_bytes
-from peftbench.decide.choose.command import plan_command
+from peftbench.decide.card import settle_training
 from peftbench.decide.choose.fit import Setup
 from peftbench.decide.choose.own import OwnAnswer
 from peftbench.decide.choose.ranking import Choice, Question
+from peftbench.decide.from_options import training_recipes
 from peftbench.decide.plan.advice import Change
+from peftbench.decide.recipe import differences
+from peftbench.estimate.time.constants import FRAMEWORKS
 from peftbench.estimate.time.cost import SECONDS_PER_HOUR, Band, human_hours, human_usd
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.recipe.training import TrainingSpec
@@ -23,8 +27,18 @@ class Typed(NamedTuple):
 
 
 def command_of(training: TrainingSpec, gpu: GpuSpec, question: Question, typed: Typed) -> str:
-    """What prices a recipe again."""
-    return plan_command(typed.model, question.model, training, gpu, question.framework, typed.calibration)
+    """What prices a recipe again, on one line."""
+    return " ".join(("peftbench plan", *plan_words(training, gpu, question, typed)))
+
+
+def plan_words(training: TrainingSpec, gpu: GpuSpec, question: Question, typed: Typed) -> list[str]:
+    """The model as it was named, the card, the method, and all that is not a default; quoted for a shell."""
+    default, _ = settle_training(question.model, training_recipes((training.method,), {})[0], gpu)
+    words = ["--model", typed.model, "--gpu", gpu.name, "--method", training.method]
+    words += [word for each in differences(default, training) for word in each.arguments]
+    words += ["--framework", question.framework] if question.framework != FRAMEWORKS[0] else []
+    words += ["--calibration", typed.calibration] if typed.calibration else []
+    return [quote(word) for word in words]
 
 
 def own_sentences(own: OwnAnswer, question: Question, typed: Typed) -> list[str]:
