@@ -139,19 +139,19 @@ class _Going:
     def _write(self, record: RunRecord) -> None:
         """A disk that is full now may not be later: nothing is dropped."""
         self.unwritten.append(record)
-        with suppress(OSError):
-            while self.unwritten:
-                self.file.append(self.unwritten[0])
-                self.unwritten.pop(0)
+        self._write_kept()
         if self.unwritten:
             tell(f"{self.file.path} cannot be written; {len(self.unwritten)} records are kept until it can.")
 
-    def finish(self) -> bool:
-        """Try once more; what still cannot be written goes to stdout, where it is not lost."""
+    def _write_kept(self) -> None:
         with suppress(OSError):
             while self.unwritten:
                 self.file.append(self.unwritten[0])
                 self.unwritten.pop(0)
+
+    def finish(self) -> bool:
+        """Try once more; what still cannot be written goes to stdout, where it is not lost."""
+        self._write_kept()
         for record in self.unwritten:
             click.echo(json.dumps(record_to_json(record), sort_keys=True))
         if self.unwritten:
