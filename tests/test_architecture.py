@@ -166,6 +166,46 @@ def test_every_part_of_the_house_has_a_rank() -> None:
     assert {part for part in parts if rank_in(RANKS, part) is None} == set()
 
 
+ROWS = {"model_type": ("inputs.model.family", "libraries.model")}
+"""Names that decide nothing, because a row does: where each may be looked up all the same.
+
+libraries asks the registry of transformers for a class of this name.
+"""
+
+
+def decisions_by(name: str, tree: ast.AST) -> Iterator[int]:
+    """Lines that compare the name, look it up in a table, or ask how it begins or ends."""
+
+    def is_it(*nodes: ast.AST) -> bool:
+        return any(getattr(node, "attr", getattr(node, "id", None)) == name for node in nodes)
+
+    for node in ast.walk(tree):
+        method = node.func if isinstance(node, ast.Call) else None
+        if (
+            (isinstance(node, ast.Compare) and not isinstance(node.ops[0], (ast.Is, ast.IsNot))
+                and is_it(node.left, *node.comparators))
+            or (isinstance(node, ast.Match) and is_it(node.subject))
+            or (isinstance(node, ast.Subscript) and is_it(node.slice))
+            or (isinstance(method, ast.Attribute) and method.attr in ("startswith", "endswith") and is_it(method.value))
+            or (isinstance(node, ast.Call) and isinstance(method, ast.Attribute) and method.attr == "get"
+                and is_it(*node.args))
+        ):  # fmt: skip
+            yield node.lineno
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_decides_and_not_a_name(name: str) -> None:
+    for path, tree in sources().items():
+        if name_of(path) not in ROWS[name]:
+            assert list(decisions_by(name, tree)) == [], path
+
+
+def test_a_decision_by_name_is_seen() -> None:
+    seen = ("a.kind == 'x'", "kind in T", "kind.startswith('x')", "T[a.kind]", "T.get(kind)", "match kind:\n case 1: 0")
+    assert all(list(decisions_by("kind", ast.parse(written))) == [1] for written in seen)
+    assert list(decisions_by("kind", ast.parse("f'{a.kind}'; g(kind); a.kind.x == 1; kind is None"))) == []
+
+
 def test_folders_and_files_are_small_and_a_file_says_what_it_is_for() -> None:
     for path, tree in sources().items():
         lines = len(path.read_text(encoding="utf-8").splitlines())

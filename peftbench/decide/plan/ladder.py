@@ -17,12 +17,6 @@ from peftbench.inputs.recipe.training import TrainingSpec
 SEQUENCE_STEP = 128
 """Sequence lengths are suggested in multiples of this."""
 
-LIGER_FAMILIES = frozenset(
-    ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gemma", "gemma2", "gemma3_text", "phi3",
-     "olmo2", "smollm3")
-)  # fmt: skip
-"""Architectures that liger-kernel patches. Source: liger_kernel/transformers/monkey_patch.py."""
-
 EIGHT_BIT = {
     "adamw_torch": "adamw_bnb_8bit",
     "adamw_torch_fused": "adamw_bnb_8bit",
@@ -86,16 +80,16 @@ def _switch(name: str, value: Any, price: str, when: Callable[[TrainingSpec], bo
 
 
 def _losses(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[str]:
-    return ("liger",) if training.loss != "liger" and model.model_type in LIGER_FAMILIES else ()
+    return ("liger",) if training.loss != "liger" and model.family.liger else ()
 
 
 def _chunked_loss(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[str]:
     unchunked = training.loss not in ("liger", "chunked")
-    return ("chunked",) if unchunked and model.model_type not in LIGER_FAMILIES else ()
+    return ("chunked",) if unchunked and not model.family.liger else ()
 
 
 def _fused_kernels(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[str]:
-    return ("liger",) if training.fused_kernels != "liger" and model.model_type in LIGER_FAMILIES else ()
+    return ("liger",) if training.fused_kernels != "liger" and model.family.liger else ()
 
 
 def _flash(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[str]:

@@ -14,6 +14,7 @@ from torch import nn
 
 from peftbench.estimate.forward.generations import loss_variant
 from peftbench.estimate.forward.loss import CHUNKS
+from peftbench.inputs.model.family import find_family
 from peftbench.inputs.recipe.training import TrainingSpec
 
 LossFunction = Callable[..., Any]
@@ -21,7 +22,7 @@ LossFunction = Callable[..., Any]
 
 def install_loss(causal_lm: Any, recipe: TrainingSpec) -> None:
     """Let the model compute its loss as the recipe says; transformers' own stays untouched."""
-    variant = loss_variant(causal_lm.config.model_type, recipe)
+    variant = loss_variant(find_family(causal_lm.config.model_type), recipe)
     if drops_logits(recipe):
         _take_over_head(causal_lm, _liger if variant == "liger" else _chunked)
     elif variant != "transformers":

@@ -20,7 +20,7 @@ def rotate(c: Context, x: Tensor) -> Tensor:
     if c.training.fused_kernels != "none":  # in place, forward and backward
         return x
     rotary = heads * c.model.rotary_dim
-    if c.model.model_type == "gpt_oss":
+    if c.model.family.rotary == "gpt_oss":
         return _rotate_halves(c, x)
     if rotary == x.width:
         return _rotated(c, x)
@@ -36,7 +36,7 @@ def _rotated(c: Context, x: Tensor) -> Tensor:
     del half
     out = tape.add(straight, crossed)
     del straight, crossed
-    return tape.cast(out, x.itemsize) if c.model.model_type == "olmo2" else out
+    return tape.cast(out, x.itemsize) if c.model.family.rotary == "olmo2" else out
 
 
 def _rotate_half(tape: Tape, x: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ def _eager(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if c.model.attn_logit_softcapping:
         weights = tape.scale(tape.unary(tape.scale(weights), "output"))
     weights = tape.scale(weights)  # + mask
-    upcasts = tape.autocast is not None or c.model.model_type not in ("gpt2", "falcon")
+    upcasts = tape.autocast is not None or c.model.family.float32_softmax
     weights = tape.cast(tape.unary(tape.cast(weights, FLOAT32 if upcasts else itemsize), "output"), itemsize)
     weights = tape.dropout(weights, c.model.attention_dropout)
     c.attention_weights = weights.storage
@@ -218,7 +218,7 @@ def _operand(c: Context, x: Tensor, strided: bool) -> Tensor:
 def concatenates_rotated(c: Context) -> bool:
     """Whether the rotary embedding concatenates, which lays queries out head by head."""
     model = c.model
-    return c.rotates and (model.model_type in ("phi3", "gpt_oss") or 0 < model.rotary_dim < model.head_dim)
+    return c.rotates and (model.family.rotary in ("phi3", "gpt_oss") or 0 < model.rotary_dim < model.head_dim)
 
 
 def _eager_with_sinks(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

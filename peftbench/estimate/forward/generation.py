@@ -12,8 +12,7 @@ from peftbench.estimate.forward.layers import decoder_layer
 from peftbench.estimate.peft_types.tensors import adapted_paths
 from peftbench.estimate.tape.autograd import Tape, Tensor
 from peftbench.estimate.tape.ledger import Ledger, Moment
-from peftbench.estimate.tape.modules import Context, layer_norm, rms_norm
-from peftbench.inputs.model.architectures.layouts import LAYOUTS
+from peftbench.estimate.tape.modules import Context, norm
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
@@ -112,9 +111,9 @@ def _hidden_states(c: Context) -> Tensor:
 def _alive_throughout(c: Context) -> tuple[Tensor, ...]:
     """The embeddings, and the mask where one is made: a bias for eager attention, booleans for SDPA.
 
-    OPT embeds the positions of every sequence beside the tokens.
+    Some embed the positions of every sequence beside the tokens (OPT).
     """
-    tables = 2 if c.model.model_type == "opt" else 1
+    tables = 1 + c.model.family.positions_by_sequence
     embeddings = c.tape.tensor(tables * c.model.hidden_size, c.weight_itemsize)
     if not c.masked:
         return (embeddings,)
@@ -135,8 +134,7 @@ def _final_norm(key: GenerationKey) -> Iterator[Moment]:
     if not key.model.final_norm:
         return
     context = _context(key, _kinds(key.model)[-1])
-    norm = layer_norm if LAYOUTS[key.model.model_type].layer_norm else rms_norm
     throughout = _alive_throughout(context)
-    norm(context, _hidden_states(context))
+    norm(context, _hidden_states(context), key.model.family.layout.final_norm)
     del throughout
     yield from context.tape.ledger.take_moments()

@@ -5,25 +5,20 @@ Source: the modeling files of transformers 4.39.3, 4.45.2 and 4.48.1.
 
 from __future__ import annotations
 
+from peftbench.inputs.model.family import Family
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe.training import TrainingSpec
-
-NO_UPCAST = ("gpt_bigcode", "gpt2", "gpt_neox", "opt", "falcon")
-"""Families whose own loss, before transformers 5, shifts the 16-bit logits and does not upcast them."""
 
 SHIFTS = ("transformers-4", "fused", "rebound", "rebound-fused", "shifted", "shifted-fused")
 """Losses that copy the logits without the last token's."""
 
-REPEATS_KEYS_FOR_FLASH = ("mistral", "mixtral", "qwen2")
-"""Families whose flash attention, up to 4.45, copies keys and values to every query head first."""
 
-
-def loss_variant(model_type: str, training: TrainingSpec) -> str:
-    """The loss of `estimate/forward/loss.py` that this generation runs for this family."""
+def loss_variant(family: Family | None, training: TrainingSpec) -> str:
+    """The loss of `estimate/forward/loss.py` that this generation runs; None stands for a family without a formula."""
     loss, version = training.loss, training.transformers
     if loss in ("liger", "chunked", "fused-5"):
         return loss
-    if version != "5" and model_type in NO_UPCAST:
+    if version != "5" and family and not family.upcasts_logits_before_5:
         return "shifted-fused" if loss == "fused" else "shifted"
     if version in ("4.45", "4.39"):
         return "rebound-fused" if loss == "fused" else "rebound"
@@ -36,12 +31,12 @@ def keeps_fused_cache(model: ModelSpec, training: TrainingSpec) -> bool:
     GPTBigCode before transformers 5 does not switch the cache off, and its keys and values are a view of the fused
     projection.
     """
-    return training.transformers != "5" and model.model_type == "gpt_bigcode"
+    return training.transformers != "5" and model.family.caches_fused_qkv_before_5
 
 
 def repeats_keys_for_flash(model: ModelSpec, training: TrainingSpec) -> bool:
     """Whether flash attention gets keys and values copied to the query heads."""
-    return training.transformers in ("4.45", "4.39") and model.model_type in REPEATS_KEYS_FOR_FLASH
+    return training.transformers in ("4.45", "4.39") and model.family.repeats_keys_before_4_48
 
 
 def quantized_saves_input(training: TrainingSpec) -> bool:

@@ -14,8 +14,6 @@ from peftbench.inputs.recipe.training import TrainingSpec
 AMPERE = (8, 0)
 HOPPER = (9, 0)
 FLASH_MAX_HEAD_DIM = 256
-WITHOUT_SDPA = ("gemma2", "gpt_oss")
-"""Softcapped scores and attention sinks: transformers runs these eagerly where SDPA would be the default."""
 
 
 class Kernels(NamedTuple):
@@ -47,7 +45,7 @@ def attention_kernel(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | No
     which keeps scores of every pair of tokens. A grouped-query model on a T4 ends there.
     Source: sdp_utils.cpp in pytorch/aten/src/ATen/native/transformers/cuda; use_gqa_in_sdpa in transformers.
     """
-    if training.attention == "eager" or (training.attention == "sdpa" and model.model_type in WITHOUT_SDPA):
+    if training.attention == "eager" or (training.attention == "sdpa" and not model.family.sdpa):
         return "eager"
     if training.attention == "flash_attention_2":
         return "flash"
@@ -55,7 +53,7 @@ def attention_kernel(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | No
         return "cpu"
     if is_prefix(training.adapter):  # more keys than queries: SDPA gets a mask, and key heads are copied
         return "efficient"
-    if model.model_type == "falcon":  # always gives SDPA a mask, and its single key head unrepeated
+    if model.family.always_masked:  # a single key head comes unrepeated
         return "math" if model.num_key_value_heads == 1 < model.num_attention_heads else "efficient"
     if training.padded:  # transformers gives SDPA a mask, and copies key heads then
         return "efficient"

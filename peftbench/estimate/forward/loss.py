@@ -6,8 +6,7 @@ from peftbench.estimate.forward.generations import loss_variant
 from peftbench.estimate.peft_forward.dispatch import linear
 from peftbench.estimate.peft_forward.virtual_tokens import stream_tokens
 from peftbench.estimate.tape.autograd import FLOAT32, Tape, Tensor
-from peftbench.estimate.tape.modules import Context, dense, layer_norm, rms_norm
-from peftbench.inputs.model.architectures.layouts import LAYOUTS
+from peftbench.estimate.tape.modules import Context, dense, norm
 from peftbench.memory import Part
 
 CHUNKS = 8
@@ -21,12 +20,11 @@ def head_and_loss(c: Context, stream_itemsize: int, head_itemsize: int) -> tuple
     """
     hidden_states = c.tape.tensor(c.model.hidden_size, stream_itemsize, True)
     if c.model.final_norm:
-        norm = layer_norm if LAYOUTS[c.model.model_type].layer_norm else rms_norm
-        hidden_states = norm(c, hidden_states, "" if norm is layer_norm else "norm")
+        hidden_states = norm(c, hidden_states, c.model.family.layout.final_norm)
     if c.model.embedding_size != c.model.hidden_size:
         hidden_states = linear(c, "project_out", hidden_states, c.model.embedding_size)
     c.tape.part = Part.LOGITS
-    loss = loss_variant(c.model.model_type, c.training)
+    loss = loss_variant(c.model.family, c.training)
     if loss == "liger":
         return _fused_linear(c, hidden_states, stream_tokens(c.training)), None
     if loss == "chunked":

@@ -154,7 +154,7 @@ def _always_masked(step: Step) -> bool:
     """Whether every layer of SDPA gets a mask."""
     training = step.training
     padded = training.padded and training.attention == "sdpa"
-    return padded or step.model.model_type == "falcon" or past_tokens(training) > 0
+    return padded or step.model.family.always_masked or past_tokens(training) > 0
 
 
 # ── head and embeddings ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -226,13 +226,13 @@ def leaf_held(step: Step) -> Sizes:
 def embedding_held(step: Step) -> Sizes:
     """What the model's forward holds in variables until it returns: embeddings that are not the stream itself.
 
-    OPT has those of the positions for every sequence; those that GPT-2 has for one sequence are left out.
+    Those of the positions count where every sequence has its own; those that GPT-2 has for one sequence are left out.
     """
     model = step.model
     if not model.learned_positions and not model.embedding_dropout:
         return {}
     leaf = step.embeddings_need_grad and not step.full  # the graph keeps it: see embedding_kept
-    width = (0 if leaf else model.embedding_size) + (model.hidden_size if model.model_type == "opt" else 0)
+    width = (0 if leaf else model.embedding_size) + model.hidden_size * model.family.positions_by_sequence
     held: Sizes = {Part.ACTIVATIONS: (width * step.embedding_itemsize, 0, 0)}
     return nonzero(held)
 

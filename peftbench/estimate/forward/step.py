@@ -77,7 +77,7 @@ def step_of(model: ModelSpec, training: TrainingSpec, kernels: Kernels) -> Step:
     A field that is not named here costs another run, never a wrong answer. Liger's loss is not linear in tokens.
     """
     liger, adapter = training.loss == "liger", training.adapter
-    copies = kernels.attention == "eager" or loss_variant(model.model_type, training) in SHIFTS
+    copies = kernels.attention == "eager" or loss_variant(model.family, training) in SHIFTS
     several = copies and training.micro_batch_size > 1
     window = model.sliding_window if masks_sliding_layers(model, training) else None
     alike = replace(

@@ -106,8 +106,8 @@ def weight_bytes(model: ModelSpec, dtype: DType, quantization: QuantizationSpec 
 
 
 def _buffers_bytes(model: ModelSpec) -> int:
-    """GPTBigCodeModel keeps a boolean mask of all positions; rotary frequencies (a few kB) are left out."""
-    return model.max_position_embeddings**2 if model.model_type == "gpt_bigcode" else 0
+    """GPTBigCode's boolean mask of all positions; rotary frequencies (a few kB) are left out."""
+    return model.max_position_embeddings**2 if model.family.causal_mask_buffer else 0
 
 
 @lru_cache(maxsize=256)

@@ -9,7 +9,7 @@ from peftbench.estimate.peft_forward import low_rank, vectors
 from peftbench.estimate.peft_forward.lora import dora, generic, lora
 from peftbench.estimate.peft_forward.virtual_tokens import PREFIXES, PROMPTS
 from peftbench.estimate.peft_types.shapes import Options, Site
-from peftbench.estimate.peft_types.targets import IA3_FEEDFORWARD, matches
+from peftbench.estimate.peft_types.targets import matches
 from peftbench.estimate.peft_types.tensors import options_of
 from peftbench.estimate.tape.autograd import Tensor
 from peftbench.estimate.tape.modules import Context, base_linear
@@ -54,7 +54,7 @@ def linear(c: Context, name: str, x: Tensor, out_features: int, bias: bool = Fal
     """A named linear layer of the model with its adapter, if it has one."""
     if name not in c.targets or c.adapter is None:
         return base_linear(c, x, out_features, bias)
-    feedforward = matches(name, IA3_FEEDFORWARD.get(c.model.model_type, ()))
+    feedforward = matches(name, c.model.family.targets.ia3_feedforward)
     site = Site(name, x.width, out_features, 1, bias, feedforward)
     forward = dora if c.adapter.use_dora else FORWARDS.get(c.adapter.peft_type, generic)
     return forward(c, site, options_of(c.adapter), x)

@@ -12,7 +12,7 @@ from peftbench.inputs.model.spec import ModelSpec
 
 def key_value_width(model: ModelSpec) -> int:
     """Width of keys, or of values, as PEFT takes it for prefixes; it overlooks Falcon's shared heads."""
-    return model.hidden_size if model.model_type == "falcon" else model.key_value_size
+    return model.hidden_size if model.family.prefix_spans_hidden else model.key_value_size
 
 
 def linear(into: int, out: int) -> Shapes:
@@ -74,7 +74,7 @@ def cartridge(model: ModelSpec, o: Options) -> Shapes:
 
 def adaption_prompt(model: ModelSpec, o: Options) -> Shapes:
     """A prompt and a gate in each of the last layers; PEFT knows it for three architectures."""
-    if model.model_type not in ("llama", "mistral", "gpt2"):
+    if not model.family.adaption_prompt:
         raise SpecError(
             f"PEFT has no adaption prompt for {model.model_type}.", "It has llama, mistral, gpt2."
         )

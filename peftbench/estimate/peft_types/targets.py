@@ -1,6 +1,6 @@
 """Which modules an adapter is put on: names that the user gives, "all-linear", or PEFT's default.
 
-The tables are those of PEFT 0.21 `utils/constants.py`, for the architectures that peftbench knows by formula.
+The defaults are those of PEFT 0.21, which stand in each family's row.
 """
 
 from __future__ import annotations
@@ -13,86 +13,10 @@ from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role, Weight, linear_modules, weights_of
 from peftbench.inputs.recipe.adapter import ALL_LINEAR
 
-Table = Mapping[str, tuple[str, ...]]
-
-_QV = ("q_proj", "v_proj")
-_OPT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
-_LLAMA_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj", "up_proj")
-_LLAMA_NORMS = ("input_layernorm", "post_attention_layernorm", "norm")
-_GEMMA_NORMS = (*_LLAMA_NORMS[:2], "pre_feedforward_layernorm", "post_feedforward_layernorm", "norm")
-
-LORA: Table = {
-    **dict.fromkeys(("llama", "mistral", "mixtral", "qwen2", "qwen3"), _QV),
-    **dict.fromkeys(("gemma", "gemma2", "gemma3_text", "opt"), _QV),
-    **dict.fromkeys(("gpt2", "gpt_bigcode"), ("c_attn",)),
-    **dict.fromkeys(("gpt_neox", "falcon"), ("query_key_value",)),
-    "phi": (*_QV, "fc1", "fc2"),
-}
-"""Also of most other types that adapt matrices."""
-VERA: Table = {**LORA, "phi": _QV}
-FOURIERFT: Table = {**LORA, "gpt2": ("mlp.c_proj",), "gpt_bigcode": ("mlp.c_proj",)}
-ADALORA: Table = {
-    **{k: v for k, v in LORA.items() if k not in ("mistral", "mixtral", "falcon", "phi")},
-    "opt": _OPT,
-}
-IA3: Table = {
-    **dict.fromkeys(("llama", "mistral"), ("k_proj", "v_proj", "down_proj")),
-    **dict.fromkeys(("gemma", "gemma2", "gemma3_text", "qwen2", "qwen3"), (*_QV, "down_proj")),
-    **dict.fromkeys(("gpt2", "gpt_bigcode"), ("c_attn", "mlp.c_proj")),
-    **dict.fromkeys(("gpt_neox", "falcon"), ("query_key_value", "dense_4h_to_h")),
-    "mixtral": ("k_proj", "v_proj", "w2"),
-    "opt": ("q_proj", "k_proj", "fc2"),
-    "phi": (*_QV, "fc2"),
-}
-IA3_FEEDFORWARD: Table = {
-    **dict.fromkeys(("llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3"), ("down_proj",)),
-    **dict.fromkeys(("gpt2", "gpt_bigcode"), ("mlp.c_proj",)),
-    **dict.fromkeys(("gpt_neox", "falcon"), ("dense_4h_to_h",)),
-    **dict.fromkeys(("opt", "phi"), ("fc2",)),
-    "mixtral": ("w2",),
-}
-"""Targets whose input IA3 scales, not their output."""
-BEFT: Table = dict.fromkeys(
-    ("llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "opt", "phi"),
-    ("v_proj",),
-)
-OSF: Table = {
-    **dict.fromkeys(("llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma"), _LLAMA_LINEAR),
-    **dict.fromkeys(("gemma2", "gemma3_text", "phi"), _LLAMA_LINEAR),
-    **dict.fromkeys(("gpt2", "gpt_bigcode"), ("c_attn", "c_proj")),
-    **dict.fromkeys(("gpt_neox", "falcon"), ("query_key_value", "dense_4h_to_h")),
-    "opt": _OPT,
-}
-LN_TUNING: Table = {
-    **dict.fromkeys(("llama", "mistral", "gemma"), _LLAMA_NORMS),
-    **dict.fromkeys(("gemma2", "gemma3_text"), _GEMMA_NORMS),
-    **dict.fromkeys(("qwen2", "qwen3"), ("post_attention_layernorm",)),
-    "gpt2": ("ln_1", "ln_2", "ln_f"),
-    "falcon": ("input_layernorm", "post_attention_layernorm", "ln_f"),
-    "phi": ("input_layernorm", "final_layernorm"),
-}
-
 
 def matches(path: str, names: tuple[str, ...]) -> bool:
     """Whether PEFT would take the module for a target: a name matches the whole path or its last parts."""
     return any(path == name or path.endswith(f".{name}") for name in names)
-
-
-_QWEN_EXPERTS = {
-    "gate": "gate",
-    "gate_proj": "gate_up_proj",
-    "up_proj": "gate_up_proj",
-    "down_proj": "down_proj",
-}
-EXPERT_TARGETS: Mapping[str, Mapping[str, str]] = {
-    "mixtral": {"gate": "gate", "w1": "gate_up_proj", "w3": "gate_up_proj", "w2": "down_proj"},
-    "qwen3_moe": _QWEN_EXPERTS,
-}
-"""What LoRA makes of the names that router and experts had in transformers 4.
-
-Source: `_MOE_TARGET_MODULE_MAPPING` in PEFT 0.21 `utils/transformers_weight_conversion.py`.
-all-linear takes all of them.
-"""
 
 
 @lru_cache(maxsize=1024)
@@ -104,13 +28,13 @@ def targeted_weights(
     Raises SpecError for a name that no such module has, and where None has no default for the architecture.
     """
     candidates = _candidates(model, roles)
-    renamed = EXPERT_TARGETS.get(model.model_type, {}) if Role.EXPERTS in roles else {}
-    if names is None and table_name == "osf" and model.model_type not in OSF:
+    defaults: tuple[str, ...] = getattr(model.family.targets, table_name)
+    renamed = model.family.expert_targets if Role.EXPERTS in roles else {}
+    if names is None and table_name == "osf" and not defaults:
         names = (ALL_LINEAR,)
     if names is None:
-        # For LoRA on these, PEFT 0.21 loses its own default when it renames targets, and then refuses.
-        defaults = () if renamed else TABLES[table_name].get(model.model_type, ())
-        return _default_weights(model, candidates, defaults)
+        # For LoRA on renamed experts, PEFT 0.21 loses its own default, and then refuses.
+        return _default_weights(model, candidates, () if renamed else defaults)
     if names == (ALL_LINEAR,):
         return _all_linear(model, candidates, renamed)
     for name in names:
@@ -197,8 +121,3 @@ def _missing(model: ModelSpec, name: str, candidates: tuple[Weight, ...]) -> Spe
         what = f"{model.name} has no module {name[:40]!r}. {did_you_mean(name[:40], (*known, ALL_LINEAR))}".rstrip()
     return SpecError(what, f"It has {', '.join(known)}.")
 
-
-TABLES: Mapping[str, Table] = {
-    "lora": LORA, "vera": VERA, "fourierft": FOURIERFT, "adalora": ADALORA, "ia3": IA3, "beft": BEFT,
-    "osf": OSF, "ln_tuning": LN_TUNING,
-}  # fmt: skip

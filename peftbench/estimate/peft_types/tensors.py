@@ -14,7 +14,7 @@ from peftbench.estimate.parts.tensors import TensorGroup, total_numel
 from peftbench.estimate.peft_types.frozen import Frozen, Kind
 from peftbench.estimate.peft_types.shapes import Options, Shape, Site
 from peftbench.estimate.peft_types.table import METHODS, NOT_DERIVED, Method, Saved, TrainedIn, Value
-from peftbench.estimate.peft_types.targets import IA3_FEEDFORWARD, SPARSE, matches, modules_of, targeted_weights
+from peftbench.estimate.peft_types.targets import SPARSE, matches, modules_of, targeted_weights
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role, Weight, weights_of
 from peftbench.inputs.recipe.adapter import AdapterSpec
@@ -188,7 +188,7 @@ def _check_support(
     """Raise SpecError where PEFT has no implementation for the model's layers."""
     conv1d = any(w.conv1d for w in weights) and not method.conv1d
     subclass = any(w.role is Role.LINEAR and not w.quantizable for w in weights) and not method.subclasses
-    unknown = adapter.peft_type == "ia3" and model.model_type not in IA3_FEEDFORWARD
+    unknown = adapter.peft_type == "ia3" and not model.family.targets.ia3_feedforward
     if conv1d or subclass or unknown:
         what = f"PEFT's {adapter.peft_type} does not support the layers of {model.model_type}."
         raise SpecError(what, "Use lora.")
@@ -218,7 +218,7 @@ def _site(model: ModelSpec, weight: Weight) -> Site:
     else:
         k, m = weight.in_features, weight.out_features
     bias = any(w.path == weight.path and w.parameter == "bias" for w in weights_of(model))
-    feedforward = matches(weight.path, IA3_FEEDFORWARD.get(model.model_type, ()))
+    feedforward = matches(weight.path, model.family.targets.ia3_feedforward)
     return Site(weight.path, k, m, weight.count, bias, feedforward, branches)
 
 

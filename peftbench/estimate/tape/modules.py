@@ -129,14 +129,19 @@ def base_linear(c: Context, x: Tensor, out_features: int, bias: bool = False) ->
 # ── norms ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def norm(c: Context, x: Tensor, name: str, heads: int = 1) -> Tensor:
+    """The norm of the model's family, over the channels of each token or of each of its heads."""
+    return (layer_norm if c.model.family.norm == "layer_norm" else rms_norm)(c, x, name, heads)
+
+
 def trains_norm(c: Context, name: str) -> bool:
-    """Whether a norm is trained: with everything else, or by ln_tuning, which names some (a norm without name: all)."""
-    if c.full or not name or not c.norms_trainable:
+    """Whether a norm is trained: with everything else, or by ln_tuning, which names some."""
+    if c.full or not c.norms_trainable:
         return c.norms_trainable
     return any(path == name or path.endswith(f".{name}") for path in c.targets)
 
 
-def layer_norm(c: Context, x: Tensor, name: str = "", heads: int = 1) -> Tensor:
+def layer_norm(c: Context, x: Tensor, name: str, heads: int = 1) -> Tensor:
     """nn.LayerNorm: saves its input, a mean and a deviation of each token or head; autocast runs it in float32."""
     tape, trained = c.tape, trains_norm(c, name)
     wide = x if tape.autocast is None else tape.cast(x, FLOAT32)
@@ -148,7 +153,7 @@ def layer_norm(c: Context, x: Tensor, name: str = "", heads: int = 1) -> Tensor:
     return out
 
 
-def rms_norm(c: Context, x: Tensor, name: str = "", heads: int = 1) -> Tensor:
+def rms_norm(c: Context, x: Tensor, name: str, heads: int = 1) -> Tensor:
     """RMSNorm as the model's family writes it; each computes in float32 and differs in where it returns.
 
     Source: modeling_llama.py, modeling_gemma.py, modeling_olmo2.py and modeling_gpt_oss.py of transformers 5.
@@ -156,12 +161,10 @@ def rms_norm(c: Context, x: Tensor, name: str = "", heads: int = 1) -> Tensor:
     tape, itemsize, trained = c.tape, x.itemsize, trains_norm(c, name)
     if c.training.fused_kernels != "none":  # its backward writes over the incoming gradient
         return tape.new((x,), x.width, itemsize, (x,), aliases=(x.key,))
-    if c.model.model_type.startswith("gemma"):
-        normed = _normalize(tape, tape.cast(x, FLOAT32), heads)
-        return tape.cast(_times_weight(c, normed, FLOAT32, trained), itemsize)
     normed = _normalize(tape, tape.cast(x, FLOAT32), heads)
-    if c.model.model_type in ("olmo2", "gpt_oss"):
-        normed = _times_weight(c, normed, c.norm_itemsize, trained)
+    if c.model.family.norm != "llama":
+        weight_itemsize = FLOAT32 if c.model.family.norm == "gemma" else c.norm_itemsize
+        normed = _times_weight(c, normed, weight_itemsize, trained)
         return tape.cast(normed, itemsize)
     normed = tape.cast(normed, itemsize)
     return _times_weight(c, normed, c.norm_itemsize, trained)

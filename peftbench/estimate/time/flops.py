@@ -16,7 +16,6 @@ from peftbench.estimate.peft_forward.virtual_tokens import is_prefix, stream_len
 from peftbench.estimate.peft_types.built_weights import built_work
 from peftbench.estimate.peft_types.tensors import adapted_weights, adapter_tensors
 from peftbench.estimate.training import trained_tensors
-from peftbench.inputs.model.architectures.layouts import LAYOUTS
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role, Weight, weights_of
 from peftbench.inputs.recipe.dtype import DType
@@ -155,7 +154,7 @@ def _not_recomputed(model: ModelSpec, training: TrainingSpec, carriers: tuple[We
     torch's non-reentrant checkpointing stops recomputing at the last tensor that backward asks for (early_stop in
     torch/utils/checkpoint.py); an adapter on that layer and dropout come after it, and need tensors of their own.
     """
-    layout = LAYOUTS[model.model_type]
+    layout = model.family.layout
     last = layout.mlp + layout.down
     if training.use_reentrant or model.residual_dropout or any(w.path == last for w in carriers):
         return 0

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from peftbench.base.errors import NoFormula, SpecError, did_you_mean
-from peftbench.inputs.model.architectures.families import FAMILIES, SPELLINGS
 from peftbench.inputs.model.config_keys import ConfigKeys
+from peftbench.inputs.model.family import Family, find_family, known_families
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import num_parameters
 
 MOST_PARAMETERS = 10**14
 """Fifty times the largest model published; anything beyond is a typing error."""
-
-_GEMMA3_DEFAULTS = {"num_attention_heads": 8, "vocab_size": 262_208}
-"""What multimodal Gemma 3 files leave out of text_config: the defaults of Gemma3TextConfig."""
 
 
 def read_config(config: Mapping[str, object], name: str, source: str) -> ModelSpec:
@@ -24,11 +21,12 @@ def read_config(config: Mapping[str, object], name: str, source: str) -> ModelSp
     Raises SpecError for an unsupported architecture and for missing, mistyped or impossible values.
     """
     config = _text_part(config, name)
-    model_type = _model_type(config, name)
-    keys = ConfigKeys(config, name, SPELLINGS.get(model_type))
+    family = _family(config)
+    if family is None or family.text_type:
+        raise _no_formula(config, name)
     model = ModelSpec(
-        name=name, source=source, model_type=model_type, stored_quantization=_stored_quantization(config),
-        **FAMILIES[model_type](keys),
+        name=name, source=source, model_type=str(config["model_type"]),
+        stored_quantization=_stored_quantization(config), **family.read(ConfigKeys(config, name, family.spelled)),
     )  # fmt: skip
     if num_parameters(model) > MOST_PARAMETERS:
         raise SpecError(
@@ -39,16 +37,22 @@ def read_config(config: Mapping[str, object], name: str, source: str) -> ModelSp
 
 
 def _text_part(config: Mapping[str, object], name: str) -> Mapping[str, object]:
-    """The language model inside a multimodal Gemma 3; other configs as they are."""
-    if config.get("model_type") != "gemma3":
+    """The language model inside a multimodal config; other configs as they are."""
+    family = _family(config)
+    if family is None or not family.text_type:
         return config
     text = config.get("text_config")
     if not isinstance(text, Mapping):
         raise SpecError(
-            f"{name}: a gemma3 config.json needs a text_config object, not {type(text).__name__}.",
+            f"{name}: a {config['model_type']} config.json needs a text_config object, not {type(text).__name__}.",
             "Download the complete config.json of the model.",
         )
-    return {"model_type": "gemma3_text", **_GEMMA3_DEFAULTS, **text}
+    return {"model_type": family.text_type, **family.text_defaults, **text}
+
+
+def _family(config: Mapping[str, object]) -> Family | None:
+    model_type = config.get("model_type")
+    return find_family(model_type) if isinstance(model_type, str) else None
 
 
 def _stored_quantization(config: Mapping[str, object]) -> str:
@@ -57,14 +61,13 @@ def _stored_quantization(config: Mapping[str, object]) -> str:
     return str(method)[:40]
 
 
-def _model_type(config: Mapping[str, object], name: str) -> str:
+def _no_formula(config: Mapping[str, object], name: str) -> NoFormula:
     model_type = config.get("model_type")
-    if isinstance(model_type, str) and model_type in FAMILIES:
-        return model_type
-    raise NoFormula(
+    near = did_you_mean(model_type[:60], known_families()) if isinstance(model_type, str) else ""
+    return NoFormula(
         f"{name}: {_architecture(config)} is not an architecture that peftbench knows by formula.",
-        f"{_near(model_type)}Known: {', '.join(FAMILIES)}. "
-        "For anything else that transformers can build, use --dry-run.",
+        f"{near} Known: {', '.join(known_families())}. ".lstrip()
+        + "For anything else that transformers can build, use --dry-run.",
     )
 
 
@@ -75,8 +78,3 @@ def _architecture(config: Mapping[str, object]) -> str:
     if model_type is None:
         return f"{str(first)[:60]} (model_type missing)" if first else "a config.json without model_type"
     return f"{str(model_type)[:60]!r}" + (f" ({str(first)[:60]})" if first else "")
-
-
-def _near(model_type: object) -> str:
-    hint = did_you_mean(model_type[:60], FAMILIES) if isinstance(model_type, str) else ""
-    return f"{hint} " if hint else ""

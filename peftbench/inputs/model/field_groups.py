@@ -76,6 +76,14 @@ def bias_fields(keys: ConfigKeys, default: bool = False) -> Fields:
     return {"qkv_bias": bias, "attention_output_bias": bias}
 
 
+def dropout_fields(keys: ConfigKeys, default: float) -> Fields:
+    """Dropouts as GPT-2 spells them."""
+    return {
+        "residual_dropout": keys.real("resid_pdrop", default),
+        "embedding_dropout": keys.real("embd_pdrop", default),
+    }
+
+
 def window_fields(keys: ConfigKeys, sliding_layers: tuple[int, ...], default: int | None) -> Fields:
     """A window is only kept where some layer slides; a window of null switches sliding off."""
     written = keys.has("sliding_window")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from peftbench.inputs.model.family import Family, find_family
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
@@ -69,6 +71,13 @@ class ModelSpec:
     moe_intermediate_size: int = 0
     dense_layers: tuple[int, ...] = ()
     """Layers with a plain MLP among experts (Qwen3-MoE's mlp_only_layers and decoder_sparse_step)."""
+
+    @cached_property
+    def family(self) -> Family:
+        """What is particular to models of this type."""
+        family = find_family(self.model_type)
+        assert family is not None, self.model_type  # read_config refuses other types
+        return family
 
     @cached_property
     def query_size(self) -> int:

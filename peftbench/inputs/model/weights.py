@@ -8,7 +8,7 @@ from enum import Enum
 from functools import cached_property, lru_cache
 from math import prod
 
-from peftbench.inputs.model.architectures.layouts import FALCON_PARALLEL_NORMS, LAYOUTS, Layout
+from peftbench.inputs.model.family import Layout
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 
 
@@ -82,14 +82,14 @@ class Weight:
 @lru_cache(maxsize=256)
 def weights_of(model: ModelSpec) -> tuple[Weight, ...]:
     """Every parameter of the model, in the order of the forward pass; a tied head is not listed again."""
-    layout = LAYOUTS[model.model_type]
+    layout = model.family.layout
     every = tuple(range(model.num_hidden_layers))
     return (
         *_embeddings(model, layout),
         *_attention(model, layout, every),
         *_feed_forward(model, layout, every),
-        *(w for name in _norm_names(model, layout) for w in _norm(name, model.hidden_size, layout, every)),
-        *(_norm(layout.final_norm, model.hidden_size, layout, None) if model.final_norm else ()),
+        *(w for name in norm_names(model) for w in _norm(model, name, model.hidden_size, every)),
+        *(_norm(model, layout.final_norm, model.hidden_size, None) if model.final_norm else ()),
         *_head(model),
     )
 
@@ -140,7 +140,7 @@ def _qk_norms(model: ModelSpec, layout: Layout, layers: tuple[int, ...]) -> Iter
         "full": (model.query_size, model.key_value_size),
     }
     for name, size in zip(layout.qk_norms, sizes[model.qk_norm], strict=False):
-        yield from _norm(layout.attention + name, size, layout, layers)
+        yield from _norm(model, layout.attention + name, size, layers)
 
 
 def _feed_forward(model: ModelSpec, layout: Layout, layers: tuple[int, ...]) -> Iterator[Weight]:
@@ -161,23 +161,24 @@ def _mlp(model: ModelSpec, layout: Layout, layers: tuple[int, ...]) -> Iterator[
 
 
 def _experts(model: ModelSpec, layout: Layout, layers: tuple[int, ...]) -> Iterator[Weight]:
-    """Router and fused experts; gpt-oss stores its experts transposed and gives them biases."""
+    """Router and fused experts, which have biases where an MLP would."""
     experts, hidden, inner = model.num_experts, model.hidden_size, model.moe_intermediate_size
     shapes = {"gate_up_proj": (experts, 2 * inner, hidden), "down_proj": (experts, hidden, inner)}
     yield Weight(layout.router, "weight", (experts, hidden), Role.ROUTER, layers)
     if model.mlp_bias:
         yield Weight(layout.router, "bias", (experts,), Role.ROUTER, layers)
     for name, (_, out, into) in shapes.items():
-        stored = (experts, into, out) if model.model_type == "gpt_oss" else (experts, out, into)
+        stored = (experts, into, out) if layout.transposed_experts else (experts, out, into)
         yield Weight("mlp.experts", name, stored, Role.EXPERTS, layers)
         if model.mlp_bias:
             yield Weight("mlp.experts", f"{name}_bias", (experts, out), Role.EXPERTS, layers)
 
 
-def _norm_names(model: ModelSpec, layout: Layout) -> tuple[str, ...]:
-    if model.model_type == "falcon" and model.parallel_attention:
-        return FALCON_PARALLEL_NORMS[model.norms_per_layer]
-    return layout.norms
+def norm_names(model: ModelSpec) -> tuple[str, ...]:
+    """The names of a layer's norms over the hidden size, in the order of the forward pass."""
+    layout = model.family.layout
+    renamed = layout.parallel_norms if model.parallel_attention else {}
+    return renamed.get(model.norms_per_layer, layout.norms)
 
 
 def _head(model: ModelSpec) -> Iterator[Weight]:
@@ -197,7 +198,7 @@ def _linear(
         yield Weight(path, "bias", (out,), Role.BIAS, layers)
 
 
-def _norm(path: str, size: int, layout: Layout, layers: tuple[int, ...] | None) -> Iterator[Weight]:
+def _norm(model: ModelSpec, path: str, size: int, layers: tuple[int, ...] | None) -> Iterator[Weight]:
     yield Weight(path, "weight", (size,), Role.NORM, layers)
-    if layout.layer_norm:
+    if model.family.norm == "layer_norm":
         yield Weight(path, "bias", (size,), Role.NORM, layers)

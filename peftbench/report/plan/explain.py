@@ -125,7 +125,7 @@ def _loss(model: ModelSpec, recipe: TrainingSpec) -> Callable[..., object]:
     from peftbench.estimate.forward.generations import loss_variant
 
     own: dict[str, Callable[..., object]] = {"liger": loss._fused_linear, "chunked": loss._chunked}
-    return own.get(recipe.loss) or loss._LOSSES[loss_variant(model.model_type, recipe)]
+    return own.get(recipe.loss) or loss._LOSSES[loss_variant(model.family, recipe)]
 
 
 def _function(name: str) -> Callable[..., object]:

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from peftbench.base.errors import PeftbenchError
 from peftbench.catalog.models import list_models
-from peftbench.inputs.model.architectures.families import FAMILIES, SPELLINGS
 from peftbench.inputs.model.config_json import read_config
+from peftbench.inputs.model.family import known_families
 from peftbench.inputs.model.weights import num_parameters, weights_of
 
 _SIZES = {
@@ -44,7 +44,7 @@ _atoms = (
     | st.sampled_from([10**12, -(10**12), 1 << 62, 10**400])
     | st.floats()
     | st.text(max_size=8)
-    | st.sampled_from(sorted(FAMILIES))
+    | st.sampled_from(known_families())
 )
 garbage = st.recursive(
     _atoms,
@@ -77,7 +77,3 @@ def test_any_object_is_refused_politely(config: dict[str, object]) -> None:
         read_config(config, "fuzzed", "test")
     except PeftbenchError as error:
         assert error.hint
-
-
-def test_spellings_name_known_families() -> None:
-    assert set(SPELLINGS) <= set(FAMILIES)

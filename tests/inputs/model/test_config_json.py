@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from peftbench.base.errors import SpecError
-from peftbench.inputs.model.architectures.families import FAMILIES
+from peftbench.base.errors import NoFormula, SpecError
 from peftbench.inputs.model.config_json import read_config
+from peftbench.inputs.model.family import known_families
 from peftbench.inputs.model.spec import ModelSpec
 
 LLAMA = {
@@ -106,7 +106,7 @@ def test_unknown_architecture_is_named_and_points_to_the_dry_run() -> None:
         read(model_type="mamba2", architectures=["Mamba2ForCausalLM"])
     assert "'mamba2' (Mamba2ForCausalLM)" in caught.value.what
     assert "--dry-run" in caught.value.hint
-    assert all(family in caught.value.hint for family in FAMILIES)
+    assert all(family in caught.value.hint for family in known_families())
 
 
 def test_near_miss_of_an_architecture_is_suggested() -> None:
@@ -142,6 +142,8 @@ def test_gemma3_reads_its_language_model() -> None:
     assert model.sliding_layers == (0, 1, 2, 3, 4, 6, 7, 8, 9, 10)
     with pytest.raises(SpecError, match="text_config"):
         read_config({"model_type": "gemma3"}, "g", "test")
+    with pytest.raises(NoFormula, match="'gemma3'"):
+        read_config({"model_type": "gemma3", "text_config": {"model_type": "gemma3"}}, "g", "test")
 
 
 def test_a_window_of_null_switches_sliding_off() -> None:

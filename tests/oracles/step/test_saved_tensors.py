@@ -34,8 +34,6 @@ TOLERANCE = 0.012
 """LayerNorm over heads of 16 channels keeps statistics in 16 bit here and in 32 bit on a card: 1.1 %."""
 RANK = 4
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-WITH_EXPERTS = ("mixtral", "qwen3_moe", "gpt_oss")
-"""Families whose adapters go to attention only here: PEFT would wrap the parameters of experts in its own way."""
 LORA = {"peft_type": "lora", "r": RANK, "target_modules": ("all-linear",)}
 ADAPTERS = {
     "full": None,
@@ -94,8 +92,9 @@ def compare(name: str, adapter: str, dtype: str) -> None:
 
 
 def adapter_of(name: str, adapter: str) -> AdapterSpec | None:
+    """The adapter; beside experts it goes to attention only: PEFT would wrap their parameters in its own way."""
     spec = ADAPTERS[adapter]
-    if spec is None or spec.peft_type != "lora" or VARIANTS[name]["model_type"] not in WITH_EXPERTS:
+    if spec is None or spec.peft_type != "lora" or not read_config(VARIANTS[name], name, "test").num_experts:
         return spec
     return replace(spec, target_modules=ATTENTION)
 

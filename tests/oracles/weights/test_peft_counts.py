@@ -15,7 +15,6 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING  # noqa: E402
 
 from peftbench.base.errors import SpecError  # noqa: E402
 from peftbench.estimate.peft_types.table import METHODS, NOT_DERIVED  # noqa: E402
-from peftbench.estimate.peft_types.targets import TABLES  # noqa: E402
 from peftbench.estimate.peft_types.tensors import (  # noqa: E402
     adapter_file_bytes,
     adapter_tensors,
@@ -23,8 +22,8 @@ from peftbench.estimate.peft_types.tensors import (  # noqa: E402
     target_modules,
     trainable_parameters,
 )
-from peftbench.inputs.model.architectures.layouts import LAYOUTS as KNOWN_ARCHITECTURES  # noqa: E402
 from peftbench.inputs.model.config_json import read_config  # noqa: E402
+from peftbench.inputs.model.family import find_family, known_families  # noqa: E402
 from peftbench.inputs.recipe.adapter import AdapterSpec  # noqa: E402
 from peftbench.inputs.recipe.dtype import DType  # noqa: E402
 
@@ -43,9 +42,6 @@ MODELS = {
     "gemma2": SMALL | {"head_dim": 16},
     "phi3": SMALL,
     "phi": SMALL,
-    "mixtral": SMALL | {"num_local_experts": 2, "num_experts_per_tok": 1},
-    "qwen3_moe": SMALL | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48},
-    "gpt_oss": SMALL | {"num_local_experts": 4, "num_experts_per_tok": 2},
     "opt": {
         "vocab_size": 96, "hidden_size": 64, "ffn_dim": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
         "word_embed_proj_dim": 32, "max_position_embeddings": 32, "do_layer_norm_before": False,
@@ -55,6 +51,10 @@ MODELS = {
     "gpt_neox": {key: value for key, value in SMALL.items() if key != "num_key_value_heads"},
     "falcon": {"vocab_size": 96, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4},
 }  # fmt: skip
+
+WITH_EXPERTS = tuple(name for name in known_families() if find_family(name).layout.router)
+EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
+MODELS |= dict.fromkeys(WITH_EXPERTS, SMALL | EXPERTS)
 
 TINY_OPTIONS = {
     "lora": {"r": 4}, "adalora": {"init_r": 6}, "hira": {"r": 4}, "loha": {"r": 4}, "lokr": {"r": 2},
@@ -199,19 +199,19 @@ def test_all_linear(kind):
             check(name, kind, TINY_OPTIONS.get(kind, {}), ("all-linear",))
 
 
-@pytest.mark.parametrize(
-    ("name", "targets"),
-    [
-        ("mixtral", ("w1", "w2", "w3", "q_proj")),
-        ("mixtral", ("w1", "q_proj")),
-        ("mixtral", ("gate", "o_proj")),
-        ("qwen3_moe", ("gate_proj", "up_proj", "q_proj")),
-        ("qwen3_moe", ("down_proj",)),
-        ("gpt_oss", ("down_proj",)),
-    ],
-)
+def old_names(name):
+    """Both halves of the fused gate, one half, the last matrix and the router, by their names in transformers 4."""
+    old = find_family(name).expert_targets
+    if not old:
+        return (("down_proj",),)
+    halves = tuple(target for target, new in old.items() if new == "gate_up_proj")
+    down = tuple(target for target, new in old.items() if new == "down_proj")
+    return ((*halves, *down, "q_proj"), (*halves[:1], "q_proj"), down, ("gate", "o_proj"))
+
+
+@pytest.mark.parametrize(("name", "targets"), [(name, names) for name in WITH_EXPERTS for names in old_names(name)])
 def test_experts(name, targets):
-    """LoRA reaches fused experts by their old names, in two of the three families."""
+    """LoRA reaches fused experts by their old names, in most families that have them."""
     check(name, "lora", {"r": 4}, targets)
 
 
@@ -271,10 +271,17 @@ def test_default_target_tables(kind):
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
     theirs = PEFT_TYPE_TO_TUNER_MAPPING[kind.upper()].target_module_mapping if kind != "ia3" else None
-    if theirs is not None:
-        ours = TABLES[METHODS[kind].targets]
-        shared = {name: set(names) for name, names in theirs.items() if name in KNOWN_ARCHITECTURES}
-        assert {name: set(names) for name, names in ours.items()} == shared
+    for name in known_families() if theirs is not None else ():
+        row = find_family(name)
+        if not row.text_type:
+            assert set(getattr(row.targets, METHODS[kind].targets)) == set(theirs.get(name, ())), name
+
+
+@pytest.mark.parametrize("name", known_families())
+def test_names_of_experts_and_adaption_prompts(name):
+    from peft.tuners.adaption_prompt.config import TRANSFORMERS_MODEL_CONFIG
+
+    assert find_family(name).adaption_prompt == (name in TRANSFORMERS_MODEL_CONFIG)
 
 
 def test_names_of_targets():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from peftbench.inputs.model.family import find_family, known_families
+
 _USUAL = {
     "hidden_size": 64,
     "num_hidden_layers": 3,
@@ -19,8 +21,7 @@ def small(model_type: str, **changes: object) -> dict[str, object]:
     return {"model_type": model_type, **_BASES.get(model_type, _USUAL), **changes}
 
 
-VARIANTS: dict[str, dict[str, object]] = {
-    "llama defaults": small("llama"),
+_OTHERS: dict[str, dict[str, object]] = {
     "llama null kv": small("llama", num_key_value_heads=None, head_dim=None),
     "llama biases": small("llama", attention_bias=True, mlp_bias=True, head_dim=32),
     "llama tied": small("llama", tie_word_embeddings=True, num_key_value_heads=2),
@@ -40,9 +41,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     ),
     "gemma defaults": small("gemma", num_attention_heads=16),
     "gemma gelu, untied": small("gemma", num_key_value_heads=1, hidden_act="gelu", tie_word_embeddings=False),
-    "gemma2 defaults": small("gemma2"),
     "gemma2 biases": small("gemma2", attention_bias=True, attn_logit_softcapping=None),
-    "gemma3_text defaults": small("gemma3_text"),
     "gemma3_text pattern": small("gemma3_text", sliding_window_pattern=2, sliding_window=8),
     "gemma3_text layer_types": small(
         "gemma3_text",
@@ -50,7 +49,6 @@ VARIANTS: dict[str, dict[str, object]] = {
         final_logit_softcapping=30.0,
         layer_types=["full_attention", "full_attention", "sliding_attention"],
     ),
-    "phi defaults": small("phi"),
     "phi norms, tied": small(
         "phi",
         qk_layernorm=True,
@@ -60,7 +58,6 @@ VARIANTS: dict[str, dict[str, object]] = {
         embd_pdrop=0.2,
         partial_rotary_factor=0.25,
     ),
-    "phi3 defaults": small("phi3"),
     "phi3 window": small(
         "phi3",
         num_key_value_heads=1,
@@ -69,7 +66,6 @@ VARIANTS: dict[str, dict[str, object]] = {
         partial_rotary_factor=0.5,
         resid_pdrop=0.1,
     ),
-    "gpt2 defaults": small("gpt2"),
     "gpt2 inner, untied": small(
         "gpt2",
         n_inner=96,
@@ -88,9 +84,7 @@ VARIANTS: dict[str, dict[str, object]] = {
         "vocab_size": 80,
         "max_position_embeddings": 24,
     },
-    "gpt_bigcode defaults": small("gpt_bigcode"),
     "gpt_bigcode multi-head": small("gpt_bigcode", multi_query=False, n_inner=100),
-    "gpt_neox defaults": small("gpt_neox"),
     "gpt_neox serial": small(
         "gpt_neox",
         use_parallel_residual=False,
@@ -99,13 +93,10 @@ VARIANTS: dict[str, dict[str, object]] = {
         hidden_dropout=0.1,
         tie_word_embeddings=True,
     ),
-    "opt defaults": small("opt"),
     "opt post-norm, projected": small("opt", do_layer_norm_before=False, word_embed_proj_dim=32),
     "opt projected, untied": small("opt", word_embed_proj_dim=32, tie_word_embeddings=False),
     "opt no bias": small("opt", enable_bias=False, _remove_final_layer_norm=True, dropout=0.0),
-    "olmo2 defaults": small("olmo2"),
     "olmo2 biases": small("olmo2", attention_bias=True, num_key_value_heads=2),
-    "smollm3 defaults": small("smollm3"),
     "smollm3 nope": small(
         "smollm3",
         num_key_value_heads=2,
@@ -117,7 +108,6 @@ VARIANTS: dict[str, dict[str, object]] = {
         tie_word_embeddings=False,
     ),
     "smollm3 interval": small("smollm3", no_rope_layer_interval=2),
-    "falcon defaults": small("falcon"),
     "falcon new": small("falcon", new_decoder_architecture=True, num_kv_heads=2),
     "falcon new, one norm": small(
         "falcon", new_decoder_architecture=True, num_ln_in_parallel_attn=1, bias=True
@@ -170,3 +160,9 @@ VARIANTS: dict[str, dict[str, object]] = {
         sliding_window=5,
     ),
 }
+VARIANTS = _OTHERS | {
+    f"{name} defaults": small(name)
+    for name in known_families()
+    if f"{name} defaults" not in _OTHERS and (row := find_family(name)) and not row.text_type
+}
+"""Those above and the defaults of every other family."""

@@ -1,0 +1,170 @@
+"""The feed-forward networks on the tape: gated and plain MLPs, and mixtures of experts.
+
+Local variables are those of transformers' code, because they decide how long a tensor lives.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from peftbench.estimate.peft_forward.dispatch import linear
+from peftbench.estimate.tape.autograd import FLOAT32, Tensor
+from peftbench.estimate.tape.modules import Context, activation, dense
+from peftbench.memory import Part
+
+
+def feed_forward(c: Context, x: Tensor, dense_mlp: bool) -> Tensor:
+    """The layer's MLP, or its experts unless it is one of the plain layers among them."""
+    if c.model.num_experts and not dense_mlp:
+        return _experts(c, x)
+    layout = c.model.family.layout
+    if layout.fused_gate:
+        return _fused_gate_mlp(c, x)
+    return _plain_mlp(c, x) if len(layout.inner) == 1 else _gated_mlp(c, x)
+
+
+def _fused_gate_mlp(c: Context, x: Tensor) -> Tensor:
+    """Phi-3 has gate and up in one matrix."""
+    model, tape, layout, inner = c.model, c.tape, c.model.family.layout, c.model.intermediate_size
+    fused = layout.mlp + layout.inner[0]
+    gate, up = tape.split(linear(c, fused, x, 2 * inner, model.mlp_bias), (inner, inner))
+    gated = tape.multiply(up, activation(c, gate))
+    return linear(c, layout.mlp + layout.down, gated, model.hidden_size, model.mlp_bias)
+
+
+def _gated_mlp(c: Context, x: Tensor) -> Tensor:
+    """down(act(gate(x)) * up(x))."""
+    model, tape, layout, inner = c.model, c.tape, c.model.family.layout, c.model.intermediate_size
+    gate_proj, up_proj = (layout.mlp + name for name in layout.inner)
+    if c.training.fused_kernels == "liger":
+        gate, up = linear(c, gate_proj, x, inner), linear(c, up_proj, x, inner)
+        gated = tape.new((gate, up), inner, gate.itemsize, (gate, up), returns_saved=True)
+        del gate, up
+        return linear(c, layout.mlp + layout.down, gated, model.hidden_size)
+    return linear(
+        c, layout.mlp + layout.down,
+        tape.multiply(
+            activation(c, linear(c, gate_proj, x, inner, model.mlp_bias)), linear(c, up_proj, x, inner, model.mlp_bias)
+        ),
+        model.hidden_size, model.mlp_bias,
+    )  # fmt: skip
+
+
+def _plain_mlp(c: Context, x: Tensor) -> Tensor:
+    """fc2(act(fc1(x)))."""
+    layout = c.model.family.layout
+    inner = linear(c, layout.mlp + layout.inner[0], x, c.model.intermediate_size, c.model.mlp_bias)
+    inner = activation(c, inner)
+    return linear(c, layout.mlp + layout.down, inner, c.model.hidden_size, c.model.mlp_bias)
+
+
+def _experts(c: Context, hidden_states: Tensor) -> Tensor:
+    """Fused experts through grouped_mm: each token is copied to its k experts, and everything inner is k-fold.
+
+    Source: grouped_mm_experts_forward in transformers/integrations/moe.py.
+    """
+    model, tape = c.model, c.tape
+    top_k, inner, hidden = model.num_experts_per_tok, model.moe_intermediate_size, model.hidden_size
+    weights = _router(c, hidden_states)
+    selected = tape.new((hidden_states,), top_k * hidden, hidden_states.itemsize, saves_constant=True)
+    folded: list[Tensor] = []  # PEFT's parametrizations cache their weights until this forward is over
+    gate_up = _grouped(c, selected, 2 * top_k * inner, (2 * inner, hidden), folded)
+    if model.family.clamped_gate:
+        gated = _clamped_gate(c, gate_up)
+    else:
+        gate, up = tape.split(gate_up, (top_k * inner, top_k * inner))
+        gated = tape.multiply(activation(c, gate), up)
+        del gate, up
+    del gate_up
+    out = _grouped(c, gated, top_k * hidden, (hidden, inner), folded)
+    del gated
+    weighted = tape.multiply(out, weights)
+    weighted = tape.new((weighted,), top_k * hidden, hidden_states.itemsize, saves_constant=True)  # by index
+    return tape.new((weighted,), hidden, hidden_states.itemsize)
+
+
+def _router(c: Context, hidden_states: Tensor) -> Tensor:
+    tape, model = c.tape, c.model
+    logits = dense(tape, hidden_states, model.num_experts, c.weight_itemsize, c.full)
+    probabilities = tape.unary(tape.cast(logits, FLOAT32), "output")
+    return tape.new((probabilities,), model.num_experts_per_tok, hidden_states.itemsize)
+
+
+def _grouped(c: Context, x: Tensor, width: int, shape: tuple[int, int], folded: list[Tensor]) -> Tensor:
+    """grouped_mm over all experts; trained when the base is. A bias is gathered for every token and added.
+
+    Cards before Ampere run transformers' grouped_mm_fallback, whose backward makes the experts' gradient even where
+    they are frozen. Source: transformers/integrations/moe.py.
+    """
+    if c.quantization is not None and c.quantization.scheme.reaches_experts:
+        return _apart(c, x, width, shape)
+    itemsize = _experts_itemsize(c)
+    low = c.tape.cast(x, itemsize)  # autocast does not reach grouped_mm
+    if c.model.mlp_bias:
+        c.tape.scratch(Part.ACTIVATIONS, width * itemsize, 0)
+    if "mlp.experts" in c.targets:
+        folded.append(_folded_weight(c, shape))
+        return c.tape.new((low, folded[-1]), width, itemsize, (low, folded[-1]))
+    size = prod(shape) * c.model.num_experts * itemsize
+    out = c.tape.tensor(width, itemsize, low.needs_grad or c.full)
+    if out.needs_grad:
+        saved = () if c.grouped_mm and not c.full else (low,)
+        scratch = () if c.grouped_mm or c.full else ((Part.ACTIVATIONS, 0, size),)
+        gradient = size if c.full else 0
+        c.tape.record((out,), (low,), saved, parameter_gradients=gradient, saves_constant=True, scratch=scratch)
+    return out
+
+
+def _apart(c: Context, x: Tensor, width: int, shape: tuple[int, int]) -> Tensor:
+    """Experts of a checkpoint, linear layers of their own, whose matrices are written out one at a time.
+
+    LoRA on them is taken for that on any layer, with the factors of all experts trained.
+    """
+    tape, quantization = c.tape, c.quantization
+    assert quantization is not None  # callers ask for it
+    fused, itemsize = 2 if shape[0] > c.model.hidden_size else 1, quantization.scheme.written_itemsize(quantization)
+    written = ((Part.DEQUANTIZATION, 0, prod(shape) // fused * itemsize),)
+    tape.scratch(*written[0])
+    low = tape.cast(x, itemsize)
+    out = tape.new((low,), width, itemsize, scratch=written)
+    if c.adapter is None or "mlp.experts" not in c.targets:
+        return out
+    rank, factor_bytes = fused * (c.adapter.r or 8), c.adapter.dtype.bytes
+    cast = tape.cast(low, factor_bytes if tape.autocast is None else tape.autocast)
+    trained = c.model.num_experts * rank * factor_bytes
+    inner = tape.tensor(c.model.num_experts_per_tok * rank, cast.itemsize, True)
+    tape.record((inner,), (cast,), (cast,), parameter_gradients=trained * shape[1])
+    change = tape.tensor(width, cast.itemsize, True)
+    tape.record((change,), (inner,), (inner,), parameter_gradients=trained * shape[0])
+    return tape.add(out, tape.cast(tape.scale(change), itemsize))
+
+
+def _experts_itemsize(c: Context) -> int:
+    """Experts are not quantized, so prepare_model_for_kbit_training makes them float32."""
+    upcast = c.quantization is not None and c.quantization.upcast_unquantized
+    return FLOAT32 if upcast else c.weight_itemsize
+
+
+def _folded_weight(c: Context, shape: tuple[int, int]) -> Tensor:
+    """The weights of all experts with LoRA folded in, W + scaling * B A: as large as W, saved for the tokens' gradient.
+
+    Each expert has a rank of its own, twice for the fused gate and up. A and B are multiplied in the weights' type, and
+    the product saves its factors. Source: ParamWrapper and _LoraFactorsProxy in peft/tuners/lora/layer.py, 0.21.
+    """
+    assert c.adapter is not None  # only targets come here
+    experts, rank = c.model.num_experts, (c.adapter.r or 8) * (2 if shape[0] > c.model.hidden_size else 1)
+    factors, itemsize = experts * rank * sum(shape), _experts_itemsize(c)
+    cast = c.tape.tensor(0, itemsize, fixed_elements=factors if itemsize != c.adapter.dtype.bytes else 0)
+    weight = c.tape.tensor(0, itemsize, True, fixed_elements=experts * prod(shape))
+    c.tape.record((weight,), (), (cast,), parameter_gradients=factors * c.adapter.dtype.bytes)
+    return weight
+
+
+def _clamped_gate(c: Context, gate_up: Tensor) -> Tensor:
+    """GPT-OSS: (clamp(up) + 1) * clamp(gate) * sigmoid(alpha * gate) on interleaved channels."""
+    tape, half = c.tape, gate_up.width // 2
+    gate, up = tape.slice(gate_up, half), tape.slice(gate_up, half)
+    gate = tape.unary(gate, "input")
+    up = tape.unary(up, "input")
+    glu = tape.multiply(gate, tape.unary(tape.scale(gate), "output"))
+    return tape.multiply(tape.scale(up), glu)

@@ -1,0 +1,169 @@
+"""What is particular to a family of models: one row each, in the files of `architectures/`.
+
+A file is called as the model_type of its first row and may hold close relatives, which SHARED names. Only the file that
+is asked for is loaded. Every default is Llama's; where a library knows some families by name, the default is that it
+does not know this one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from importlib import import_module
+from typing import Any, Literal, NamedTuple
+
+from peftbench.inputs.model.config_keys import ConfigKeys
+
+SHARED = {
+    "qwen3": "qwen2", "qwen3_moe": "qwen2", "mixtral": "mistral", "phi3": "phi", "gpt_bigcode": "gpt2",
+    "gemma2": "gemma", "gemma3": "gemma", "gemma3_text": "gemma",
+}  # fmt: skip
+"""Families whose row stands in the file of a relative."""
+
+LLAMA_NORMS = ("input_layernorm", "post_attention_layernorm")
+GEMMA2_NORMS = (*LLAMA_NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm")
+LLAMA_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj", "up_proj")
+
+
+class Layout(NamedTuple):
+    """How transformers names a family's modules, which PEFT's target_modules match; an empty name: it has none.
+
+    tests/oracles/weights/test_model_weights.py compares every name with the real module.
+    """
+
+    embedding: str = "embed_tokens"
+    positions: str = ""
+    attention: str = "self_attn."
+    qkv: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
+    """One name where query, key and value are fused."""
+    output: str = "o_proj"
+    mlp: str = "mlp."
+    inner: tuple[str, ...] = ("gate_proj", "up_proj")
+    """Projections into the MLP: two when gated, one when plain."""
+    fused_gate: bool = False
+    """One inner projection with twice the columns (Phi-3)."""
+    down: str = "down_proj"
+    router: str = ""
+    norms: tuple[str, ...] = LLAMA_NORMS
+    """In the order of the forward pass."""
+    parallel_norms: Mapping[int, tuple[str, ...]] = {}
+    """Their other names where attention and MLP run in parallel, by their number (Falcon)."""
+    qk_norms: tuple[str, str] = ("q_norm", "k_norm")
+    final_norm: str = "norm"
+    conv1d: bool = False
+    """Linear layers are transformers' Conv1D, which stores (in_features, out_features)."""
+    plain_linear: bool = True
+    """Linear layers are exactly nn.Linear or Conv1D; transformers 5 quantizes no subclass of them."""
+    transposed_experts: bool = False
+    """Fused experts are stored as (experts, in_features, out_features)."""
+
+
+class Targets(NamedTuple):
+    """The modules that PEFT 0.21 adapts by default, by `Method.targets`; empty where it has no default.
+
+    Source: `utils/constants.py` of PEFT.
+    """
+
+    lora: tuple[str, ...] = ()
+    """Also of most other types that adapt matrices."""
+    vera: tuple[str, ...] = ()
+    fourierft: tuple[str, ...] = ()
+    adalora: tuple[str, ...] = ()
+    ia3: tuple[str, ...] = ()
+    ia3_feedforward: tuple[str, ...] = ()
+    """Those whose input IA3 scales, not their output."""
+    beft: tuple[str, ...] = ()
+    osf: tuple[str, ...] = ()
+    ln_tuning: tuple[str, ...] = ()
+
+
+_QV = ("q_proj", "v_proj")
+LLAMA_TARGETS = Targets(
+    lora=_QV, vera=_QV, fourierft=_QV, adalora=_QV, ia3=("k_proj", "v_proj", "down_proj"),
+    ia3_feedforward=("down_proj",), beft=("v_proj",), osf=LLAMA_LINEAR, ln_tuning=(*LLAMA_NORMS, "norm"),
+)  # fmt: skip
+
+
+QWEN2_MOE_EXPERTS = {
+    "gate": "gate", "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj", "down_proj": "down_proj",
+}  # fmt: skip
+"""`Family.expert_targets` of most families with experts, whose checkpoints transformers converts alike."""
+
+
+class Family(NamedTuple):
+    """One row: how to read a family's config.json, what its modules are called, and how its forward pass differs."""
+
+    read: Callable[[ConfigKeys], dict[str, Any]]
+    """The arguments of ModelSpec, with the defaults of `configuration_<family>.py` in transformers 5."""
+    spelled: Mapping[str, tuple[str, ...]] = {}
+    """Keys of config.json that differ from ModelSpec's names: the class's attribute_map, mostly."""
+    text_type: str = ""
+    """The family of the language model in `text_config`, for the config.json of a multimodal model."""
+    text_defaults: Mapping[str, object] = {}
+    """What `text_config` may leave out."""
+
+    layout: Layout = Layout()
+    form: Literal["llama", "gpt2", "opt", "gpt_neox", "falcon"] = "llama"
+    """Whose code a layer follows where attention and MLP run in turn; in parallel all run alike."""
+    norm: Literal["llama", "olmo2", "gemma", "layer_norm"] = "llama"
+    """LayerNorm, which has a bias, or the flavour of RMSNorm: in which type the normed stream meets the weight."""
+
+    rotary: Literal["llama", "olmo2", "phi3", "gpt_oss"] = "llama"
+    """Olmo2 casts what it rotated, phi3 concatenates it even with nothing, gpt_oss rotates two halves."""
+    slices_qkv: bool = False
+    """The fused projection is cut by slices, whose gradients are as wide as all of it, not by one split."""
+    scales_query: bool = False
+    """The query is scaled before attention (OPT)."""
+    copies_key_heads: bool = False
+    """Shared key heads are indexed, then broadcast, before any kernel (Falcon)."""
+    float32_softmax: bool = True
+    """Eager attention computes its softmax in float32 whatever autocast does."""
+    sdpa: bool = True
+    """False where transformers runs eagerly though SDPA is the default: softcapped scores, attention sinks."""
+    always_masked: bool = False
+    """SDPA always gets a mask, and a single key head as it is."""
+    positions_by_sequence: bool = False
+    """Learned positions are embedded for every sequence, not once."""
+    clamped_gate: bool = False
+    """Experts gate by clamped, interleaved channels (GPT-OSS)."""
+    causal_mask_buffer: bool = False
+    """The model keeps a boolean mask of all positions."""
+
+    upcasts_logits_before_5: bool = True
+    """False where the family's own loss, before transformers 5, shifts the 16-bit logits as they are."""
+    repeats_keys_before_4_48: bool = False
+    """Flash attention, up to 4.45, gets keys and values copied to every query head."""
+    caches_fused_qkv_before_5: bool = False
+    """The cache, which is never switched off, holds the fused projection's whole output."""
+
+    liger: bool = False
+    """liger-kernel patches the family. Source: liger_kernel/transformers/monkey_patch.py."""
+    targets: Targets = Targets()
+    expert_targets: Mapping[str, str] = {}
+    """What LoRA makes of the names that router and experts had in transformers 4; all-linear takes all of them.
+
+    Source: `_MOE_TARGET_MODULE_MAPPING` in PEFT 0.21 `utils/transformers_weight_conversion.py`.
+    """
+    adaption_prompt: bool = False
+    """PEFT has an adaption prompt for it: TRANSFORMERS_MODEL_CONFIG in peft/tuners/adaption_prompt/config.py."""
+    prefix_spans_hidden: bool = False
+    """PEFT makes prefixes as wide as the hidden size, overlooking shared heads (Falcon)."""
+
+
+@lru_cache(maxsize=1)
+def known_families() -> tuple[str, ...]:
+    """Every model_type that has a row, in alphabetical order."""
+    files = os.listdir(os.path.join(os.path.dirname(__file__), "architectures"))
+    own = (name.removesuffix(".py") for name in files if name.endswith(".py") and name != "__init__.py")
+    return tuple(sorted({*own, *SHARED}))
+
+
+@lru_cache(maxsize=256)
+def find_family(model_type: str) -> Family | None:
+    """The row of this model_type, or None without a formula for it."""
+    if model_type not in known_families():
+        return None
+    file = import_module(f"peftbench.inputs.model.architectures.{SHARED.get(model_type, model_type)}")
+    row: Family = file.FAMILIES[model_type]
+    return row
