@@ -7,7 +7,7 @@ from peftbench.estimate.time.cost import human_hours, human_usd
 from peftbench.report.choose import views
 from peftbench.report.choose.own import hours_band, usd_band
 from peftbench.report.choose.views import Answer
-from peftbench.report.format.figure import INK, SERIES, layout, plain
+from peftbench.report.format.figure import SERIES, layout, line, plain, points
 from peftbench.report.format.sheet import Figure
 
 
@@ -15,11 +15,9 @@ def scatter(answer: Answer) -> Figure:
     """Hours and dollars of every choice on logarithmic axes, a colour a method, and the front as a line."""
     methods = list(dict.fromkeys(choice.method for choice in answer.ranking.choices))
     traces = [_of_method(answer, method, number) for number, method in enumerate(methods)]
-    front = {
-        "type": "scatter", "mode": "lines", "name": "nothing is cheaper and faster", "hoverinfo": "skip",
-        "x": [choice.hours for choice in answer.ranking.front], "y": [choice.usd for choice in answer.ranking.front],
-        "line": {"color": INK, "width": 1, "dash": "dot"},
-    }  # fmt: skip
+    best = answer.ranking.front
+    hours, dollars = [choice.hours for choice in best], [choice.usd for choice in best]
+    front = line("nothing is cheaper and faster", hours, dollars, "dot")
     titles = {"xaxis": "hours", "yaxis": "US dollars"}
     axes = {name: {"type": "log", "title": {"text": text}} for name, text in titles.items()}
     return {"data": [front, *traces], "layout": layout(520, **axes)}
@@ -27,15 +25,11 @@ def scatter(answer: Answer) -> Figure:
 
 def _of_method(answer: Answer, method: str, number: int) -> Figure:
     chosen = [choice for choice in answer.ranking.choices if choice.method == method]
-    return {
-        "type": "scatter", "mode": "markers", "name": plain(method), "x": [choice.hours for choice in chosen],
-        "y": [choice.usd for choice in chosen], "text": [_described(answer, choice) for choice in chosen],
-        "marker": {
-            "size": 9, "color": SERIES[number % len(SERIES)], "line": {"width": 1},
-            "symbol": ["circle" if choice.setup.step.calibrated else "circle-open" for choice in chosen],
-        },
-        "hovertemplate": "%{text}<extra></extra>",
-    }  # fmt: skip
+    hours, dollars = [choice.hours for choice in chosen], [choice.usd for choice in chosen]
+    symbols = ["circle" if choice.setup.step.calibrated else "circle-open" for choice in chosen]
+    texts = [_described(answer, choice) for choice in chosen]
+    colour = SERIES[number % len(SERIES)]
+    return points(plain(method), hours, dollars, texts, size=9, color=colour, line={"width": 1}, symbol=symbols)
 
 
 def _described(answer: Answer, choice: Choice) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from peftbench.memory import Part
@@ -43,6 +44,29 @@ def layout(height: int, **more: Any) -> Figure:
         "plot_bgcolor": "rgba(0,0,0,0)", "font": {"color": INK, "family": "system-ui, sans-serif", "size": 12},
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
         "hovermode": "closest", "hoverlabel": {"namelength": -1}, **axes, **more,
+    }  # fmt: skip
+
+
+def points(name: str, x: Sequence[Any], y: Sequence[Any], texts: Sequence[str], **marker: Any) -> Figure:
+    """Points that show a text of their own to the mouse."""
+    return {
+        "type": "scatter", "mode": "markers", "name": name, "x": x, "y": y, "text": texts, "marker": marker,
+        "hovertemplate": "%{text}<extra></extra>",
+    }  # fmt: skip
+
+
+def line(name: str, x: Sequence[Any], y: Sequence[Any], dash: str) -> Figure:
+    """A thin line that the mouse does not see."""
+    style = {"color": INK, "width": 1, "dash": dash}
+    return {"type": "scatter", "mode": "lines", "name": name, "x": x, "y": y, "line": style, "hoverinfo": "skip"}
+
+
+def bars(sizes: Sequence[Any], texts: Sequence[str], width: float, colour: str, **more: Any) -> Figure:
+    """A bar a row, by its number, that shows a text of its own to the mouse."""
+    return {
+        "type": "bar", "orientation": "h", "x": sizes, "y": list(range(len(sizes))), "width": width, "text": texts,
+        "marker": {"color": colour}, "showlegend": False, "textposition": "none",
+        "hovertemplate": "%{text}<extra></extra>", **more,
     }  # fmt: skip
 
 

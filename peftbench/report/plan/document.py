@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from peftbench.decide.plan.advice import Change
@@ -24,6 +25,7 @@ SCHEMA_VERSION = 1
 """Raised when a key changes its meaning or goes; new keys do not raise it."""
 
 Document = dict[str, Any]
+SIZES = ("allocated_bytes", "reserved_bytes", "device_bytes", "device_low_bytes", "device_high_bytes")
 
 
 def plan_document(model: ModelSpec | OtherModel, plans: Iterable[Plan]) -> Document:
@@ -79,16 +81,18 @@ def _dry_run(dry_run: DryRun | Extrapolation, verdict: Verdict | None) -> Docume
     }
 
 
+def _named(value: object, *names: str) -> Document:
+    """Attributes under their own names; members of enumerations by their value."""
+    found = {name: getattr(value, name) for name in names}
+    return {name: each.value if isinstance(each, Enum) else each for name, each in found.items()}
+
+
 def _gpu(gpu: GpuSpec) -> Document:
     capability = gpu.compute_capability
     return {
-        "name": gpu.name,
-        "product": gpu.product,
-        "memory_bytes": gpu.memory_bytes,
-        "memory_source": gpu.memory_source,
-        "context_bytes": gpu.context_bytes,
-        "in_use_bytes": gpu.in_use_bytes,
-        "usable_bytes": gpu.usable_bytes,
+        **_named(
+            gpu, "name", "product", "memory_bytes", "memory_source", "context_bytes", "in_use_bytes", "usable_bytes"
+        ),
         "compute_capability": f"{capability[0]}.{capability[1]}" if capability else None,
         "has_bfloat16": gpu.has_bfloat16,
         **({"calibration": _calibration(gpu.calibration)} if gpu.calibration else {}),
@@ -111,46 +115,24 @@ def _memory(profile: MemoryProfile) -> Document:
     return {
         "components": [_component(component, profile) for component in profile.components],
         "phases": {phase.value: profile.device_in(phase) for phase in profile.phases},
-        "peak_phase": profile.peak_phase.value,
-        "allocated_bytes": profile.allocated_bytes,
-        "reserved_bytes": profile.reserved_bytes,
-        "device_bytes": profile.device_bytes,
-        "device_low_bytes": profile.device_low_bytes,
-        "device_high_bytes": profile.device_high_bytes,
+        **_named(profile, "peak_phase", *SIZES),
     }
 
 
 def _component(component: Component, profile: MemoryProfile) -> Document:
     return {
-        "part": component.part.value,
-        "bytes": component.bytes,
-        "low_bytes": component.low_bytes,
-        "high_bytes": component.high_bytes,
-        "basis": component.basis.value,
+        **_named(component, "part", "bytes", "low_bytes", "high_bytes", "basis"),
         "phases": [phase.value for phase in profile.phases if phase in component.phases],
         "because": component.because,
     }
 
 
 def _verdict(verdict: Verdict) -> Document:
-    return {
-        "fit": verdict.fit.value,
-        "headroom_bytes": verdict.headroom_bytes,
-        "reason": verdict.reason,
-        "required_bytes": verdict.required_bytes,
-        "high_bytes": verdict.high_bytes,
-        "usable_bytes": verdict.usable_bytes,
-    }
+    names = ("fit", "headroom_bytes", "reason", "required_bytes", "high_bytes", "usable_bytes")
+    return _named(verdict, *names)
 
 
 def _change(change: Change) -> Document:
     """`arguments` are what to type; `before` and `after` of several options are joined by " + "."""
-    return {
-        "option": change.option,
-        "before": change.before,
-        "after": change.after,
-        "device_bytes": change.device_bytes,
-        "fit": change.fit.value,
-        "price": change.price,
-        "arguments": list(change.arguments),
-    }
+    names = ("option", "before", "after", "device_bytes", "fit", "price", "arguments")
+    return _named(change, *names)

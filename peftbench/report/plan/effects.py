@@ -93,20 +93,17 @@ def effects_document(effects: Effects) -> dict[str, Any]:
 
 def _latency(latency: Latency) -> dict[str, Any]:
     """Times of one pass; "low" and "high" are the ends of the band."""
-    prefill, decode, band = latency.prefill.seconds, latency.decode.seconds, latency.band
+    figures = {
+        "prefill{}_s": latency.prefill.seconds, "decode{}_s_per_token": latency.decode.seconds,
+        "tokens_per_s{}": latency.tokens_per_s,
+    }  # fmt: skip
+    band = latency.band
     return {
-        "prefill_s": prefill,
-        "prefill_low_s": prefill / band,
-        "prefill_high_s": prefill * band,
-        "decode_s_per_token": decode,
-        "decode_low_s_per_token": decode / band,
-        "decode_high_s_per_token": decode * band,
-        "tokens_per_s": latency.tokens_per_s,
-        "tokens_per_s_low": latency.tokens_per_s / band,
-        "tokens_per_s_high": latency.tokens_per_s * band,
+        **{name.format(end): figure for name, value in figures.items()
+           for end, figure in (("", value), ("_low", value / band), ("_high", value * band))},
         "calibrated": latency.calibrated,
         "terms": {"prefill": _terms(latency.prefill), "decode": _terms(latency.decode)},
-    }
+    }  # fmt: skip
 
 
 def _terms(time: PassTime) -> dict[str, Any]:

@@ -7,12 +7,10 @@ from peftbench.decide.recipe import SPECS
 from peftbench.inputs.model.weights import num_parameters
 from peftbench.inputs.recipe.option import options_of
 from peftbench.memory import Part
+from peftbench.report.plan.document import SIZES
 
 IDENTITY = ("model", "num_parameters", "gpu", "gpu_memory_bytes", "gpu_usable_bytes", "method")
-ANSWER = (
-    "trainable_parameters", "adapter_file_bytes", "peak_phase", "allocated_bytes", "reserved_bytes",
-    "device_bytes", "device_low_bytes", "device_high_bytes", "fit", "headroom_bytes",
-)  # fmt: skip
+ANSWER = ("trainable_parameters", "adapter_file_bytes", "peak_phase", *SIZES, "fit", "headroom_bytes")
 PARTS = {f"peak_{part.name.lower()}_bytes": part for part in Part}
 DRY_RUN = ("dry_run_allocated_bytes", "dry_run_reserved_bytes", "dry_run_device_bytes", "dry_run_fit")
 LATENCY = ("prefill_s", "decode_s_per_token", "decode_low_s_per_token", "decode_high_s_per_token", "tokens_per_s")
@@ -59,11 +57,7 @@ def plan_row(plan: Plan) -> dict[str, object]:
         "trainable_parameters": plan.trainable_parameters,
         "adapter_file_bytes": plan.adapter_file_bytes,
         "peak_phase": profile.peak_phase.value,
-        "allocated_bytes": profile.allocated_bytes,
-        "reserved_bytes": profile.reserved_bytes,
-        "device_bytes": profile.device_bytes,
-        "device_low_bytes": profile.device_low_bytes,
-        "device_high_bytes": profile.device_high_bytes,
+        **{name: getattr(profile, name) for name in SIZES},
         "fit": verdict.fit.value if verdict else None,
         "headroom_bytes": verdict.headroom_bytes if verdict else None,
         **{column: profile.bytes_of(part) for column, part in PARTS.items()},
@@ -84,12 +78,10 @@ def _latency(plan: Plan) -> dict[str, object]:
 
 def _training_time(plan: Plan) -> dict[str, object]:
     """Of a step; empty for inference, and where it is not known."""
-    step = plan.time
-    if step is None:
-        return dict.fromkeys(TRAINING_TIME)
-    speeds = (step.tokens_per_s, step.tokens_per_s_low, step.tokens_per_s_high)
-    values = (step.step_s, step.low_s, step.high_s, *speeds, step.calibrated, step.framework)
-    return dict(zip(TRAINING_TIME, values, strict=True))
+    from peftbench.report.plan.time import time_document
+
+    found = time_document(plan.time) or {}
+    return {column: found.get(column.removeprefix("training_").removeprefix("time_")) for column in TRAINING_TIME}
 
 
 def _dry_run(plan: Plan) -> dict[str, object]:

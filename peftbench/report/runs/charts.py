@@ -13,7 +13,7 @@ from peftbench.check.runs.comparison import Comparison, card_of
 from peftbench.decide.suite.predict_case import device_of
 from peftbench.memory import Part
 from peftbench.records.environment import Outcome
-from peftbench.report.format.figure import COLOURS, INK, SERIES, layout, plain
+from peftbench.report.format.figure import COLOURS, INK, SERIES, bars, layout, line, plain, points
 from peftbench.report.format.sheet import Figure
 
 PARTS = {**COLOURS, Part.SLACK: "#8cd17d", Part.NCCL: "#fabfd2", Part.CONTEXT: "#d4a6c8"}
@@ -41,7 +41,7 @@ def parts_figure(comparisons: Sequence[Comparison]) -> Figure:
     sizes = [size for c in comparisons for size in (*c.predicted, *c.measured)]
     unit, scale = unit_of(sizes)
     top = max((size or 0 for size in sizes), default=0)
-    bars = [_bars(comparisons, part, unit, scale) for part in parts_of(comparisons)]
+    stack = [_bars(comparisons, part, unit, scale) for part in parts_of(comparisons)]
     shapes, words = _capacities(comparisons, top, scale)
     axis = {"title": {"text": f"{unit} at the peak"}, "range": [0, 1.04 * max(top / scale, *_ends(shapes), 1e-9)]}
     rows = _rows(comparisons)
@@ -49,7 +49,7 @@ def parts_figure(comparisons: Sequence[Comparison]) -> Figure:
     rows["height"] += 24 * bool(words)
     rows["margin"] = {"l": 10, "r": 20, "t": 20 + 24 * bool(words), "b": 40}
     marker = _measured(comparisons, unit, scale)
-    return {"data": [*bars, marker], "layout": layout(barmode="stack", xaxis=axis, shapes=shapes, **rows)}
+    return {"data": [*stack, marker], "layout": layout(barmode="stack", xaxis=axis, shapes=shapes, **rows)}
 
 
 def parts_of(comparisons: Iterable[Comparison]) -> list[Part]:
@@ -60,25 +60,19 @@ def parts_of(comparisons: Iterable[Comparison]) -> list[Part]:
 
 def _bars(comparisons: Sequence[Comparison], part: Part, unit: str, scale: int) -> Figure:
     sizes = [c.profile.bytes_of(part) / scale if c.profile else 0 for c in comparisons]
-    return {
-        "type": "bar", "orientation": "h", "name": part.value, "marker": {"color": PARTS[part]}, "showlegend": False,
-        "x": sizes, "y": list(range(len(sizes))), "width": BAR,
-        "text": [f"{name(c)}<br>{part.value} {size:.2f} {unit}" for c, size in zip(comparisons, sizes, strict=True)],
-        "textposition": "none", "hovertemplate": "%{text}<extra></extra>",
-    }  # fmt: skip
+    texts = [f"{name(c)}<br>{part.value} {size:.2f} {unit}" for c, size in zip(comparisons, sizes, strict=True)]
+    return bars(sizes, texts, BAR, PARTS[part], name=part.value)
 
 
 def _measured(comparisons: Sequence[Comparison], unit: str, scale: int) -> Figure:
     """The device's peak, or on a CPU that of the tensors: what the bar beside it predicts."""
     seen = [c.measured.device_bytes or c.measured.allocated_bytes for c in comparisons]
-    told = [f"{name(c)}<br>measured {(size or 0) / scale:.2f} {unit}, {c.record.measurement.outcome}"
-            for c, size in zip(comparisons, seen, strict=True)]  # fmt: skip
-    return {
-        "type": "scatter", "mode": "markers", "name": "measured", "showlegend": False, "y": list(range(len(seen))),
-        "x": [None if size is None else size / scale for size in seen],
-        "marker": {"symbol": "diamond", "size": 11, "color": MEASURED, "line": {"width": 1.5, "color": "#fff"}},
-        "text": told, "hovertemplate": "%{text}<extra></extra>",
-    }  # fmt: skip
+    texts = [f"{name(c)}<br>measured {(size or 0) / scale:.2f} {unit}, {c.record.measurement.outcome}"
+             for c, size in zip(comparisons, seen, strict=True)]  # fmt: skip
+    sizes, edge = [None if size is None else size / scale for size in seen], {"width": 1.5, "color": "#fff"}
+    rows = list(range(len(seen)))
+    found = points("measured", sizes, rows, texts, symbol="diamond", size=11, color=MEASURED, line=edge)
+    return {**found, "showlegend": False}
 
 
 def _capacities(comparisons: Sequence[Comparison], top: int, scale: int) -> tuple[list[Figure], list[Figure]]:
@@ -133,14 +127,15 @@ def _ended(comparison: Comparison) -> str:
 
 def scatter_figure(comparisons: Sequence[Comparison]) -> Figure:
     """Allocated peaks of every run that ended well, on logarithmic axes, with ±5 % around the diagonal."""
-    points = [c for c in comparisons if c.errors.allocated is not None]
-    sizes = [size for c in points for size in (c.measured.allocated_bytes, c.predicted.allocated_bytes) if size]
-    methods = list(dict.fromkeys(c.record.case.recipe.method for c in points))
+    runs = [c for c in comparisons if c.errors.allocated is not None]
+    sizes = [size for c in runs for size in (c.measured.allocated_bytes, c.predicted.allocated_bytes) if size]
+    methods = list(dict.fromkeys(c.record.case.recipe.method for c in runs))
     least, most = min(sizes, default=GIB) / 1.3, max(sizes, default=GIB) * 1.3
     ends = [least, most]
-    traces = [_line(ends, 1.0, "predicted = measured", "solid"), _line(ends, 1.05, "±5 %", "dot"),
-              {**_line(ends, 0.95, "±5 %", "dot"), "showlegend": False}]  # fmt: skip
-    traces += [_of_method(points, method, number) for number, method in enumerate(methods)]
+    low, high = ([end * factor for end in ends] for factor in (0.95, 1.05))
+    traces = [line("predicted = measured", ends, ends, "solid"), line("±5 %", ends, high, "dot"),
+              {**line("±5 %", ends, low, "dot"), "showlegend": False}]  # fmt: skip
+    traces += [_of_method(runs, method, number) for number, method in enumerate(methods)]
     axis = {"type": "log", "range": [math.log10(least), math.log10(most)], **_doublings(least, most)}
     return {"data": traces, "layout": layout(480, xaxis={**axis, "title": {"text": "measured, allocated"}},
                                              yaxis={**axis, "title": {"text": "predicted, allocated"}})}  # fmt: skip
@@ -160,25 +155,15 @@ def _round(size_bytes: int) -> str:
     return f"{size_bytes // unit} {text}"
 
 
-def _line(ends: list[float], factor: float, name: str, dash: str) -> Figure:
-    return {
-        "type": "scatter", "mode": "lines", "name": name, "x": ends, "y": [end * factor for end in ends],
-        "line": {"color": INK, "width": 1, "dash": dash}, "hoverinfo": "skip",
-    }  # fmt: skip
-
-
-def _of_method(points: Sequence[Comparison], method: str, number: int) -> Figure:
-    chosen = [c for c in points if c.record.case.recipe.method == method]
+def _of_method(runs: Sequence[Comparison], method: str, number: int) -> Figure:
+    chosen = [c for c in runs if c.record.case.recipe.method == method]
     measured, predicted = ([(c.measured if seen else c.predicted).allocated_bytes or 0 for c in chosen]
                            for seen in (True, False))  # fmt: skip
-    return {
-        "type": "scatter", "mode": "markers", "name": plain(method), "x": measured, "y": predicted,
-        "marker": {"size": 10, "color": SERIES[number % len(SERIES)], "line": {"width": 1, "color": "#fff"},
-                   "symbol": SYMBOLS[number // len(SERIES) % len(SYMBOLS)]},
-        "text": [f"{plain(c.record.suite)}: {name(c)}<br>measured {human_bytes(x)}, predicted {human_bytes(y)}, "
-                 f"{c.errors.allocated:+.2%}" for c, x, y in zip(chosen, measured, predicted, strict=True)],
-        "hovertemplate": "%{text}<extra></extra>",
-    }  # fmt: skip
+    texts = [f"{plain(c.record.suite)}: {name(c)}<br>measured {human_bytes(x)}, predicted {human_bytes(y)}, "
+             f"{c.errors.allocated:+.2%}" for c, x, y in zip(chosen, measured, predicted, strict=True)]  # fmt: skip
+    colour, symbol = SERIES[number % len(SERIES)], SYMBOLS[number // len(SERIES) % len(SYMBOLS)]
+    edge = {"width": 1, "color": "#fff"}
+    return points(plain(method), measured, predicted, texts, size=10, color=colour, line=edge, symbol=symbol)
 
 
 # ── step time ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -191,16 +176,11 @@ def step_figure(comparisons: Sequence[Comparison]) -> Figure | None:
         return None
     steps = [c.record.measurement.step_s for c in chosen]
     middles = [median(step) for step in steps]
-    bars = {
-        "type": "bar", "orientation": "h", "x": middles, "y": list(range(len(chosen))), "width": BAR,
-        "marker": {"color": DEVICE}, "showlegend": False, "textposition": "none",
-        "text": [f"{name(c)}<br>{middle:.3f} s" for c, middle in zip(chosen, middles, strict=True)],
-        "hovertemplate": "%{text}<extra></extra>",
-        "error_x": {
-            "type": "data", "symmetric": False, "color": INK, "thickness": 1.5,
-            "array": [max(step) - middle for step, middle in zip(steps, middles, strict=True)],
-            "arrayminus": [middle - min(step) for step, middle in zip(steps, middles, strict=True)],
-        },
+    texts = [f"{name(c)}<br>{middle:.3f} s" for c, middle in zip(chosen, middles, strict=True)]
+    spread = {
+        "type": "data", "symmetric": False, "color": INK, "thickness": 1.5,
+        "array": [max(step) - middle for step, middle in zip(steps, middles, strict=True)],
+        "arrayminus": [middle - min(step) for step, middle in zip(steps, middles, strict=True)],
     }  # fmt: skip
     axis = {"title": {"text": "seconds: median, fastest, slowest"}, "rangemode": "tozero"}
-    return {"data": [bars], "layout": layout(xaxis=axis, **_rows(chosen))}
+    return {"data": [bars(middles, texts, BAR, DEVICE, error_x=spread)], "layout": layout(xaxis=axis, **_rows(chosen))}
