@@ -36,10 +36,8 @@ def report(path: str, format_: str, output: str | None) -> None:
     compared = tuple(record for results in found for record in results.comparisons)
     if not runs and not compared:
         raise PeftbenchError(f"{path} holds no record of a run.", "Make some: peftbench run. Published ones: validate.")
-    if runs and compared and format_ == "csv":
-        tell("comparisons have other columns and are left out; name their file alone, or use --format json.")
     file = output or ("report.html" if format_ == "html" else STDOUT)
-    sheet = runs_sheet(compare(runs), compared)
+    sheet = runs_sheet(compare(runs), compared, tell)
     if file == STDOUT:
         show(sheet, format_)
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from peftbench.check.runs.comparison import Comparison
 from peftbench.records.comparison import ComparisonRecord
@@ -14,12 +14,14 @@ from peftbench.report.runs.rows import COLUMNS, SCHEMA_VERSION, run_row
 from peftbench.report.runs.table import group_table, grouped
 
 
-def runs_sheet(comparisons: Sequence[Comparison], compared: Sequence[ComparisonRecord] = ()) -> Sheet:
-    """Rows are of one kind: those of the runs where there are any."""
+def runs_sheet(
+    comparisons: Sequence[Comparison], compared: Sequence[ComparisonRecord] = (), tell: Callable[[str], None] = print
+) -> Sheet:
+    """Rows are of one kind: those of the runs where there are any; `tell` is told what is left out of them."""
     return Sheet(
         lambda: _page(comparisons, compared),
         lambda: _document(comparisons, compared),
-        lambda: _rows(comparisons, compared),
+        lambda: _rows(comparisons, compared, tell),
         whole=lambda: _whole(comparisons, compared),
     )
 
@@ -49,8 +51,10 @@ def _document(comparisons: Sequence[Comparison], compared: Sequence[ComparisonRe
 
 
 def _rows(
-    comparisons: Sequence[Comparison], compared: Sequence[ComparisonRecord]
+    comparisons: Sequence[Comparison], compared: Sequence[ComparisonRecord], tell: Callable[[str], None]
 ) -> tuple[Sequence[str], Iterable[Row]]:
+    if comparisons and compared:
+        tell("comparisons have other columns and are left out; name their file alone, or use --format json.")
     if comparisons:
         return COLUMNS, map(run_row, comparisons)
     return COMPARISON_COLUMNS, comparison_rows(compared)
