@@ -82,6 +82,15 @@ def test_every_verb_has_every_format(question: tuple[str, ...], format_: str) ->
         assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=", text)
 
 
+@pytest.mark.parametrize("question", [(*PLAN, "--gpu", "t4"), CHOOSE, ("gpus",)], ids=" ".join)
+def test_jsonl_has_the_rows_of_csv(question: tuple[str, ...]) -> None:
+    lines = [json.loads(line) for line in answer(*question, "--format", "jsonl").splitlines()]
+    rows = list(csv.DictReader(io.StringIO(answer(*question, "--format", "csv"))))
+    assert len(lines) == len(rows) and {tuple(line) for line in lines} == {tuple(rows[0])}
+    assert all(row[name] == str(value) for line, row in zip(lines, rows, strict=True)
+               for name, value in line.items() if type(value) in (int, float))  # fmt: skip
+
+
 @pytest.mark.parametrize("module", ["jinja2", "plotly"])
 def test_without_the_extra_html_says_what_to_install(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     for name in (module, f"{module}.io"):

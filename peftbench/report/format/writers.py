@@ -39,6 +39,15 @@ def _csv(sheet: Sheet) -> str:
     return file.getvalue().rstrip("\n")
 
 
+def _jsonl(sheet: Sheet) -> str:
+    """An object a line with the columns of CSV: for jq, logs and data frames, which read one row after the other."""
+    from json import dumps
+
+    columns, rows = sheet.rows()
+    flat = ({column: row.get(column) for column in columns} for row in map(_finite, rows))
+    return "\n".join(dumps(row, allow_nan=False) for row in flat)
+
+
 def _markdown(sheet: Sheet) -> str:
     from peftbench.report.format.markdown import page
 
@@ -52,7 +61,7 @@ def _html(sheet: Sheet) -> str:
 
 
 WRITERS: dict[str, Callable[[Sheet], str]] = {
-    "terminal": _terminal, "json": _json, "csv": _csv, "markdown": _markdown, "html": _html,
+    "terminal": _terminal, "json": _json, "csv": _csv, "jsonl": _jsonl, "markdown": _markdown, "html": _html,
 }  # fmt: skip
 FORMATS = tuple(WRITERS)
 
