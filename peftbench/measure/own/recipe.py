@@ -104,11 +104,18 @@ def _attention(config: Any) -> str:
 
 
 def _quantization(causal_lm: Any) -> QuantizationSpec | None:
-    """bitsandbytes' configuration, and whether the rest was cast to float32 as prepare_model_for_kbit_training does."""
+    """What the model's configuration says, and whether prepare_model_for_kbit_training cast the rest to float32.
+
+    Raises SpecError for a scheme without a row.
+    """
     config = getattr(causal_lm.config, "quantization_config", None)
     if config is None:
         return None
     given = config if isinstance(config, Mapping) else config.to_dict()
+    method = given.get("quant_method") or "bitsandbytes"
+    method = str(getattr(method, "value", method))
+    if method != "bitsandbytes":
+        return QuantizationSpec(quant_type=method, blocksize=given.get("group_size"))
     upcast = causal_lm.get_input_embeddings().weight.dtype is torch.float32
     if given.get("load_in_8bit"):
         return QuantizationSpec(quant_type="int8", upcast_unquantized=upcast)

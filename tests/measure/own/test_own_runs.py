@@ -1,12 +1,17 @@
 """A user's own script with the callback, and the function that measures one recipe."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from run_records import TINY
 
 import peftbench
+from peftbench.base.errors import SpecError
 from peftbench.check.runs.comparison import compare
 from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.measure.own.recipe import _quantization
 from peftbench.memory import Phase
 from peftbench.records.environment import Outcome
 from peftbench.records.file import read_results
@@ -51,6 +56,20 @@ def test_two_lines_record_a_run(tmp_path, capsys, adapter, arguments, method):
     assert f"{method} of own model" in capsys.readouterr().out
     (comparison,) = compare([record])
     assert abs(comparison.errors.allocated) <= (0.03 if not recipe.autocast else 0.1)
+
+
+@pytest.mark.parametrize("name", ["gptq", "awq"])
+def test_a_checkpoint_is_read_as_what_it_is(name):
+    """It has no bnb_4bit_quant_type: a run on it was recorded as one of fp4."""
+    config = transformers.GPTQConfig(bits=4, group_size=64) if name == "gptq" else transformers.AwqConfig(group_size=64)
+    model = SimpleNamespace(config=SimpleNamespace(quantization_config=config))
+    assert _quantization(model) == QuantizationSpec(quant_type=name, blocksize=64)
+
+
+def test_a_quantization_without_a_row_is_refused():
+    model = SimpleNamespace(config=SimpleNamespace(quantization_config={"quant_method": "mxfp4"}))
+    with pytest.raises(SpecError, match="mxfp4"):
+        _quantization(model)
 
 
 def test_what_no_spec_can_say_is_told_and_training_ends_well(tmp_path, capsys):
