@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from peftbench.base.errors import SpecError
-from peftbench.estimate.forward.kernels import AMPERE
+from peftbench.estimate.parts.card import AMPERE
 from peftbench.estimate.peft_forward.virtual_tokens import is_prefix, virtual_tokens
 from peftbench.estimate.peft_types.table import METHODS, Method
 from peftbench.inputs.card.gpu import GpuSpec

@@ -15,6 +15,7 @@ from peftbench.dryrun.trace.profile import profile_of, traced
 from peftbench.dryrun.trace.replay import replay
 from peftbench.dryrun.trace.trace import Trace
 from peftbench.dryrun.workload import DEPTH_KEYS, Workload
+from peftbench.estimate.parts.card import traits_of
 from peftbench.estimate.parts.slack import context, slack
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.recipe.training import TrainingSpec
@@ -119,5 +120,5 @@ def _profile(sizes: Sizes, workload: Workload, gpu: GpuSpec | None, facts: Mappi
     recipe = workload.recipe
     training = isinstance(recipe, TrainingSpec)
     block = recipe.tokens * facts["vocab_size"] * 4 if isinstance(recipe, TrainingSpec) else 0
-    reserve = slack(dynamic, block, training and recipe.gradient_checkpointing, phases - {Phase.LOAD}, gpu)  # type: ignore[union-attr]
+    reserve = slack(dynamic, block, training and recipe.gradient_checkpointing, phases - {Phase.LOAD}, traits_of(gpu))  # type: ignore[union-attr]
     return MemoryProfile((*components, reserve, context(gpu, phases)))

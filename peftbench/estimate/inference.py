@@ -13,9 +13,10 @@ from peftbench.estimate.forward.generation import (
     decode_layer_moments,
     prefill_moments,
 )
-from peftbench.estimate.forward.kernels import attention_kernel, cublas_workspace_bytes, masks_sliding_layers
+from peftbench.estimate.forward.kernels import attention_kernel, masks_sliding_layers
 from peftbench.estimate.parts.base_model import weight_components
 from peftbench.estimate.parts.base_weights import quantized_matrices, quantized_weights
+from peftbench.estimate.parts.card import CardTraits, traits_of
 from peftbench.estimate.parts.slack import context, slack
 from peftbench.estimate.parts.tensors import total_bytes, total_numel
 from peftbench.estimate.peft_types.tensors import adapter_tensors, frozen_bytes
@@ -49,7 +50,8 @@ def estimate_inference(
     """
     running = PREFILL | DECODE if cached_tokens(inference) > inference.prompt_tokens else PREFILL
     always = running | {Phase.LOAD}
-    key = _key(model, inference, gpu)
+    card = traits_of(gpu)
+    key = _key(model, inference, card)
     moving = [*_prefill(key, inference), *(_decode(key, inference) if Phase.DECODE in running else ())]
     gpus = inference.parallelism.gpus
     if gpus > 1:
@@ -59,9 +61,9 @@ def estimate_inference(
     return MemoryProfile((
         *_weights(model, inference, always),
         *_adapter(model, inference, always),
-        exact(Part.WORKSPACE, _workspace_bytes(inference, gpu), running, "cuBLAS workspace, and the prompts"),
+        exact(Part.WORKSPACE, _workspace_bytes(inference, card), running, "cuBLAS workspace, and the prompts"),
         *moving,
-        slack(peak, 0, False, running, gpu),
+        slack(peak, 0, False, running, card),
         *nccl(inference.parallelism, gpu, always),
         context(gpu, always),
     ))  # fmt: skip
@@ -89,10 +91,10 @@ def _adapter(model: ModelSpec, inference: InferenceSpec, phases: frozenset[Phase
     return [exact(Part.ADAPTERS, size, phases, because)]
 
 
-def _workspace_bytes(inference: InferenceSpec, gpu: GpuSpec | None) -> int:
+def _workspace_bytes(inference: InferenceSpec, card: CardTraits) -> int:
     """One thread, so one of the two handles that training has."""
     tokens = inference.batch_size * cached_tokens(inference)
-    return cublas_workspace_bytes(gpu) // 2 + tokens * INPUT_BYTES_PER_TOKEN
+    return card.cublas_bytes // 2 + tokens * INPUT_BYTES_PER_TOKEN
 
 
 # ── prefill ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -180,7 +182,7 @@ def _dequantized_bytes(key: GenerationKey, tokens: int) -> int:
 # ── what both have ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _key(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec | None) -> GenerationKey:
+def _key(model: ModelSpec, inference: InferenceSpec, card: CardTraits) -> GenerationKey:
     """Kernels are chosen as in training without autocast."""
     as_training = TrainingSpec(
         sequence_length=inference.prompt_tokens,
@@ -188,7 +190,7 @@ def _key(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec | None) -> Gen
         autocast=False,
         attention=inference.attention,
     )
-    kernel = attention_kernel(model, as_training, gpu)
+    kernel = attention_kernel(model, as_training, card)
     masked = masks_sliding_layers(model, as_training)
     return GenerationKey(
         model=model,

@@ -8,11 +8,12 @@ from functools import lru_cache
 
 from peftbench.base.units import human_bytes
 from peftbench.estimate.forward.generations import rotary_table_bytes
-from peftbench.estimate.forward.kernels import cublas_workspace_bytes, kernels_of
+from peftbench.estimate.forward.kernels import kernels_of
 from peftbench.estimate.forward.moments import StepMoments, step_moments
 from peftbench.estimate.forward.step import Step, step_of
 from peftbench.estimate.parts.base_model import weight_components
 from peftbench.estimate.parts.base_weights import trained_weights
+from peftbench.estimate.parts.card import CardTraits, traits_of
 from peftbench.estimate.parts.optimizer import optimizer_bytes
 from peftbench.estimate.parts.slack import context, slack
 from peftbench.estimate.parts.tensors import TensorGroup, total_bytes, total_numel
@@ -63,6 +64,12 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
     `gpu` decides the attention kernel, cuBLAS workspaces and context; None stands for an Ampere card.
     Raises SpecError where the recipe cannot be: unknown target modules, optimizer or adapter type.
     """
+    reserved = reserved_components(model, training, traits_of(gpu))
+    return MemoryProfile((*reserved, *_nccl(training, gpu), context(gpu, ALWAYS)))
+
+
+def reserved_components(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> tuple[Component, ...]:
+    """What torch's allocator reserves: all but the context and NCCL's connections. Raises as estimate_training."""
     if training.parallelism.strategy != "none":
         from peftbench.estimate.sharding.training import as_one_of_several
 
@@ -70,25 +77,30 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
     components = [
         *_weights(model, training),
         *_rotary_tables(model, training),
-        *_trained(model, training, gpu is not None and gpu.is_cpu),
-        *_workspace(training, gpu),
-        *_moments(model, training, gpu),
+        *_trained(model, training, card.on_cpu),
+        *_workspace(training, card.cublas_bytes),
+        *_moments(model, training, card),
     ]
     dynamic = max(_dynamic_bytes(components, phase) for phase in TRAINING)
     block = 0 if training.loss == "liger" else stream_tokens(training) * model.vocab_size * 4
-    reserve = slack(dynamic, block, training.gradient_checkpointing, TRAINING, gpu)
-    between = _communication(components, model, training, gpu)
-    return MemoryProfile((*components, reserve, *between, context(gpu, ALWAYS)))
+    reserve = slack(dynamic, block, training.gradient_checkpointing, TRAINING, card)
+    return (*components, reserve, *_stream_slack(components, model, training))
 
 
-def _communication(
-    components: list[Component], model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None
-) -> list[Component]:
+def _stream_slack(components: list[Component], model: ModelSpec, training: TrainingSpec) -> list[Component]:
     if training.parallelism.gpus == 1:
         return []
-    from peftbench.estimate.sharding.training import communication
+    from peftbench.estimate.sharding.reserved import stream_slack
 
-    return communication(components, model, training, gpu)
+    return stream_slack(components, model, training)
+
+
+def _nccl(training: TrainingSpec, gpu: GpuSpec | None) -> list[Component]:
+    if training.parallelism.gpus == 1:
+        return []
+    from peftbench.estimate.sharding.reserved import nccl
+
+    return nccl(training.parallelism, gpu, ALWAYS)
 
 
 # ── what is alive throughout ────────────────────────────────────────────────────────────────────────────────────────
@@ -145,16 +157,16 @@ def _optimizer_because(training: TrainingSpec, paged_bytes: int) -> str:
     return f"states of {training.optimizer}{paged}"
 
 
-def _workspace(training: TrainingSpec, gpu: GpuSpec | None) -> list[Component]:
-    size = cublas_workspace_bytes(gpu) + training.tokens * INPUT_BYTES_PER_TOKEN
+def _workspace(training: TrainingSpec, cublas_bytes: int) -> list[Component]:
+    size = cublas_bytes + training.tokens * INPUT_BYTES_PER_TOKEN
     return [exact(Part.WORKSPACE, size, TRAINING, "cuBLAS workspaces of two threads, and the batch itself")]
 
 
 # ── the moments of a step ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _moments(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> list[Component]:
-    step = moments_of(model, training, gpu)
+def _moments(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> list[Component]:
+    step = moments_of(model, training, card)
     tokens, length = stream_tokens(training), stream_length(training)
     forward = max(step.forward, key=lambda m: m.bytes_at(tokens, length))
     backward = max(step.backward, key=lambda m: m.bytes_at(tokens, length))
@@ -167,9 +179,9 @@ def _moments(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> l
     ]
 
 
-def moments_of(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> StepMoments:
+def moments_of(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> StepMoments:
     """The moments of this recipe's step, from the cache where only the number of tokens differs."""
-    step = step_of(model, training, kernels_of(model, training, gpu))
+    step = step_of(model, training, kernels_of(model, training, card))
     if not training.parallelism.shards_gradients:
         return step_moments(step)
     return _sharded_moments(step, replace(training, micro_batch_size=1, sequence_length=1))

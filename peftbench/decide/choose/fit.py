@@ -10,19 +10,18 @@ from typing import NamedTuple
 from peftbench.base.errors import SpecError
 from peftbench.decide.card import settle_training
 from peftbench.decide.verdict import Verdict, judge
-from peftbench.estimate.forward.kernels import AMPERE, HOPPER, compute_capability
 from peftbench.estimate.host_memory import host_bytes
+from peftbench.estimate.parts.card import CardTraits, traits_of
 from peftbench.estimate.parts.slack import context
 from peftbench.estimate.sharding.reserved import nccl
 from peftbench.estimate.time.step import StepTime, step_time
-from peftbench.estimate.training import ALWAYS, estimate_training
+from peftbench.estimate.training import ALWAYS, reserved_components
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe.parallelism import ParallelismSpec
 from peftbench.inputs.recipe.training import TrainingSpec
-from peftbench.memory import Component, MemoryProfile, Part
+from peftbench.memory import Component, MemoryProfile
 
-GENERATIONS = (HOPPER, AMPERE)
 COPIED = "ddp"
 SHARDED = "fsdp"
 GATHERED_ONCE = "fsdp-grad-op"
@@ -156,13 +155,13 @@ def _largest(model: ModelSpec, way: TrainingSpec, shape: Shape, sequences: int, 
 
 def _fits(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> bool:
     """As `judge` has it: the upper end of the band, beyond the context that is expected, is within what is usable."""
-    needed = _needed_bytes(model, _alike(training), _kind(gpu))
+    needed = _needed_bytes(model, _alike(training), traits_of(gpu))
     beside = _beside_bytes(training.parallelism, gpu)
     return needed is not None and needed + beside - _context(gpu).bytes <= gpu.usable_bytes
 
 
 def _judged(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Verdict:
-    components = _components(model, _alike(training), _kind(gpu))
+    components = _reserved(model, _alike(training), traits_of(gpu))
     return judge(MemoryProfile((*components, *_beside(training.parallelism, gpu))), gpu)
 
 
@@ -182,18 +181,17 @@ def _context(gpu: GpuSpec) -> Component:
 
 
 @lru_cache(maxsize=8192)
-def _needed_bytes(model: ModelSpec, training: TrainingSpec, kind: GpuSpec) -> int | None:
+def _needed_bytes(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> int | None:
     """The upper end of the peak without what is beside it; None for a recipe that cannot be on such a card."""
     try:
-        return MemoryProfile(_components(model, training, kind)).device_high_bytes
+        return MemoryProfile(_reserved(model, training, card)).device_high_bytes
     except SpecError:
         return None
 
 
 @lru_cache(maxsize=8192)
-def _components(model: ModelSpec, training: TrainingSpec, kind: GpuSpec) -> tuple[Component, ...]:
-    profile = estimate_training(model, training, kind)
-    return tuple(component for component in profile.components if component.part not in (Part.NCCL, Part.CONTEXT))
+def _reserved(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> tuple[Component, ...]:
+    return reserved_components(model, training, card)
 
 
 @lru_cache(maxsize=8192)
@@ -204,18 +202,4 @@ def _alike(training: TrainingSpec) -> TrainingSpec:
     return replace(
         training, parallelism=replace(parallelism, gpus=gpus, nodes=1),
         gradient_accumulation_steps=min(training.gradient_accumulation_steps, 2),
-    )  # fmt: skip
-
-
-@lru_cache(maxsize=256)
-def _kind(gpu: GpuSpec) -> GpuSpec:
-    """All of the card that tensors and allocator depend on: which kernels run, and what was measured.
-
-    Kernels and their workspaces change with the generations in GENERATIONS only; see estimate/forward/kernels.py.
-    """
-    capability = compute_capability(gpu)
-    generation = next((each for each in GENERATIONS if capability >= each), capability)
-    return GpuSpec(
-        name="", product="", memory_bytes=0, memory_source="", compute_capability=generation, is_cpu=gpu.is_cpu,
-        calibration=gpu.calibration,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from peftbench.decide.recipe import LORA, changed, quantization_for, value_of
-from peftbench.estimate.forward.kernels import AMPERE, compute_capability
+from peftbench.estimate.parts.card import traits_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe.dtype import DType
@@ -93,7 +93,7 @@ def _fused_kernels(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Se
 
 
 def _flash(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Sequence[str]:
-    possible = training.attention == "sdpa" and compute_capability(gpu) >= AMPERE
+    possible = training.attention == "sdpa" and traits_of(gpu).flash
     return ("flash_attention_2",) if possible else ()
 
 

@@ -12,6 +12,7 @@ from peftbench.decide.recipe import Options, recipe_options
 from peftbench.decide.verdict import Fit, Verdict, judge
 from peftbench.estimate.forward.kernels import attention_kernel
 from peftbench.estimate.parts.base_weights import checkpoint_bytes, quantized_weights
+from peftbench.estimate.parts.card import traits_of
 from peftbench.estimate.peft_forward.dispatch import activations_modelled
 from peftbench.estimate.peft_types.tensors import adapter_file_bytes
 from peftbench.estimate.time.step import StepTime, step_time
@@ -166,7 +167,7 @@ def _file_bytes(model: ModelSpec, recipe: TrainingSpec | InferenceSpec) -> int:
 
 def _attention_notes(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> Notes:
     """Where attention keeps a score for every pair of tokens, because no fused kernel takes the recipe."""
-    kernel = attention_kernel(model, training, gpu)
+    kernel = attention_kernel(model, training, traits_of(gpu))
     if kernel == "math" and gpu is not None and not gpu.has_bfloat16:
         return (f"SDPA has no fused kernel for grouped-query heads on {gpu.name}: every pair of tokens is kept.",)
     if kernel == "eager" and training.attention == "sdpa":

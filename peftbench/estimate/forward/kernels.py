@@ -1,18 +1,15 @@
-"""Which attention kernel runs, and how large cuBLAS's workspaces are: what depends on the card's generation."""
+"""Which kernels run the layers of a recipe on a card."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from peftbench.base.units import KIB
+from peftbench.estimate.parts.card import CardTraits
 from peftbench.estimate.peft_forward.virtual_tokens import is_prefix
-from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.training import TrainingSpec
 
-AMPERE = (8, 0)
-HOPPER = (9, 0)
 FLASH_MAX_HEAD_DIM = 256
 
 
@@ -22,22 +19,15 @@ class Kernels(NamedTuple):
     attention: str = "flash"
     """"flash", "efficient", "math", "eager" or "cpu"."""
     grouped_mm: bool = True
-    """All experts are multiplied at once: from Ampere on."""
+    """All experts are multiplied at once."""
 
 
-def kernels_of(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> Kernels:
+def kernels_of(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> Kernels:
     """The kernels that run this model's layers on the card."""
-    return Kernels(
-        attention_kernel(model, training, gpu), not model.num_experts or compute_capability(gpu) >= AMPERE
-    )
+    return Kernels(attention_kernel(model, training, card), not model.num_experts or card.grouped_mm)
 
 
-def compute_capability(gpu: GpuSpec | None) -> tuple[int, int]:
-    """The card's generation; an unnamed card is taken as Ampere."""
-    return AMPERE if gpu is None or gpu.compute_capability is None else gpu.compute_capability
-
-
-def attention_kernel(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> str:
+def attention_kernel(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> str:
     """The kernel behind attn_implementation: "flash", "efficient", "math" or "eager"; or "cpu".
 
     SDPA takes flash attention for 16-bit types on compute capability 8.0 and newer, heads of up to 256 channels and
@@ -49,7 +39,7 @@ def attention_kernel(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | No
         return "eager"
     if training.attention == "flash_attention_2":
         return "flash"
-    if gpu is not None and gpu.is_cpu:
+    if card.on_cpu:
         return "cpu"
     if is_prefix(training.adapter):  # more keys than queries: SDPA gets a mask, and key heads are copied
         return "efficient"
@@ -58,7 +48,7 @@ def attention_kernel(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | No
     if training.padded:  # transformers gives SDPA a mask, and copies key heads then
         return "efficient"
     small_heads = model.head_dim <= FLASH_MAX_HEAD_DIM
-    if computes_in_half(training) and small_heads and compute_capability(gpu) >= AMPERE:
+    if computes_in_half(training) and small_heads and card.flash:
         return "flash"
     grouped = model.num_key_value_heads != model.num_attention_heads
     return "math" if grouped and small_heads else "efficient"
@@ -83,15 +73,3 @@ def masks_sliding_layers(model: ModelSpec, training: TrainingSpec) -> bool:
     window = model.sliding_window
     reaches = window is not None and training.sequence_length >= window
     return bool(model.sliding_layers) and reaches and training.attention == "sdpa"
-
-
-def cublas_workspace_bytes(gpu: GpuSpec | None) -> int:
-    """One workspace for the handle of the main thread and one for autograd's.
-
-    8.125 MiB each, 32 MiB from Hopper on. Source: getChosenWorkspaceSize in
-    pytorch/aten/src/ATen/cuda/CublasHandlePool.cpp. A CPU has none.
-    """
-    if gpu is not None and gpu.is_cpu:
-        return 0
-    each = 4096 * 8 * KIB if compute_capability(gpu) >= HOPPER else (4096 * 2 + 16 * 8) * KIB
-    return 2 * each

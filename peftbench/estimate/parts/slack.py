@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from peftbench.estimate.parts.card import CardTraits
 from peftbench.inputs.card.cuda_context import context_band, context_bytes
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.memory import Basis, Component, Part, Phase, exact
@@ -35,14 +36,14 @@ Seen in fms-acceleration (transformers 4.4x): 1.25 to 1.75 blocks beyond the sha
 
 
 def slack(
-    dynamic_bytes: int, logits_block_bytes: int, checkpointing: bool, phases: frozenset[Phase], gpu: GpuSpec | None
+    dynamic_bytes: int, logits_block_bytes: int, checkpointing: bool, phases: frozenset[Phase], card: CardTraits
 ) -> Component:
     """Reserved minus allocated at the peak; torch's allocator on a CPU keeps nothing back.
 
     `dynamic_bytes` come and go within a step, logits left out; `logits_block_bytes` is one float32 copy of the
     logits, 0 where they are never stored.
     """
-    if gpu is not None and gpu.is_cpu:
+    if card.on_cpu:
         return exact(Part.SLACK, 0, phases, "there is no caching allocator on a CPU")
     expected = EXPECTED_CHECKPOINTED if checkpointing else EXPECTED
     high = HIGH_CHECKPOINTED if checkpointing else HIGH
@@ -51,7 +52,7 @@ def slack(
         for share in (expected, high)
     )
     because = "freed blocks that no later tensor fits: a share of what comes and goes, and broken blocks of logits"
-    seen = gpu.calibration.slack_factor if gpu and gpu.calibration else None
+    seen = card.slack_factor
     if seen is None:
         return Component(Part.SLACK, size, Basis.MODELLED, phases, because, 0, most)
     highest = round(size * seen.high)

@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from peftbench.estimate.forward.moments import StepMoments
 from peftbench.estimate.parts.tensors import TensorGroup, total_bytes, total_numel
 from peftbench.estimate.peft_types.tensors import frozen_bytes
-from peftbench.estimate.sharding.reserved import nccl, stream_slack
 from peftbench.estimate.sharding.split import (
     PERSISTENT,
     as_run,
@@ -23,12 +21,11 @@ from peftbench.estimate.sharding.split import (
 )
 from peftbench.estimate.sharding.state import gradient_part_bytes, trained_state
 from peftbench.estimate.sharding.step import sharded_step
-from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import Component, Part, Phase, exact
 
-__all__ = ["as_one_of_several", "communication", "own_moments", "own_trained", "sharded_weights"]
+__all__ = ["as_one_of_several", "own_moments", "own_trained", "sharded_weights"]
 
 ALWAYS = frozenset(Phase)
 
@@ -74,10 +71,3 @@ def own_moments(
     """The moments of one GPU; what is gathered and dealt out does not depend on the tokens."""
     kept = gradient_part_bytes(tensors, trained_parts(tensors, training), training)
     return sharded_step(step, model, training, tensors, kept)
-
-
-def communication(
-    components: Sequence[Component], model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None
-) -> list[Component]:
-    """Pools of the streams that gather and reduce, and NCCL's buffers."""
-    return [*stream_slack(components, model, training), *nccl(training.parallelism, gpu, ALWAYS)]

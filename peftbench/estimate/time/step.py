@@ -16,6 +16,7 @@ are added.
 from __future__ import annotations
 
 from peftbench.estimate.forward.kernels import attention_kernel
+from peftbench.estimate.parts.card import traits_of
 from peftbench.estimate.peft_types.built_weights import builds_weights
 from peftbench.estimate.sharding.links import PCIE, Traffic, over_nvlink, traffic
 from peftbench.estimate.time.constants import (
@@ -59,7 +60,7 @@ def step_time(
     sent = traffic(parallel, gpu, work.trained_bytes, work.gathered_bytes)
     return StepTime(
         work=work,
-        parts=_parts(work, training, gpu, usual, attention_kernel(model, training, gpu), sent),
+        parts=_parts(work, training, gpu, usual, attention_kernel(model, training, traits_of(gpu)), sent),
         accumulated=training.gradient_accumulation_steps,
         gpus=parallel.gpus,
         waits_for_links=parallel.strategy.startswith("zero"),

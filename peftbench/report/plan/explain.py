@@ -29,7 +29,7 @@ FORMULAS: dict[Part, tuple[str, ...]] = {
     Part.LOGITS: ("forward.loss.head_and_loss",),
     Part.KV_CACHE: ("forward.attention.keep_in_cache",),
     Part.DEQUANTIZATION: (),
-    Part.WORKSPACE: ("forward.kernels.cublas_workspace_bytes",),
+    Part.WORKSPACE: ("parts.card.cublas_workspace_bytes",),
     Part.GATHERED: ("sharding.step._gathered", "sharding.step._flat_gathered", "sharding.step._live_bytes"),
     Part.BUCKETS: ("sharding.state._buckets",),
     Part.SLACK: ("parts.slack.slack",),

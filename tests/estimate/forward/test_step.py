@@ -12,6 +12,7 @@ from peftbench.catalog.models import find_model
 from peftbench.estimate.forward.kernels import kernels_of
 from peftbench.estimate.forward.moments import step_moments
 from peftbench.estimate.forward.step import Step, step_of
+from peftbench.estimate.parts.card import traits_of
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.parallelism import ParallelismSpec
@@ -34,7 +35,7 @@ recipes = st.builds(
 
 def exact(model: ModelSpec, training: TrainingSpec) -> None:
     """The moments of the recipe as it is, and of the one that stands for it."""
-    kernels = kernels_of(model, training, None)
+    kernels = kernels_of(model, training, traits_of(None))
     as_it_is = replace(training, parallelism=TrainingSpec.parallelism)
     assert step_moments(step_of(model, training, kernels)) == step_moments(Step(model, as_it_is, kernels))
 
@@ -56,8 +57,8 @@ def test_sizes_optimizers_and_gpus_share_one_run() -> None:
         replace(plain, sequence_length=77), replace(plain, micro_batch_size=9), replace(plain, optimizer="sgd"),
         replace(plain, parallelism=ParallelismSpec(gpus=2, strategy="ddp")),
     )  # fmt: skip
-    steps = {step_of(model, training, kernels_of(model, training, None)) for training in (plain, *others)}
+    steps = {step_of(model, training, kernels_of(model, training, traits_of(None))) for training in (plain, *others)}
     assert len(steps) == 1
     accumulating = [replace(plain, gradient_accumulation_steps=n) for n in (2, 8)]
-    steps |= {step_of(model, training, kernels_of(model, training, None)) for training in accumulating}
+    steps |= {step_of(model, training, kernels_of(model, training, traits_of(None))) for training in accumulating}
     assert len(steps) == 2

@@ -9,6 +9,7 @@ import pytest
 from peftbench.base.errors import SpecError
 from peftbench.catalog.models import find_model
 from peftbench.estimate.forward.kernels import attention_kernel
+from peftbench.estimate.parts.card import traits_of
 from peftbench.estimate.peft_forward.virtual_tokens import past_tokens, stream_length, stream_tokens
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.recipe.adapter import AdapterSpec
@@ -44,7 +45,7 @@ def test_a_prompt_costs_what_as_many_tokens_cost() -> None:
 def test_prefixes_are_keys_with_a_mask(peft_type: str) -> None:
     training = with_virtual(peft_type, 20)
     assert (stream_tokens(training), past_tokens(training)) == (1024, 40)
-    assert attention_kernel(LLAMA, training, None) == "efficient"
+    assert attention_kernel(LLAMA, training, traits_of(None)) == "efficient"
     assert backward_bytes(with_virtual(peft_type, 200)) > backward_bytes(training)
 
 

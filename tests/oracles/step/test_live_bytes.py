@@ -19,6 +19,7 @@ peft = pytest.importorskip("peft")
 from oracle.profiled_bytes import peaks  # noqa: E402
 from oracle.table_peaks import table_peaks  # noqa: E402
 
+from peftbench.estimate.parts.card import traits_of  # noqa: E402
 from peftbench.estimate.training import moments_of  # noqa: E402
 from peftbench.inputs.model.config_json import read_config  # noqa: E402
 from peftbench.inputs.recipe.adapter import AdapterSpec  # noqa: E402
@@ -89,7 +90,7 @@ def compare(family: str, adapter: str, checkpointing: str, dtype: str) -> None:
         gradient_checkpointing=checkpointing != "kept", use_reentrant=bool(CHECKPOINTING[checkpointing]),
         adapter=ADAPTERS[adapter],
     )  # fmt: skip
-    step = moments_of(read_config({"model_type": family, **CONFIGS[family]}, family, "test"), training, None)
+    step = moments_of(read_config({"model_type": family, **CONFIGS[family]}, family, "test"), training, traits_of(None))
     found = [max(m.bytes_at(training.tokens, SEQUENCE) for m in moments) for moments in (step.forward, step.backward)]
     in_place = (family, adapter, dtype) in OUT_OF_PLACE and checkpointing != "kept"
     assert found[0] == pytest.approx(forward, rel=0.03)

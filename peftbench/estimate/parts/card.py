@@ -1,0 +1,46 @@
+"""What a card implies for every recipe: worked out once a plan, and equal for cards that need the same."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from peftbench.base.units import KIB
+from peftbench.inputs.card.calibration import Seen
+from peftbench.inputs.card.gpu import GpuSpec
+
+AMPERE = (8, 0)
+HOPPER = (9, 0)
+
+
+class CardTraits(NamedTuple):
+    """All of a card that the tensors of a step and torch's allocator depend on."""
+
+    flash: bool
+    """SDPA has flash attention."""
+    grouped_mm: bool
+    """All experts can be multiplied at once."""
+    cublas_bytes: int
+    """Workspaces of two threads."""
+    on_cpu: bool
+    slack_factor: Seen | None
+    """Reserved less allocated, measured on this card by what is expected."""
+
+
+@lru_cache(maxsize=256)
+def traits_of(gpu: GpuSpec | None) -> CardTraits:
+    """An unnamed card, and one whose generation is unknown, is taken as Ampere."""
+    generation = AMPERE if gpu is None or gpu.compute_capability is None else gpu.compute_capability
+    on_cpu = gpu is not None and gpu.is_cpu
+    seen = gpu.calibration.slack_factor if gpu and gpu.calibration else None
+    since_ampere = generation >= AMPERE
+    return CardTraits(since_ampere, since_ampere, 0 if on_cpu else cublas_workspace_bytes(generation), on_cpu, seen)
+
+
+def cublas_workspace_bytes(compute_capability: tuple[int, int]) -> int:
+    """One workspace for the handle of the main thread and one for autograd's.
+
+    8.125 MiB each, 32 MiB from Hopper on. Source: getChosenWorkspaceSize in
+    pytorch/aten/src/ATen/cuda/CublasHandlePool.cpp. A CPU has none.
+    """
+    return 2 * (4096 * 8 * KIB if compute_capability >= HOPPER else (4096 * 2 + 16 * 8) * KIB)
