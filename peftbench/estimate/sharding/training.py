@@ -27,7 +27,7 @@ from peftbench.memory import Component, Part, Phase, exact
 
 __all__ = ["as_one_of_several", "own_moments", "own_trained", "sharded_weights"]
 
-ALWAYS = frozenset(Phase)
+ALWAYS = frozenset({Phase.LOAD, Phase.FORWARD, Phase.BACKWARD, Phase.STEP})
 
 
 def as_one_of_several(training: TrainingSpec) -> TrainingSpec:

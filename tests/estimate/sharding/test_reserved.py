@@ -54,6 +54,12 @@ def test_connections_follow_the_link_and_the_neighbours() -> None:
     assert size(2, RTX_4090) < size(2, A100) == size(2, RTX_4090, link="nvlink")
 
 
+def test_a_training_step_has_no_phases_of_generation() -> None:
+    for training in (TrainingSpec(), LORA_16):
+        components = estimate_training(SMALL, on(training, 2, "ddp"), A100).components
+        assert not any(c.phases & {Phase.PREFILL, Phase.DECODE} for c in components)
+
+
 def test_pools_are_what_the_compute_stream_cannot_use() -> None:
     """Under FSDP2 the slack of streams is the largest of each pool, less the largest of all together."""
     training = on(TrainingSpec(), 4, "fsdp")
