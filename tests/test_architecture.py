@@ -247,6 +247,14 @@ def test_planning_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert not loaded_by(*arguments) & HEAVY
 
 
+def test_an_empty_folder_of_calibrations_loads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PEFTBENCH_CALIBRATION", str(tmp_path))
+    asked = ("plan", "--model", "8b", "--gpu", "t4")
+    assert "peftbench.records.calibration" not in loaded_by(*asked)
+    (tmp_path / "l4.json").touch()
+    assert "peftbench.records.calibration" in loaded_by(*asked)
+
+
 def test_importing_the_package_loads_nothing_else_of_it() -> None:
     code = "import sys, peftbench; print([m for m in sys.modules if m.startswith('peftbench.')])"
     environment = {**os.environ, "PYTHONPATH": str(ROOT.parent)}

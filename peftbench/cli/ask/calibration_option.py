@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os.path
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -20,9 +20,19 @@ CALIBRATION = click.Option(
 
 def calibrated(cards: tuple[GpuSpec, ...], file: str | None, transformers: str | None = None) -> tuple[GpuSpec, ...]:
     """The cards; what reads calibrations is loaded where a file is named, or some lie in their place."""
-    if not file and not os.path.exists(calibration_place()):
+    if not file and not _any_calibration(calibration_place()):
         return cards
     from peftbench.cli.progress import tell
     from peftbench.decide.calibrated import calibrated_cards
 
     return calibrated_cards(cards, file, tell, transformers)
+
+
+def _any_calibration(place: str) -> bool:
+    """Whether the place is a file, or a folder that has one: an empty folder is left alone."""
+    try:
+        return any(name.endswith(".json") for name in os.listdir(place))
+    except NotADirectoryError:
+        return True
+    except OSError:
+        return False
