@@ -90,19 +90,21 @@ def dry_run(model: str, gpu: str | GpuSpec | None = None, method: str = "lora", 
 
 
 def measure_training(
-    model: str, method: str = "lora", device: str = "cuda", steps: int = 5, timeout_s: float = 1800.0, **recipe: Any
-) -> RunRecord:
+    model: str, method: str = "lora", device: str = "cuda", steps: int = 5, timeout_s: float | None = None,
+    **recipe: Any,
+) -> RunRecord:  # fmt: skip
     """Train for a few real steps in a child process, as `peftbench run` does, and return what they took.
 
-    `recipe` is as for plan(); weights are random. Needs peftbench[bench], and a CUDA card unless device is "cpu".
-    However the child ends is in the record; raises PeftbenchError for what cannot be, or cannot be measured here.
+    `recipe` is as for plan(); weights are random; `timeout_s` is an hour unless given. Needs peftbench[bench], and a
+    CUDA card unless device is "cpu". However the child ends is in the record; raises PeftbenchError for what cannot
+    be, or cannot be measured here.
     """
     import json
 
     from peftbench.catalog.models import find_config
     from peftbench.decide.card import settle_training
     from peftbench.decide.from_options import training_recipes, within_positions
-    from peftbench.inputs.case import Case
+    from peftbench.inputs.case import TIMEOUT_S, Case
     from peftbench.measure.child_process import Stop
     from peftbench.measure.device.local_gpu import find_local_gpus
     from peftbench.measure.device.open import open_device
@@ -114,8 +116,9 @@ def measure_training(
     training, _ = settle_training(named.other, training_recipes((method,), options)[0], card)
     config = json.dumps(named.config, sort_keys=True)
     case = Case(id=method, model=named.name, config=config, recipe=training, steps=steps, device=device)
+    opened = open_device(device)
     with Stop() as stop:
-        return run_case(case, open_device(device), "python", stop, timeout_s)
+        return run_case(case, opened, "python", stop, timeout_s or TIMEOUT_S)
 
 
 def PeftbenchCallback(path: str | None = None, steps: int = 10) -> RunCallback:

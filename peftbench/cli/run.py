@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from peftbench.base.errors import MeasureError, PeftbenchError, install_hint
+from peftbench.inputs.case import TIMEOUT_S
 
 if TYPE_CHECKING:
     from peftbench.decide.suite.cases import SuiteCase
@@ -30,7 +31,7 @@ HELD_BY_OTHERS_BYTES = 512 << 20
 @click.option("--only", metavar="CASE", multiple=True, help="Run these cases only: a name, with or without its sweep.")
 @click.option("--fresh", is_flag=True, help="Run every case again; else finished ones are skipped.")
 @click.option("--out", metavar="FILE", help="The file to append to. Default: results/<device>/<suite>.jsonl.")
-@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), default=3600.0,
+@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), default=TIMEOUT_S,
               show_default=True, help="The most that one case may take.")  # fmt: skip
 @click.option("--device", type=click.Choice(("cuda", "cpu")), help="In place of the suite's own.")
 @click.option("--memory-limit", metavar="SIZE", help="The most that a case may allocate, as in 16GiB.")

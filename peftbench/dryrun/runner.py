@@ -12,7 +12,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import IO, Any
 
@@ -23,6 +24,8 @@ from peftbench.libraries.refusal import Refused
 
 REPORT = "Leave out --dry-run for the estimate, and please report this."
 MODULE = "peftbench.dryrun.worker"
+TIMEOUT_S = 600.0
+"""The longest silence of the child; it tells its progress at every layer."""
 
 Progress = Callable[[float], None]
 
@@ -34,7 +37,8 @@ class DryRunError(PeftbenchError):
 class DryRunner:
     """One child process for any number of workloads; a context manager that ends it."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
         self._child: subprocess.Popen[str] | None = None
         self._device = ""
         self._errors: IO[bytes] | None = None
@@ -98,7 +102,11 @@ class DryRunner:
 
     def _receive(self) -> Mapping[str, Any]:
         assert self._child is not None and self._child.stdout is not None
-        line = self._child.stdout.readline()
+        with _killed_after(self._child, self._timeout_s) as late:
+            line = self._child.stdout.readline()
+        if late.is_set() and not line.endswith("\n"):
+            self.close()
+            raise DryRunError(f"the dry run gave no sign of life for {self._timeout_s:g} s and was ended.", REPORT)
         if not line.endswith("\n"):
             raise self._error_from_exit()
         answer: Mapping[str, Any] = json.loads(line)
@@ -114,6 +122,24 @@ class DryRunner:
             what = f"the dry run's process was ended by {_signal_name(-code)}."
             return DryRunError(what, _because(last) or REPORT)
         return DryRunError(f"the dry run's process stopped with exit code {code}.", _because(last) or REPORT)
+
+
+@contextlib.contextmanager
+def _killed_after(child: subprocess.Popen[str], timeout_s: float) -> Iterator[threading.Event]:
+    """Not every system can read a pipe with a time limit: a thread kills the child, which ends the reading."""
+    late = threading.Event()
+
+    def kill() -> None:
+        late.set()
+        child.kill()
+
+    timer = threading.Timer(timeout_s, kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
 
 
 def _environment() -> dict[str, str]:

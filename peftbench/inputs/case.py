@@ -15,6 +15,8 @@ from peftbench.inputs.recipe.parallelism import check_one_gpu
 from peftbench.inputs.recipe.training import TrainingSpec
 
 DEVICES = ("cuda", "cpu")
+TIMEOUT_S = 3600.0
+"""The most that one case may take, where nothing else is asked."""
 TRACKED_STEPS = 2
 """Optimizer states exist from the second step on, so the first two show every size a step can have."""
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from peftbench.base.errors import SpecError
-from peftbench.inputs.case import Case
+from peftbench.inputs.case import TIMEOUT_S, Case
 from peftbench.inputs.comparison import ComparisonCase
 from peftbench.measure.child_process import Child, Course, Stop
 from peftbench.measure.device.environment import environment_of, versions
@@ -19,7 +19,6 @@ from peftbench.records.comparison import ComparisonRecord, Result, result_from_j
 from peftbench.records.environment import Outcome
 from peftbench.records.run import Measurement, PhasePeak, RunRecord
 
-TIMEOUT_S = 1800.0
 MARKS = 300
 """How many times of phases are kept."""
 

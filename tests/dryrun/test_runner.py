@@ -59,6 +59,26 @@ def test_every_end_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name
     assert said in outcome(monkeypatch, tmp_path, CHILDREN[name])
 
 
+def test_a_child_that_hangs_is_ended_with_one_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "stand_in_worker.py").write_text("import time; input(); time.sleep(600)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(runner, "MODULE", "stand_in_worker")
+    child = DryRunner(timeout_s=0.5)
+    with pytest.raises(DryRunError, match=r"no sign of life for 0\.5 s and was ended"):
+        child.run(WORKLOAD)
+    assert child._child is None
+
+
+def test_a_case_has_the_same_time_limit_in_the_command_and_in_python() -> None:
+    from inspect import signature
+
+    from peftbench.cli.run import run
+    from peftbench.measure.runner import run_case
+
+    typed = next(parameter.default for parameter in run.params if parameter.name == "timeout")
+    assert typed == signature(run_case).parameters["timeout_s"].default == 3600
+
+
 def test_progress_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = (
         "import json, sys; input(); print(json.dumps({'progress': 0.5})); "
