@@ -19,6 +19,7 @@ from peftbench.base.units import human_bytes
 from peftbench.libraries.versions import installed_versions
 from peftbench.measure.device.host_memory import ProcessGroup, cpu_facts, cpu_product, machine_bytes
 from peftbench.measure.device.nvml import UNSHADOW, Card, is_shadowed, list_cards, open_card
+from peftbench.measure.device.open import WSL
 from peftbench.measure.device.sampler import PERIOD_S, Sampler
 
 Status = Literal["ok", "limited", "missing"]
@@ -76,7 +77,7 @@ def diagnose() -> tuple[Finding, ...]:
     It takes half a second longer than that: so long the sampler runs.
     """
     libraries = (*map(_library, LIBRARIES), *_torch_build(), *_shadow())
-    return (_python(), *libraries, *_cards(), *_host(), _dry_runs(), *_nf4(cpu_facts()), _sampler())
+    return (_python(), _system(), *libraries, *_cards(), *_host(), _dry_runs(), *_nf4(cpu_facts()), _sampler())
 
 
 # libraries ───────────────────────────────────────────────────────────────────
@@ -84,6 +85,14 @@ def diagnose() -> tuple[Finding, ...]:
 
 def _python() -> Finding:
     return Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+
+
+def _system() -> Finding:
+    if sys.platform == "linux":
+        return Finding("system", "ok", f"{platform.system()}: plans, dry runs and runs")
+    if sys.platform == "win32":
+        return Finding("system", "limited", "Windows: plans only; dry runs and runs need Linux", WSL)
+    return Finding("system", "limited", f"{platform.system()}: plans; dry runs and runs of a CPU only", "Use Linux.")
 
 
 def _library(library: Library) -> Finding:

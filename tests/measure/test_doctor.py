@@ -171,7 +171,7 @@ def test_the_screen_fits_80_columns_and_other_formats_say_the_same():
     assert all(len(line) <= 80 for line in screen.splitlines())
     assert screen.splitlines()[0].split() == ["what", "status", "found"] and "are in order" in screen
     names = [finding["name"] for finding in json.loads(answer("doctor", "--format", "json"))]
-    assert names[:2] == ["python", "torch"] and names[-1] == "sampler"
+    assert names[:3] == ["python", "system", "torch"] and names[-1] == "sampler"
     assert answer("doctor", "--format", "csv").startswith("name,status,detail,remedy")
     assert "| what" in answer("doctor", "--format", "markdown")
 

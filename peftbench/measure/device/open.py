@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -9,6 +10,8 @@ from peftbench.base.errors import MeasureError
 from peftbench.measure.device.host_memory import ProcessGroup, cpu_product, machine_bytes
 from peftbench.measure.device.nvml import Card, Holder, open_card
 from peftbench.measure.device.sampler import LostDevice, Reading
+
+WSL = "Use Linux, or WSL on Windows."
 
 
 class NvidiaCard:
@@ -75,5 +78,10 @@ Device = NvidiaCard | Host
 
 
 def open_device(kind: str) -> Device:
-    """The first card that CUDA shows, or the CPU. Raises MeasureError where there is no card to measure."""
+    """The first card that CUDA shows, or the CPU.
+
+    Raises MeasureError where there is no card to measure, and on Windows, whose processes have no groups.
+    """
+    if sys.platform == "win32":
+        raise MeasureError("runs cannot be measured on Windows itself.", f"{WSL} plan and run --dry-run need neither.")
     return NvidiaCard(open_card()) if kind == "cuda" else Host()
