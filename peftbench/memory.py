@@ -1,7 +1,5 @@
 """What every tier returns: components of memory, each alive in some phases, and the peak they make."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Find a model by Hub id, short name, size alias, or the path of a config.json."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -10,8 +8,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from peftbench.base.errors import CatalogError, did_you_mean
-from peftbench.catalog.config_file import read_config_file
-from peftbench.catalog.hub import fetch_config
 from peftbench.inputs.model.config_json import read_config
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 
@@ -97,6 +93,8 @@ def find_config(text: str) -> NamedConfig:
     if text and os.path.exists(text):
         return _from_path(text)
     if _HUB_ID.fullmatch(text):
+        from peftbench.catalog.hub import fetch_config
+
         return NamedConfig(fetch_config(text, _near(text)), text, f"https://huggingface.co/{text}")
     raise CatalogError(
         f"unknown model {text[:80]!r}.",
@@ -106,6 +104,8 @@ def find_config(text: str) -> NamedConfig:
 
 
 def _from_path(text: str) -> NamedConfig:
+    from peftbench.catalog.config_file import read_config_file  # most plans name a model of the catalogue
+
     path = os.path.expanduser(text)
     config, path = read_config_file(path)
     folder, file = os.path.split(os.path.abspath(path))

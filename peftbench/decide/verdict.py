@@ -1,7 +1,5 @@
 """Does a memory profile fit a card: fits, tight or does not fit, by how much, and because of what."""
 
-from __future__ import annotations
-
 from enum import Enum
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ layers above it have left their gradients, and the layer itself goes through its
 the sum is linear in i, so the peak is at the first or the last layer of a kind.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """One stretch of a step on the tape: a decoder layer, the head or the embeddings, with what it leaves behind."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from typing import NamedTuple
 

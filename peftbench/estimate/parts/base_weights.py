@@ -3,8 +3,6 @@
 Source: PEFT 0.21 `prepare_model_for_kbit_training`; what a scheme stores stands in its file of inputs/schemes/.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple

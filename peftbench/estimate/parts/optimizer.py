@@ -4,8 +4,6 @@ Sources: torch 2.13 `torch/optim/*.py`, bitsandbytes 0.50 `optim/optimizer.py` a
 transformers 5.23 `optimization.py` (Adafactor) and `trainer_optimizer.py` (which class each name stands for).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import chain

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
+from importlib import import_module
 
-from peftbench.estimate.peft_forward import changed_weights as weights
-from peftbench.estimate.peft_forward import low_rank, vectors
-from peftbench.estimate.peft_forward.lora import dora, generic, lora
+from peftbench.estimate.peft_forward.lora import dora, generic
 from peftbench.estimate.peft_forward.virtual_tokens import PREFIXES, PROMPTS
 from peftbench.estimate.peft_types.shapes import Options, Site
 from peftbench.estimate.peft_types.targets import matches
@@ -15,31 +15,14 @@ from peftbench.estimate.tape.autograd import Tensor
 from peftbench.estimate.tape.modules import Context, base_linear
 from peftbench.inputs.recipe.adapter import AdapterSpec
 
-FORWARDS: Mapping[str, Callable[[Context, Site, Options, Tensor], Tensor]] = {
-    "lora": lora,
-    "ia3": vectors.ia3,
-    "adalora": low_rank.adalora,
-    "vera": low_rank.vera,
-    "pvera": low_rank.pvera,
-    "miss": vectors.miss,
-    "delora": low_rank.delora,
-    "gralora": low_rank.gralora,
-    "vblora": low_rank.vblora,
-    "lily": low_rank.lily,
-    "deft": low_rank.deft,
-    "beft": vectors.beft,
-    "road": vectors.road,
-    "loha": weights.loha,
-    "lokr": weights.lokr,
-    "hira": weights.hira,
-    "fourierft": weights.fourierft,
-    "hra": weights.hra,
-    "oft": weights.oft,
-    "boft": weights.boft,
-    "randlora": weights.randlora,
-    "c3a": weights.c3a,
+_MODULES: Mapping[str, tuple[str, ...]] = {
+    "lora": ("lora",),
+    "vectors": ("ia3", "miss", "beft", "road"),
+    "low_rank": ("adalora", "vera", "pvera", "delora", "gralora", "vblora", "lily", "deft"),
+    "changed_weights": ("loha", "lokr", "hira", "fourierft", "hra", "oft", "boft", "randlora", "c3a"),
 }
-"""What each PEFT type on linear layers keeps for backward; other types run as `generic`."""
+FORWARDS = {peft_type: module for module, peft_types in _MODULES.items() for peft_type in peft_types}
+"""The module whose function of that name says what each PEFT type on linear layers keeps for backward."""
 
 WITHOUT_LINEAR = ("ln_tuning", *PROMPTS, *PREFIXES)
 """Types whose layers run as the base model's, with more tokens or trained norms."""
@@ -50,11 +33,21 @@ def activations_modelled(adapter: AdapterSpec | None) -> bool:
     return adapter is None or adapter.peft_type in FORWARDS or adapter.peft_type in WITHOUT_LINEAR
 
 
+@lru_cache(maxsize=64)
+def forward_of(peft_type: str) -> Callable[[Context, Site, Options, Tensor], Tensor]:
+    """The program of a PEFT type, loaded when it is first asked for; `generic` where there is none of its own."""
+    if peft_type not in FORWARDS:
+        return generic
+    module = import_module(f"peftbench.estimate.peft_forward.{FORWARDS[peft_type]}")
+    forward: Callable[[Context, Site, Options, Tensor], Tensor] = getattr(module, peft_type)
+    return forward
+
+
 def linear(c: Context, name: str, x: Tensor, out_features: int, bias: bool = False) -> Tensor:
     """A named linear layer of the model with its adapter, if it has one."""
     if name not in c.targets or c.adapter is None:
         return base_linear(c, x, out_features, bias)
     feedforward = matches(name, c.model.family.targets.ia3_feedforward)
     site = Site(name, x.width, out_features, 1, bias, feedforward)
-    forward = dora if c.adapter.use_dora else FORWARDS.get(c.adapter.peft_type, generic)
+    forward = dora if c.adapter.use_dora else forward_of(c.adapter.peft_type)
     return forward(c, site, options_of(c.adapter), x)

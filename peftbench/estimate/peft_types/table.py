@@ -4,8 +4,6 @@ Read from PEFT 0.21: `tuners/<type>/{config,layer,model}.py`. tests/oracles/weig
 to get_peft_model. To add a type, add a row, and a function in adapter_shapes if no other type has its shapes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from enum import Enum
 from types import MappingProxyType

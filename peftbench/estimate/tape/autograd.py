@@ -8,8 +8,6 @@ a caller's argument lives. Each operation states what it saves for backward and 
 derivatives.yaml of PyTorch is the source unless another is named.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 

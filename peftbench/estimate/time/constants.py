@@ -3,8 +3,6 @@
 All are fitted by `check.throughput.fit_constants` to results/published/throughput.csv unless a line says otherwise.
 """
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 from typing import Any, NamedTuple

@@ -4,8 +4,6 @@ A pass is one trip through the layers. Forward is one, the recomputation of chec
 as two: gradients of inputs and of weights are as many products as the forward pass has, each.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """What a step's time is made of: named terms that add up to it, its band, and tokens a second."""
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

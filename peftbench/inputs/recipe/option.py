@@ -4,8 +4,6 @@ The command line, the options of Python and of suites, the checks, JSON, CSV and
 these declarations. A field without one is no option.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field, fields
 from enum import Enum

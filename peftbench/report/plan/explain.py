@@ -113,10 +113,9 @@ def formulas_of(
     if part is Part.LOGITS:
         return (*functions, _loss(model, recipe))
     if part is Part.ACTIVATIONS and recipe.adapter:
-        from peftbench.estimate.peft_forward.dispatch import FORWARDS
-        from peftbench.estimate.peft_forward.lora import generic
+        from peftbench.estimate.peft_forward.dispatch import forward_of
 
-        return (*functions, FORWARDS.get(recipe.adapter.peft_type, generic))
+        return (*functions, forward_of(recipe.adapter.peft_type))
     return functions
 
 
