@@ -1,7 +1,5 @@
 """An answer as a value: made by the reports, and turned into text by the writer of each format."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,7 +37,7 @@ class Table:
         self.spare = spare or {}
         self.bad = frozenset(bad)
 
-    def within(self, width: int) -> Table:
+    def within(self, width: int) -> "Table":
         """Without the columns that have no room in so many characters."""
         kept = [place for place, heading in enumerate(self.headings) if self.spare.get(heading, 0) <= width]
         headings, *rows = (tuple(cells[place] for place in kept) for cells in (self.headings, *self.rows))
@@ -114,7 +112,7 @@ class Sheet(NamedTuple):
     document: Callable[[], object]
     rows: Callable[[], tuple[Sequence[str], Iterable[Row]]]
     """The names of the columns, and flat rows of numbers, words and lists of words."""
-    screen: Callable[[Style], str] | None = None
+    screen: Callable[["Style"], str] | None = None
     """For the terminal, where it shows something else than the page."""
     whole: Callable[[], Page] | None = None
     """For HTML, where that has more than the page: figures, and tables of any length."""
