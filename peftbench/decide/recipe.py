@@ -77,6 +77,7 @@ def _adapter_options(adapter: AdapterSpec | None) -> Options:
         return dict.fromkeys(names_of(AdapterSpec))
     method = METHODS.get(adapter.peft_type, Method())  # a type without formula has what was given, no more
     own: Options = {name: value if type_has(name, method) else None for name, value in _flat(adapter).items()}
+    own |= {name: method.options[name] for name in own if own[name] is None and name in method.options}
     options = {**method.options, **dict(adapter.options)}
     default_r = options.pop(method.rank, None) if method.rank else None
     rest: Any = {name: value for name, value in options.items() if value is not None and name not in own}

@@ -53,7 +53,8 @@ def export(model: str, recipe: TrainingSpec, tool: str) -> Export:
     values = write(_SAID[tool], model, recipe)
     reading = read(_SAID[tool], Settings(values, _SAID[tool].name))
     said = replace(reading.recipe, parallelism=recipe.parallelism)  # how many GPUs there are, only the launcher knows
-    changes = differences(recipe, said)
+    open_alpha = recipe.adapter is None or recipe.adapter.alpha is None  # then the file has one that is usual
+    changes = tuple(d for d in differences(recipe, said) if not (open_alpha and d.option == "--lora-alpha"))
     otherwise = [f"differs from what was asked: {' '.join(each.arguments)}" for each in changes]
     header = _header(tool, recipe.parallelism, (*otherwise, *reading.notes))
     text = script.text(values, header) if tool == "transformers" else header + yaml_of(values)

@@ -14,7 +14,7 @@ from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.quantization import QuantizationSpec
 from peftbench.inputs.recipe.training import TrainingSpec
-from peftbench.recipes.kinds import Kind
+from peftbench.recipes.kinds import COUNT, Kind
 from peftbench.recipes.settings import Reading, Settings
 from peftbench.recipes.unread import check_kind
 
@@ -94,9 +94,14 @@ def recipe_of(found: Found) -> TrainingSpec:
     return TrainingSpec(**options)
 
 
-def alpha(rank: int) -> Rule:
-    """LoRA's alpha is written as twice the rank; `rank` is the tool's own where the adapter leaves it open."""
-    return Rule(lambda _settings, _found: {}, lambda adapter: {"lora_alpha": 2 * (adapter.r or rank)})
+def alpha(rank: int, default: Callable[[int], int | None]) -> Rule:
+    """LoRA's alpha, written as twice the rank where a recipe leaves it open. `rank` is the tool's own default, and
+    `default` its alpha for a rank."""
+
+    def read_alpha(settings: Settings, found: Found) -> Found:
+        return Row("lora_alpha", "alpha", COUNT, default(found.get("r", rank))).take(settings, found)
+
+    return Rule(read_alpha, lambda adapter: {"lora_alpha": adapter.alpha or 2 * (adapter.r or rank)})
 
 
 def packed(recipe: TrainingSpec) -> bool:

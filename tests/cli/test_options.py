@@ -48,6 +48,7 @@ PLAN = {
     "--use-dora",
     "--use-rslora",
     "--lora-dropout",
+    "--lora-alpha",
     "--num-virtual-tokens",
     "--adapter-option",
     "--adapter-config",

@@ -17,12 +17,11 @@ QLORA = ("recipe", "--model", "8b", "--method", "qlora")
 @pytest.mark.parametrize("tool", ["transformers", "axolotl", "llamafactory"])
 def test_the_file_plans_as_the_recipe(tool: str, tmp_path: Path) -> None:
     path = tmp_path / ("train.py" if tool == "transformers" else "run.yaml")
-    assert answer(*QLORA, "--for", tool, "--micro-batch-size", "3", "--padded", "-o", str(path)) == ""
+    options = ("--micro-batch-size", "3", "--padded", "--lora-alpha", "7")
+    assert answer(*QLORA, *options, "--for", tool, "-o", str(path)) == ""
     asked = ("--gpu", "rtx4090", "--format", "json")
     (read,) = json.loads(answer("plan", "--from", str(path), *asked))["plans"]
-    (typed,) = json.loads(
-        answer("plan", "--model", "8b", "--method", "qlora", "--micro-batch-size", "3", "--padded", *asked)
-    )["plans"]
+    (typed,) = json.loads(answer("plan", *QLORA[1:], *options, *asked))["plans"]
     assert read["recipe"] == typed["recipe"]
     assert read["memory"] == typed["memory"]
 

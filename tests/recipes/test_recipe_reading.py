@@ -224,3 +224,29 @@ def test_what_is_typed_comes_before_what_is_read(tmp_path: Path) -> None:
     assert changed == {"micro_batch_size", "r"}
     other = json.loads(answer(*question, "--method", "full"))["plans"][0]["recipe"]
     assert other["peft_type"] is None and other["sequence_length"] == 4096
+
+
+@pytest.mark.parametrize(
+    ("text", "alpha"),
+    [
+        (QLORA_AXOLOTL, None),
+        (QLORA_AXOLOTL + "lora_alpha: 16\n", 16),
+        ("model_name_or_path: x/y\nstage: sft\nfinetuning_type: lora\nlora_rank: 4\n", 8),
+        ("model_name_or_path: x/y\nstage: sft\nfinetuning_type: lora\nlora_rank: 4\nlora_alpha: 5\n", 5),
+        ("model_name_or_path: x/y\nuse_peft: true\nmax_length: 64\n", 32),
+        ("model_name_or_path: x/y\nuse_peft: true\nmax_length: 64\nlora_alpha: 3\n", 3),
+    ],
+)
+def test_alpha_is_read_and_each_tool_has_its_default(tmp_path: Path, text: str, alpha: int | None) -> None:
+    adapter = read(tmp_path, text).recipe.adapter
+    assert adapter is not None and adapter.alpha == alpha
+
+
+def test_alpha_is_read_from_an_adapter_config(tmp_path: Path) -> None:
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 24, "target_modules": ["q_proj"]}))
+    asked = ("plan", "--model", "1b", "--gpu", "t4", "--format", "json")
+    (of_file,) = json.loads(answer(*asked, "--adapter-config", str(path)))["plans"]
+    (plain,) = json.loads(answer(*asked, "--method", "lora", "--r", "4", "--target-modules", "q_proj"))["plans"]
+    assert (of_file["recipe"]["lora_alpha"], plain["recipe"]["lora_alpha"]) == (24, 8)
+    assert of_file["memory"] == plain["memory"]

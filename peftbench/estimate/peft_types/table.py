@@ -71,10 +71,14 @@ class Method(NamedTuple):
 METHODS: Mapping[str, Method] = {
     "lora": Method(
         each=shapes.lora,
-        options={"r": 8, "lora_bias": False, "use_dora": False, "use_rslora": False, "lora_dropout": 0.0},
+        options={
+            "r": 8, "lora_alpha": 8, "lora_bias": False, "use_dora": False, "use_rslora": False, "lora_dropout": 0.0,
+        },
         roles=MATRICES | {Role.EMBEDDING, Role.ROUTER, Role.EXPERTS},
     ),
-    "adalora": Method(each=shapes.adalora, options={"init_r": 12}, rank="init_r", targets="adalora"),
+    "adalora": Method(
+        each=shapes.adalora, options={"init_r": 12, "lora_alpha": 8}, rank="init_r", targets="adalora"
+    ),
     "hira": Method(each=shapes.low_rank, options={"r": 32}),
     "loha": Method(each=shapes.loha, options={"r": 8}, conv1d=False),
     "lokr": Method(

@@ -15,6 +15,10 @@ def _kind(adapter: AdapterSpec) -> str:
     return f"{name}{' DoRA' if adapter.use_dora else ''}{' rsLoRA' if adapter.use_rslora else ''}"
 
 
+def _alpha(adapter: AdapterSpec) -> str:
+    return "" if adapter.alpha is None else f"alpha {adapter.alpha}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class AdapterSpec:
     """One adapter on every targeted module.
@@ -51,6 +55,10 @@ class AdapterSpec:
     dropout: float = option(
         0.0, "Keeps a mask and a copy of the input for each target.", name="lora_dropout", least=0, below=1,
         screen="dropout {}", usual="", column=32,
+    )  # fmt: skip
+    alpha: int | None = option(
+        None, "Scale of the adapter: its output is multiplied by lora_alpha / r; costs no memory.", name="lora_alpha",
+        kind=int, least=1, default_text="PEFT's, 8", screen=_alpha, column=92,
     )  # fmt: skip
     options: tuple[tuple[str, int | float | str | bool], ...] = option(
         (), "Another option of a PEFT type, under PEFT's name.", name="adapter_options", kind=dict, screen="",

@@ -198,7 +198,7 @@ def _give_sharding(recipe: TrainingSpec) -> dict[str, object]:
 
 _ADAPTER = (
     Row("lora_r", "r", Kind(_take_rank), 8),
-    alpha(8),
+    alpha(8, lambda r: None),
     Row("lora_dropout", "dropout", SHARE, 0.0),
     Row("peft_use_dora", "use_dora", FLAG, False),
     Row("peft_use_rslora", "use_rslora", FLAG, False),

@@ -114,7 +114,7 @@ def _take_attention(settings: Settings, name: str, default: str) -> str:
 _TARGETS = Kind(_take_targets, lambda names: "all" if names == EVERY_LINEAR else ",".join(names))
 _ADAPTER = (
     Row("lora_rank", "r", COUNT, 8),
-    alpha(8),
+    alpha(8, lambda r: 2 * r),
     Row("lora_target", "target_modules", _TARGETS, EVERY_LINEAR),
     Row("lora_dropout", "dropout", SHARE, 0.0),
     Row("use_dora", "use_dora", FLAG, False),

@@ -25,7 +25,7 @@ def _give_adapter(recipe: TrainingSpec) -> dict[str, object]:
     adapter = recipe.adapter
     if adapter is None:
         return {"ADAPTER": None, "ADAPTER_DTYPE": None}
-    alpha = {"lora_alpha": 2 * adapter.r} if adapter.peft_type == "lora" and adapter.r else {}
+    alpha = {"lora_alpha": 2 * adapter.r} if adapter.peft_type == "lora" and adapter.r and not adapter.alpha else {}
     options = {**adapter_options(adapter), **alpha, "task_type": "CAUSAL_LM"}
     return {"ADAPTER": options, "ADAPTER_DTYPE": adapter.dtype.value}
 

@@ -99,7 +99,7 @@ def settle(recipe: TrainingSpec) -> TrainingSpec:
 
 _ADAPTER = (
     Row("lora_r", "r", COUNT, 16),
-    alpha(16),
+    alpha(16, lambda r: 32),
     Row("lora_dropout", "dropout", SHARE, 0.05),
     Row("use_dora", "use_dora", FLAG, False),
     Row("use_rslora", "use_rslora", FLAG, False),

@@ -123,7 +123,9 @@ def test_defaults_of_a_type_are_shown_and_typed_back_to_the_same_memory(peft_typ
 
 NESTED = {"adapter", "quantization", "parallelism"}
 RENAMED = {"zero_grad_keeps": "zero_grad"}
-RENAMED_IN_ADAPTER = {"dtype": "adapter_dtype", "dropout": "lora_dropout", "options": "adapter_options"}
+RENAMED_IN_ADAPTER = {
+    "alpha": "lora_alpha", "dtype": "adapter_dtype", "dropout": "lora_dropout", "options": "adapter_options",
+}  # fmt: skip
 
 
 def test_every_field_of_a_recipe_is_an_option() -> None:
