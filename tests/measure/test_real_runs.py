@@ -25,7 +25,7 @@ from peftbench.records.file import read_results
 SMOKE = tuple(read_suite(find_suite("smoke")).cases)
 GENERATION = ("base", "nf4", "lora", "qlora")
 """8-bit weights are left out: what bitsandbytes writes out for them on a CPU has no formula."""
-QUICK = ("full", "qlora", "prefix-tuning", "generate lora")
+QUICK = ("full", "qlora", "generate lora")
 """Each is a child process. The other methods' formulas have oracles that start none."""
 
 
