@@ -1,16 +1,16 @@
 """Tensors that an adapter keeps on the card without training them: projections, indices, copies of weights.
 
-Each function yields (elements, kind) for one module, or for the whole model; sources as in adapter_shapes.
+Each function yields (elements, kind) for one module, or for the whole model; sources as in shapes.py.
 FourierFT and WaveFT keep their indices in host memory, so they are not here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from enum import Enum
 
 from peftbench.estimate.peft_types import shapes
-from peftbench.estimate.peft_types.prompts import key_value_width, tokens_given
+from peftbench.estimate.peft_types.prompts import key_value_width
 from peftbench.estimate.peft_types.shapes import Options, Site, ceil_div
 from peftbench.inputs.model.spec import ModelSpec
 
@@ -25,7 +25,7 @@ class Kind(Enum):
     INT32 = "int32"
 
 
-Frozen = Iterator[tuple[int, Kind]]
+Frozen = Iterable[tuple[int, Kind]]
 Sites = tuple[Site, ...]
 
 
@@ -35,28 +35,10 @@ def oft(s: Site, o: Options) -> Frozen:
     yield (block * (block - 1), Kind.INT64)
 
 
-def boft(s: Site, o: Options) -> Frozen:
-    """A permutation as a dense k x k matrix."""
-    yield (s.k * s.k, Kind.FLOAT32)
-
-
 def glora(s: Site, o: Options) -> Frozen:
     """Zeros in place of C, D and E where the module has no bias."""
     if not s.bias:
         yield (s.k + 2 * s.m, Kind.BASE)
-
-
-def shira(s: Site, o: Options) -> Frozen:
-    yield (2 * o["r"] * (s.k + s.m), Kind.INT32)
-
-
-def delora(s: Site, o: Options) -> Frozen:
-    yield (s.k, Kind.ADAPTER)
-
-
-def psoft(s: Site, o: Options) -> Frozen:
-    r = o["r"]
-    yield from ((r * (r - 1), Kind.INT64), (r * (s.k + s.m), Kind.FLOAT32))
 
 
 def osf(s: Site, o: Options) -> Frozen:
@@ -65,15 +47,6 @@ def osf(s: Site, o: Options) -> Frozen:
     yield (trained * (s.k + s.m + 1), Kind.ADAPTER)
     if s.k != s.m:
         yield (kept * max(s.k, s.m), Kind.ADAPTER)
-
-
-def supertuning(s: Site, o: Options) -> Frozen:
-    yield (shapes.supertuning_values(s, o), Kind.INT32)
-
-
-def unilora(s: Site, o: Options) -> Frozen:
-    size = o["r"] * (s.k + s.m)
-    yield from ((size, Kind.INT64), (size, Kind.ADAPTER))
 
 
 def tinylora(s: Site, o: Options) -> Frozen:
@@ -100,23 +73,3 @@ def randlora(sites: Sites, model: ModelSpec, o: Options) -> Frozen:
 
 def cartridge(sites: Sites, model: ModelSpec, o: Options) -> Frozen:
     yield (o["num_frozen_tokens"] * 2 * model.num_hidden_layers * key_value_width(model), Kind.FLOAT32)
-
-
-def cpt(sites: Sites, model: ModelSpec, o: Options) -> Frozen:
-    """The embeddings of the context tokens, beside their trained change."""
-    yield (o["num_virtual_tokens"] * model.embedding_size, Kind.FLOAT32)
-
-
-def trainable_tokens(sites: Sites, model: ModelSpec, o: Options) -> Frozen:
-    """The rows as they were."""
-    yield (tokens_given(o) * model.embedding_size, Kind.ADAPTER)
-
-
-def none_each(s: Site, o: Options) -> Frozen:
-    """Nothing for a module."""
-    yield from ()
-
-
-def none_whole(sites: Sites, model: ModelSpec, o: Options) -> Frozen:
-    """Nothing for the model."""
-    yield from ()

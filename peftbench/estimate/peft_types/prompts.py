@@ -92,22 +92,3 @@ def tokens_given(o: Options) -> int:
             "trainable_tokens needs the tokens' ids.", "Write --adapter-option token_indices=128000,128001."
         )
     return len(set(ids))
-
-
-def trainable_tokens(model: ModelSpec, o: Options) -> Shapes:
-    yield (tokens_given(o), model.embedding_size)
-
-
-def vector_bank(model: ModelSpec, o: Options) -> Shapes:
-    """VB-LoRA's vectors, from which every matrix is composed."""
-    yield (o["num_vectors"], o["vector_length"])
-
-
-def theta(model: ModelSpec, o: Options) -> Shapes:
-    """Uni-LoRA's one vector."""
-    yield (o["theta_d_length"],)
-
-
-def nothing(model: ModelSpec, o: Options) -> Shapes:
-    """Types that only add to modules."""
-    yield from ()

@@ -5,7 +5,7 @@ A matrix has k input and m output features; o holds the type's options. They yie
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isqrt
 from typing import Any
@@ -14,7 +14,7 @@ from peftbench.base.errors import SpecError
 
 Options = Mapping[str, Any]
 Shape = tuple[int, ...]
-Shapes = Iterator[Shape]
+Shapes = Iterable[Shape]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +66,6 @@ def low_rank(s: Site, o: Options) -> Shapes:
 def adalora(s: Site, o: Options) -> Shapes:
     r = o["init_r"]
     yield from ((r, s.k), (s.m, r), (r, 1), (1,))  # the last is ranknum, trained in 0.21
-
-
-def ia3(s: Site, o: Options) -> Shapes:
-    yield (1, s.k) if s.feedforward else (s.m, 1)
-
-
-def loha(s: Site, o: Options) -> Shapes:
-    yield from ((s.m, o["r"]), (o["r"], s.k)) * 2
 
 
 def lokr(s: Site, o: Options) -> Shapes:
@@ -131,14 +123,6 @@ def boft(s: Site, o: Options) -> Shapes:
     yield from ((1, s.k // block, block, block), (s.m, 1))
 
 
-def vera(s: Site, o: Options) -> Shapes:
-    yield from ((s.m,), (o["r"],))
-
-
-def pvera(s: Site, o: Options) -> Shapes:
-    yield from ((s.m,), (2 * o["r"],))
-
-
 def randlora(s: Site, o: Options) -> Shapes:
     smaller = min(s.k, s.m)
     bases = ceil_div(smaller, o["r"])
@@ -162,14 +146,6 @@ def glora(s: Site, o: Options) -> Shapes:
         yield from ((s.k, r), (r, 1), (1,), (1,))
 
 
-def hra(s: Site, o: Options) -> Shapes:
-    yield (s.k, o["r"])
-
-
-def miss(s: Site, o: Options) -> Shapes:
-    yield (o["r"], s.m)
-
-
 def road(s: Site, o: Options) -> Shapes:
     sizes = {"road_1": s.m // 2, "road_2": s.m, "road_4": 2 * s.m}
     if o["variant"] not in sizes:
@@ -191,10 +167,6 @@ def c3a(s: Site, o: Options) -> Shapes:
     yield (s.m // block, s.k // block, block)
 
 
-def delora(s: Site, o: Options) -> Shapes:
-    yield from ((o["r"], s.k), (s.m, o["r"]), (1,))
-
-
 def gralora(s: Site, o: Options) -> Shapes:
     r, parts, hybrid = o["r"], o["gralora_k"], o["hybrid_r"]
     must_divide(s, parts, "gralora_k", s.k, s.m)
@@ -207,10 +179,6 @@ def deft(s: Site, o: Options) -> Shapes:
     yield (s.m, o["r"])
     if not o["para"]:
         yield (o["r"], s.k)
-
-
-def psoft(s: Site, o: Options) -> Shapes:
-    yield from ((o["r"] * (o["r"] - 1) // 2,), (o["r"],), (o["r"],))
 
 
 def peanut(s: Site, o: Options) -> Shapes:
@@ -251,29 +219,3 @@ def supertuning(s: Site, o: Options) -> Shapes:
     yield (supertuning_values(s, o),)
     if o["r"]:
         yield from low_rank(s, o)
-
-
-def lily(s: Site, o: Options) -> Shapes:
-    """A and router of each layer; the Bs are shared by all layers."""
-    yield from ((o["r"], s.k), (o["num_B"], o["r"]))
-
-
-def lily_shared(s: Site, o: Options) -> Shapes:
-    yield (o["num_B"] * o["r"], s.m)
-
-
-def beft(s: Site, o: Options) -> Shapes:
-    yield (1, s.m)
-
-
-def ln_tuning(s: Site, o: Options) -> Shapes:
-    yield (s.m,)
-
-
-def tinylora(s: Site, o: Options) -> Shapes:
-    yield (o["u"],)
-
-
-def nothing(s: Site, o: Options) -> Shapes:
-    """Uni-LoRA: all its parameters are shared by the whole model."""
-    yield from ()

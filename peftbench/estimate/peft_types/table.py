@@ -1,7 +1,7 @@
 """PEFT types, one row each: options with PEFT's defaults, the tensors it adds, and what is special about it.
 
 Read from PEFT 0.21: `tuners/<type>/{config,layer,model}.py`. tests/oracles/weights/test_peft_counts.py holds each row
-to get_peft_model. To add a type, add a row, and a function in adapter_shapes if no other type has its shapes.
+to get_peft_model. To add a type, add a row, and a function in shapes.py if its tensors take more than a line.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from peftbench.estimate.peft_types import frozen, prompts, shapes
-from peftbench.estimate.peft_types.frozen import Frozen, Sites
+from peftbench.estimate.peft_types.frozen import Frozen, Kind, Sites
 from peftbench.estimate.peft_types.shapes import Options, Shapes, Site
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role
@@ -20,6 +20,11 @@ Value = int | float | str | bool | None
 MATRICES = frozenset({Role.LINEAR, Role.LM_HEAD})
 VIRTUAL_TOKENS = {"num_virtual_tokens": 20}
 """PEFT has no default; the examples in its documentation use 20."""
+
+
+def nothing(*_: object) -> tuple[()]:
+    """Types that have no tensors of a kind."""
+    return ()
 
 
 class TrainedIn(Enum):
@@ -45,12 +50,12 @@ class Method(NamedTuple):
     """Options that decide its size, with their defaults."""
     each: Callable[[Site, Options], Shapes] | None = None
     """Tensors of each targeted module; None for types that have no target modules."""
-    shared: Callable[[Site, Options], Shapes] = shapes.nothing
+    shared: Callable[[Site, Options], Shapes] = nothing
     """Tensors that all modules of one name share."""
-    whole: Callable[[ModelSpec, Options], Shapes] = prompts.nothing
+    whole: Callable[[ModelSpec, Options], Shapes] = nothing
     """Tensors that the model has once."""
-    frozen_each: Callable[[Site, Options], Frozen] = frozen.none_each
-    frozen_whole: Callable[[Sites, ModelSpec, Options], Frozen] = frozen.none_whole
+    frozen_each: Callable[[Site, Options], Frozen] = nothing
+    frozen_whole: Callable[[Sites, ModelSpec, Options], Frozen] = nothing
     trained_in: TrainedIn = TrainedIn.ADAPTER
     saved: Saved = Saved.TRAINED
     saved_whole: Callable[[ModelSpec, Options], Shapes] | None = None
@@ -70,206 +75,101 @@ class Method(NamedTuple):
 
 METHODS: Mapping[str, Method] = {
     "lora": Method(
-        each=shapes.lora,
+        each=shapes.lora, roles=MATRICES | {Role.EMBEDDING, Role.ROUTER, Role.EXPERTS},
         options={
-            "r": 8, "lora_alpha": 8, "lora_bias": False, "use_dora": False, "use_rslora": False, "lora_dropout": 0.0,
-        },
-        roles=MATRICES | {Role.EMBEDDING, Role.ROUTER, Role.EXPERTS},
-    ),
-    "adalora": Method(
-        each=shapes.adalora, options={"init_r": 12, "lora_alpha": 8}, rank="init_r", targets="adalora"
-    ),
+            "r": 8, "lora_alpha": 8, "lora_bias": False, "use_dora": False, "use_rslora": False, "lora_dropout": 0.0}),
+    "adalora": Method(each=shapes.adalora, options={"init_r": 12, "lora_alpha": 8}, rank="init_r", targets="adalora"),
     "hira": Method(each=shapes.low_rank, options={"r": 32}),
-    "loha": Method(each=shapes.loha, options={"r": 8}, conv1d=False),
+    "loha": Method(each=lambda s, o: [(s.m, o["r"]), (o["r"], s.k)] * 2, options={"r": 8}, conv1d=False),
     "lokr": Method(
-        each=shapes.lokr,
-        options={"r": 8, "decompose_both": False, "decompose_factor": -1},
-        rank_within_matrix=False,
-        conv1d=False,
-    ),
+        each=shapes.lokr, options={"r": 8, "decompose_both": False, "decompose_factor": -1},
+        rank_within_matrix=False, conv1d=False),
     "oft": Method(
-        each=shapes.oft,
-        options={"r": 0, "oft_block_size": 32, "block_share": False},
-        frozen_each=frozen.oft,
-        rank_within_matrix=False,
-        conv1d=False,
-    ),
+        each=shapes.oft, options={"r": 0, "oft_block_size": 32, "block_share": False}, frozen_each=frozen.oft,
+        rank_within_matrix=False, conv1d=False),
     "boft": Method(
-        each=shapes.boft,
-        options={"boft_block_size": 4, "boft_block_num": 0},
-        frozen_each=frozen.boft,
-        rank=None,
-        conv1d=False,
-    ),
-    "ia3": Method(each=shapes.ia3, rank=None, targets="ia3"),
+        each=shapes.boft, options={"boft_block_size": 4, "boft_block_num": 0}, rank=None, conv1d=False,
+        frozen_each=lambda s, o: [(s.k * s.k, Kind.FLOAT32)]),  # a permutation as a dense matrix
+    "ia3": Method(each=lambda s, o: [(1, s.k) if s.feedforward else (s.m, 1)], rank=None, targets="ia3"),
     "vera": Method(
-        each=shapes.vera,
-        options={"r": 256},
-        frozen_whole=frozen.vera,
-        saved=Saved.WITH_FROZEN,
-        targets="vera",
-        rank_within_matrix=False,
-    ),
+        each=lambda s, o: [(s.m,), (o["r"],)], options={"r": 256}, targets="vera", rank_within_matrix=False,
+        frozen_whole=frozen.vera, saved=Saved.WITH_FROZEN),
     "pvera": Method(
-        each=shapes.pvera,
-        options={"r": 256},
-        frozen_whole=frozen.pvera,
-        saved=Saved.WITH_FROZEN,
-        targets="vera",
-        rank_within_matrix=False,
-    ),
+        each=lambda s, o: [(s.m,), (2 * o["r"],)], options={"r": 256}, targets="vera", rank_within_matrix=False,
+        frozen_whole=frozen.pvera, saved=Saved.WITH_FROZEN),
     "randlora": Method(
-        each=shapes.randlora,
-        options={"r": 32},
-        frozen_whole=frozen.randlora,
-        saved=Saved.WITH_COPIES,
-        rank_within_matrix=False,
-    ),
-    "fourierft": Method(
-        each=shapes.frequencies, options={"n_frequency": 1000}, rank=None, targets="fourierft"
-    ),
+        each=shapes.randlora, options={"r": 32}, rank_within_matrix=False,
+        frozen_whole=frozen.randlora, saved=Saved.WITH_COPIES),
+    "fourierft": Method(each=shapes.frequencies, options={"n_frequency": 1000}, rank=None, targets="fourierft"),
     "waveft": Method(each=shapes.frequencies, options={"n_frequency": 2592}, rank=None, targets="fourierft"),
     "glora": Method(
-        each=shapes.glora,
-        options={"r": 8},
-        frozen_each=frozen.glora,
-        saved=Saved.WITH_FROZEN,
-        conv1d=False,
-        subclasses=False,
-    ),
-    "hra": Method(each=shapes.hra, options={"r": 8}, conv1d=False),
-    "miss": Method(each=shapes.miss, options={"r": 64}, conv1d=False),
-    "road": Method(
-        each=shapes.road, options={"variant": "road_1", "group_size": 64}, rank=None, conv1d=False
-    ),
+        each=shapes.glora, options={"r": 8}, conv1d=False, subclasses=False,
+        frozen_each=frozen.glora, saved=Saved.WITH_FROZEN),
+    "hra": Method(each=lambda s, o: [(s.k, o["r"])], options={"r": 8}, conv1d=False),
+    "miss": Method(each=lambda s, o: [(o["r"], s.m)], options={"r": 64}, conv1d=False),
+    "road": Method(each=shapes.road, options={"variant": "road_1", "group_size": 64}, rank=None, conv1d=False),
     "shira": Method(
-        each=shapes.shira,
-        options={"r": 32},
-        frozen_each=frozen.shira,
-        saved=Saved.WITH_FROZEN,
-        targets="vera",
-        conv1d=False,
-    ),
+        each=shapes.shira, options={"r": 32}, targets="vera", conv1d=False,
+        frozen_each=lambda s, o: [(2 * o["r"] * (s.k + s.m), Kind.INT32)], saved=Saved.WITH_FROZEN),
     "c3a": Method(each=shapes.c3a, options={"block_size": 256}, rank=None, targets="fourierft", conv1d=False),
     "delora": Method(
-        each=shapes.delora,
-        options={"r": 8},
-        frozen_each=frozen.delora,
-        saved=Saved.WITH_FROZEN,
-        conv1d=False,
-    ),
+        each=lambda s, o: [(o["r"], s.k), (s.m, o["r"]), (1,)], options={"r": 8}, conv1d=False,
+        frozen_each=lambda s, o: [(s.k, Kind.ADAPTER)], saved=Saved.WITH_FROZEN),
     "gralora": Method(each=shapes.gralora, options={"r": 32, "gralora_k": 2, "hybrid_r": 0}),
     "deft": Method(each=shapes.deft, options={"r": 8, "para": False}),
-    "psoft": Method(each=shapes.psoft, options={"r": 32}, frozen_each=frozen.psoft, conv1d=False),
+    "psoft": Method(
+        each=lambda s, o: [(o["r"] * (o["r"] - 1) // 2,), (o["r"],), (o["r"],)], options={"r": 32}, conv1d=False,
+        frozen_each=lambda s, o: [(o["r"] * (o["r"] - 1), Kind.INT64), (o["r"] * (s.k + s.m), Kind.FLOAT32)]),
     "peanut": Method(each=shapes.peanut, options={"r": 32, "depth": 0}, conv1d=False),
     "osf": Method(
-        each=shapes.osf,
-        options={"effective_rank": None},
-        frozen_each=frozen.osf,
-        targets="osf",
-        rank=None,
-        conv1d=False,
-    ),
+        each=shapes.osf, options={"effective_rank": None}, rank=None, targets="osf", conv1d=False,
+        frozen_each=frozen.osf),
     "vblora": Method(
-        each=shapes.vblora,
-        options={"r": 4, "num_vectors": 256, "vector_length": 256},
-        whole=prompts.vector_bank,
-        targets="adalora",
-    ),
-    "poly": Method(
-        each=shapes.poly, options={"r": 8, "n_tasks": 1, "n_skills": 4, "n_splits": 1}, conv1d=False
-    ),
+        each=shapes.vblora, options={"r": 4, "num_vectors": 256, "vector_length": 256}, targets="adalora",
+        whole=lambda model, o: [(o["num_vectors"], o["vector_length"])]),  # a bank, of which every matrix is composed
+    "poly": Method(each=shapes.poly, options={"r": 8, "n_tasks": 1, "n_skills": 4, "n_splits": 1}, conv1d=False),
     "supertuning": Method(
-        each=shapes.supertuning,
-        options={"r": None, "sparsity": 0.99},
-        frozen_each=frozen.supertuning,
-        saved=Saved.WITH_FROZEN,
-        conv1d=False,
-    ),
-    "lily": Method(
-        each=shapes.lily,
-        options={"r": 32, "num_B": 2},
-        shared=shapes.lily_shared,
-        saved=Saved.WITH_COPIES,
-        conv1d=False,
-    ),
-    "unilora": Method(
-        each=shapes.nothing,
-        options={"r": 4, "theta_d_length": 256},
-        whole=prompts.theta,
-        frozen_each=frozen.unilora,
-    ),
+        each=shapes.supertuning, options={"r": None, "sparsity": 0.99}, conv1d=False,
+        frozen_each=lambda s, o: [(shapes.supertuning_values(s, o), Kind.INT32)], saved=Saved.WITH_FROZEN),
+    "lily": Method(  # A and router of each layer; all layers share the Bs
+        each=lambda s, o: [(o["r"], s.k), (o["num_B"], o["r"])], shared=lambda s, o: [(o["num_B"] * o["r"], s.m)],
+        options={"r": 32, "num_B": 2}, saved=Saved.WITH_COPIES, conv1d=False),
+    "unilora": Method(  # one vector, which all modules share
+        each=nothing, whole=lambda model, o: [(o["theta_d_length"],)], options={"r": 4, "theta_d_length": 256},
+        frozen_each=lambda s, o: [(o["r"] * (s.k + s.m), kind) for kind in (Kind.INT64, Kind.ADAPTER)]),
     "tinylora": Method(
-        each=shapes.tinylora,
-        options={"r": 2, "u": 64},
-        frozen_each=frozen.tinylora,
-        saved=Saved.WITH_FROZEN,
-        rank_within_matrix=False,
-    ),
-    "beft": Method(each=shapes.beft, rank=None, targets="beft", conv1d=False),
+        each=lambda s, o: [(o["u"],)], options={"r": 2, "u": 64}, rank_within_matrix=False,
+        frozen_each=frozen.tinylora, saved=Saved.WITH_FROZEN),
+    "beft": Method(each=lambda s, o: [(1, s.m)], rank=None, targets="beft", conv1d=False),
     "ln_tuning": Method(
-        each=shapes.ln_tuning,
-        trained_in=TrainedIn.BASE,
-        targets="ln_tuning",
-        roles=frozenset({Role.NORM}),
-        rank=None,
-    ),
-    "prompt_tuning": Method(
-        whole=prompts.prompt, options=VIRTUAL_TOKENS, trained_in=TrainedIn.FLOAT32, rank=None
-    ),
+        each=lambda s, o: [(s.m,)], rank=None, targets="ln_tuning", roles=frozenset({Role.NORM}),
+        trained_in=TrainedIn.BASE),
+    "prompt_tuning": Method(whole=prompts.prompt, options=VIRTUAL_TOKENS, trained_in=TrainedIn.FLOAT32, rank=None),
     "multitask_prompt_tuning": Method(
-        whole=prompts.multitask_prompt,
-        options={**VIRTUAL_TOKENS, "num_tasks": 1, "num_ranks": 1},
-        trained_in=TrainedIn.FLOAT32,
-        rank=None,
-    ),
+        whole=prompts.multitask_prompt, options={**VIRTUAL_TOKENS, "num_tasks": 1, "num_ranks": 1},
+        trained_in=TrainedIn.FLOAT32, rank=None),
     "p_tuning": Method(
-        whole=prompts.p_tuning,
+        whole=prompts.p_tuning, saved_whole=prompts.prompt, trained_in=TrainedIn.FLOAT32, rank=None,
         options={
-            **VIRTUAL_TOKENS,
-            "encoder_hidden_size": None,
-            "encoder_num_layers": 2,
-            "encoder_reparameterization_type": "MLP",
-        },
-        saved_whole=prompts.prompt,
-        trained_in=TrainedIn.FLOAT32,
-        rank=None,
-    ),
+            **VIRTUAL_TOKENS, "encoder_hidden_size": None, "encoder_num_layers": 2,
+            "encoder_reparameterization_type": "MLP"}),
     "prefix_tuning": Method(
-        whole=prompts.prefix,
-        options={**VIRTUAL_TOKENS, "encoder_hidden_size": None, "prefix_projection": False},
-        saved_whole=prompts.prefix_saved,
-        trained_in=TrainedIn.FLOAT32,
-        rank=None,
-    ),
+        whole=prompts.prefix, saved_whole=prompts.prefix_saved, trained_in=TrainedIn.FLOAT32, rank=None,
+        options={**VIRTUAL_TOKENS, "encoder_hidden_size": None, "prefix_projection": False}),
     "cartridge": Method(
-        whole=prompts.cartridge,
-        options={**VIRTUAL_TOKENS, "num_frozen_tokens": 1},
-        frozen_whole=frozen.cartridge,
-        saved=Saved.WITH_FROZEN,
-        trained_in=TrainedIn.FLOAT32,
-        rank=None,
-    ),
-    "cpt": Method(
-        whole=prompts.prompt,
-        options=VIRTUAL_TOKENS,
-        frozen_whole=frozen.cpt,
-        trained_in=TrainedIn.FLOAT32,
-        rank=None,
-    ),
+        whole=prompts.cartridge, options={**VIRTUAL_TOKENS, "num_frozen_tokens": 1}, trained_in=TrainedIn.FLOAT32,
+        frozen_whole=frozen.cartridge, saved=Saved.WITH_FROZEN, rank=None),
+    "cpt": Method(  # beside the trained change it keeps the embeddings of the context tokens
+        whole=prompts.prompt, options=VIRTUAL_TOKENS, trained_in=TrainedIn.FLOAT32, rank=None,
+        frozen_whole=lambda sites, model, o: [(o["num_virtual_tokens"] * model.embedding_size, Kind.FLOAT32)]),
     "adaption_prompt": Method(
-        whole=prompts.adaption_prompt,
-        options={"adapter_len": 10, "adapter_layers": None},  # LLaMA-Adapter's length; all layers
-        trained_in=TrainedIn.BASE,
-        rank=None,
-    ),
-    "trainable_tokens": Method(
-        whole=prompts.trainable_tokens,
-        options={"token_indices": ""},
-        frozen_whole=frozen.trainable_tokens,
-        rank=None,
-    ),
-}
+        whole=prompts.adaption_prompt, trained_in=TrainedIn.BASE, rank=None,
+        options={"adapter_len": 10, "adapter_layers": None}),  # LLaMA-Adapter's length; all layers
+    "trainable_tokens": Method(  # beside the trained rows it keeps them as they were
+        whole=lambda model, o: [(prompts.tokens_given(o), model.embedding_size)], options={"token_indices": ""},
+        frozen_whole=lambda sites, model, o: [(prompts.tokens_given(o) * model.embedding_size, Kind.ADAPTER)],
+        rank=None),
+}  # fmt: skip
 
 NOT_DERIVED = ("xlora", "shadow", "frod", "adamss")
 """Types of PEFT 0.21 whose size depends on more than the model's config and their options."""
