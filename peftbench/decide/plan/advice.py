@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from peftbench.base.errors import SpecError
 from peftbench.decide.card import settle_training
-from peftbench.decide.plan.ladder import LADDER, SEQUENCE_STEP, Reach, Rung
+from peftbench.decide.plan.savings import SAVINGS, SEQUENCE_STEP, Reach, Saving
 from peftbench.decide.recipe import Difference, differences
 from peftbench.decide.verdict import Fit, Verdict, judge
 from peftbench.estimate.peft_forward.virtual_tokens import virtual_tokens
@@ -65,16 +65,16 @@ class Change(NamedTuple):
 
 
 class _Setting(NamedTuple):
-    """A rung at one of its values."""
+    """A saving at one of its values."""
 
-    rung: Rung
+    saving: Saving
     value: Any
 
 
 def suggest(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> tuple[Change, ...]:
     """The changes that improve the verdict, from free to costly; none when the recipe fits already.
 
-    Each rung of the ladder is tried alone, first those that only change how the step is computed. Where none
+    Each saving is tried alone, first those that only change how the step is computed. Where none
     of them fits, the cheapest that fit together follow; then likewise what changes the result and the method.
     """
     search = _Search(model, training, gpu)
@@ -82,9 +82,9 @@ def suggest(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> tuple[Cha
         return ()
     found: list[Change] = []
     for reach in Reach:
-        found = search.alone([r for r in LADDER if r.reach is reach], found)
+        found = search.alone([each for each in SAVINGS if each.reach is reach], found)
         if not any(change.fit is Fit.FITS for change in found):
-            found += search.together([r for r in LADDER if r.reach.value <= reach.value])
+            found += search.together([each for each in SAVINGS if each.reach.value <= reach.value])
     return tuple(found)
 
 
@@ -126,7 +126,7 @@ def _last(fits: Callable[[int], bool], least: int, most: int) -> int:
 
 
 def _judged(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Verdict | None:
-    """The verdict on a recipe that is only tried; None for one that cannot be, as a rank above the matrix."""
+    """The verdict on a recipe that is only tried; None for one that cannot be, as a rank above the matrix is."""
     try:
         return judge(estimate_training(model, training, gpu), gpu)
     except SpecError:
@@ -140,28 +140,28 @@ def _replaces(cheaper: Change, change: Change) -> bool:
 
 
 class _Search:
-    """Tries settings of rungs on one recipe and remembers what it starts from."""
+    """Tries savings on one recipe and remembers what it starts from."""
 
     def __init__(self, model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> None:
         self.model, self.training, self.gpu = model, training, gpu
         self.start = judge(estimate_training(model, training, gpu), gpu)
 
-    def alone(self, rungs: Iterable[Rung], before: Sequence[Change]) -> list[Change]:
-        """Add each rung at its mildest value that fits, unless a cheaper change of its option does it too."""
+    def alone(self, savings: Iterable[Saving], before: Sequence[Change]) -> list[Change]:
+        """Add each saving at its mildest value that fits, unless a cheaper change of its option does it too."""
         found = list(before)
-        for rung in rungs:
-            setting = self.mildest(self.training, rung)
+        for saving in savings:
+            setting = self.mildest(self.training, saving)
             change = setting and self.change([setting])
             if change and self._improves(change) and not any(_replaces(c, change) for c in found):
                 found.append(change)
         return found
 
-    def together(self, rungs: Iterable[Rung]) -> list[Change]:
-        """Climb the ladder until the recipe fits, then take back what turns out not to be needed."""
+    def together(self, savings: Iterable[Saving]) -> list[Change]:
+        """Add savings, the cheapest first, until the recipe fits; then take back what turns out not to be needed."""
         settings: list[_Setting] = []
-        for rung in rungs:
+        for saving in savings:
             current = self.apply(settings)
-            setting = self.mildest(current, rung)
+            setting = self.mildest(current, saving)
             if setting and self._saves(current, [*settings, setting]):
                 settings.append(setting)
             if self._fits(settings):
@@ -173,27 +173,25 @@ class _Search:
         change = self.change(settings) if len(settings) > 1 else None
         return [change] if change and self._improves(change) else []
 
-    def mildest(self, training: TrainingSpec, rung: Rung) -> _Setting | None:
+    def mildest(self, training: TrainingSpec, saving: Saving) -> _Setting | None:
         """The first value that fits, or the strongest; more strength never needs more memory."""
-        values = rung.values(self.model, training, self.gpu)
+        values = saving.values(training, self.model, self.gpu)
         if not values:
             return None
 
         def misses(number: int) -> bool:
-            verdict = self.judged(rung.apply(training, values[number - 1]))
+            settled, _ = settle_training(self.model, saving.apply(training, values[number - 1]), self.gpu)
+            verdict = _judged(self.model, settled, self.gpu)
             return verdict is None or verdict.fit is not Fit.FITS
 
-        return _Setting(rung, values[min(_last(misses, 1, len(values)), len(values) - 1)])
+        return _Setting(saving, values[min(_last(misses, 1, len(values)), len(values) - 1)])
 
     def apply(self, settings: Iterable[_Setting]) -> TrainingSpec:
         """The recipe with these settings, made runnable on the card."""
         training = self.training
         for setting in settings:
-            training = setting.rung.apply(training, setting.value)
+            training = setting.saving.apply(training, setting.value)
         return settle_training(self.model, training, self.gpu)[0]
-
-    def judged(self, training: TrainingSpec) -> Verdict | None:
-        return _judged(self.model, settle_training(self.model, training, self.gpu)[0], self.gpu)
 
     def change(self, settings: Sequence[_Setting]) -> Change | None:
         """These settings as a Change; None where they change nothing or cannot be."""
@@ -203,7 +201,7 @@ class _Search:
             profile = estimate_training(self.model, training, self.gpu)
         except SpecError:
             return None
-        price = "; ".join(dict.fromkeys(s.rung.price for s in settings))
+        price = "; ".join(dict.fromkeys(s.saving.price for s in settings))
         verdict = judge(profile, self.gpu)
         return Change(different, price, training, profile.device_bytes, verdict) if different else None
 

@@ -14,8 +14,8 @@ from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
 from peftbench.decide.card import settle_training
 from peftbench.decide.plan.advice import MOST_SEQUENCES, largest, suggest
-from peftbench.decide.plan.ladder import EIGHT_BIT, PAGED, SEQUENCE_STEP
 from peftbench.decide.plan.plan import make_plan
+from peftbench.decide.plan.savings import EIGHT_BIT, PAGED, SEQUENCE_STEP
 from peftbench.decide.recipe import recipe_options
 from peftbench.decide.verdict import Fit, judge
 from peftbench.estimate.parts.optimizer import OPTIMIZERS
