@@ -82,6 +82,16 @@ def peft_config(options: Mapping[str, Any], trained: bool) -> Any:
         raise Refused(f"PEFT refuses the adapter: {in_a_line(error)}", "Correct its options.") from error
 
 
+def add_adapter(model: Any, adapter: AdapterSpec, trained: bool) -> Any:
+    """The model in PEFT's wrapper, with a new adapter in the dtype that its spec asks for. Raises Refused."""
+    from peft import get_peft_model
+
+    config, before = peft_config(adapter_options(adapter), trained), parameter_ids(model)
+    adapted = get_peft_model(model, config, autocast_adapter_dtype=adapter.dtype is DType.FLOAT32)
+    cast_adapter(adapted, before, adapter.dtype)
+    return adapted
+
+
 def parameter_ids(model: Any) -> set[int]:
     """By which the parameters that are there before an adapter are told from its own."""
     return {id(parameter) for parameter in model.parameters()}

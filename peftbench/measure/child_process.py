@@ -19,7 +19,7 @@ from peftbench.inputs.case import Case, case_to_json
 from peftbench.inputs.comparison import ComparisonCase, comparison_to_json
 from peftbench.memory import Phase
 from peftbench.records.environment import Outcome
-from peftbench.records.run import PhasePeak
+from peftbench.records.run import PhasePeak, keep_highest
 
 COMMAND = (sys.executable, "-m", "peftbench.measure.worker")
 EXIT_TIMEOUT_S = 5.0
@@ -58,9 +58,12 @@ class Course:
         if "mark" in event:
             self.marks.append((time.monotonic(), Phase(event["mark"])))
         elif "peak" in event:
-            self._peak(*event["peak"])
+            step, phase, allocated_bytes, *more = event["peak"]
+            keep_highest(self.phases, PhasePeak(int(step), Phase(phase), int(allocated_bytes), *more))
         elif "step" in event:
-            self._step(event)
+            for values, name in ((self.losses, "loss"), (self.step_s, "step_s"), (self.prefill_s, "prefill_s")):
+                if event.get(name) is not None:
+                    values.append(float(event[name]))
         elif "progress" in event:
             self.progress = float(event["progress"])
         elif "result" in event:
@@ -73,20 +76,6 @@ class Course:
             self.outcome = Outcome(event["failed"]["outcome"])
             self.message = str(event["failed"]["message"])
 
-    def _peak(self, step: int, phase: str, allocated_bytes: int, *more: int | None) -> None:
-        """Micro-batches of a step repeat its phases: the highest counts, and what the first began with."""
-        reserved_bytes, held_bytes = more
-        place = (int(step), Phase(phase))
-        before = self.phases.get(place)
-        found = PhasePeak(*place, int(allocated_bytes), reserved_bytes, before.held_bytes if before else held_bytes)
-        if before is None or found.allocated_bytes > before.allocated_bytes:
-            self.phases[place] = found
-
-    def _step(self, event: Mapping[str, Any]) -> None:
-        for values, name in ((self.losses, "loss"), (self.step_s, "step_s"), (self.prefill_s, "prefill_s")):
-            if event.get(name) is not None:
-                values.append(float(event[name]))
-
 
 class Stop:
     """SIGINT and SIGTERM as a file that becomes readable, so that they are noticed between two events only.
@@ -97,7 +86,8 @@ class Stop:
     def __enter__(self) -> Stop:
         self.reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
-        self._before = {number: signal.signal(number, _noted) for number in (signal.SIGINT, signal.SIGTERM)}
+        noted = (signal.SIGINT, signal.SIGTERM)  # by the wakeup file: the handlers have nothing to do
+        self._before = {number: signal.signal(number, lambda *_: None) for number in noted}
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         return self
 
@@ -116,10 +106,6 @@ class Stop:
             return bool(selector.select(0))
 
 
-def _noted(number: int, frame: Any) -> None:
-    """The wakeup file says it."""
-
-
 class Child:
     """A worker that runs one case; a context manager after which nothing of it is left."""
 
@@ -131,7 +117,8 @@ class Child:
         )  # fmt: skip
         self.group = self._process.pid
         self.course = Course()
-        self._text = json.dumps(_to_json(case)).encode()
+        asked = case_to_json(case) if isinstance(case, Case) else comparison_to_json(case)
+        self._text = json.dumps(asked).encode()
 
     def __enter__(self) -> Child:
         assert self._process.stdin is not None
@@ -211,20 +198,12 @@ class Child:
         """It ended without saying how."""
         code = self._process.returncode
         self.course.outcome = Outcome.KILLED if code < 0 else Outcome.ERROR
-        last = self._last_line()
+        self._errors.seek(0)
+        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"it stopped with exit code {code}"
         if code == -signal.SIGKILL:
             how += ", as the kernel does where memory runs out"
-        self.course.message = f"{how}{f'; its last line: {last}' if last else ''}"
-
-    def _last_line(self) -> str:
-        self._errors.seek(0)
-        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-        return lines[-1][:200] if lines else ""
-
-
-def _to_json(case: Case | ComparisonCase) -> dict[str, Any]:
-    return case_to_json(case) if isinstance(case, Case) else comparison_to_json(case)
+        self.course.message = f"{how}; its last line: {lines[-1][:200]}" if lines else how
 
 
 def _environment(case: Case | ComparisonCase, uuid: str | None) -> dict[str, str]:

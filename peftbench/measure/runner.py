@@ -13,14 +13,11 @@ from peftbench.inputs.comparison import ComparisonCase
 from peftbench.measure.child_process import Child, Course, Stop
 from peftbench.measure.device.environment import environment_of, versions
 from peftbench.measure.device.open import Device
-from peftbench.measure.device.sampler import Sampler
+from peftbench.measure.device.sampler import SHOWN, Sampler, thin
 from peftbench.memory import Phase
 from peftbench.records.comparison import ComparisonRecord, Result, result_from_json
 from peftbench.records.environment import Outcome
-from peftbench.records.run import Measurement, PhasePeak, RunRecord
-
-MARKS = 300
-"""How many times of phases are kept."""
+from peftbench.records.run import Measurement, RunRecord
 
 FINISHED = (Outcome.OK, Outcome.OOM)
 """Outcomes that running a case again would only repeat."""
@@ -34,26 +31,27 @@ def run_case(
     progress: Progress = lambda course: None,
 ) -> RunRecord:  # fmt: skip
     """One case in a child; whatever becomes of it is in the record. Raises Interrupted on SIGINT and SIGTERM."""
-    baseline_bytes, energy_j = device.used_bytes(), device.energy_j()
+    baseline_bytes, before_j = device.used_bytes(), device.energy_j()
     began_s = time.monotonic()
     with Child(case, device.uuid) as child, Sampler(device.reader(child.group)) as sampler:
         first_s = time.monotonic()
         course = child.watch(timeout_s, stop, progress)
-    duration_s = time.monotonic() - began_s
+    duration_s, after_j = time.monotonic() - began_s, device.energy_j()
+    energy_j = None if before_j is None or after_j is None else after_j - before_j
     found = _measurement(course, sampler, baseline_bytes, first_s)
-    found = replace(found, duration_s=duration_s, energy_j=_spent(energy_j, device.energy_j()))
+    found = replace(found, duration_s=duration_s, energy_j=energy_j)
     return RunRecord(suite=suite, case=case, environment=environment_of(device, course.device), measurement=found)
 
 
 def _measurement(course: Course, sampler: Sampler, baseline_bytes: int | None, first_s: float) -> Measurement:
     assert course.outcome is not None
     peak, lost = sampler.peak("used_bytes"), sampler.lost
-    ended_well = course.outcome is Outcome.OK
+    ended_well, order = course.outcome is Outcome.OK, list(Phase)
     return Measurement(
         outcome=course.outcome,
         message="; ".join(filter(None, (course.message, f"the device was lost: {lost}" if lost else ""))),
         last_phase=None if ended_well or not course.marks else course.marks[-1][1],
-        phases=tuple(_in_order(course.phases.values())),
+        phases=tuple(sorted(course.phases.values(), key=lambda found: (found.step, order.index(found.phase)))),
         step_s=tuple(course.step_s),
         prefill_s=tuple(course.prefill_s),
         losses=tuple(course.losses),
@@ -63,18 +61,9 @@ def _measurement(course: Course, sampler: Sampler, baseline_bytes: int | None, f
         baseline_bytes=baseline_bytes,
         device_peak_bytes=None if peak is None or baseline_bytes is None else peak - baseline_bytes,
         process_peak_bytes=sampler.peak("process_bytes"),
-        samples=sampler.thinned(),
-        marks=tuple((began_s - first_s, phase) for began_s, phase in course.marks[:MARKS]),
+        samples=thin(sampler.samples),
+        marks=tuple((began_s - first_s, phase) for began_s, phase in course.marks[:SHOWN]),
     )
-
-
-def _in_order(peaks: Iterable[PhasePeak]) -> list[PhasePeak]:
-    order = {phase: place for place, phase in enumerate(Phase)}
-    return sorted(peaks, key=lambda peak: (peak.step, order[peak.phase]))
-
-
-def _spent(before_j: float | None, after_j: float | None) -> float | None:
-    return None if before_j is None or after_j is None else after_j - before_j
 
 
 # ── what is there already ───────────────────────────────────────────────────────────────────────────────────────────

@@ -12,16 +12,21 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TextIO
 
 from peftbench.base.errors import MeasureError, PeftbenchError
 from peftbench.inputs.case import Case, case_from_json
 from peftbench.inputs.comparison import SHIPPED_MODELS, ComparisonCase, QualityCase, comparison_from_json
 from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.measure.device.environment import described_by_torch
 from peftbench.memory import Phase
 from peftbench.records.environment import Outcome, is_out_of_memory
 
+Send = Callable[[dict[str, Any]], None]
 PR_SET_PDEATHSIG = 1
+MESSAGE_LENGTH = 300
+"""Characters that are kept of an error."""
 
 
 def main() -> None:
@@ -29,7 +34,8 @@ def main() -> None:
     _die_with_parent()
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    case = _case(json.loads(sys.stdin.read()))
+    asked = json.loads(sys.stdin.read())
+    case = (case_from_json if asked["task"] in ("training", "inference") else comparison_from_json)(asked)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if not _may_fetch(case):
@@ -55,10 +61,6 @@ def _may_fetch(case: Case | ComparisonCase) -> bool:
     return on_the_hub or case.text == "wikitext" or not all(map(os.path.isfile, case.tasks))
 
 
-def _case(asked: dict[str, Any]) -> Case | ComparisonCase:
-    return (case_from_json if asked["task"] in ("training", "inference") else comparison_from_json)(asked)
-
-
 def _die_with_parent() -> None:
     """Should the parent be killed, nothing may stay on the card. Linux only; elsewhere a closed pipe has to do."""
     if sys.platform == "linux":
@@ -70,7 +72,7 @@ def _die_with_parent() -> None:
 def _measured(case: Case | ComparisonCase, events: TextIO) -> dict[str, Any]:
     """Run the case; returns the last event, whatever happened."""
     try:
-        return {"done": _run(case, events)}
+        return {"done": _run(case, partial(_send, events))}
     except PeftbenchError as error:
         return _failed(Outcome.ERROR, f"{error.what} {error.hint}")
     except Exception as error:  # the libraries raise anything; each is an outcome
@@ -79,21 +81,18 @@ def _measured(case: Case | ComparisonCase, events: TextIO) -> dict[str, Any]:
         return _failed(Outcome.OOM if is_out_of_memory(error) else Outcome.ERROR, f"{name}{error}")
 
 
-def _run(case: Case | ComparisonCase, events: TextIO) -> Mapping[str, Any]:
+def _run(case: Case | ComparisonCase, send: Send) -> Mapping[str, Any]:
+    """The steps of training, the rounds of generation, or every variant of a comparison; returns what there is to say
+    at the end."""
     import torch
     from transformers import logging, set_seed
 
     logging.set_verbosity_error()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     set_seed(case.seed)
-    _send(events, {"device": _device(case)})
+    send({"device": _device(case)})
     if isinstance(case, Case):
-        return _steps(case, events)
-    return _compare(case, lambda event: _send(events, event))
-
-
-def _compare(case: ComparisonCase, send: Callable[[dict[str, Any]], None]) -> Mapping[str, Any]:
-    """Every variant of a comparison; returns what is to be told of the text and the model."""
+        return _steps(case, send)
     if isinstance(case, QualityCase):
         from peftbench.measure.quality.compare import compare_quality
 
@@ -103,16 +102,15 @@ def _compare(case: ComparisonCase, send: Callable[[dict[str, Any]], None]) -> Ma
     return compare_latency(case, send)
 
 
-def _steps(case: Case, events: TextIO) -> Mapping[str, Any]:
-    """The steps of training, or the rounds of generation."""
+def _steps(case: Case, send: Send) -> Mapping[str, Any]:
     import peft  # noqa: F401  (its code is no part of what the case may take)
     import torch
 
-    from peftbench.measure.child.model import build, parameters_of
+    from peftbench.measure.child.model import base_weights, build, parameters_of
     from peftbench.measure.child.steps import Steps
 
     _limit_memory(case)
-    steps = Steps(case, lambda event: _send(events, event))
+    steps = Steps(case, send)
     steps.mark(Phase.LOAD)
     model = build(case)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -125,27 +123,18 @@ def _steps(case: Case, events: TextIO) -> Mapping[str, Any]:
 
         generate(model, case, steps)
     retries = torch.cuda.memory_stats()["num_alloc_retries"] if case.device == "cuda" else None
-    return {
-        "alloc_retries": retries, "trainable_parameters": trained, "num_parameters": parameters_of(case),
-    }  # fmt: skip
+    parameters = parameters_of(base_weights(case))
+    return {"alloc_retries": retries, "trainable_parameters": trained, "num_parameters": parameters}
 
 
 def _device(case: Case | ComparisonCase) -> dict[str, Any]:
     """What torch says of the device. Raises MeasureError where it cannot use it."""
     import torch
 
-    if case.device == "cpu":
-        return {"threads": torch.get_num_threads()}
-    if not torch.cuda.is_available():
+    if case.device == "cuda" and not torch.cuda.is_available():
         what = f"torch {torch.__version__} finds no CUDA device here."
         raise MeasureError(what, "Install a CUDA build of torch, or run on a CPU: --device cpu.")
-    properties = torch.cuda.get_device_properties(0)
-    return {
-        "threads": torch.get_num_threads(),
-        "memory_bytes": properties.total_memory,
-        "compute_capability": [properties.major, properties.minor],
-        "multiprocessors": properties.multi_processor_count,
-    }
+    return described_by_torch(case.device == "cuda")
 
 
 def _limit_memory(case: Case) -> None:
@@ -167,11 +156,7 @@ def _limit_memory(case: Case) -> None:
 
 
 def _failed(outcome: Outcome, message: str) -> dict[str, Any]:
-    return {"failed": {"outcome": outcome.value, "message": " ".join(message.split())[:MESSAGE]}}
-
-
-MESSAGE = 300
-"""Characters that are kept of an error."""
+    return {"failed": {"outcome": outcome.value, "message": " ".join(message.split())[:MESSAGE_LENGTH]}}
 
 
 def _send(events: TextIO, event: dict[str, Any]) -> None:

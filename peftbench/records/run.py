@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from peftbench.base.codec import from_json
@@ -44,6 +44,13 @@ class PhasePeak:
     """Segments of the caching allocator; None on a CPU, which has none."""
     held_bytes: int | None = None
     """Tensors that were there when the phase began."""
+
+
+def keep_highest(peaks: dict[tuple[int, Phase], PhasePeak], found: PhasePeak) -> None:
+    """Micro-batches of a step repeat its phases: the highest peak counts, and what the first began with."""
+    before = peaks.get((found.step, found.phase))
+    if before is None or found.allocated_bytes > before.allocated_bytes:
+        peaks[found.step, found.phase] = replace(found, held_bytes=before.held_bytes) if before else found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import nn
 from peftbench.inputs.case import Case
 from peftbench.inputs.recipe.inference import InferenceSpec
 from peftbench.libraries.model import causal_lm_of
-from peftbench.measure.child.steps import Steps
+from peftbench.measure.child.steps import Steps, now_s
 from peftbench.memory import Phase
 
 
@@ -20,11 +19,13 @@ def generate(model: Any, case: Case, steps: Steps) -> None:
     recipe = case.recipe
     assert isinstance(recipe, InferenceSpec)
     causal_lm, model = causal_lm_of(model), model.eval()
-    watch = _Passes(steps, case.device == "cuda")
+    watch = _Passes(steps)
     causal_lm.register_forward_pre_hook(watch.before)
     causal_lm.register_forward_hook(watch.after)
-    _never_stop(causal_lm)
-    prompt = _prompt(recipe, causal_lm.config.vocab_size, case)
+    causal_lm.generation_config.eos_token_id = None  # random weights may end a text before it has all its tokens
+    causal_lm.generation_config.pad_token_id = 0
+    shape, generator = (recipe.batch_size, recipe.prompt_tokens), torch.Generator().manual_seed(case.seed)
+    prompt = torch.randint(causal_lm.config.vocab_size, shape, generator=generator).to(case.device)
     for _ in range(steps.total):
         steps.begin()
         watch.passes = 0
@@ -37,24 +38,11 @@ def generate(model: Any, case: Case, steps: Steps) -> None:
     steps.finish()
 
 
-def _never_stop(causal_lm: Any) -> None:
-    """Random weights may say end-of-text at any time: every round has all of its tokens."""
-    generation = causal_lm.generation_config
-    generation.eos_token_id = None
-    generation.pad_token_id = 0
-
-
-def _prompt(recipe: InferenceSpec, vocab_size: int, case: Case) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(case.seed)
-    shape = (recipe.batch_size, recipe.prompt_tokens)
-    return torch.randint(vocab_size, shape, generator=generator).to(case.device)
-
-
 class _Passes:
     """Marks the forward passes of a generation: the first is of the prompt."""
 
-    def __init__(self, steps: Steps, on_card: bool) -> None:
-        self.steps, self.on_card = steps, on_card
+    def __init__(self, steps: Steps) -> None:
+        self.steps = steps
         self.passes = 0
         self.prefilled_s = 0.0
 
@@ -67,6 +55,4 @@ class _Passes:
     def after(self, module: nn.Module, args: Any, outputs: Any) -> None:
         """The prompt is done when its logits are there."""
         if self.passes == 1:
-            if self.on_card:
-                torch.cuda.synchronize()
-            self.prefilled_s = time.perf_counter()
+            self.prefilled_s = now_s(self.steps.case.device)

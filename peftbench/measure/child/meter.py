@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 
@@ -12,16 +12,6 @@ from peftbench.memory import Phase
 from peftbench.records.run import PhasePeak
 
 Emit = Callable[[PhasePeak], None]
-
-
-class Meter(Protocol):
-    """Told where each phase begins; hands on the peak of each phase that has ended, or of all at the end."""
-
-    def mark(self, phase: Phase, step: int) -> None:
-        """A phase begins, and the one before it ends."""
-
-    def finish(self) -> None:
-        """The last phase has ended."""
 
 
 class CudaMeter:
@@ -79,6 +69,15 @@ class CpuMeter:
             self._emit(peak)
 
 
+Meter = CudaMeter | CpuMeter
+"""Is told where each phase begins; hands on the peak of each phase that has ended, or of all at the end."""
+
+
+def start_meter(on_card: bool, emit: Emit, held_bytes: int = 0) -> Meter:
+    """The meter of the device; `held_bytes` only a CPU's has to know."""
+    return CudaMeter(emit) if on_card else CpuMeter(emit, held_bytes)
+
+
 _MARK = "peftbench mark "
 
 
@@ -97,7 +96,8 @@ def peaks_of(tree: Iterable[Any], held_bytes: int) -> Iterator[PhasePeak]:
     highest: dict[tuple[int, Phase], int] = {}
     held: dict[tuple[int, Phase], int] = {}
     total, place = held_bytes, None
-    for _, mark, address, nbytes in sorted((seen for event in tree for seen in _seen(event)), key=_time):
+    timeline = sorted((seen for event in tree for seen in _seen(event)), key=lambda seen: seen.time)
+    for _, mark, address, nbytes in timeline:
         if mark:
             number, _, phase = mark.partition(" ")
             place = (int(number), Phase(phase))
@@ -112,10 +112,6 @@ def peaks_of(tree: Iterable[Any], held_bytes: int) -> Iterator[PhasePeak]:
     return (PhasePeak(*place, size, None, held[place]) for place, size in highest.items())
 
 
-def _time(seen: _Seen) -> int:
-    return seen.time
-
-
 def _seen(event: Any) -> Iterator[_Seen]:
     from torch._C._profiler import _EventType
 
@@ -125,3 +121,32 @@ def _seen(event: Any) -> Iterator[_Seen]:
         yield _Seen(event.start_time_ns, event.name.removeprefix(_MARK), 0, 0)
     for child in event.children:
         yield from _seen(child)
+
+
+# ── what a model holds ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def weights_bytes(model: Any) -> int:
+    """Bytes of every storage that the model reaches, each once: parameters, buffers, quantization constants."""
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in _tensors_of(model)}
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+def _tensors_of(model: Any) -> Iterator[torch.Tensor]:
+    """All, those of the quantization included: absmax and codes of 4-bit weights, the scales of 8-bit ones."""
+    for module in model.modules():
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            yield tensor
+            yield from _inside(getattr(tensor, "quant_state", None))
+            yield from _inside({name: getattr(tensor, name, None) for name in ("CB", "SCB")})
+        yield from _inside(getattr(module, "state", None))
+
+
+def _inside(holder: Any) -> Iterator[torch.Tensor]:
+    """Tensors among the attributes of a QuantState, the state nested in it included, or of a MatmulLtState."""
+    values = holder.values() if isinstance(holder, dict) else vars(holder).values() if holder is not None else ()
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif type(value).__name__ == "QuantState":
+            yield from _inside(value)

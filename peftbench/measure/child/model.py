@@ -19,7 +19,7 @@ from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.quantization import QuantizationSpec
 from peftbench.inputs.recipe.training import TrainingSpec
-from peftbench.libraries.adapter import adapter_options, cast_adapter, parameter_ids, peft_config
+from peftbench.libraries.adapter import add_adapter
 from peftbench.libraries.model import (
     base_model,
     bitsandbytes_config,
@@ -50,24 +50,20 @@ class BaseWeights:
 
 def build(case: Case) -> Any:
     """The model on its device, with its adapter; raises MeasureError for what the libraries cannot do for real."""
-    base, recipe = _base_weights(case), case.recipe
+    base, recipe = base_weights(case), case.recipe
     model = load(base, random_weights(base))
     if recipe.quantization:
         prepare_for_training(model, recipe.quantization)
     return adapted(model, recipe.adapter, case.seed, isinstance(recipe, TrainingSpec)) if recipe.adapter else model
 
 
-def parameters_of(case: Case) -> int:
-    """Parameters of the base model, before it is quantized."""
-    return parameters_of_base(_base_weights(case))
-
-
-def parameters_of_base(base: BaseWeights) -> int:
+def parameters_of(base: BaseWeights) -> int:
     """Parameters of the base model, before it is quantized."""
     return count_parameters(_on_meta(base))
 
 
-def _base_weights(case: Case) -> BaseWeights:
+def base_weights(case: Case) -> BaseWeights:
+    """What the model of a case is made from."""
     recipe = case.recipe
     return BaseWeights(
         config=case.config, dtype=recipe.dtype, quantization=recipe.quantization, attention=recipe.attention,
@@ -134,13 +130,8 @@ def _bitsandbytes(quantization: QuantizationSpec) -> Any:
 
 def adapted(model: Any, adapter: AdapterSpec, seed: int, trained: bool) -> Any:
     """The model in PEFT's wrapper, with PEFT's own initialization; all of it is frozen unless it is to be trained."""
-    from peft import get_peft_model
-
-    config = peft_config(adapter_options(adapter), trained)
-    base = parameter_ids(model)
     torch.manual_seed(seed)
-    found = get_peft_model(model, config, autocast_adapter_dtype=adapter.dtype is DType.FLOAT32)
-    cast_adapter(found, base, adapter.dtype)
+    found = add_adapter(model, adapter, trained)
     if not trained:
         found.requires_grad_(False)
     return found

@@ -74,12 +74,13 @@ def quantize_layers(
 
 
 def _four_bit(layer: nn.Linear, weight: torch.Tensor, quantization: QuantizationSpec) -> Any:
-    made = _bitsandbytes().Linear4bit(
+    bitsandbytes: Any = import_module("bitsandbytes.nn")  # late: it takes seconds
+    made = bitsandbytes.Linear4bit(
         layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta",
         compute_dtype=torch_dtype(quantization.compute_dtype), quant_type=quantization.quant_type,
         compress_statistics=quantization.double_quant,
     )  # fmt: skip
-    codes = _bitsandbytes().Params4bit(
+    codes = bitsandbytes.Params4bit(
         weight, requires_grad=False, compress_statistics=quantization.double_quant,
         quant_type=quantization.quant_type, blocksize=quantization.blocksize, module=made,
     )  # fmt: skip
@@ -88,18 +89,14 @@ def _four_bit(layer: nn.Linear, weight: torch.Tensor, quantization: Quantization
 
 
 def _eight_bit(layer: nn.Linear, weight: torch.Tensor) -> Any:
-    made = _bitsandbytes().Linear8bitLt(
+    bitsandbytes: Any = import_module("bitsandbytes.nn")
+    made = bitsandbytes.Linear8bitLt(
         layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta",
         has_fp16_weights=False, threshold=INT8_THRESHOLD,
     )  # fmt: skip
-    codes = _bitsandbytes().Int8Params(weight.cpu(), requires_grad=False)
+    codes = bitsandbytes.Int8Params(weight.cpu(), requires_grad=False)
     made.weight = codes.to(weight.device)  # quantizes, but only what comes from a CPU
     return made
-
-
-def _bitsandbytes() -> Any:
-    """Its layers. Imported late: it takes seconds."""
-    return import_module("bitsandbytes.nn")
 
 
 # ── reading back ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -158,18 +155,17 @@ def _parameters(layers: Iterable[Any]) -> int:
     return sum(int(layer.in_features * layer.out_features) for layer in layers)
 
 
-def _tensors(layer: Any) -> Iterable[torch.Tensor]:
-    return _int8(layer) if type(layer).__name__ == "Linear8bitLt" else _of_four_bit(layer.weight)
+def _tensors(layer: Any) -> Iterator[torch.Tensor]:
+    if type(layer).__name__ == "Linear8bitLt":
+        yield from _int8(layer)
+        return
+    state = layer.weight.quant_state
+    yield from (layer.weight.data, state.absmax, state.code)
+    if state.nested:
+        yield from (state.offset, state.state2.absmax, state.state2.code)
 
 
 def _int8(layer: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Codes and scales of the rows: they move from the weight to the layer's state in the first forward pass."""
     holder = layer.weight if layer.weight.SCB is not None else layer.state
     return layer.weight.data, holder.SCB
-
-
-def _of_four_bit(weight: Any) -> Iterator[torch.Tensor]:
-    state = weight.quant_state
-    yield from (weight.data, state.absmax, state.code)
-    if state.nested:
-        yield from (state.offset, state.state2.absmax, state.state2.code)

@@ -11,12 +11,19 @@ import torch
 
 from peftbench.base.errors import MeasureError
 from peftbench.inputs.case import TRACKED_STEPS, Case
-from peftbench.measure.child.meter import CpuMeter, CudaMeter, Meter
+from peftbench.measure.child.meter import Meter, start_meter
 from peftbench.memory import Phase
 from peftbench.records.run import PhasePeak
 
 Send = Callable[[dict[str, Any]], None]
 """Takes one event, a JSON object."""
+
+
+def now_s(device: str) -> float:
+    """time.perf_counter() when everything that was begun on the device is done."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 class Steps:
@@ -25,7 +32,7 @@ class Steps:
     def __init__(self, case: Case, send: Send) -> None:
         self.case, self.send = case, send
         self.number = 0
-        self._meter: Meter | None = (CudaMeter if case.device == "cuda" else CpuMeter)(self._peak)
+        self._meter: Meter | None = start_meter(case.device == "cuda", self._peak)
         self.began_s = 0.0
 
     @property
@@ -41,13 +48,11 @@ class Steps:
 
     def begin(self) -> None:
         """A step begins."""
-        self._synchronize()
-        self.began_s = time.perf_counter()
+        self.began_s = now_s(self.case.device)
 
     def end(self, loss: float | None = None, **more: float) -> None:
         """A step has ended. Raises MeasureError for a loss that is no number."""
-        self._synchronize()
-        took_s = time.perf_counter() - self.began_s
+        took_s = now_s(self.case.device) - self.began_s
         if loss is not None and not math.isfinite(loss):
             raise MeasureError(f"the loss of step {self.number + 1} is {loss}.", "Use a smaller learning_rate.")
         event = {"step": self.number, "loss": loss}
@@ -66,7 +71,3 @@ class Steps:
 
     def _peak(self, peak: PhasePeak) -> None:
         self.send({"peak": [peak.step, peak.phase.value, peak.allocated_bytes, peak.reserved_bytes, peak.held_bytes]})
-
-    def _synchronize(self) -> None:
-        if self.case.device == "cuda":
-            torch.cuda.synchronize()

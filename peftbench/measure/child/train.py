@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -152,13 +150,13 @@ class _StepCallback(TrainerCallback):
 def _plainly(model: Any, case: Case, arguments: TrainingArguments, steps: Steps) -> None:
     recipe = case.recipe
     assert isinstance(recipe, TrainingSpec)
-    device = "cuda" if case.device == "cuda" else "cpu"
     data = FixedBatch(case, causal_lm_of(model).config.vocab_size, steps.total)
     if recipe.gradient_checkpointing:
         causal_lm_of(model).gradient_checkpointing_enable(arguments.gradient_checkpointing_kwargs)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
     optimizer = kind(trained, **options)
+    half = half_of(recipe)
     model.train()
     outputs: Any = None
     for _ in range(steps.total):
@@ -166,8 +164,8 @@ def _plainly(model: Any, case: Case, arguments: TrainingArguments, steps: Steps)
         optimizer.zero_grad(set_to_none=not recipe.zero_grad_keeps)
         for _ in range(recipe.gradient_accumulation_steps):
             steps.mark(Phase.FORWARD)
-            batch = data.batch(recipe.micro_batch_size, device)
-            with _autocast(recipe, device):
+            batch = data.batch(recipe.micro_batch_size, case.device)
+            with torch.autocast(case.device, half, enabled=half is not None):
                 outputs = model(**batch)  # keeps the outputs of the step before until then, as such loops do
             loss = outputs.loss / recipe.gradient_accumulation_steps
             steps.mark(Phase.BACKWARD)
@@ -177,13 +175,6 @@ def _plainly(model: Any, case: Case, arguments: TrainingArguments, steps: Steps)
         optimizer.step()
         _allocate_ranks(model, steps.number)
         steps.end(float(outputs.loss.detach()))
-
-
-@contextlib.contextmanager
-def _autocast(recipe: TrainingSpec, device: str) -> Iterator[None]:
-    half = half_of(recipe)
-    with torch.autocast(device, dtype=half) if half else contextlib.nullcontext():
-        yield
 
 
 def _allocate_ranks(model: Any, step: int) -> None:

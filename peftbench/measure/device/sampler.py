@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from types import TracebackType
 from typing import Literal
@@ -22,6 +23,7 @@ PERIOD_S = 0.010
 MOST_SAMPLES = 1 << 16
 """Beyond that they are thinned to half: 11 minutes at 100 a second, some 20 MB."""
 SHOWN = 300
+"""Samples, and times of phases, that a record keeps."""
 END_TIMEOUT_S = 10.0
 """A driver whose card fell off the bus may keep a call for minutes."""
 
@@ -108,10 +110,6 @@ class Sampler:
         """The highest value of all samples that were ever taken; None where the device told none."""
         return self._peaks.get(column)
 
-    def thinned(self, limit: int = SHOWN) -> tuple[Sample, ...]:
-        """At most `limit` samples that show what all of them show."""
-        return thin(self._samples, limit)
-
     def _run(self) -> None:
         try:
             self._read_until_the_end()
@@ -174,11 +172,9 @@ def thin(samples: Sequence[Sample], limit: int = SHOWN) -> tuple[Sample, ...]:
 
 def _highest(samples: Sequence[Sample], numbers: Iterable[int]) -> set[int]:
     """The first sample with the highest value of each known column; the first one where none is known."""
-    found = set()
-    for column in COLUMNS:
-        found.add(max(numbers, key=lambda number: _height(getattr(samples[number], column))))
-    return found
 
+    def height(number: int, column: Column) -> int:
+        value = getattr(samples[number], column)
+        return -1 if value is None else int(value)
 
-def _height(value: int | None) -> int:
-    return -1 if value is None else value
+    return {max(numbers, key=partial(height, column=column)) for column in COLUMNS}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,8 +11,8 @@ import torch
 
 from peftbench.base.errors import MeasureError
 from peftbench.inputs.comparison import LatencyCase
-from peftbench.measure.child.meter import CpuMeter, CudaMeter, Meter
-from peftbench.measure.child.model import parameters_of_base
+from peftbench.measure.child.meter import start_meter, weights_bytes
+from peftbench.measure.child.model import parameters_of
 from peftbench.measure.latency.operations import time_operations
 from peftbench.measure.latency.pairs import TWIN, NullCheck, narrow_enough, null_checks, refuse_bias
 from peftbench.measure.latency.rounds import Request, Timing, Timings, run_once, run_rounds
@@ -108,74 +108,34 @@ def _result(
     built: Built, timings: Timings, peak: int, difference: float | None,
     operations: Sequence[tuple[str, tuple[float, ...]]],
 ) -> LatencyResult:  # fmt: skip
-    own = timings[built.variant.name]
+    again = built.variant.route == "merged" and built.variant.quantization
     return LatencyResult(
-        variant=built.variant.name, prefill_s=tuple(timing.prefill_s for timing in own),
-        decode_s=tuple(timing.decode_s for timing in own), **_cpu_times(own), max_logit_difference=difference,
+        variant=built.variant.name, **_columns(timings[built.variant.name]), max_logit_difference=difference,
         weights_bytes=weights_bytes(built.model), peak_bytes=peak, load_s=built.load_s, merge_s=built.merge_s,
-        operations=tuple(operations), notes=_notes(built),
+        operations=tuple(operations),
+        notes=("merging quantized the weights once more, which is an error of its own",) if again else (),
     )  # fmt: skip
 
 
-def _cpu_times(timings: Sequence[Timing]) -> dict[str, tuple[float, ...]]:
-    """None of a card."""
-    return {
-        "prefill_cpu_s": tuple(each.prefill_cpu_s for each in timings if each.prefill_cpu_s is not None),
-        "decode_cpu_s": tuple(each.decode_cpu_s for each in timings if each.decode_cpu_s is not None),
-    }
-
-
-def _notes(built: Built) -> tuple[str, ...]:
-    variant = built.variant
-    if variant.route == "merged" and variant.quantization:
-        return ("merging quantized the weights once more, which is an error of its own",)
-    return ()
+def _columns(timings: Sequence[Timing]) -> dict[str, tuple[float, ...]]:
+    """The rounds' seconds under the names of LatencyResult; on a card those of the CPU are empty."""
+    columns = zip(Timing._fields, zip(*timings, strict=True), strict=True)
+    return {name: tuple(value for value in values if value is not None) for name, values in columns}
 
 
 def _facts(case: LatencyCase, timings: Timings, checks: Sequence[NullCheck]) -> dict[str, Any]:
-    twin = timings[TWIN]
     return {
-        "parameters": parameters_of_base(base_weights(case, case.variants[0])), "weights": "random, none from a disk",
-        "rounds": len(twin), "clock": "CUDA events" if case.device == "cuda" else "CPU time of the process",
+        "parameters": parameters_of(base_weights(case, case.variants[0])), "weights": "random, none from a disk",
+        "rounds": len(timings[TWIN]), "clock": "CUDA events" if case.device == "cuda" else "CPU time of the process",
         "null_check": "; ".join(map(str, checks)),
-        "twin": {"prefill_s": [each.prefill_s for each in twin], "decode_s": [each.decode_s for each in twin],
-                 **{name: list(values) for name, values in _cpu_times(twin).items()}},
+        "twin": {name: list(values) for name, values in _columns(timings[TWIN]).items()},
     }  # fmt: skip
-
-
-# ── what a variant holds ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def weights_bytes(model: Any) -> int:
-    """Bytes of every storage that the model reaches, each once: parameters, buffers, quantization constants."""
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors_of(model)}
-    return sum(storage.nbytes() for storage in storages.values())
-
-
-def tensors_of(model: Any) -> Iterator[torch.Tensor]:
-    """All, those of the quantization included: absmax and codes of 4-bit weights, the scales of 8-bit ones."""
-    for module in model.modules():
-        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-            yield tensor
-            yield from _inside(getattr(tensor, "quant_state", None))
-            yield from _inside({name: getattr(tensor, name, None) for name in ("CB", "SCB")})
-        yield from _inside(getattr(module, "state", None))
-
-
-def _inside(holder: Any) -> Iterator[torch.Tensor]:
-    """Tensors among the attributes of a QuantState, the state nested in it included, or of a MatmulLtState."""
-    values = holder.values() if isinstance(holder, dict) else vars(holder).values() if holder is not None else ()
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif type(value).__name__ == "QuantState":
-            yield from _inside(value)
 
 
 def peak_bytes(model: Any, request: Request) -> int:
     """Most bytes allocated at once in a prefill and its decoding, beyond what was allocated before; not a timed run."""
     seen: list[PhasePeak] = []
-    meter: Meter = CudaMeter(seen.append) if request.on_card else CpuMeter(seen.append)
+    meter = start_meter(request.on_card, seen.append)
     meter.mark(Phase.PREFILL, 0)
     run_once(model, request, lambda: None)
     meter.finish()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from peftbench.inputs.comparison import LatencyCase, Variant
+from peftbench.measure.child.steps import now_s
 from peftbench.measure.latency.rounds import Request
 from peftbench.measure.latency.variants import base_weights, frozen, loaded, with_adapters
 
@@ -108,15 +108,8 @@ def forward(model: Any, prompt: torch.Tensor, adapters: Sequence[str] | None = N
 
 def seconds(run: Callable[[], Any], model: Any) -> float:
     """Wall time until the device is done; then the model is frozen again, as switching makes adapters trainable."""
-    synchronize = torch.cuda.synchronize if model.device.type == "cuda" else _nothing
-    synchronize()
-    began_s = time.perf_counter()
+    began_s = now_s(model.device.type)
     run()
-    synchronize()
-    found = time.perf_counter() - began_s
+    found = now_s(model.device.type) - began_s
     frozen(model)
     return found
-
-
-def _nothing() -> None:
-    """A CPU is done when the call is."""

@@ -9,7 +9,7 @@ import inspect
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 
@@ -50,14 +50,8 @@ class Request(NamedTuple):
         return self.prompt.device.type == "cuda"
 
 
-class Clock(Protocol):
-    """Told of three moments: the beginning, the first token, the last."""
-
-    def mark(self) -> None:
-        """It is now."""
-
-    def spans(self) -> tuple[tuple[float, float | None], tuple[float, float | None]]:
-        """Wall time and CPU time between the first two marks and the last two, in seconds."""
+Spans = tuple[tuple[float, float | None], tuple[float, float | None]]
+"""Wall time and CPU time in seconds: from the beginning to the first token, and from there to the last."""
 
 
 class HostClock:
@@ -67,11 +61,11 @@ class HostClock:
         self._marks: list[tuple[float, float]] = []
 
     def mark(self) -> None:
-        """Both clocks."""
+        """Both clocks, now."""
         self._marks.append((time.perf_counter(), time.process_time()))
 
-    def spans(self) -> tuple[tuple[float, float | None], tuple[float, float | None]]:
-        """Between the marks."""
+    def spans(self) -> Spans:
+        """Between the three marks."""
         first, second, third = self._marks
         return (second[0] - first[0], second[1] - first[1]), (third[0] - second[0], third[1] - second[1])
 
@@ -89,8 +83,8 @@ class CardClock:
         event.record()
         self._events.append(event)
 
-    def spans(self) -> tuple[tuple[float, float | None], tuple[float, float | None]]:
-        """Between the marks, once the card has passed them."""
+    def spans(self) -> Spans:
+        """Between the three marks, once the card has passed them."""
         torch.cuda.synchronize()
         first, second, third = self._events
         return (first.elapsed_time(second) / 1e3, None), (second.elapsed_time(third) / 1e3, None)
@@ -98,7 +92,8 @@ class CardClock:
 
 def run_once(model: Any, request: Request, mark: Callable[[], None]) -> None:
     """A prefill and the decoding after it, with a KV cache, as generate() does them; the likeliest token is taken."""
-    last_only = {"logits_to_keep": 1} if _keeps_logits(model) else {}
+    can_keep = "logits_to_keep" in inspect.signature(causal_lm_of(model).forward).parameters
+    last_only = {"logits_to_keep": 1} if can_keep else {}
     with torch.no_grad():
         mark()
         output = model(input_ids=request.prompt, use_cache=True, **last_only)
@@ -112,7 +107,7 @@ def run_once(model: Any, request: Request, mark: Callable[[], None]) -> None:
 
 def timed(model: Any, request: Request) -> Timing:
     """One run."""
-    clock: Clock = CardClock() if request.on_card else HostClock()
+    clock: CardClock | HostClock = CardClock() if request.on_card else HostClock()
     run_once(model, request, clock.mark)
     (prefill_s, prefill_cpu_s), (decode_s, decode_cpu_s) = clock.spans()
     each_cpu_s = None if decode_cpu_s is None else decode_cpu_s / request.new_tokens
@@ -159,8 +154,3 @@ def _no_collector() -> Iterator[None]:
     finally:
         gc.enable()
         gc.unfreeze()
-
-
-def _keeps_logits(model: Any) -> bool:
-    """Whether it can leave out the logits of all tokens but the last."""
-    return "logits_to_keep" in inspect.signature(causal_lm_of(model).forward).parameters

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.libraries.adapter import adapter_options, cast_adapter, parameter_ids, peft_config
 from peftbench.measure.child.model import BaseWeights, adapted, load, random_weights
+from peftbench.measure.child.steps import now_s
 from peftbench.records.environment import is_out_of_memory
 
 NOISE = 0.01
@@ -65,9 +65,9 @@ def base_weights(case: LatencyCase, variant: Variant) -> BaseWeights:
 def loaded(base: BaseWeights) -> tuple[Any, float]:
     """A model of its own, frozen and in eval mode, and the seconds that loading took."""
     weights = random_weights(base)  # made anew each time, as the model may keep these tensors
-    began_s = _now(base.device)
+    began_s = now_s(base.device)
     model = load(base, weights)
-    return frozen(model), _now(base.device) - began_s
+    return frozen(model), now_s(base.device) - began_s
 
 
 def frozen(model: Any) -> Any:
@@ -107,25 +107,21 @@ def _unmerged(model: Any, load_s: float, variant: Variant, seed: int) -> Built:
     if variant.adapter is None:
         return Built(variant, model, load_s)
     device = model.device.type
-    began_s = _now(device)
-    wrapped = with_adapters(_same_layers(model), variant.adapter, variant.adapters, seed)
-    return Built(variant, wrapped, load_s + _now(device) - began_s)
-
-
-def _same_layers(model: Any) -> Any:
-    """A second model around the same layers: weights, constants of the quantization and all."""
+    began_s = now_s(device)
     layers = {id(module): module for module in model.modules() if not list(module.children())}
-    return copy.deepcopy(model, layers)
+    beside = copy.deepcopy(model, layers)  # a second model around the same layers
+    wrapped = with_adapters(beside, variant.adapter, variant.adapters, seed)
+    return Built(variant, wrapped, load_s + now_s(device) - began_s)
 
 
 def _merged(base: BaseWeights, variant: Variant) -> Built:
     assert variant.adapter is not None
     model, load_s = loaded(base)
-    began_s = _now(base.device)
+    began_s = now_s(base.device)
     wrapped = with_adapters(model, variant.adapter, 1, base.seed)
-    attached_s = _now(base.device)
+    attached_s = now_s(base.device)
     merged = _merge(wrapped, variant)
-    return Built(variant, frozen(merged), load_s + attached_s - began_s, _now(base.device) - attached_s)
+    return Built(variant, frozen(merged), load_s + attached_s - began_s, now_s(base.device) - attached_s)
 
 
 def _merge(wrapped: Any, variant: Variant) -> nn.Module:
@@ -149,10 +145,3 @@ def _disturb(model: Any, before: set[int], seed: int) -> None:
         if id(parameter) not in before and parameter.is_floating_point():
             noise = torch.randn(parameter.shape, generator=generator) * NOISE
             parameter.data += noise.to(parameter)
-
-
-def _now(device: str) -> float:
-    """When everything that was begun on the device is done."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,17 +13,17 @@ from transformers import TrainerCallback
 
 from peftbench.base.errors import PeftbenchError
 from peftbench.inputs.case import TRACKED_STEPS
-from peftbench.measure.child.meter import CpuMeter, CudaMeter, Meter
-from peftbench.measure.device.environment import environment_of
+from peftbench.measure.child.meter import Meter, start_meter, weights_bytes
+from peftbench.measure.child.steps import now_s
+from peftbench.measure.device.environment import described_by_torch, environment_of
 from peftbench.measure.device.open import Device, open_device
-from peftbench.measure.device.sampler import Sampler
+from peftbench.measure.device.sampler import SHOWN, Sampler, thin
 from peftbench.measure.own.recipe import ReadAdapter, SeenBatches, case_of
 from peftbench.memory import Phase
 from peftbench.records.environment import Outcome
-from peftbench.records.run import Measurement, PhasePeak, RunRecord
+from peftbench.records.run import Measurement, PhasePeak, RunRecord, keep_highest
 
 SUITE = "own"
-MARKS = 300
 
 
 class RunCallback(TrainerCallback):
@@ -45,7 +46,7 @@ class RunCallback(TrainerCallback):
         """Find the device, begin to sample it, and listen to the model."""
         self._on_card = args.device.type == "cuda"
         self._device: Device = open_device("cuda" if self._on_card else "cpu")
-        self._meter = CudaMeter(self._peak) if self._on_card else CpuMeter(self._peak, _held_bytes(model))
+        self._meter = start_meter(self._on_card, partial(keep_highest, self._peaks), weights_bytes(model))
         self._sampler = Sampler(self._device.reader(os.getpgid(0))).__enter__()
         self._first_s = time.monotonic()
         self._hooks = [
@@ -55,8 +56,7 @@ class RunCallback(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Time begins."""
-        self._synchronize()
-        self._began_s = time.perf_counter()
+        self._began_s = now_s(self._device.kind)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Gradients are clipped already: that belongs to backward here."""
@@ -64,10 +64,10 @@ class RunCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Time ends; so does metering, on a CPU after the first steps, because it costs time."""
-        self._synchronize()
+        took_s = now_s(self._device.kind) - self._began_s
         self._step += 1
         if self._step > TRACKED_STEPS:
-            self._step_s.append(time.perf_counter() - self._began_s)
+            self._step_s.append(took_s)
         if self._step == (self._steps if self._on_card else TRACKED_STEPS):
             self._finish()
 
@@ -81,7 +81,7 @@ class RunCallback(TrainerCallback):
             print(f"peftbench: this run cannot be recorded: {error}")
             return
         losses = tuple(float(entry["loss"]) for entry in state.log_history if "loss" in entry)
-        environment = environment_of(self._device, self._told())
+        environment = environment_of(self._device, described_by_torch(self._on_card))
         found = self._measured(model, losses)
         self._tell(RunRecord(suite=SUITE, case=case, environment=environment, measurement=found))
 
@@ -96,19 +96,9 @@ class RunCallback(TrainerCallback):
             trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
             process_peak_bytes=self._sampler.peak("process_bytes"),
             duration_s=time.monotonic() - self._first_s,
-            samples=self._sampler.thinned(),
-            marks=tuple(self._marks[:MARKS]),
+            samples=thin(self._sampler.samples),
+            marks=tuple(self._marks[:SHOWN]),
         )
-
-    def _told(self) -> dict[str, Any]:
-        told: dict[str, Any] = {"threads": torch.get_num_threads()}
-        if self._on_card:
-            properties = torch.cuda.get_device_properties(0)
-            told |= {
-                "memory_bytes": properties.total_memory, "multiprocessors": properties.multi_processor_count,
-                "compute_capability": (properties.major, properties.minor),
-            }  # fmt: skip
-        return told
 
     # ── phases ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -132,19 +122,3 @@ class RunCallback(TrainerCallback):
             meter.finish()
         for hook in self._hooks if self._step >= self._steps else ():
             hook.remove()
-
-    def _peak(self, peak: PhasePeak) -> None:
-        before = self._peaks.get((peak.step, peak.phase))
-        if before is None or peak.allocated_bytes > before.allocated_bytes:
-            self._peaks[peak.step, peak.phase] = peak
-
-    def _synchronize(self) -> None:
-        if self._on_card:
-            torch.cuda.synchronize()
-
-
-def _held_bytes(model: Any) -> int:
-    """Bytes of every storage of the model, each once: what was there before the meter began."""
-    tensors = [*model.parameters(), *model.buffers()]
-    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}
-    return sum(storages.values())

@@ -10,8 +10,7 @@ import torch
 from peftbench.base.errors import MeasureError
 from peftbench.inputs.comparison import Variant
 from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.libraries.adapter import adapter_options, cast_adapter, parameter_ids, peft_config
+from peftbench.libraries.adapter import add_adapter
 from peftbench.measure.child.nf4_guard import refuse_packed
 from peftbench.measure.child.quantize import copy_of, quantizable, quantize_layers, quantized_layers, write_out
 
@@ -71,17 +70,12 @@ def attach(model: Any, adapter: Adapter) -> Any:
 def new_adapter(model: Any, spec: AdapterSpec, trained: bool = True) -> Any:
     """PEFT's model with an adapter as it begins, in place. Raises MeasureError where PEFT would take the codes of
     quantized weights for weights: it chooses its layers by what the model says of itself, not by what they are."""
-    from peft import get_peft_model
-
     kinds = {type(layer).__name__ for layer in quantized_layers(model).values()}
     for kind, said in (("Linear4bit", "is_loaded_in_4bit"), ("Linear8bitLt", "is_loaded_in_8bit")):
         if kind in kinds and not getattr(model, said, False):
             what = f"the model has layers of {kind} and does not say so: PEFT would use its layers for plain weights."
             raise MeasureError(what, f"Set model.{said} = True.")
-    before, in_float32 = parameter_ids(model), spec.dtype is DType.FLOAT32
-    adapted: Any = get_peft_model(model, peft_config(adapter_options(spec), trained), autocast_adapter_dtype=in_float32)
-    cast_adapter(adapted, before, spec.dtype)
-    return adapted
+    return add_adapter(model, spec, trained)
 
 
 # ── variants ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,7 +8,8 @@ from runs.latency_cases import BASE, DYNAMIC, INT8, LORA, MERGED, NF4, latency_c
 from peftbench.base.errors import MeasureError, SpecError
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
-from peftbench.measure.latency.compare import logit_differences, peak_bytes, request_of, weights_bytes
+from peftbench.measure.child.meter import weights_bytes
+from peftbench.measure.latency.compare import logit_differences, peak_bytes, request_of
 from peftbench.measure.latency.variants import build_variants, refuse_unlike
 
 STORED = {"float32": None, "int8": INT8, "nf4": NF4}
