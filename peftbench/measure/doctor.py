@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib import util
+from importlib import metadata, util
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +31,10 @@ COLUMNS = {"power_w": "power", "utilization": "utilization", "temperature_c": "t
 _BUILDS = {"cuda": "CUDA", "hip": "ROCm", "xpu": "XPU"}
 _BUILD = re.compile(r"^(cuda|hip|xpu)\b[^=\n]*=\s*'([^']+)'", re.MULTILINE)
 """Lines of torch/version.py, as in: cuda: Optional[str] = '12.8'."""
+_EXTRAS = ("bench", "report", "")
+"""Those of peftbench whose libraries are looked at; "" is what every installation has."""
+_REQUIREMENT = re.compile(r"([\w.-]+)[^;]*>=([\d.]+)[^;]*(?:;.*extra == ['\"](\w+))?")
+"""As in: transformers<6,>=5.0; extra == 'bench'."""
 
 
 @dataclass(frozen=True)
@@ -44,47 +48,17 @@ class Finding:
     """The command or the setting that mends it."""
 
 
-@dataclass(frozen=True)
-class Library:
-    """A distribution that some part of peftbench needs."""
-
-    name: str
-    least: str
-    """The oldest version that pyproject.toml allows."""
-    extra: str = ""
-    """The extra of peftbench that installs it; "" is what every installation has."""
-
-
-LIBRARIES = (
-    Library("torch", "2.4", "bench"),
-    Library("transformers", "5.0", "bench"),
-    Library("peft", "0.19", "bench"),
-    Library("bitsandbytes", "0.46", "bench"),
-    Library("accelerate", "1.0", "bench"),
-    Library("nvidia-ml-py", "12", "bench"),
-    Library("psutil", "5.9", "bench"),
-    Library("plotly", "5.20", "report"),
-    Library("pandas", "2.0", "report"),
-    Library("PyYAML", "6.0"),
-    Library("huggingface_hub", "0.24"),
-    Library("tabulate", "0.9"),
-)
-
-
 def diagnose() -> tuple[Finding, ...]:
     """Look at Python, the libraries, the cards and the machine; imports none of the large libraries.
 
     It takes half a second longer than that: so long the sampler runs.
     """
-    libraries = (*map(_library, LIBRARIES), *_torch_build(), *_shadow())
-    return (_python(), _system(), *libraries, *_cards(), *_host(), _dry_runs(), *_nf4(cpu_facts()), _sampler())
+    python = Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    libraries = (*_libraries(), *_torch_build())
+    return (python, _system(), *libraries, *_cards(), *_host(), _dry_runs(), *_nf4(cpu_facts()), _sampler())
 
 
 # libraries ───────────────────────────────────────────────────────────────────
-
-
-def _python() -> Finding:
-    return Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
 
 
 def _system() -> Finding:
@@ -95,15 +69,29 @@ def _system() -> Finding:
     return Finding("system", "limited", f"{platform.system()}: plans; dry runs and runs of a CPU only", "Use Linux.")
 
 
-def _library(library: Library) -> Finding:
-    version = installed_versions((library.name,)).get(library.name)
+def _libraries() -> Iterator[Finding]:
+    """Each that the installed peftbench requires, and an unofficial one in the place of another."""
+    try:
+        required = metadata.requires("peftbench") or []
+    except metadata.PackageNotFoundError:
+        detail = "it runs without being installed: which libraries it needs is not known"
+        yield Finding("peftbench", "limited", detail, install_hint(extra="bench"))
+        return
+    parts = [match.groups(default="") for match in map(_REQUIREMENT.match, required) if match]
+    for extra in _EXTRAS:
+        yield from (_library(name, oldest, extra) for name, oldest, its_extra in parts if its_extra == extra)
+    if is_shadowed():
+        yield Finding("pynvml", "limited", "the unofficial distribution stands in the way of nvidia-ml-py", UNSHADOW)
+
+
+def _library(name: str, oldest: str, extra: str) -> Finding:
+    version = installed_versions((name,)).get(name)
     if version is None:
-        remedy = install_hint(extra=library.extra) if library.extra else install_hint(library.name)
-        return Finding(library.name, "missing", "not installed", remedy)
-    if _numbers(version) < _numbers(library.least):
-        remedy = install_hint(f"--upgrade '{library.name}>={library.least}'")
-        return Finding(library.name, "limited", f"{version} is older than {library.least}", remedy)
-    return Finding(library.name, "ok", version)
+        return Finding(name, "missing", "not installed", install_hint(extra=extra) if extra else install_hint(name))
+    if _numbers(version) < _numbers(oldest):
+        remedy = install_hint(f"--upgrade '{name}>={oldest}'")
+        return Finding(name, "limited", f"{version} is older than {oldest}", remedy)
+    return Finding(name, "ok", version)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -114,11 +102,11 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _torch_build() -> Iterator[Finding]:
     """What torch was built for: a wheel of PyPI does not say so in its version, its version.py does."""
-    folder = _folder_of("torch")
-    if folder is None:
+    found = util.find_spec("torch")
+    if not found or not found.origin:
         return
     try:
-        builds = dict(_BUILD.findall((folder / "version.py").read_text(encoding="utf-8")))
+        builds = dict(_BUILD.findall(Path(found.origin).with_name("version.py").read_text(encoding="utf-8")))
     except OSError:
         builds = {}
     if "cuda" in builds:
@@ -129,17 +117,6 @@ def _torch_build() -> Iterator[Finding]:
     else:
         remedy = f"with an NVIDIA card, {install_hint('--force-reinstall torch')}"
         yield Finding("torch build", "limited", "for the CPU: runs on a card need a build for CUDA", remedy)
-
-
-def _folder_of(module: str) -> Path | None:
-    """Where an installed package lies, without importing it."""
-    found = util.find_spec(module)
-    return Path(found.origin).parent if found and found.origin else None
-
-
-def _shadow() -> Iterator[Finding]:
-    if is_shadowed():
-        yield Finding("pynvml", "limited", "the unofficial distribution stands in the way of nvidia-ml-py", UNSHADOW)
 
 
 # cards ───────────────────────────────────────────────────────────────────────
@@ -164,12 +141,12 @@ def _cards() -> Iterator[Finding]:
 
 def _card(card: Card, name: str) -> Iterator[Finding]:
     reading = card.read(_own_group())
-    if card.visible_bytes is None or reading.used_bytes is None:
-        yield Finding(name, "limited", f"{card.product}: the driver does not tell its memory")
+    if card.memory_bytes is None or reading.used_bytes is None:
+        yield Finding(name, "limited", f"{card.product}: the driver does not report its memory")
     else:
-        free = human_bytes(card.visible_bytes - reading.used_bytes)
-        yield Finding(name, "ok", f"{card.product}, {free} free of {human_bytes(card.visible_bytes)}, {card.uuid}")
-    told = {**{label: getattr(reading, column) for column, label in COLUMNS.items()}, "energy": card.energy_mj()}
+        free = human_bytes(card.memory_bytes - reading.used_bytes)
+        yield Finding(name, "ok", f"{card.product}, {free} free of {human_bytes(card.memory_bytes)}, {card.uuid}")
+    told = {**{label: getattr(reading, column) for column, label in COLUMNS.items()}, "energy": card.energy_j()}
     yield _sampled(f"{name} sampling", [label for label, value in told.items() if value is None], card)
     yield _processes(f"{name} processes", card)
 

@@ -30,6 +30,7 @@ def described_by_torch(on_card: bool) -> dict[str, Any]:
 def environment_of(device: Device, by_torch: Mapping[str, Any]) -> Environment:
     """The device as the driver describes it, and as torch does where a child came so far as to say it."""
     memory_bytes, capability = by_torch.get("memory_bytes", device.memory_bytes), by_torch.get("compute_capability")
+    assert memory_bytes is not None  # open_device refuses such a card
     return Environment(
         device=device.kind,
         product=device.product,

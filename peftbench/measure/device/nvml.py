@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from types import TracebackType
 from typing import Any
@@ -44,6 +45,8 @@ class Holder:
 class Card:
     """One card, or one MIG instance of it, for as long as it is open."""
 
+    kind = "cuda"
+
     def __init__(self, pynvml: Any, uuid: str) -> None:
         self._pynvml = pynvml
         self._handle = _handle(pynvml, uuid)
@@ -56,11 +59,9 @@ class Card:
         self.product = text(pynvml.nvmlDeviceGetName(self._handle))
         self.driver = text(pynvml.nvmlSystemGetDriverVersion())
         memory = self._memory()
-        self.total_bytes: int | None = None if memory is None else int(memory.total)
-        """Bytes of the card; None where it has no memory of its own."""
-        held = None if memory is None else int(getattr(memory, "reserved", 0))
-        self.visible_bytes: int | None = None if memory is None or held is None else int(memory.total) - held
-        """Less what the driver reserves, which drivers before 510 do not tell: what torch sees, or some MiB more."""
+        self.memory_bytes = None if memory is None else int(memory.total) - int(getattr(memory, "reserved", 0))
+        """Less what the driver reserves, which drivers before 510 do not report: what torch sees, or some MiB more.
+        None where the card has no memory of its own."""
 
     def __enter__(self) -> Card:
         return self
@@ -88,10 +89,21 @@ class Card:
             clock_mhz=clock_mhz,
         )
 
-    def energy_mj(self) -> int | None:
-        """Millijoules since the driver was loaded; None for a MIG instance and for cards before Volta."""
-        energy = self._ask("nvmlDeviceGetTotalEnergyConsumption")
-        return None if energy is None else int(energy)
+    def reader(self, group: int) -> Callable[[], Reading]:
+        """One reading a call."""
+        return partial(self.read, group)
+
+    def used_bytes(self) -> int | None:
+        """What all processes together hold."""
+        return self.read(0).used_bytes
+
+    def energy_j(self) -> float | None:
+        """Since the driver was loaded; None for a MIG instance, for cards before Volta, and for a card that was lost,
+        which the sampler has noticed."""
+        with suppress(LostDevice):
+            millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
+            return None if millijoules is None else int(millijoules) / 1000
+        return None
 
     def others(self, group: int | None = None) -> tuple[Holder, ...]:
         """Processes on the card, those of the group `group` left out; in a container those outside may be missing."""

@@ -74,14 +74,14 @@ def test_what_a_card_tells(run):
 put(used=GIB, power=70500, energy=12345, processes=[(os.getpid(), 600), (1, 50)])
 card = open_card()
 reading = card.read(os.getpgid(0))
-tell([asdict(reading), card.product, card.driver, card.uuid, card.visible_bytes, card.energy_mj(),
+tell([asdict(reading), card.product, card.driver, card.uuid, card.memory_bytes, card.energy_j(),
       [holder.pid for holder in card.others(os.getpgid(0))]])
 """)
     assert found[0] == {
         "used_bytes": 1 << 30, "process_bytes": 600, "power_w": 70.5, "utilization": 0.5, "temperature_c": 40.0,
         "clock_mhz": 1500,
     }  # fmt: skip
-    assert found[1:] == ["Stub L4", "570.1", "GPU-stub-0", 24_000_000_000 - 500_000_000, 12345, [1]]
+    assert found[1:] == ["Stub L4", "570.1", "GPU-stub-0", 24_000_000_000 - 500_000_000, 12.345, [1]]
 
 
 def test_a_waveform_is_seen_as_it_is(run):
