@@ -1,4 +1,4 @@
-"""Bytes to text and back; the only file that knows what a GiB is."""
+"""Bytes, counts and names to text, and bytes back; the only file that knows what a GiB is."""
 
 from __future__ import annotations
 
@@ -36,6 +36,11 @@ def human_count(number: int) -> str:
     if number >= 10**6:
         return f"{number / 1e6:.1f} M"
     return f"{number:,}"
+
+
+def slug(name: str) -> str:
+    """Write the name of a device as part of a path: "nvidia-a100-sxm4-80gb"."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def parse_bytes(text: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,7 +98,9 @@ def _no_options_of_steps(only: tuple[str, ...], memory_limit: str | None) -> Non
 
 def folder_of(device: Device) -> str:
     """A folder name for its product: "nvidia-a100-sxm4-80gb", or "cpu"."""
-    return "cpu" if device.kind == "cpu" else re.sub(r"[^a-z0-9]+", "-", device.product.lower()).strip("-")
+    from peftbench.base.units import slug
+
+    return "cpu" if device.kind == "cpu" else slug(device.product)
 
 
 def _open(kind: str, force: bool) -> Device:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from peftbench.base.cache_folder import calibration_place
 from peftbench.base.codec import from_json
 from peftbench.base.errors import CatalogError, SpecError
-from peftbench.base.units import human_bytes
+from peftbench.base.units import human_bytes, slug
 from peftbench.inputs.card.calibration import CardConstants, Seen
+from peftbench.records.environment import read_versioned
 
 if TYPE_CHECKING:
     from peftbench.records.run import RunRecord
@@ -29,9 +29,7 @@ STACK = ("torch", "transformers", "bitsandbytes")
 OFF = "none"
 """Given as a file, plans without one."""
 MEMORY = ("context_bytes", "slack_factor")
-TIME = (
-    "matmul_share", "layer_launch_s", "adapter_launch_s", "quantized_launch_s", "dequantized_bytes",
-)  # fmt: skip
+TIME = ("matmul_share", "layer_launch_s", "adapter_launch_s", "quantized_launch_s", "dequantized_bytes")
 """Fields of estimate.time.TimeConstants that runs may decide."""
 
 _WANTED = "Make one: peftbench calibrate results/<card>"
@@ -63,7 +61,7 @@ class HeldOut:
     cases: int
     time_median: float | None
     time_p90: float | None
-    """None too where fewer than ENOUGH cases were timed."""
+    """The factor that nine of ten cases were within; None too where fewer than ENOUGH cases were timed."""
     prior_time_median: float | None
     """The priors' error on the same cases."""
     device_median: float | None
@@ -110,11 +108,6 @@ class Calibration:
         return f"held out: {said}" if said else "held-out error —: one case alone"
 
     @property
-    def time_error(self) -> float | None:
-        """The held-out factor that nine of ten cases were within, where there were enough to say so."""
-        return self.held_out.time_p90
-
-    @property
     def time_constants(self) -> dict[str, float]:
         """Fields of TimeConstants that records decided."""
         return {name: found.value for name, found in self.constants.items() if found.fitted and name in TIME}
@@ -122,20 +115,15 @@ class Calibration:
     @property
     def card_constants(self) -> CardConstants:
         """What formulas take."""
-        return card_constants(self.constants)._replace(time_error=self.time_error, said=self.text)
+        return card_constants(self.constants)._replace(time_error=self.held_out.time_p90, said=self.text)
 
 
 def card_constants(constants: Mapping[str, Constant]) -> CardConstants:
     """What formulas take, without the constants that no record decided."""
     fitted = {name: found for name, found in constants.items() if found.fitted}
-    context, slack = (_seen(fitted.get(name)) for name in MEMORY)
-    return CardConstants(
-        context, slack, tuple((name, found.value) for name, found in fitted.items() if name not in MEMORY)
-    )
-
-
-def _seen(found: Constant | None) -> Seen | None:
-    return Seen(found.value, found.low, found.high, found.records) if found else None
+    seen = {name: Seen(found.value, found.low, found.high, found.records) for name, found in fitted.items()}
+    context, slack = (seen.get(name) for name in MEMORY)
+    return CardConstants(context, slack, tuple((name, seen[name].value) for name in seen if name not in MEMORY))
 
 
 def value_text(name: str, value: float) -> str:
@@ -169,12 +157,7 @@ def fingerprint(record: RunRecord) -> str:
 def default_path(card: str) -> Path:
     """The file of a card in the folder of calibrations, or the one file that PEFTBENCH_CALIBRATION names."""
     place = Path(calibration_place())
-    return place if place.suffix == ".json" else place / f"{_slug(card)}.json"
-
-
-def _slug(card: str) -> str:
-    """ "amd-epyc" of "AMD EPYC"."""
-    return re.sub(r"[^a-z0-9]+", "-", card.lower()).strip("-")
+    return place if place.suffix == ".json" else place / f"{slug(card)}.json"
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
@@ -203,31 +186,18 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
         raise CatalogError(f"cannot read the calibration {path}: {error.strerror}.", _WANTED) from None
     except (ValueError, RecursionError):
         raise CatalogError(f"{path} is not a calibration: it is not JSON.", _WANTED) from None
-    _check_version(value, path)
     try:
-        return _from_json(value)
-    except SpecError as error:
-        raise CatalogError(f"{path} is not a calibration: {error.what}", _WANTED) from None
-    except ValueError as error:
-        raise CatalogError(f"{path} is not a calibration: {error}.", _WANTED) from None
+        return read_versioned(value, SCHEMA_VERSION, "a calibration", _from_json)
+    except CatalogError as error:
+        raise CatalogError(f"cannot read {path}: {error.what}", error.hint or _WANTED) from None
 
 
-def _check_version(value: object, path: str | os.PathLike[str]) -> None:
-    version = value.get("schema_version") if isinstance(value, dict) else None
-    if type(version) is not int or version < 1:
-        raise CatalogError(f"{path} is not a calibration: it has no schema_version.", _WANTED)
-    if version > SCHEMA_VERSION:
-        what = f"{path} has schema_version {version}; this version of peftbench reads up to {SCHEMA_VERSION}."
-        raise CatalogError(what, "Upgrade peftbench to the version that wrote it.")
-
-
-def _from_json(value: dict[str, Any]) -> Calibration:
-    """Raises SpecError for what is no calibration, ValueError for a number that no card can have."""
-    given = {name: field for name, field in value.items() if name != "schema_version"}
+def _from_json(given: Mapping[str, Any]) -> Calibration:
+    """Raises SpecError for what is no calibration, and for a number that no card can have."""
     found: Calibration = from_json(Calibration, given, "calibration")
     for name, constant in found.constants.items():
         if name not in (*MEMORY, *TIME):
-            raise ValueError(f"no constant is called {name!r}")
+            raise SpecError(f"no constant is called {name!r}.")
         for number in (constant.value, constant.low, constant.high):
             _check_number(name, number, 0.0, name == "slack_factor")  # only an allocator can do without: slack
     for name in ("time_median", "time_p90", "prior_time_median"):
@@ -237,6 +207,6 @@ def _from_json(value: dict[str, Any]) -> Calibration:
 
 
 def _check_number(name: str, number: float, least: float, itself: bool = True) -> None:
-    """Raises ValueError for a number below the least, or the least where it may not be."""
+    """Raises SpecError for a number below the least, or the least where it may not be."""
     if number < least or (number == least and not itself):
-        raise ValueError(f"{name} cannot be {number!r}")
+        raise SpecError(f"{name} cannot be {number!r}.")

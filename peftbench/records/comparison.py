@@ -119,7 +119,7 @@ def comparison_record_from_json(value: object) -> ComparisonRecord:
 
 
 def _record(value: Mapping[str, Any]) -> ComparisonRecord:
-    given = {name: field for name, field in value.items() if name not in ("schema_version", "kind")}
+    given = {name: field for name, field in value.items() if name != "kind"}
     given["case"] = comparison_from_json(given["case"])
     given["results"] = tuple(result_from_json(given["case"], result) for result in given["results"])
     record: ComparisonRecord = from_json(ComparisonRecord, given, "record")

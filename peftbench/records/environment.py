@@ -60,12 +60,10 @@ class Environment:
 
 
 def read_versioned(value: object, newest: int, what: str, read: Callable[[Mapping[str, Any]], Record]) -> Record:
-    """A record from the object of a line; raises CatalogError that says what is wrong with it, whatever it is.
-
-    `what` names it in messages: "a record of a run".
-    """
+    """What `read` makes of the object without its schema_version; raises CatalogError that says what is wrong with it,
+    whatever it is. `what` names it in messages: "a record of a run"."""
     if not isinstance(value, dict):
-        raise CatalogError("a record is an object.")
+        raise CatalogError(f"{what} must be an object.")
     version = value.get("schema_version")
     if type(version) is not int or version < 1:
         raise CatalogError(f"schema_version is {version!r}, not a number.")
@@ -73,7 +71,7 @@ def read_versioned(value: object, newest: int, what: str, read: Callable[[Mappin
         told = f"schema_version is {version}; this version of peftbench reads up to {newest}."
         raise CatalogError(told, "Upgrade peftbench to the version that wrote it.")
     try:
-        return read(value)
+        return read({name: field for name, field in value.items() if name != "schema_version"})
     except PeftbenchError as error:
         raise CatalogError(f"not {what}: {error.what}", error.hint) from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:

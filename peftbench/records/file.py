@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from peftbench.base.errors import CatalogError, MeasureError
 from peftbench.records.comparison import KINDS, ComparisonRecord, comparison_record_from_json, comparison_record_to_json
@@ -97,11 +97,6 @@ def _read_line(line: str, where: str, unfinished: bool, tell: Tell) -> Iterator[
         tell(f"{where}: left out, {error.what}")
 
 
-def any_record_to_json(record: RunRecord | ComparisonRecord) -> dict[str, Any]:
-    """The object that a line holds."""
-    return comparison_record_to_json(record) if isinstance(record, ComparisonRecord) else record_to_json(record)
-
-
 class RecordFile:
     """A file that one runner at a time appends records to; a context manager that locks it.
 
@@ -137,7 +132,8 @@ class RecordFile:
 
     def append(self, record: RunRecord | ComparisonRecord) -> None:
         """Write one line, whole or not at all, through to the disk. Raises OSError where the disk is full."""
-        line = (json.dumps(any_record_to_json(record), sort_keys=True, allow_nan=False) + "\n").encode()
+        value = record_to_json(record) if isinstance(record, RunRecord) else comparison_record_to_json(record)
+        line = (json.dumps(value, sort_keys=True, allow_nan=False) + "\n").encode()
         before = os.fstat(self._file).st_size
         try:
             written = os.write(self._file, line)

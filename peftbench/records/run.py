@@ -132,9 +132,8 @@ def record_from_json(value: object) -> RunRecord:
 
 def _record(value: Mapping[str, Any]) -> RunRecord:
     """There is only one version yet: a second one brings the lifting of the first."""
-    given = {name: field for name, field in value.items() if name != "schema_version"}
-    given["case"], given["measurement"] = case_from_json(given["case"]), _with_rows(given["measurement"])
-    record: RunRecord = from_json(RunRecord, given, "record")
+    own = {"case": case_from_json(value["case"]), "measurement": _with_rows(value["measurement"])}
+    record: RunRecord = from_json(RunRecord, {**value, **own}, "record")
     return record
 
 

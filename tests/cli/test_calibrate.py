@@ -83,7 +83,7 @@ def test_one_of_another_stack_in_the_default_place_is_told_and_left_alone(runs: 
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", "not JSON"), ("[]", "no schema_version"), ('{"schema_version": 9}', "Upgrade"),
+    [("{", "not JSON"), ("[]", "must be an object"), ('{"schema_version": 9}', "Upgrade"),
      ('{"schema_version": 1, "constants": {}}', "not a calibration"),
      ('{"schema_version": 1, "constants": {"a": {"value": 1}}}', "calibration lacks the field 'device'")],
 )  # fmt: skip

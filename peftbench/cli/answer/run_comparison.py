@@ -61,12 +61,12 @@ def run_comparison_suite(
 
 def _write(file: RecordFile, record: ComparisonRecord) -> bool:
     """What cannot be written goes to stdout, where it is not lost."""
-    from peftbench.records.file import any_record_to_json
+    from peftbench.records.comparison import comparison_record_to_json
 
     try:
         file.append(record)
     except OSError as error:
-        click.echo(json.dumps(any_record_to_json(record), sort_keys=True))
+        click.echo(json.dumps(comparison_record_to_json(record), sort_keys=True))
         click.echo(f"Error: {file.path} could not be written: {error.strerror}. The record is above.", err=True)
         return False
     return True

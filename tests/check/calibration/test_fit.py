@@ -125,7 +125,7 @@ def test_few_timed_cases_promise_no_band():
     """Runs that were not timed are cases too, and say nothing about times."""
     runs = card_runs()
     untimed = [record_of(run, step_s=()) for run in runs[3:]]
-    few, enough = (calibrate(some, "").time_error for some in ([*runs[:3], *untimed], runs))
+    few, enough = (calibrate(some, "").held_out.time_p90 for some in ([*runs[:3], *untimed], runs))
     assert few is None and enough is not None
 
 
