@@ -53,7 +53,7 @@ def sizes(profile: MemoryProfile) -> dict[Phase, int]:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if "kept" in name else []) for name in RECIPES]
+    "name", [pytest.param(name, marks=[] if name == "qlora" else [pytest.mark.slow]) for name in RECIPES]
 )
 def test_what_three_layers_say_is_what_seven_need(session: DryRunSession, name: str) -> None:
     deep = workload(RECIPES[name])

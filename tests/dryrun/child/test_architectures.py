@@ -92,7 +92,9 @@ def test_generation(dry_run: Run, name: str) -> None:
         assert any(block.part is Part.KV_CACHE for block in trace.blocks)
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma4_text", "bailing_hybrid"])
+@pytest.mark.parametrize(
+    "name", ["llama", "gpt2", "gemma4_text", pytest.param("bailing_hybrid", marks=pytest.mark.slow)]
+)
 def test_layers_of_a_deep_model_are_cut_with_all_that_belongs_to_them(dry_run: Run, name: str) -> None:
     """What extrapolation asks for."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING

@@ -119,6 +119,10 @@ def on_quantized(dry_run: Run, load: Callable[[str], Any], adapter: AdapterSpec,
     same(dry_run, workload_of(adapter, quantization=QUANTIZATIONS[name]), load(name))
 
 
+def test_int8(dry_run: Run, quantized: Callable[[str], Any]) -> None:
+    on_quantized(dry_run, quantized, adapter_of("lora"), "int8")
+
+
 @pytest.mark.parametrize("kind", ["lora", "loha", "oft", "prompt_tuning", "delora"])
 def test_nf4(dry_run: Run, quantized: Callable[[str], Any], kind: str) -> None:
     on_quantized(dry_run, quantized, adapter_of(kind), "nf4")
@@ -131,8 +135,8 @@ def test_nf4_of_every_type(dry_run: Run, quantized: Callable[[str], Any], kind: 
     on_quantized(dry_run, quantized, adapter_of(kind), "nf4")
 
 
-@pytest.mark.parametrize("name", QUANTIZATIONS)
-@pytest.mark.parametrize("flags", [{}, {"use_dora": True}, {"use_rslora": True, "dropout": 0.1}])
+@pytest.mark.parametrize("name", ["nf4", pytest.param("int8", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flags", [{"use_dora": True}, {"use_rslora": True, "dropout": 0.1}])
 def test_lora_on_quantized_layers(
     dry_run: Run, quantized: Callable[[str], Any], name: str, flags: dict[str, Any]
 ) -> None:

@@ -68,6 +68,7 @@ ADAPTERS["dora"] = {"method": "lora", "use_dora": True}
 QUICK = ("lora, kept, eager", "qlora")
 """What runs by default of the families of FEW: all that Llama does not show; everything else is slow."""
 FEW = ("gemma2", "qwen3_moe")
+SOME_ADAPTERS = ("dora", "ia3, kept", "oft, kept", "prefix-tuning, kept", "qia3")
 
 
 def smallest(model_type: str) -> CatalogModel:
@@ -124,9 +125,9 @@ def cut(config: Any) -> dict[str, Any]:
 
 
 def is_quick(family: str, name: str) -> bool:
-    """Every recipe of Llama, but adapters only where all activations are kept."""
+    """Every recipe of Llama, and some adapters: oracles of this folder that need no dry run have all of them."""
     if family == "llama":
-        return name not in ADAPTERS or "kept" in name or name == "dora"
+        return name in RECIPES or name in SOME_ADAPTERS
     return family in FEW and name in QUICK
 
 
