@@ -58,6 +58,11 @@ def flat_parameters(training: TrainingSpec) -> bool:
     return is_fsdp(training.parallelism) and training.transformers != "5"
 
 
+def cuts_flat(training: TrainingSpec) -> bool:
+    """Whether tensors are cut wherever a GPU's part ends: by ZeRO-3 and FSDP1; FSDP2 cuts between rows."""
+    return not is_fsdp(training.parallelism) or flat_parameters(training)
+
+
 @lru_cache(maxsize=4096)
 def as_run(training: TrainingSpec) -> TrainingSpec:
     """The recipe in the dtypes that the strategy really uses.
@@ -82,39 +87,41 @@ def stored_dtype(training: TrainingSpec, dtype: DType) -> DType:
     return DType.FLOAT32 if upcasts else dtype
 
 
-def part_of(shape: tuple[int, ...], training: TrainingSpec) -> tuple[int, ...]:
-    """The shape of the largest part of a tensor, the first GPU's.
+def part_of(shape: tuple[int, ...], gpus: int, flat: bool) -> tuple[int, ...]:
+    """The shape of the largest part of a tensor, the first GPU's; `flat` is what cuts_flat says.
 
     FSDP2 cuts dimension 0 into equal chunks, the last ones shorter, and pads each to the first (FSDPParam in
-    torch/distributed/fsdp/_fully_shard/_fsdp_param.py); FSDP1 and ZeRO-3 cut the flattened tensor.
+    torch/distributed/fsdp/_fully_shard/_fsdp_param.py).
     """
-    gpus = training.parallelism.gpus
-    if is_fsdp(training.parallelism) and not flat_parameters(training):
-        return (-(-shape[0] // gpus), *shape[1:])
-    return (-(-prod(shape) // gpus),)
+    return (-(-prod(shape) // gpus),) if flat else (-(-shape[0] // gpus), *shape[1:])
 
 
-def trained_parts(tensors: Iterable[TensorGroup], training: TrainingSpec) -> tuple[TensorGroup, ...]:
-    """The tensors that one GPU's optimizer updates.
+def stored(tensors: tuple[TensorGroup, ...], training: TrainingSpec) -> tuple[TensorGroup, ...]:
+    """Trained tensors in the dtype that they have between steps."""
+    if all(stored_dtype(training, tensor.dtype) is tensor.dtype for tensor in tensors):
+        return tensors
+    return tuple(replace(tensor, dtype=stored_dtype(training, tensor.dtype)) for tensor in tensors)
 
-    ZeRO's stages 1 and 2 flatten all parameters into one float32 tensor and deal it out; stage 3 deals out each
+
+def trained_parts(tensors: tuple[TensorGroup, ...], training: TrainingSpec) -> tuple[TensorGroup, ...]:
+    """The tensors that one GPU's optimizer updates."""
+    return _parts(stored(tensors, training), training.parallelism, cuts_flat(training))
+
+
+@lru_cache(maxsize=4096)
+def _parts(tensors: tuple[TensorGroup, ...], parallelism: ParallelismSpec, flat: bool) -> tuple[TensorGroup, ...]:
+    """ZeRO's stages 1 and 2 flatten all parameters into one float32 tensor and deal it out; stage 3 deals out each
     parameter and joins the parts.
     """
-    gpus = training.parallelism.gpus
-    if is_zero(training.parallelism):
-        return (TensorGroup("flat", (_zero_numel(tuple(tensors), training),), 1, DType.FLOAT32),)
-    if is_fsdp(training.parallelism) and gpus > 1:
-        return tuple(
-            replace(t, shape=part_of(t.shape, training), dtype=stored_dtype(training, t.dtype)) for t in tensors
-        )
-    return tuple(replace(t, dtype=stored_dtype(training, t.dtype)) for t in tensors)
-
-
-def _zero_numel(tensors: tuple[TensorGroup, ...], training: TrainingSpec) -> int:
-    gpus = training.parallelism.gpus
-    if training.parallelism.strategy == "zero3":
-        return sum(t.count * -(-t.tensor_numel // gpus) for t in tensors)
-    return ZERO_ALIGNMENT * -(-sum(t.numel for t in tensors) // (ZERO_ALIGNMENT * gpus))
+    gpus = parallelism.gpus
+    if is_zero(parallelism):
+        numel = ZERO_ALIGNMENT * -(-sum(t.numel for t in tensors) // (ZERO_ALIGNMENT * gpus))
+        if parallelism.strategy == "zero3":
+            numel = sum(t.count * -(-t.tensor_numel // gpus) for t in tensors)
+        return (TensorGroup("flat", (numel,), 1, DType.FLOAT32),)
+    if is_fsdp(parallelism) and gpus > 1:
+        return tuple(replace(t, shape=part_of(t.shape, gpus, flat)) for t in tensors)
+    return tensors
 
 
 # ── the base model ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -149,7 +156,7 @@ def sharded_weights(model: ModelSpec, training: TrainingSpec, phases: frozenset[
 def rest_part_bytes(weight: Weight, training: TrainingSpec) -> int:
     """Bytes of one GPU's part of a weight that is not quantized."""
     dtype = stored_dtype(training, training.dtype) if training.adapter is None else training.dtype
-    return prod(part_of(weight.shape, training)) * dtype.bytes
+    return prod(part_of(weight.shape, training.parallelism.gpus, cuts_flat(training))) * dtype.bytes
 
 
 def code_part_bytes(weight: Weight, training: TrainingSpec) -> int:
@@ -158,7 +165,7 @@ def code_part_bytes(weight: Weight, training: TrainingSpec) -> int:
     assert quantization is not None
     itemsize = quantization.scheme.written_itemsize(quantization) or 1
     whole = quantization.scheme.code_bytes(weight.numel)
-    return prod(part_of((-(-whole // itemsize), 1), training)) * itemsize
+    return prod(part_of((-(-whole // itemsize), 1), training.parallelism.gpus, cuts_flat(training))) * itemsize
 
 
 def persistent_bytes(sizes: Iterable[tuple[int, int]], training: TrainingSpec) -> int:

@@ -16,7 +16,7 @@ from peftbench.estimate.sharding.split import (
     check_sharding,
     persistent_bytes,
     sharded_weights,
-    stored_dtype,
+    stored,
     trained_parts,
 )
 from peftbench.estimate.sharding.state import gradient_part_bytes, trained_state
@@ -49,7 +49,7 @@ def _adapter_part(
     """The adapter, or this GPU's part of what it trains; what it only keeps is on every GPU."""
     if training.adapter is None:
         return []
-    tensors = tuple(replace(t, dtype=stored_dtype(training, t.dtype)) for t in tensors)
+    tensors = stored(tensors, training)
     persistent = persistent_bytes(((t.tensor_numel, t.numel) for t in tensors), training)
     if training.parallelism.strategy == "zero3":
         dtype = training.dtype
