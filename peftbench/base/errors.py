@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class PeftbenchError(Exception):
@@ -31,6 +32,15 @@ class CatalogError(PeftbenchError):
 
 class MeasureError(PeftbenchError):
     """This machine cannot be measured: no card, no driver, or a missing library."""
+
+
+@contextmanager
+def located(where: str, kind: type[PeftbenchError] | None = None) -> Iterator[None]:
+    """Put the file and line, or the case, before the message of an error that is raised within; as `kind` if given."""
+    try:
+        yield
+    except PeftbenchError as error:
+        raise (kind or type(error))(f"{where}: {error.what}", error.hint) from None
 
 
 def install_hint(*packages: str, extra: str = "") -> str:

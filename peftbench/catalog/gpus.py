@@ -1,4 +1,4 @@
-"""The cards we know: reads gpus.csv and finds a card by whatever people call it.
+"""The known cards: reads gpus.csv and finds a card by whatever people call it.
 
 Three sizes of a card, never mixed: what the box says (`nominal_gb`), what nvidia-smi shows (`smi_total_mib`),
 and what torch sees (`memory_mib_torch`): the smallest, and the only one a plan may use. Where several totals
@@ -49,7 +49,9 @@ def find_gpu(text: str) -> GpuSpec:
     try:
         return _spec(_by_key()[_key(text)])
     except KeyError:
-        raise CatalogError(f"unknown GPU {text[:40]!r}.", _hint(text[:40])) from None
+        near = did_you_mean(text[:40], (spelling.strip() for row in _rows() for spelling in _spellings(row)))
+        advice = f"`peftbench gpus` lists all {len(list_gpus())}; or give --gpu-memory 16GiB."
+        raise CatalogError(f"unknown GPU {text[:40]!r}.", f"{near} {advice}".strip()) from None
 
 
 def with_speed(card: GpuSpec) -> GpuSpec:
@@ -72,12 +74,6 @@ def gpu_of_size(memory_bytes: int) -> GpuSpec:
     return GpuSpec(
         name="given", product="given", memory_bytes=memory_bytes, memory_source="given", context_bytes=context
     )
-
-
-def _hint(text: str) -> str:
-    near = did_you_mean(text, (spelling.strip() for row in _rows() for spelling in _spellings(row)))
-    advice = f"`peftbench gpus` lists all {len(list_gpus())}; or give --gpu-memory 16GiB."
-    return f"{near} {advice}".strip()
 
 
 def _key(text: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import IO, Any
 
-from peftbench.base.errors import CatalogError, PeftbenchError, did_you_mean
+from peftbench.base.errors import CatalogError, did_you_mean, located
 from peftbench.catalog.gpus import find_gpu
 
 PRICES_CSV = os.path.join(os.path.dirname(__file__), "prices.csv")
@@ -40,7 +40,7 @@ class Offer:
     kind: str
     """One of KINDS; what is sold as spot may be taken away at any time."""
     usd_per_hour: float
-    """Of the whole instance."""
+    """For the whole instance."""
     region: str = ""
     date: str | None = None
     """ISO day of the price; None where the source does not say."""
@@ -68,18 +68,14 @@ def find_offers(
     that has no offer.
     """
     known = list_offers() if offers is None else offers
-    found = [offer for offer in known if provider is None or _is_of(offer, provider)]
+    start = None if provider is None else provider.strip().lower()
+    found = [offer for offer in known if start is None or (start and offer.provider.lower().startswith(start))]
     if provider is not None and not found:
         names = sorted({offer.provider for offer in known})
         what = f"unknown provider {provider[:40]!r}. {did_you_mean(provider[:40], names)}".rstrip()
         raise CatalogError(what, f"Prices are known of {', '.join(names)}; or give your own with --prices FILE.csv.")
     wanted = tuple(kinds)
     return tuple(offer for offer in found if offer.kind in wanted and gpu in (None, offer.gpu))
-
-
-def _is_of(offer: Offer, provider: str) -> bool:
-    typed = provider.strip().lower()
-    return bool(typed) and offer.provider.lower().startswith(typed)
 
 
 @cache
@@ -117,12 +113,11 @@ def _offers(file: IO[str], name: str) -> Iterator[Offer]:
     rows = csv.DictReader(file)
     rows.fieldnames = _headings(tuple(rows.fieldnames or ()), name)
     for row in rows:
-        try:
+        with located(f"{name[:60]!r}, line {rows.line_num}", CatalogError):
             if None in row:
                 raise CatalogError("there are more cells than columns.", 'Write "1,200" in quotation marks, or 1200.')
-            yield offer_of(row, rows.line_num)
-        except PeftbenchError as error:
-            raise CatalogError(f"{name[:60]!r}, line {rows.line_num}: {error.what}", error.hint) from None
+            offer = offer_of(row, rows.line_num)
+        yield offer
 
 
 def _headings(typed: tuple[str, ...], name: str) -> list[str]:

@@ -13,10 +13,8 @@ from peftbench.estimate.peft_types.table import METHODS, Method
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.model.weights import Role
-from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.inputs.recipe.quantization import QuantizationSpec
 from peftbench.inputs.recipe.training import TrainingSpec
 
 Notes = tuple[str, ...]
@@ -58,7 +56,9 @@ def settle_inference(
     tokens = inference.prompt_tokens + inference.new_tokens
     _check_adapter(inference)
     check_length(model, tokens, "--prompt-tokens or --new-tokens", virtual_tokens(inference.adapter))
-    return (inference, ()) if gpu is None else _adapt_inference(inference, gpu)
+    if gpu is None or (adapted := _in_half(inference, gpu)) == inference:
+        return inference, ()
+    return adapted, (_without_bfloat16(gpu),)
 
 
 def _check_adapter(recipe: TrainingSpec | InferenceSpec) -> None:
@@ -99,21 +99,17 @@ def adapt_to_card(training: TrainingSpec, gpu: GpuSpec) -> tuple[TrainingSpec, N
     return adapted, tuple(notes)
 
 
-def _adapt_inference(inference: InferenceSpec, gpu: GpuSpec) -> tuple[InferenceSpec, Notes]:
-    adapted = _in_half(inference, gpu)
-    return (inference, ()) if adapted == inference else (adapted, (_without_bfloat16(gpu),))
-
-
 def _in_half(recipe: Recipe, gpu: GpuSpec) -> Recipe:
     """The recipe without bfloat16 where the card has none; raises SpecError for flash attention on old ones."""
     _check_attention(recipe.attention, gpu)
     if gpu.has_bfloat16:
         return recipe
+    adapter, quantization = recipe.adapter, recipe.quantization
     return replace(
         recipe,
         dtype=_half(recipe.dtype),
-        adapter=_adapter_in_half(recipe.adapter),
-        quantization=_quantization_in_half(recipe.quantization),
+        adapter=adapter and replace(adapter, dtype=_half(adapter.dtype)),
+        quantization=quantization and replace(quantization, compute_dtype=_half(quantization.compute_dtype)),
     )
 
 
@@ -133,11 +129,3 @@ def _without_bfloat16(gpu: GpuSpec) -> str:
 
 def _half(dtype: DType) -> DType:
     return DType.FLOAT16 if dtype is DType.BFLOAT16 else dtype
-
-
-def _adapter_in_half(adapter: AdapterSpec | None) -> AdapterSpec | None:
-    return adapter and replace(adapter, dtype=_half(adapter.dtype))
-
-
-def _quantization_in_half(quantization: QuantizationSpec | None) -> QuantizationSpec | None:
-    return quantization and replace(quantization, compute_dtype=_half(quantization.compute_dtype))

@@ -32,17 +32,13 @@ def calibrate(records: Iterable[RunRecord], made_at: str) -> Calibration:
     place, card = ended[0].environment, runs[0].card
     timed = any(run.timed for run in runs)
     return Calibration(
-        device=place.device,
-        product=place.product,
-        stack=stack_of(place.versions),
+        device=place.device, product=place.product, stack=stack_of(place.versions),
         driver=", ".join(sorted({r.environment.driver for r in ended if r.environment.driver})) or None,
         tensor_flops=card.tensor_flops if timed else None,
         memory_bandwidth=card.memory_bandwidth if timed else None,
-        constants=fit_constants(runs),
-        held_out=hold_out(runs),
-        records=tuple(fingerprint(record) for record in ended),
-        made_at=made_at,
-    )
+        constants=fit_constants(runs), held_out=hold_out(runs),
+        records=tuple(fingerprint(record) for record in ended), made_at=made_at,
+    )  # fmt: skip
 
 
 def _of_one_card(ended: Sequence[RunRecord]) -> Sequence[RunRecord]:
@@ -98,7 +94,8 @@ def hold_out(runs: Sequence[Run]) -> HeldOut:
     cases = list(dict.fromkeys(run.case for run in runs))
     timed = {run.case for run in runs if run.timed}
     misses = [miss for case in cases if len(cases) > 1 for miss in _misses(case, runs)]
-    times, prior_times, devices, prior_devices = ([e for e in column if e is not None] for column in _columns(misses))
+    columns = zip(*misses, strict=True) if misses else ((), (), (), ())
+    times, prior_times, devices, prior_devices = ([e for e in column if e is not None] for column in columns)
     return HeldOut(
         cases=len(cases),
         time_median=_middle(times),
@@ -107,10 +104,6 @@ def hold_out(runs: Sequence[Run]) -> HeldOut:
         device_median=_middle(devices),
         prior_device_median=_middle(prior_devices),
     )
-
-
-def _columns(misses: Sequence[_Miss]) -> Iterable[Sequence[float | None]]:
-    return zip(*misses, strict=True) if misses else ((), (), (), ())
 
 
 def _middle(values: Sequence[float]) -> float | None:

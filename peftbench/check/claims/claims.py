@@ -102,7 +102,7 @@ def _qlora_8b_on_a_t4() -> Claim:
             _case(
                 f"r = 16 on all linear layers, one sequence of {tokens:,} tokens",
                 plan,
-                _fits(plan) and _between(plan, 7, 8),
+                _fits(plan) and 7 * GB <= plan.profile.device_bytes <= 8 * GB,
             )
             for tokens, plan in plans.items()
         ),
@@ -226,10 +226,6 @@ def _case(assumptions: str, plan: Plan, holds: bool) -> Case:
 
 def _fits(plan: Plan) -> bool:
     return plan.verdict is not None and plan.verdict.fit is Fit.FITS
-
-
-def _between(plan: Plan, low_gb: int, high_gb: int) -> bool:
-    return low_gb * GB <= plan.profile.device_bytes <= high_gb * GB
 
 
 def _about(size_bytes: int, claimed_bytes: int) -> bool:

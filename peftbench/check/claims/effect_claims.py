@@ -9,7 +9,7 @@ from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
 from peftbench.catalog.published_effects import LatencyRow, QualityRow, latency_rows, quality_rows
 from peftbench.check.claims.claims import MEMORY_CLAIMS, Case, Claim, short_name
-from peftbench.check.speed.published_latency import FOUR_BIT, SIXTEEN_BIT
+from peftbench.check.speed.published_latency import FOUR_BIT, is_plain
 from peftbench.estimate.time.latency import Latency, estimate_latency
 from peftbench.inputs.recipe.adapter import ALL_LINEAR, AdapterSpec
 from peftbench.inputs.recipe.inference import InferenceSpec
@@ -34,7 +34,7 @@ NF4 = QuantizationSpec()
 
 def _merged() -> Claim:
     merged = [row for row in latency_rows() if row.phase == "task"]
-    equal = [row for row in latency_rows() if _is_plain(row) and row.slowdown not in (None, 1)]
+    equal = [row for row in latency_rows() if is_plain(row) and row.slowdown not in (None, 1)]
     return Claim(
         "A merged LoRA adapter costs no latency.",
         "Hu et al. 2021, and introductions to LoRA",
@@ -43,10 +43,6 @@ def _merged() -> Claim:
         f"run. What published tables show between such models is noise, here taken to be up to × {NOISE}. Merging into "
         "a 4-bit base keeps the latency too, but PEFT quantizes the merged weights again, which changes the outputs.",
     )
-
-
-def _is_plain(row: LatencyRow) -> bool:
-    return row.route == "base" and row.weights in SIXTEEN_BIT
 
 
 def _dynamic() -> Claim:
@@ -107,13 +103,10 @@ def claims() -> tuple[Claim, ...]:
 
 def _published_slowdown(row: LatencyRow, most: float) -> Case:
     slowdown = row.slowdown or 0.0
-    form = (row.adapter or row.notes, "" if row.route == "base" else row.route, row.phase, _batch(row))
+    batch = f"{row.batch_size} × {row.prompt_tokens} tokens" if row.prompt_tokens else ""
+    form = (row.adapter or row.notes, "" if row.route == "base" else row.route, row.phase, batch)
     what = ", ".join(filter(None, (*form, _where(row))))
     return Case(what, f"× {slowdown:.2f} of the base model's time", 0 < slowdown <= most)
-
-
-def _batch(row: LatencyRow) -> str:
-    return f"{row.batch_size} × {row.prompt_tokens} tokens" if row.prompt_tokens else ""
 
 
 def _where(row: LatencyRow) -> str:
@@ -126,7 +119,7 @@ def _published_speedups() -> Iterator[Case]:
         if row.weights not in (*FOUR_BIT, "awq", "gptq"):
             continue
         same = [r for r in latency_rows() if (r.source, r.model, r.phase) == (row.source, row.model, row.phase)]
-        plain = next(filter(_is_plain, same), None)
+        plain = next(filter(is_plain, same), None)
         if plain:
             speedup = plain.seconds / row.seconds
             yield Case(f"{row.weights}, {row.phase}, {_where(row)}", f"× {speedup:.2f} the speed", speedup >= MUCH)

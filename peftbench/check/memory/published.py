@@ -64,20 +64,14 @@ def read_records(path: str | os.PathLike[str]) -> tuple[PublishedRecord, ...]:
 def record_to_json(record: PublishedRecord) -> dict[str, object]:
     """The object that a line of a file holds."""
     return {
-        "schema_version": SCHEMA_VERSION,
-        "id": record.id,
+        "schema_version": SCHEMA_VERSION, "id": record.id,
         "source": {"repository": record.repository, "path": record.path, "commit": record.commit},
-        "model": record.model,
-        "training": asdict(record.training),
-        "trainable_parameters": record.trainable_parameters,
-        "gpu": record.gpu,
-        "metric": record.metric,
-        "measured_bytes": record.measured_bytes,
-        "stack": dict(record.stack),
-        "notes": record.notes,
+        "model": record.model, "training": asdict(record.training),
+        "trainable_parameters": record.trainable_parameters, "gpu": record.gpu, "metric": record.metric,
+        "measured_bytes": record.measured_bytes, "stack": dict(record.stack), "notes": record.notes,
         **({"batch_lengths": list(record.batch_lengths)} if record.batch_lengths else {}),
         **({"torch_empty_cache_steps": record.torch_empty_cache_steps} if record.torch_empty_cache_steps else {}),
-    }
+    }  # fmt: skip
 
 
 def record_from_json(value: object) -> PublishedRecord:
@@ -114,8 +108,7 @@ def _read_line(line: str, where: str) -> PublishedRecord:
     except (ValueError, RecursionError):
         raise CatalogError(f"{where}: this is not JSON.", "Restore the line, or delete it.") from None
     except PeftbenchError as error:
-        hint = error.hint or "Correct the line, or delete it."
-        raise CatalogError(f"{where}: {error.what}", hint) from None
+        raise CatalogError(f"{where}: {error.what}", error.hint or "Correct the line, or delete it.") from None
 
 
 def _check_unique(records: tuple[PublishedRecord, ...], place: Path) -> None:

@@ -21,6 +21,7 @@ PREDICTED: dict[str, Callable[[MemoryProfile], int]] = {
 }
 """Like with like: the three sizes of a profile are never compared with each other's measurements."""
 
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One measured figure of a run."""
@@ -132,15 +133,10 @@ def accuracy_of(group: str, metric: str, rows: Iterable[ValidatedRow]) -> Accura
     rows = list(rows)
     errors = [abs(row.error) for row in rows]
     return Accuracy(
-        group=group,
-        metric=metric,
-        rows=len(rows),
-        median_error=median(errors),
-        p90_error=nine_of_ten(errors),
-        worst_error=max(errors),
-        bias=mean(row.error for row in rows),
+        group=group, metric=metric, rows=len(rows), bias=mean(row.error for row in rows),
+        median_error=median(errors), p90_error=nine_of_ten(errors), worst_error=max(errors),
         in_band=None if metric == "allocated_max" else mean(row.in_band for row in rows),
-    )
+    )  # fmt: skip
 
 
 def _validated(record: PublishedRecord, predict: Predictor) -> ValidatedRow:

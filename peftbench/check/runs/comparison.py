@@ -81,14 +81,10 @@ def card_of(record: RunRecord) -> GpuSpec | None:
     if environment.device != "cuda":
         return None
     return GpuSpec(
-        name=environment.product,
-        product=environment.product,
-        memory_bytes=environment.memory_bytes,
-        memory_source="the record of a run",
-        compute_capability=environment.compute_capability,
-        multiprocessors=environment.multiprocessors,
-        context_bytes=context_bytes(environment.multiprocessors),
-    )
+        name=environment.product, product=environment.product, memory_bytes=environment.memory_bytes,
+        memory_source="the record of a run", compute_capability=environment.compute_capability,
+        multiprocessors=environment.multiprocessors, context_bytes=context_bytes(environment.multiprocessors),
+    )  # fmt: skip
 
 
 def compare(

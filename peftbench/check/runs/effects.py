@@ -44,17 +44,16 @@ def quality_effects(record: ComparisonRecord) -> tuple[QualityEffect, ...]:
     assert isinstance(record.case, QualityCase)
     found = {result.variant: result for result in record.results if isinstance(result, QualityResult)}
     variants = {variant.name: variant for variant in record.case.variants}
-    floor = next((found[name] for name in map(_floor_name, variants.values()) if name in found), None)
+    floor = next((found[name] for name, variant in variants.items() if _is_floor(variant) and name in found), None)
     return tuple(
         _effect(result, found.get(variants[name].standard) if name in variants else None, floor)
         for name, result in found.items()
     )
 
 
-def _floor_name(variant: Variant) -> str | None:
-    """The cast to 16 bit, whose error every user accepts."""
-    plain = variant.quantization is None and variant.adapter is None and variant.dtype.bytes == 2
-    return variant.name if plain else None
+def _is_floor(variant: Variant) -> bool:
+    """Whether it is the cast to 16 bit, whose error every user accepts."""
+    return variant.quantization is None and variant.adapter is None and variant.dtype.bytes == 2
 
 
 def _effect(result: QualityResult, standard: QualityResult | None, floor: QualityResult | None) -> QualityEffect:

@@ -16,7 +16,7 @@ from peftbench.check.runs.comparison import Comparison
 from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import MemoryProfile, Part, Phase
 from peftbench.records.environment import Outcome
-from peftbench.records.run import Measurement, PhasePeak
+from peftbench.records.run import Measurement
 
 STATIC = (Part.WEIGHTS, Part.QUANTIZATION_CONSTANTS, Part.UNQUANTIZED, Part.EXPERTS, Part.ADAPTERS)
 STATES = (Part.OPTIMIZER, Part.WORKSPACE)
@@ -86,17 +86,13 @@ def _measured(found: Measurement) -> dict[str, int]:
     if first is None or states is None or first.held_bytes is None or states.held_bytes is None:
         return {}
     passes = [at[1, phase].allocated_bytes for phase in (Phase.FORWARD, Phase.BACKWARD) if (1, phase) in at]
+    step = at.get((1, Phase.STEP))
     return {
         "weights and adapters": first.held_bytes,
         "optimizer states": states.held_bytes - first.held_bytes,
         "forward and backward": max(passes) - states.held_bytes,
-        "optimizer step": _step(at, states.held_bytes),
+        "optimizer step": step.allocated_bytes - states.held_bytes if step else 0,
     }
-
-
-def _step(at: dict[tuple[int, Phase], PhasePeak], held_bytes: int) -> int:
-    peak = at.get((1, Phase.STEP))
-    return peak.allocated_bytes - held_bytes if peak else 0
 
 
 def _predicted(profile: MemoryProfile) -> dict[str, int]:

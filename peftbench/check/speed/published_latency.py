@@ -118,7 +118,7 @@ def host_costs(rows: Sequence[LatencyRow]) -> HostCosts:
     """
     known = [row for row in rows if not _missing(row)]
     return HostCosts(
-        _cost(known, _is_plain, lambda row: row.seconds / (row.layers or 1)),
+        _cost(known, is_plain, lambda row: row.seconds / (row.layers or 1)),
         _cost(known, lambda row: row.weights in ("nf4", "bnb-4bit"), lambda row: _beyond(row, known, SIXTEEN_BIT)),
         _cost(known, lambda row: row.weights == "nf4-dq", lambda row: _beyond(row, known, ("nf4",))),
         _cost(known, lambda row: row.route == "dynamic" and row.adapter == "lora", _per_tensor),
@@ -133,7 +133,8 @@ def _cost(
     return geometric_mean(map(median, filter(None, known))) if any(known) else 0.0
 
 
-def _is_plain(row: LatencyRow) -> bool:
+def is_plain(row: LatencyRow) -> bool:
+    """Whether the run is of a 16-bit model without adapter."""
     return row.weights in SIXTEEN_BIT and row.route == "base"
 
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from peftbench.base.errors import CatalogError, PeftbenchError
+from peftbench.base.errors import CatalogError, located
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
 from peftbench.decide.from_options import training_recipes
@@ -61,40 +61,36 @@ def read_speeds(path: str) -> tuple[SpeedRecord, ...]:
 
 def _numbered(rows: csv.DictReader[str], path: Path) -> Iterator[SpeedRecord]:
     for row in rows:
-        try:
-            yield _record(row, path.parent / MODELS_FILE)
-        except (ValueError, TypeError, AttributeError):
-            raise CatalogError(f"{path}, line {rows.line_num}: a number is missing.", "Correct the line.") from None
-        except PeftbenchError as error:
-            raise CatalogError(f"{path}, line {rows.line_num}: {error.what}", error.hint) from None
+        with located(f"{path}, line {rows.line_num}", CatalogError):
+            try:
+                record = _record(row, path.parent / MODELS_FILE)
+            except (ValueError, TypeError, AttributeError):
+                raise CatalogError("a number is missing.", "Correct the line.") from None
+        yield record
 
 
 def _record(row: Mapping[str, str], models: Path) -> SpeedRecord:
     step_s = float(row["step_s"])
     if not 0 < step_s < float("inf"):
         raise CatalogError(f"step_s is {row['step_s']}, not a time.", "Correct the line.")
+    name, own = row["model"], _configs(models)
+    model = read_config(own[name], name, str(models)) if name in own else find_model(name)
     return SpeedRecord(
-        row["id"], row["source"], row["citation"], _model(row["model"], models), _training(row), find_gpu(row["gpu"]),
-        row["framework"], step_s, row["notes"],
+        row["id"], row["source"], row["citation"], model, _training(row), find_gpu(row["gpu"]), row["framework"],
+        step_s, row["notes"],
     )  # fmt: skip
 
 
 def _training(row: Mapping[str, str]) -> TrainingSpec:
-    method = row["method"]
     options: dict[str, object] = {name: int(row[name]) for name in COUNTS}
     options |= {name: row[name] for name in TEXTS if row[name]}
     options["gradient_checkpointing"] = row["gradient_checkpointing"] == "yes"
     options |= {name: int(row[name]) for name in OPTIONAL if row.get(name)}
-    (recipe,) = training_recipes((method,), options)
+    (recipe,) = training_recipes((row["method"],), options)
     parallel = ParallelismSpec(
         gpus=int(row["gpus"]), nodes=int(row["nodes"]), strategy=row["strategy"], cpu_offload=row["cpu_offload"] != ""
     )
     return replace(recipe, parallelism=parallel)
-
-
-def _model(name: str, models: Path) -> ModelSpec:
-    own = _configs(models)
-    return read_config(own[name], name, str(models)) if name in own else find_model(name)
 
 
 @cache

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -93,7 +93,7 @@ def leave_one_out(records: Sequence[SpeedRecord], by: str = "source") -> tuple[S
 def fit_constants(records: Sequence[SpeedRecord]) -> Constants:
     """The few constants of estimate/time/constants.py that all cards share, nearest to these rows."""
     known = [record for record in records if _expect(record, START)]
-    seen = [Observation(_case(record), record.step_s, _predictor(record)) for record in known]
+    seen = [Observation(_case(record), record.step_s, partial(_expected_s, record)) for record in known]
     found = fit(seen, START, dict.fromkeys(START, WIDTH))
     return {name: decided.value for name, decided in found.items()}
 
@@ -113,13 +113,9 @@ def _accuracy(group: str, rows: Sequence[SpeedRow]) -> SpeedAccuracy:
 def _group(record: SpeedRecord, by: str) -> str:
     return {
         "source": record.source, "method": record.training.method, "model": record.model.name,
-        "device": record.gpu.name, "framework": record.framework, "generation": _generation(record),
+        "device": record.gpu.name, "framework": record.framework,
+        "generation": ".".join(map(str, record.gpu.compute_capability or ("other",))),  # "9.0" of an H100
     }[by]  # fmt: skip
-
-
-def _generation(record: SpeedRecord) -> str:
-    """ "9.0" of an H100: cards of one compute capability tell of each other."""
-    return ".".join(map(str, record.gpu.compute_capability or ("other",)))
 
 
 def _case(record: SpeedRecord) -> str:
@@ -127,13 +123,10 @@ def _case(record: SpeedRecord) -> str:
     return f"{record.source} {record.gpu.name} {record.model.name} {record.training.method}"
 
 
-def _predictor(record: SpeedRecord) -> Callable[[Mapping[str, float]], float]:
-    def predict(constants: Mapping[str, float]) -> float:
-        found = _expect(record, dict(constants))
-        assert found is not None
-        return found[0]
-
-    return predict
+def _expected_s(record: SpeedRecord, constants: Mapping[str, float]) -> float:
+    found = _expect(record, dict(constants))
+    assert found is not None
+    return found[0]
 
 
 def _expect(record: SpeedRecord, constants: Constants | None) -> tuple[float, float] | None:

@@ -1,4 +1,4 @@
-"""How many tokens a file of training text has: streamed, counted with the model's tokenizer or told from its bytes."""
+"""How many tokens a file of training text has: counted with the model's tokenizer or estimated from its bytes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from peftbench.base.units import KIB, MIB, human_bytes
 from peftbench.estimate.time.cost import Band
 
 CHUNK_BYTES = MIB
-TOLD_BYTES = 16 * MIB
-"""How much text is read before its share is told again."""
+REPORT_BYTES = 16 * MIB
+"""How much text is read between two reports of progress."""
 LONGEST_LINE_BYTES = 64 * MIB
 """A JSON line has to be in memory as a whole; a longer one is no sample of a data set."""
 SAMPLE_BYTES = 4 * MIB
@@ -63,19 +63,19 @@ def dataset_tokens(
 ) -> Dataset:
     """Count the tokens of a text file, or of all strings of a .jsonl file; raises SpecError where it has none.
 
-    At most one line, or 1 MiB of a text, is in memory at a time. `progress` is told the share that is read.
+    At most one line, or 1 MiB of a text, is in memory at a time. `progress` is called with the share that is read.
     """
     name = os.path.basename(path)[:60]
     _check_ending(name)
     sums = _Sums(tokenizer)
     try:
         with open(path, "rb") as file:
-            size, told = os.fstat(file.fileno()).st_size, 0
+            size, reported = os.fstat(file.fileno()).st_size, 0
             progress = progress if file.seekable() else None  # a pipe does not say how much is to come
             for text in _json_texts(file, name) if path.lower().endswith(JSON_LINES) else _texts(file, name):
                 sums.add(text)
-                if progress and sums.text_bytes >= told + TOLD_BYTES:
-                    told = sums.text_bytes
+                if progress and sums.text_bytes >= reported + REPORT_BYTES:
+                    reported = sums.text_bytes
                     progress(file.tell() / size)
     except OSError as error:
         raise SpecError(f"cannot read {name!r}: {error.strerror}.", "Give the path of a jsonl or text file.") from None

@@ -72,20 +72,14 @@ def fastest_setup(
         return None
     found: list[Setup] = []
     for parallelism in _parallelisms(shape, sharing):
-        if sharing.strategy is None and _is_left_out(parallelism.strategy, training, found):
+        strategy, adapted = parallelism.strategy, training.adapter is not None
+        left_out = bool(found) if strategy == LAST else strategy == GATHERED_ONCE and adapted
+        if sharing.strategy is None and left_out:
             continue
         found += _setups(model, replace(training, parallelism=parallelism), shape, sequences, framework)
         if any(_has_nothing_to_gain(setup) for setup in found):
             break
-    return max(found, key=_tokens_per_s, default=None)
-
-
-def _tokens_per_s(setup: Setup) -> float:
-    return setup.step.tokens_per_s
-
-
-def _is_left_out(strategy: str, training: TrainingSpec, found: list[Setup]) -> bool:
-    return bool(found) if strategy == LAST else strategy == GATHERED_ONCE and training.adapter is not None
+    return max(found, key=lambda setup: setup.step.tokens_per_s, default=None)
 
 
 def _has_nothing_to_gain(setup: Setup) -> bool:
@@ -114,7 +108,8 @@ def _setups(
     A smaller micro-batch is never faster: weights are read, gathered and launched as often for fewer tokens.
     """
     each = sequences // shape.gpus
-    ways = dict.fromkeys(settle_training(model, _checkpointed(training, on), shape.gpu)[0] for on in (True, False))
+    both = (replace(training, gradient_checkpointing=on) for on in (True, False))
+    ways = dict.fromkeys(settle_training(model, way, shape.gpu)[0] for way in both)
     least = next(iter(ways))
     if not _fits(model, replace(least, micro_batch_size=1, gradient_accumulation_steps=each), shape.gpu):
         return
@@ -124,10 +119,6 @@ def _setups(
             yield setup
             if setup.training.gradient_accumulation_steps == 1:
                 return
-
-
-def _checkpointed(training: TrainingSpec, on: bool) -> TrainingSpec:
-    return replace(training, gradient_checkpointing=on)
 
 
 def _largest(model: ModelSpec, way: TrainingSpec, shape: Shape, sequences: int, framework: str) -> Setup | None:
@@ -188,10 +179,7 @@ def _needed_bytes(model: ModelSpec, training: TrainingSpec, card: CardTraits) ->
     except SpecError:
         return None
 
-
-@lru_cache(maxsize=8192)
-def _reserved(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> tuple[Component, ...]:
-    return reserved_components(model, training, card)
+_reserved = lru_cache(maxsize=8192)(reserved_components)
 
 
 @lru_cache(maxsize=8192)

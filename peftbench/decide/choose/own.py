@@ -10,8 +10,8 @@ from peftbench.base.errors import CatalogError, SpecError
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.prices import Offer, purchase_usd
 from peftbench.decide.card import settle_training
-from peftbench.decide.choose.fit import SHARDED, Setup, Shape, Sharing, fastest_setup
-from peftbench.decide.choose.ranking import Choice, Question
+from peftbench.decide.choose.fit import SHARDED, Setup, Shape, Sharing
+from peftbench.decide.choose.ranking import Choice, Question, setups_on
 from peftbench.decide.plan.advice import Change, suggest
 from peftbench.decide.verdict import Fit, judge
 from peftbench.estimate.time.cost import break_even_hours, power_usd_per_hour
@@ -23,7 +23,7 @@ OWN = "your own"
 
 
 class OwnAnswer(NamedTuple):
-    """How a card of one's own can be used: as it is, by a change, or not at all."""
+    """How an owned card can be used: as it is, by a change, or not at all."""
 
     shape: Shape
     choice: Choice | None
@@ -69,26 +69,13 @@ def own_answer(question: Question, own: Offer, choices: Sequence[Choice]) -> Own
     if fitting:
         return OwnAnswer(shape, min(fitting, key=lambda choice: choice.hours), None, None)
     start = min(_starts(question.recipes, shape, question), key=lambda each: each[0], default=None)
-    offloaded = _offloaded(question, shape)
+    with_host = setups_on(shape, question, Sharing(question.sharing.strategy, cpu_offload=True))
+    offloaded = max(with_host, key=lambda setup: setup.step.tokens_per_s, default=None)
     if start is None:
         return OwnAnswer(shape, None, None, None, offloaded)
     _, _, recipe, fits = start
     changes = suggest(question.model, recipe, shape.gpu)
     return OwnAnswer(shape, None, recipe, next((c for c in changes if c.fit is Fit.FITS), None), offloaded, fits)
-
-
-def _offloaded(question: Question, shape: Shape) -> Setup | None:
-    sharing = Sharing(question.sharing.strategy, cpu_offload=True)
-    found = []
-    for recipe in question.recipes:
-        try:
-            found.append(
-                fastest_setup(question.model, recipe, shape, question.sequences, question.framework, sharing)
-            )
-        except SpecError:  # a recipe that this card cannot run, or a strategy that cannot offload
-            continue
-    fitting = (setup for setup in found if setup)
-    return max(fitting, key=lambda setup: setup.step.tokens_per_s, default=None)
 
 
 def _starts(

@@ -31,7 +31,7 @@ class Question:
     recipes: tuple[TrainingSpec, ...]
     """One a method; micro-batch, checkpointing and parallelism are chosen."""
     tokens: Band
-    """Of all epochs."""
+    """Over all epochs."""
     sequences: int
     """Of one optimizer step, over all cards: the same everywhere, so that every choice trains alike."""
     offers: tuple[Offer, ...]
@@ -114,22 +114,17 @@ def choose(question: Question) -> Ranking:
     if not within:
         raise _impossible(choices, question)
     found = {choice.setup.shape.gpu.name for choice in choices}
+    measured = next((choice for choice in within if choice.setup.step.calibrated), None)
     return Ranking(
         choices=choices,
         cheapest=within[0],
-        cheapest_measured=_first_measured(within),
+        cheapest_measured=None if measured is within[0] else measured,
         rivals=sum(choice.cost.usd.low < within[0].cost.usd.high for choice in within[1:]),
         fastest=min(within, key=_by_time),
         best=balanced(tuple(pareto_front(within))),
         front=tuple(pareto_front(choices)),
         untimed=tuple(sorted({offer.gpu for offer in question.offers} - found)),
     )
-
-
-def _first_measured(choices: Sequence[Choice]) -> Choice | None:
-    if choices[0].setup.step.calibrated:
-        return None
-    return next((choice for choice in choices if choice.setup.step.calibrated), None)
 
 
 def _by_price(choice: Choice) -> tuple[float, float, str, str, str, str]:
@@ -157,7 +152,7 @@ def balanced(front: Sequence[Choice]) -> Choice:
     Each scale runs from 0 at the best of the front to 1 at its worst; the smallest sum wins. Price × time would not
     do: twice the cards halve the time at nearly the same price, so it always ends at the largest cluster.
     """
-    prices, times = ([math.log(value(choice)) for choice in front] for value in (_usd, _hours))
+    prices, times = ([math.log(choice.usd) for choice in front], [math.log(choice.hours) for choice in front])
     sums = [price + time for price, time in zip(_scaled(prices), _scaled(times), strict=True)]
     return front[min(range(len(front)), key=sums.__getitem__)]
 
@@ -165,14 +160,6 @@ def balanced(front: Sequence[Choice]) -> Choice:
 def _scaled(values: Sequence[float]) -> list[float]:
     least, most = min(values), max(values)
     return [(value - least) / (most - least) if most > least else 0.0 for value in values]
-
-
-def _usd(choice: Choice) -> float:
-    return choice.usd
-
-
-def _hours(choice: Choice) -> float:
-    return choice.hours
 
 
 # ── all choices ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -185,7 +172,7 @@ def _choices(question: Question) -> Iterator[Choice]:
         for nodes in _nodes(offer, question.max_gpus):
             key = (offer.gpu, offer.gpu_count * nodes, nodes)
             if key not in setups:
-                setups[key] = list(_setups(question, Shape(question.cards[offer.gpu], *key[1:])))
+                setups[key] = list(setups_on(Shape(question.cards[offer.gpu], *key[1:]), question, question.sharing))
             yield from (_choice(question, setup, offer) for setup in setups[key])
 
 
@@ -197,13 +184,12 @@ def _nodes(offer: Offer, max_gpus: int) -> Iterable[int]:
     return [nodes for nodes in counts if nodes * offer.gpu_count <= max_gpus]
 
 
-def _setups(question: Question, shape: Shape) -> Iterator[Setup]:
+def setups_on(shape: Shape, question: Question, sharing: Sharing) -> Iterator[Setup]:
+    """The fastest setup of each recipe on these cards, of those that fit."""
     for recipe in question.recipes:
         try:
-            setup = fastest_setup(
-                question.model, recipe, shape, question.sequences, question.framework, question.sharing
-            )
-        except SpecError:  # a recipe that this card cannot run: flash attention on a T4
+            setup = fastest_setup(question.model, recipe, shape, question.sequences, question.framework, sharing)
+        except SpecError:  # flash attention on a T4, or a strategy that cannot offload
             continue
         if setup:
             yield setup
@@ -251,16 +237,16 @@ def _impossible(choices: Sequence[Choice], question: Question) -> SpecError:
     affordable = [c for c in choices if budget is None or c.usd <= budget]
     in_time = [c for c in choices if deadline is None or c.hours <= deadline]
     if not affordable:
-        what = f"nothing is within ${human_usd(budget or 0)}: the cheapest is {_told(choices[0])}."
+        what = f"nothing is within ${human_usd(budget or 0)}: the cheapest is {_worded(choices[0])}."
         return SpecError(what, _raise("budget"))
     if not in_time:
         fastest = min(choices, key=_by_time)
         within = human_hours(deadline or 0)
-        return SpecError(f"nothing is within {within}: the fastest is {_told(fastest)}.", _raise("deadline"))
+        return SpecError(f"nothing is within {within}: the fastest is {_worded(fastest)}.", _raise("deadline"))
     cheapest, fastest = in_time[0], min(affordable, key=_by_time)
     return SpecError(
         f"nothing is within ${human_usd(budget or 0)} and {human_hours(deadline or 0)}: in time, the cheapest is "
-        f"{_told(cheapest)}; within the budget, the fastest is {_told(fastest)}.",
+        f"{_worded(cheapest)}; within the budget, the fastest is {_worded(fastest)}.",
         "Raise --budget or --deadline.",
     )
 
@@ -269,8 +255,8 @@ def _raise(option: str) -> str:
     return f"Raise --{option}, or allow other cards and methods."
 
 
-def _told(choice: Choice) -> str:
+def _worded(choice: Choice) -> str:
     shape = choice.setup.shape
     cards = f"{shape.gpus} × {shape.gpu.name}" if shape.gpus > 1 else shape.gpu.name
-    told = f"${human_usd(choice.usd)} and {human_hours(choice.hours)}"
-    return f"{told} ({choice.method} on {cards}, {choice.offer.provider})"
+    cost = f"${human_usd(choice.usd)} and {human_hours(choice.hours)}"
+    return f"{cost} ({choice.method} on {cards}, {choice.offer.provider})"

@@ -30,29 +30,20 @@ def without_dry_run(plan: Plan, why: PeftbenchError) -> Plan:
 
 
 def plan_by_dry_run(
-    model: ModelSpec | OtherModel,
-    recipe: TrainingSpec | InferenceSpec,
-    gpu: GpuSpec | None,
+    model: ModelSpec | OtherModel, recipe: TrainingSpec | InferenceSpec, gpu: GpuSpec | None,
     dry_run: DryRun | Extrapolation,
-) -> Plan:
+) -> Plan:  # fmt: skip
     """A plan whose memory is the dry run's alone; it has no changes."""
-    facts = dry_run.facts
+    facts, profile = dry_run.facts, dry_run.profile
     if isinstance(model, OtherModel):
         model = replace(model, num_parameters=facts["num_parameters"])
-    profile = dry_run.profile
-    training = isinstance(recipe, TrainingSpec)
     return Plan(
-        model=model,
-        gpu=gpu,
-        recipe=recipe,
-        profile=profile,
-        verdict=judge(profile, gpu) if gpu else None,
-        changes=(),
-        trainable_parameters=facts["trainable_parameters"] if training else 0,
+        model=model, gpu=gpu, recipe=recipe, profile=profile, verdict=judge(profile, gpu) if gpu else None, changes=(),
+        trainable_parameters=facts["trainable_parameters"] if isinstance(recipe, TrainingSpec) else 0,
         adapter_file_bytes=facts["saved_bytes"],
         notes=("There is no formula for this: the memory is that of the dry run.", *notes_on(dry_run)),
         dry_run=dry_run,
-    )
+    )  # fmt: skip
 
 
 def notes_on(dry_run: DryRun | Extrapolation) -> tuple[str, ...]:

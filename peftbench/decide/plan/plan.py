@@ -110,11 +110,7 @@ def make_plan(
     profile = estimate_training(model, settled, gpu)
     verdict = judge(profile, gpu) if gpu else None
     return Plan(
-        model=model,
-        gpu=gpu,
-        recipe=settled,
-        profile=profile,
-        verdict=verdict,
+        model=model, gpu=gpu, recipe=settled, profile=profile, verdict=verdict,
         changes=_changes(model, settled, gpu) if gpu and with_changes else (),
         trainable_parameters=trainable_parameters(model, settled),
         adapter_file_bytes=_file_bytes(model, settled),
@@ -124,7 +120,7 @@ def make_plan(
             *(_count_notes(model, settled, gpu, verdict) if with_changes else ()),
         ),
         time=step_time(model, settled, gpu, framework) if gpu else None,
-    )
+    )  # fmt: skip
 
 
 def _changes(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> tuple[Change, ...]:
@@ -145,17 +141,11 @@ def make_inference_plan(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec
     settled, notes = settle_inference(model, inference, gpu)
     profile = estimate_inference(model, settled, gpu)
     return Plan(
-        model=model,
-        gpu=gpu,
-        recipe=settled,
-        profile=profile,
-        verdict=judge(profile, gpu) if gpu else None,
-        changes=(),
-        trainable_parameters=0,
-        adapter_file_bytes=_file_bytes(model, settled),
+        model=model, gpu=gpu, recipe=settled, profile=profile, verdict=judge(profile, gpu) if gpu else None, changes=(),
+        trainable_parameters=0, adapter_file_bytes=_file_bytes(model, settled),
         notes=(*notes, *_weight_notes(model, settled)),
         effects=effects_of(model, settled, gpu) if settled.parallelism.gpus == 1 else None,  # times of one card
-    )
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=1024)

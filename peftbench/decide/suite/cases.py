@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 
-from peftbench.base.errors import PeftbenchError, SpecError
+from peftbench.base.errors import SpecError, located
 from peftbench.catalog.models import NamedConfig, find_config
 from peftbench.decide.card import settle
 from peftbench.decide.from_options import inference_requests, training_recipes, within_positions
@@ -57,15 +57,15 @@ def config_of(suite: Suite) -> NamedConfig:
 def _case(
     suite: Suite, model: NamedConfig, id: str, options: Mapping[str, Any], gpu: GpuSpec | None, device: str
 ) -> SuiteCase:
-    try:
+    with located(f"suite {suite.name}, case {id!r}"):
         recipe, notes = settle(model.other, _recipe(suite, model, options), gpu)
         case = Case(
             id=id, model=model.name, config=json.dumps(model.config, sort_keys=True), recipe=recipe, steps=suite.steps,
             warmup_steps=suite.warmup_steps, learning_rate=suite.learning_rate, seed=suite.seed, device=device,
         )  # fmt: skip
-        return SuiteCase(case, notes, _grows(suite, case))
-    except PeftbenchError as error:
-        raise type(error)(f"suite {suite.name}, case {id!r}: {error.what}", error.hint) from None
+        if suite.largest is not None and not hasattr(recipe, suite.largest):
+            raise SpecError(f"{case.task} has no {suite.largest} to be largest.", "Choose another.")
+        return SuiteCase(case, notes, suite.largest)
 
 
 def _recipe(suite: Suite, model: NamedConfig, given: Mapping[str, Any]) -> TrainingSpec | InferenceSpec:
@@ -76,12 +76,6 @@ def _recipe(suite: Suite, model: NamedConfig, given: Mapping[str, Any]) -> Train
     options = within_positions(model.other, suite.kind, (method,), options)
     make = training_recipes if suite.kind == "training" else inference_requests
     return make((method,), options)[0]
-
-
-def _grows(suite: Suite, case: Case) -> str | None:
-    if suite.largest is not None and not hasattr(case.recipe, suite.largest):
-        raise SpecError(f"{case.task} has no {suite.largest} to be largest.", "Choose another.")
-    return suite.largest
 
 
 def grown(case: Case, option: str, value: int) -> Case:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from peftbench.base.errors import PeftbenchError, SpecError, did_you_mean
+from peftbench.base.errors import SpecError, did_you_mean, located
 from peftbench.decide.recipe import LORA, parsed
 from peftbench.decide.suite.cases import combinations, config_of
 from peftbench.inputs.comparison import ComparisonCase, LatencyCase, QualityCase, Variant
@@ -38,15 +38,14 @@ def comparison_of(suite: Suite, device: str | None = None) -> ComparisonCase:
         **suite.compare, "id": suite.name, "seed": suite.seed, "device": place,
         "variants": tuple(_variants(suite, place)),
     }  # fmt: skip
-    try:
-        if kind is QualityCase:
-            return QualityCase(model=_quality_model(suite), **shared)
-        model = config_of(suite)
-        return LatencyCase(model=model.name, config=json.dumps(model.config, sort_keys=True), **shared)
-    except PeftbenchError as error:
-        raise type(error)(f"suite {suite.name}: {error.what}", error.hint) from None
-    except TypeError:
-        raise SpecError(f"suite {suite.name}: a value below compare is of the wrong type.") from None
+    with located(f"suite {suite.name}"):
+        try:
+            if kind is QualityCase:
+                return QualityCase(model=_quality_model(suite), **shared)
+            model = config_of(suite)
+            return LatencyCase(model=model.name, config=json.dumps(model.config, sort_keys=True), **shared)
+        except TypeError:
+            raise SpecError("a value below compare is of the wrong type.") from None
 
 
 def _quality_model(suite: Suite) -> str:
@@ -58,12 +57,12 @@ def _quality_model(suite: Suite) -> str:
 
 def _variants(suite: Suite, device: str) -> Iterator[Variant]:
     for name, options in combinations(suite):
-        try:
-            yield _variant(name, options, device)
-        except PeftbenchError as error:
-            raise type(error)(f"suite {suite.name}, case {name!r}: {error.what}", error.hint) from None
-        except TypeError:
-            raise SpecError(f"suite {suite.name}, case {name!r}: a value is of the wrong type.") from None
+        with located(f"suite {suite.name}, case {name!r}"):
+            try:
+                variant = _variant(name, options, device)
+            except TypeError:
+                raise SpecError("a value is of the wrong type.") from None
+        yield variant
 
 
 def _variant(name: str, given: Mapping[str, Any], device: str) -> Variant:

@@ -13,7 +13,7 @@ import pytest
 
 from peftbench.base.errors import SpecError
 from peftbench.base.units import GIB, MIB
-from peftbench.decide.choose.dataset import BYTES_PER_TOKEN, SAMPLE_BYTES, TOLD_BYTES, dataset_tokens, local_tokenizer
+from peftbench.decide.choose.dataset import BYTES_PER_TOKEN, REPORT_BYTES, SAMPLE_BYTES, dataset_tokens, local_tokenizer
 
 
 def counted(text: str) -> int:
@@ -83,7 +83,7 @@ def test_a_mark_of_byte_order_and_half_a_character_are_read_over(tmp_path: Path)
 
 def test_how_much_is_read_is_told(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    path.write_text("x" * (3 * TOLD_BYTES), encoding="utf-8")
+    path.write_text("x" * (3 * REPORT_BYTES), encoding="utf-8")
     shares: list[float] = []
     dataset_tokens(str(path), progress=shares.append)
     assert len(shares) == 3
@@ -91,7 +91,7 @@ def test_how_much_is_read_is_told(tmp_path: Path) -> None:
 
 
 def test_a_pipe_is_read_as_it_comes() -> None:
-    words = TOLD_BYTES // 4 + 1
+    words = REPORT_BYTES // 4 + 1
     written = f"import sys; sys.stdout.write('word' * {words})"
     source = subprocess.Popen([sys.executable, "-c", written], stdout=subprocess.PIPE)
     assert source.stdout
