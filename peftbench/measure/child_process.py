@@ -98,13 +98,6 @@ class Stop:
         os.close(self.reader)
         os.close(self._writer)
 
-    @property
-    def requested(self) -> bool:
-        """Whether one of them has come."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.reader, selectors.EVENT_READ)
-            return bool(selector.select(0))
-
 
 class Child:
     """A worker that runs one case; a context manager after which nothing of it is left."""

@@ -112,19 +112,15 @@ def run_comparison(
     began_s = time.monotonic()
     with Child(case, device.uuid) as child, Sampler(device.reader(child.group)) as sampler:
         course = child.watch(timeout_s, stop, progress)
-    results, unread = _results(case, course)
-    outcome = course.outcome if not unread else Outcome.ERROR
+    outcome, unread = course.outcome, ""
     assert outcome is not None
+    results: tuple[Result, ...] = ()
+    try:
+        results = tuple(result_from_json(case, value) for value in course.results)
+    except SpecError as error:
+        outcome, unread = Outcome.ERROR, f"its results cannot be read: {error}"
     return ComparisonRecord(
         suite=suite, case=case, environment=environment_of(device, course.device), outcome=outcome,
         message="; ".join(filter(None, (course.message, unread))), results=results, facts=dict(course.facts),
         duration_s=time.monotonic() - began_s, process_peak_bytes=sampler.peak("process_bytes"),
     )  # fmt: skip
-
-
-def _results(case: ComparisonCase, course: Course) -> tuple[tuple[Result, ...], str]:
-    """The results that the child sent, and what cannot be read of them."""
-    try:
-        return tuple(result_from_json(case, value) for value in course.results), ""
-    except SpecError as error:
-        return (), f"its results cannot be read: {error}"

@@ -33,15 +33,11 @@ class ProcessGroup:
 
         A page that two of them share counts twice.
         """
-        sizes = [self._resident_bytes(pid) for pid in self._pids()]
-        told = [size for size in sizes if size is not None]
-        return Reading(used_bytes=None, process_bytes=sum(told) if told else None)
-
-    def _pids(self) -> tuple[int, ...]:
         if time.monotonic() >= self._due_s:
             self._members = tuple(self._list())
             self._due_s = time.monotonic() + MEMBERS_PERIOD_S
-        return self._members
+        sizes = [size for size in map(self._resident_bytes, self._members) if size is not None]
+        return Reading(used_bytes=None, process_bytes=sum(sizes) if sizes else None)
 
     def _list(self) -> Iterator[int]:
         """Without /proc, the leader and what it started."""

@@ -26,7 +26,7 @@ _CORES_PER_MULTIPROCESSOR = {(6, 0): 64, (7, 0): 64, (7, 5): 64, (8, 0): 64}
 
 @dataclass(frozen=True)
 class Reading:
-    """One card as the driver describes it; None is what the driver does not tell."""
+    """One card as the driver describes it; None is what the driver does not report."""
 
     product: str
     uuid: str
@@ -69,7 +69,8 @@ def _read_cards() -> list[Reading]:
 
 
 def _spec(reading: Reading) -> GpuSpec:
-    multiprocessors = _multiprocessors(reading.cores, reading.compute_capability)
+    capability = reading.compute_capability
+    multiprocessors = reading.cores // _CORES_PER_MULTIPROCESSOR.get(capability, 128) if reading.cores else None
     if reading.reserved_bytes is None:
         source = f"{reading.asked} on this machine: total; what the driver reserves is unknown"
     else:
@@ -79,15 +80,11 @@ def _spec(reading: Reading) -> GpuSpec:
         product=reading.product,
         memory_bytes=reading.total_bytes - (reading.reserved_bytes or 0),
         memory_source=source,
-        compute_capability=reading.compute_capability,
+        compute_capability=capability,
         multiprocessors=multiprocessors,
         context_bytes=context_bytes(multiprocessors),
         in_use_bytes=reading.used_bytes,
     )
-
-
-def _multiprocessors(cores: int | None, compute_capability: tuple[int, int]) -> int | None:
-    return cores // _CORES_PER_MULTIPROCESSOR.get(compute_capability, 128) if cores else None
 
 
 # NVML ────────────────────────────────────────────────────────────────────────
@@ -141,9 +138,7 @@ def _read_nvidia_smi(program: str) -> list[Reading]:
 
 def _run(command: list[str]) -> str:
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=NVIDIA_SMI_TIMEOUT_S
-        )
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=NVIDIA_SMI_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise MeasureError(f"nvidia-smi gave no answer in {NVIDIA_SMI_TIMEOUT_S} s.", NAME_A_CARD) from None
     except OSError as error:

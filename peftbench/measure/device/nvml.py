@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
-from types import TracebackType
 from typing import Any
 
 from peftbench.base.errors import MeasureError, install_hint
@@ -66,12 +65,7 @@ class Card:
     def __enter__(self) -> Card:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Give NVML back; a driver that is gone has nothing to give back to."""
         with suppress(self._pynvml.NVMLError):
             self._pynvml.nvmlShutdown()
@@ -80,14 +74,9 @@ class Card:
         """The card now, and what the process group `group` holds of it. Raises LostDevice when the card is gone."""
         memory = self._memory()
         power_w, utilization, temperature_c, clock_mhz = self._read_slow()
-        return Reading(
-            used_bytes=None if memory is None else int(memory.used),
-            process_bytes=_held(self._holders(_COMPUTE), group),
-            power_w=power_w,
-            utilization=utilization,
-            temperature_c=temperature_c,
-            clock_mhz=clock_mhz,
-        )
+        used_bytes = None if memory is None else int(memory.used)
+        process_bytes = _held(self._holders(_COMPUTE), group)
+        return Reading(used_bytes, process_bytes, power_w, utilization, temperature_c, clock_mhz)
 
     def reader(self, group: int) -> Callable[[], Reading]:
         """One reading a call."""
@@ -257,22 +246,15 @@ def open_nvml(instead: str) -> Any:
 
     Raises MeasureError whose hint ends with `instead`: what else can be typed.
     """
-    pynvml = _import_pynvml(instead)
-    try:
-        pynvml.nvmlInit()
-    except Exception as error:  # another module of this name may fail in any way
-        raise nvml_failed(error, instead) from None
-    return pynvml
-
-
-def _import_pynvml(instead: str) -> Any:
     try:
         import pynvml
+
+        pynvml.nvmlInit()
     except ImportError:
-        raise MeasureError(
-            "cannot ask for the card in this machine: nvidia-ml-py is not installed.",
-            f"{install_hint('nvidia-ml-py')}. {instead}",
-        ) from None
+        what = "cannot ask for the card in this machine: nvidia-ml-py is not installed."
+        raise MeasureError(what, f"{install_hint('nvidia-ml-py')}. {instead}") from None
+    except Exception as error:  # another module of this name may fail in any way
+        raise nvml_failed(error, instead) from None
     return pynvml
 
 
@@ -282,10 +264,8 @@ UNSHADOW = "Run: pip uninstall pynvml && pip install --force-reinstall nvidia-ml
 def nvml_failed(error: Exception, instead: str) -> MeasureError:
     """What an error of pynvml means to a user; the unofficial distribution of that name is told apart."""
     if is_shadowed():
-        return MeasureError(
-            f"the unofficial distribution `pynvml` stands in the way of nvidia-ml-py ({error}).",
-            f"{UNSHADOW}. {instead}",
-        )
+        what = f"the unofficial distribution `pynvml` stands in the way of nvidia-ml-py ({error})."
+        return MeasureError(what, f"{UNSHADOW}. {instead}")
     return MeasureError(f"found no usable NVIDIA card in this machine (NVML: {error}).", instead)
 
 
@@ -316,12 +296,13 @@ def choose_visible(cards: Sequence[str], setting: str | None, instances: Sequenc
         return tuple(range(len(cards)))
     chosen: list[int] = []
     for entry in map(str.strip, setting.split(",")):
-        named = [n for n, uuid in enumerate([*cards, *instances]) if _names(entry, n, uuid, len(cards))]
+        named = [
+            number
+            for number, uuid in enumerate([*cards, *instances])
+            if (entry == str(number) and number < len(cards))
+            or (entry.startswith(("GPU-", "MIG-")) and uuid.startswith(entry))
+        ]
         if len(named) != 1:
             break
         chosen += named
     return tuple(chosen)
-
-
-def _names(entry: str, number: int, uuid: str, cards: int) -> bool:
-    return (entry == str(number) and number < cards) or (entry.startswith(("GPU-", "MIG-")) and uuid.startswith(entry))

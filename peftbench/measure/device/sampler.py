@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from types import TracebackType
 from typing import Literal
 
 from peftbench.base.errors import MeasureError
@@ -82,9 +81,7 @@ class Sampler:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trail: object) -> None:
         self._ending = True
         self._thread.join(END_TIMEOUT_S)
         if self._thread.is_alive():

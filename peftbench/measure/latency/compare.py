@@ -28,9 +28,13 @@ BUILT, TIMED = 0.3, 0.9
 
 
 def compare_latency(case: LatencyCase, send: Send) -> Mapping[str, Any]:
-    """Build, check, time and tell every variant; returns what the record says of the model and of the measuring.
+    """Build, check, time and send every variant; returns what the record says of the model and of the measuring.
     Raises MeasureError for what cannot be built, and where equal things did not take equal time."""
-    built = _built(case, send)
+    built: list[Built] = []
+    for each in build_variants(case):
+        built.append(each)
+        _progress(send, BUILT * len(built) / len(case.variants))
+    refuse_unlike(built)
     request = request_of(case)
     differences = logit_differences(built, request)
     peaks = [peak_bytes(each.model, request) for each in built]
@@ -61,11 +65,9 @@ def logit_differences(built: Sequence[Built], request: Request) -> dict[str, flo
 
 def _standard(built: Built, others: Sequence[Built]) -> Built | None:
     """The first dynamic variant from the same weights, with the same adapter where it has one."""
-    for other in others:
-        variant, own = other.variant, built.variant
-        if variant.route == "dynamic" and variant.base == own.base and own.adapter in (None, variant.adapter):
-            return other
-    return None
+    own = built.variant
+    dynamic = (each for each in others if each.variant.route == "dynamic" and each.variant.base == own.base)
+    return next((each for each in dynamic if own.adapter in (None, each.variant.adapter)), None)
 
 
 def _difference(built: Built, standard: Built | None, request: Request) -> float | None:
@@ -80,15 +82,6 @@ def _logits(model: Any, request: Request) -> torch.Tensor:
     with torch.no_grad():
         found: torch.Tensor = model(input_ids=request.prompt).logits
     return found.float()
-
-
-def _built(case: LatencyCase, send: Send) -> list[Built]:
-    built = []
-    for each in build_variants(case):
-        built.append(each)
-        _progress(send, BUILT * len(built) / len(case.variants))
-    refuse_unlike(built)
-    return built
 
 
 def _timings(case: LatencyCase, built: Sequence[Built], request: Request, send: Send) -> Timings:

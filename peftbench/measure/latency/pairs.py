@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
 from statistics import median
 from typing import NamedTuple
 
@@ -55,22 +56,19 @@ def ratio(timings: Timings, name: str, other: str, phase: Phase) -> Interval:
 
 def same_base(variants: Sequence[Variant], route: str, other: str) -> Iterator[tuple[Variant, Variant]]:
     """Pairs of variants that took these routes from the same weights, with the same adapter where both have one."""
-    for one in variants:
-        for two in variants:
-            routes = (one.route, two.route) == (route, other)
-            alike = one.adapter is None or two.adapter is None or one.adapter == two.adapter
-            if routes and alike and one.base == two.base:
-                yield one, two
+    for one, two in product(variants, variants):
+        alike = one.adapter is None or two.adapter is None or one.adapter == two.adapter
+        if (one.route, two.route) == (route, other) and alike and one.base == two.base:
+            yield one, two
 
 
 def narrow_enough(variants: Sequence[Variant], interval: float) -> Callable[[Timings], bool]:
     """Whether each decode ratio of a dynamic variant, to the merged one or else the base, is known as well as asked."""
     pairs = list(same_base(variants, "dynamic", "merged")) or list(same_base(variants, "dynamic", "base"))
 
-    def narrow(timings: Timings) -> bool:
-        return all(ratio(timings, one.name, two.name, decode).half_width <= interval for one, two in pairs)
-
-    return narrow
+    return lambda timings: all(
+        ratio(timings, one.name, two.name, decode).half_width <= interval for one, two in pairs
+    )  # fmt: skip
 
 
 class NullCheck(NamedTuple):

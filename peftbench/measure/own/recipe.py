@@ -57,7 +57,7 @@ def recipe_of(model: Any, arguments: Any, batches: SeenBatches, read_adapter: Re
     adapters = getattr(model, "peft_config", None) or {}
     adapter = read_adapter(_plain(next(iter(adapters.values())).to_dict())) if adapters else None
     kwargs = getattr(arguments, "gradient_checkpointing_kwargs", None) or {}
-    dtype = _dtype(causal_lm.get_input_embeddings().weight)
+    dtype = DType(str(causal_lm.get_input_embeddings().weight.dtype).removeprefix("torch."))
     quantization = _quantization(causal_lm)
     if quantization and quantization.upcast_unquantized:
         dtype = quantization.compute_dtype
@@ -92,10 +92,6 @@ def _checkpoints(causal_lm: Any) -> bool:
     """transformers 5.23 renamed it, and warns of the old name."""
     name = "is_activation_checkpointing"
     return bool(getattr(causal_lm, name if hasattr(type(causal_lm), name) else "is_gradient_checkpointing", False))
-
-
-def _dtype(tensor: torch.Tensor) -> DType:
-    return DType(str(tensor.dtype).removeprefix("torch."))
 
 
 def _attention(config: Any) -> str:

@@ -30,7 +30,10 @@ def check(case: QualityCase, reference: Any) -> None:
     _check_adapters(case)
     in_order(case)
     for variant in case.variants:
-        _check_blocks(variant, reference, case.device)
+        blocksize = variant.quantization.blocksize if variant.quantization else None
+        if blocksize:
+            for name, layer in quantizable(reference).items():
+                refuse_odd_rows(f"{variant.name}: {name}", layer.in_features, blocksize, case.device)
     if case.by_layer is not None and next(v for v in case.variants if v.name == case.by_layer).quantization is None:
         raise MeasureError(f"by_layer: {case.by_layer} is not quantized.", "Name a case that is.")
     trial = _Trial(first_layer(reference))
@@ -67,12 +70,6 @@ def _check_adapters(case: QualityCase) -> None:
         if variant.adapter and variant.adapter != specs[0] and variant.against == REFERENCE:
             what = f"{variant.name} has another adapter than {case.variants[0].name}: their standards differ."
             raise MeasureError(what, "Name a case with the same adapter in its against.")
-
-
-def _check_blocks(variant: Variant, reference: Any, device: str) -> None:
-    if variant.quantization and variant.quantization.blocksize:
-        for name, layer in quantizable(reference).items():
-            refuse_odd_rows(f"{variant.name}: {name}", layer.in_features, variant.quantization.blocksize, device)
 
 
 # ── adapters ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -89,13 +89,13 @@ class _Comparison:
             first = next(iter(self.adapters.values()))
             self._standard(WITH_ADAPTER, attach(copy_of(self.reference, None, own=True), first))
         for variant in self.variants:
-            self._variant(variant)
+            self._compare(variant)
 
     def _standard(self, name: str, model: Any) -> None:
         began_s = time.monotonic()
         self._send(name, self._scores(name, model, None), began_s, task_metrics=self._tasks(model))
 
-    def _variant(self, variant: Variant) -> None:
+    def _compare(self, variant: Variant) -> None:
         began_s = time.monotonic()
         adapter = self.adapters[variant.adapter] if variant.adapter else None
         model = build_variant(self.reference, variant, adapter)
@@ -125,8 +125,6 @@ class _Comparison:
         return found
 
     def _tasks(self, model: Any) -> tuple[TaskMetric, ...]:
-        if not self.case.tasks:
-            return ()
         return run_tasks(model, self.tokenizer, self.case.tasks, self.case.task_limit)
 
     def _by_layer(self, variant: Variant) -> dict[str, Any]:
@@ -184,11 +182,8 @@ def layer_errors(model: nn.Module, reference: nn.Module) -> tuple[LayerError, ..
     quantized = quantized_layers(model)
     found = []
     for name, layer in quantizable(reference).items():
-        if name in quantized:
-            weight = written_out(quantized[name])
-        else:
-            own: Any = model.get_submodule(name)
-            weight = own.weight.float()
+        own: Any = model.get_submodule(name)
+        weight = written_out(own) if name in quantized else own.weight.float()
         found.append(layer_error(name, weight, layer.weight))
     return tuple(found)
 

@@ -28,6 +28,8 @@ def check_tasks(tasks: tuple[str, ...]) -> None:
 
 def run_tasks(model: Any, tokenizer: Any, tasks: tuple[str, ...], limit: int | None) -> tuple[TaskMetric, ...]:
     """Every metric of every task. Raises MeasureError for a task that the harness cannot load."""
+    if not tasks:
+        return ()
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 

@@ -35,7 +35,10 @@ class Loaded(NamedTuple):
 def load_model(case: QualityCase, progress: Progress) -> Loaded:
     """Find the model by its name. Raises MeasureError with what to install, or where it was looked for."""
     if case.model == "small-llama":
-        loaded = _small_llama(progress)
+        made = small_llama(pydoc_parts()[0], cache_folder("models"), progress=progress)
+        caveat = "a small model that has seen little text: read directions from it, not sizes"
+        source = "trained on the spot from pydoc_data.topics"
+        loaded = Loaded(made.model, made.tokenizer, source, caveat, digest(made.model))
     elif case.model == "smollm2-135m-instruct":
         loaded = _smollm2()
     else:
@@ -43,12 +46,6 @@ def load_model(case: QualityCase, progress: Progress) -> Loaded:
     model = loaded.model.to(case.device).eval().requires_grad_(False)
     model.config.use_cache = False
     return loaded._replace(model=model)
-
-
-def _small_llama(progress: Progress) -> Loaded:
-    made = small_llama(pydoc_parts()[0], cache_folder("models"), progress=progress)
-    caveat = "a small model that has seen little text: read directions from it, not sizes"
-    return Loaded(made.model, made.tokenizer, "trained on the spot from pydoc_data.topics", caveat, digest(made.model))
 
 
 # ── SmolLM2 ─────────────────────────────────────────────────────────────────────────────────────────────────────────

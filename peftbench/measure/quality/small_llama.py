@@ -117,7 +117,9 @@ def _new_model(recipe: Recipe) -> Any:
 
 def _train(model: Any, tokens: torch.Tensor, recipe: Recipe, progress: Progress) -> Any:
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.1)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe))
+    schedule = torch.optim.lr_scheduler.LambdaLR(  # up for the first steps, then straight down to a twentieth
+        optimizer, lambda step: min((step + 1) / recipe.warmup_steps, max(0.05, 1 - step / recipe.steps))
+    )
     model.train()
     for step in range(recipe.steps):
         starts = torch.randint(len(tokens) - recipe.sequence_length, (recipe.batch_size,)).tolist()
@@ -130,11 +132,6 @@ def _train(model: Any, tokens: torch.Tensor, recipe: Recipe, progress: Progress)
         schedule.step()
         progress((step + 1) / recipe.steps)
     return model.eval()
-
-
-def _rate(step: int, recipe: Recipe) -> float:
-    """Up for the first steps, then down in a straight line to a twentieth."""
-    return min((step + 1) / recipe.warmup_steps, max(0.05, 1 - step / recipe.steps))
 
 
 # ── on disk ─────────────────────────────────────────────────────────────────────────────────────────────────────────

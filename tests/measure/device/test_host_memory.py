@@ -76,7 +76,7 @@ def test_the_whole_group_counts_and_no_one_else():
     child = int(parent.stdout.readline())
     group = ProcessGroup(parent.pid)
     both, alone = group.read().process_bytes, group._resident_bytes(parent.pid)
-    assert set(group._pids()) == {parent.pid, child}
+    assert set(group._members) == {parent.pid, child}
     assert both > alone > 0
     parent.communicate()
     assert ProcessGroup(parent.pid).read().process_bytes is None
