@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class PeftbenchError(Exception):
-    """Bad input, told in one message: `what` happened and a `hint` of what to type next."""
+    """Bad input, in one message: `what` happened and a `hint` of what to type next."""
 
     def __init__(self, what: str, hint: str = "") -> None:
         super().__init__(what)
@@ -23,7 +23,7 @@ class SpecError(PeftbenchError):
 
 
 class NoFormula(SpecError):
-    """Nothing is wrong, but no formula covers it: a dry run can tell what such an architecture or adapter needs."""
+    """Nothing is wrong, but no formula covers it: a dry run can measure what such an architecture or adapter needs."""
 
 
 class CatalogError(PeftbenchError):

@@ -93,12 +93,12 @@ def add_adapter(model: Any, adapter: AdapterSpec, trained: bool) -> Any:
 
 
 def parameter_ids(model: Any) -> set[int]:
-    """By which the parameters that are there before an adapter are told from its own."""
+    """What tells the parameters that are there before an adapter from its own."""
     return {id(parameter) for parameter in model.parameters()}
 
 
 def cast_adapter(model: Any, before: set[int], dtype: DType) -> None:
-    """To what was asked, all parameters but those before: on a quantized base PEFT makes them in float32 anyway."""
+    """Cast all parameters but those in `before` to the dtype: on a quantized base PEFT makes them in float32 anyway."""
     from peftbench.libraries.model import torch_dtype
 
     if dtype is not DType.FLOAT32:

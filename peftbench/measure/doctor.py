@@ -146,24 +146,24 @@ def _card(card: Card, name: str) -> Iterator[Finding]:
     else:
         free = human_bytes(card.memory_bytes - reading.used_bytes)
         yield Finding(name, "ok", f"{card.product}, {free} free of {human_bytes(card.memory_bytes)}, {card.uuid}")
-    told = {**{label: getattr(reading, column) for column, label in COLUMNS.items()}, "energy": card.energy_j()}
-    yield _sampled(f"{name} sampling", [label for label, value in told.items() if value is None], card)
+    read = {**{label: getattr(reading, column) for column, label in COLUMNS.items()}, "energy": card.energy_j()}
+    yield _sampled(f"{name} sampling", [label for label, value in read.items() if value is None], card)
     yield _processes(f"{name} processes", card)
 
 
-def _sampled(name: str, untold: list[str], card: Card) -> Finding:
+def _sampled(name: str, lacking: list[str], card: Card) -> Finding:
     everything = [*COLUMNS.values(), "energy"]
-    told = ", ".join(["memory", *(label for label in everything if label not in untold)])
-    if not untold:
-        return Finding(name, "ok", told)
-    why = ", ".join(sorted(set(card.untold.values()))) or "no answer"
-    return Finding(name, "limited", f"{told}; not {', '.join(untold)} ({why})")
+    read = ", ".join(["memory", *(label for label in everything if label not in lacking)])
+    if not lacking:
+        return Finding(name, "ok", read)
+    why = ", ".join(sorted(set(card.refused.values()))) or "no answer"
+    return Finding(name, "limited", f"{read}; not {', '.join(lacking)} ({why})")
 
 
 def _processes(name: str, card: Card) -> Finding:
-    """Whether a process's share is told shows only where one is on the card."""
+    """Whether the driver reports a process's share shows only where one is on the card."""
     others = card.others()
-    if any("RunningProcesses" in function for function in card.untold):
+    if any("RunningProcesses" in function for function in card.refused):
         return Finding(name, "limited", "the driver does not list them: memory is that of the whole card")
     if any(holder.used_bytes is None for holder in others):
         detail = f"{len(others)} hold memory, the driver does not say how much: memory is that of the whole card"

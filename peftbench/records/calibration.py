@@ -209,4 +209,5 @@ def _from_json(given: Mapping[str, Any]) -> Calibration:
 def _check_number(name: str, number: float, least: float, itself: bool = True) -> None:
     """Raises SpecError for a number below the least, or the least where it may not be."""
     if number < least or (number == least and not itself):
-        raise SpecError(f"{name} cannot be {number!r}.")
+        wanted = f"{'at least' if itself else 'above'} {least:g}"
+        raise SpecError(f"{name} must be {wanted} (got {number!r}).")

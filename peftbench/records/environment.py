@@ -68,8 +68,8 @@ def read_versioned(value: object, newest: int, what: str, read: Callable[[Mappin
     if type(version) is not int or version < 1:
         raise CatalogError(f"schema_version is {version!r}, not a number.")
     if version > newest:
-        told = f"schema_version is {version}; this version of peftbench reads up to {newest}."
-        raise CatalogError(told, "Upgrade peftbench to the version that wrote it.")
+        problem = f"schema_version is {version}; this version of peftbench reads up to {newest}."
+        raise CatalogError(problem, "Upgrade peftbench to the version that wrote it.")
     try:
         return read({name: field for name, field in value.items() if name != "schema_version"})
     except PeftbenchError as error:

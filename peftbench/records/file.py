@@ -30,8 +30,8 @@ class Results(NamedTuple):
 def read_results(path: str | os.PathLike[str], tell: Tell) -> Results:
     """Every record of one .jsonl file, or of all below a folder, in the order of their names and lines.
 
-    A line that cannot be read is told and left out: the others are still measurements. Raises CatalogError where there
-    is no file, and where a newer peftbench wrote it.
+    A line that cannot be read is reported and left out: the others are still measurements. Raises CatalogError where
+    there is no file, and where a newer peftbench wrote it.
     """
     found = [record for file in record_files(path) for record in _read_file(file, tell)]
     return Results(

@@ -138,11 +138,11 @@ def _record(value: Mapping[str, Any]) -> RunRecord:
 
 
 def _compact(measurement: Measurement) -> dict[str, Any]:
-    """Phases and samples as rows under their field names, without columns that tell nothing."""
+    """Phases and samples as rows under their field names, without columns that are empty."""
     found = asdict(measurement)
     for name, kind in _ROWS.items():
-        told = [field.name for field in fields(kind) if any(row[field.name] is not None for row in found[name])]
-        found[name] = {"columns": told, "rows": [[row[column] for column in told] for row in found[name]]}
+        filled = [field.name for field in fields(kind) if any(row[field.name] is not None for row in found[name])]
+        found[name] = {"columns": filled, "rows": [[row[column] for column in filled] for row in found[name]]}
     return found
 
 

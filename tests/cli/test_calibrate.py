@@ -96,12 +96,12 @@ def test_a_file_that_is_not_one_gets_one_message(text: str, said: str, tmp_path:
 
 @pytest.mark.parametrize(
     ("path", "value", "said"),
-    [(("constants", "matmul_share", "value"), 0, "matmul_share cannot be 0"),
-     (("constants", "layer_launch_s", "low"), -1, "layer_launch_s cannot be -1"),
+    [(("constants", "matmul_share", "value"), 0, "matmul_share must be above 0 (got 0)"),
+     (("constants", "layer_launch_s", "low"), -1, "layer_launch_s must be above 0 (got -1)"),
      (("constants", "context_bytes", "value"), "700 MiB", "context_bytes.value must be a finite number, not '700 MiB'"),
      (("constants", "slack_factor", "high"), float("inf"), "slack_factor.high must be a finite number, not inf"),
      (("constants", "a"), {"value": 1, "low": 0, "high": 0, "unit": "", "records": 1}, "no constant is called 'a'"),
-     (("held_out", "time_p90"), 0.5, "time_p90 cannot be 0.5")],
+     (("held_out", "time_p90"), 0.5, "time_p90 must be at least 1 (got 0.5)")],
     ids=str,
 )  # fmt: skip
 def test_a_number_that_cannot_be_is_named(path: tuple[str, ...], value: object, said: str, tmp_path: Path,

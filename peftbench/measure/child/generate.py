@@ -1,4 +1,4 @@
-"""Generate for a few rounds with transformers' own generate(), and tell the prompt's pass from the tokens after it."""
+"""Generate for a few rounds with transformers' own generate(); the prompt's pass is timed apart from the tokens."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class CpuMeter:
 
 
 Meter = CudaMeter | CpuMeter
-"""Is told where each phase begins; hands on the peak of each phase that has ended, or of all at the end."""
+"""Is given where each phase begins; hands on the peak of each phase that has ended, or of all at the end."""
 
 
 def start_meter(on_card: bool, emit: Emit, held_bytes: int = 0) -> Meter:

@@ -1,6 +1,6 @@
 """An NVIDIA card as its driver describes it, read again and again while something runs on it: NVML's side of a Sampler.
 
-What a driver or a card does not tell is None, and is not asked for again: a MIG instance has no power, a card before
+What a driver or a card does not report is None, and is not asked for again: a MIG instance has no power, a card before
 Volta no energy counter, WSL and containers hide what single processes hold.
 """
 
@@ -38,7 +38,7 @@ class Holder:
 
     pid: int
     used_bytes: int | None
-    """None where the driver does not tell it apart."""
+    """None where the driver does not report it apart."""
 
 
 class Card:
@@ -49,7 +49,7 @@ class Card:
     def __init__(self, pynvml: Any, uuid: str) -> None:
         self._pynvml = pynvml
         self._handle = _handle(pynvml, uuid)
-        self._untold: dict[str, str] = {}
+        self._refused: dict[str, str] = {}
         self._slow: tuple[float | None, float | None, float | None, int | None] = (None, None, None, None)
         self._slow_due_s = time.monotonic()
         self._gone = _codes(pynvml, _GONE)
@@ -100,9 +100,9 @@ class Card:
         return tuple(holder for holder in found.values() if group is None or not _belongs(holder.pid, group))
 
     @property
-    def untold(self) -> Mapping[str, str]:
+    def refused(self) -> Mapping[str, str]:
         """Functions of NVML that this driver or card refused for good, each with the reason."""
-        return dict(self._untold)
+        return dict(self._refused)
 
     def _memory(self) -> Any:
         """Version 2 keeps what the driver reserves apart; version 1, of drivers before 510, counts it as used."""
@@ -132,7 +132,7 @@ class Card:
     def _ask(self, name: str, *arguments: int) -> Any:
         """What a function of NVML says of the card; None where it has no answer, now or ever."""
         key = f"{name}{arguments or ''}"
-        if key in self._untold:
+        if key in self._refused:
             return None
         try:
             return getattr(self._pynvml, name)(self._handle, *arguments)
@@ -140,9 +140,9 @@ class Card:
             if error.value in self._gone:
                 raise LostDevice(f"the card was lost (NVML: {error}).", "See the kernel's log: dmesg.") from None
             if error.value in self._never:
-                self._untold[key] = str(error)
+                self._refused[key] = str(error)
         except AttributeError:
-            self._untold[key] = "this nvidia-ml-py is too old"
+            self._refused[key] = "this nvidia-ml-py is too old"
         return None
 
 
@@ -156,7 +156,7 @@ def open_card(uuid: str | None = None) -> Card:
         return Card(pynvml, uuid or _shown(pynvml)[0])
     except Exception as error:
         _shut_down(pynvml)
-        raise _told(error) from None
+        raise _as_measure_error(error) from None
 
 
 def list_cards() -> tuple[str, ...]:
@@ -165,7 +165,7 @@ def list_cards() -> tuple[str, ...]:
     try:
         return _shown(pynvml)
     except Exception as error:
-        raise _told(error) from None
+        raise _as_measure_error(error) from None
     finally:
         _shut_down(pynvml)
 
@@ -177,7 +177,7 @@ def _handle(pynvml: Any, uuid: str) -> Any:
         raise MeasureError(f"no card {uuid} can be opened in this machine (NVML: {error}).", INSTEAD) from None
 
 
-def _told(error: Exception) -> MeasureError:
+def _as_measure_error(error: Exception) -> MeasureError:
     return error if isinstance(error, MeasureError) else nvml_failed(error, INSTEAD)
 
 
@@ -220,13 +220,13 @@ def _codes(pynvml: Any, names: tuple[str, ...]) -> frozenset[int]:
 
 
 def _held(holders: tuple[Holder, ...] | None, group: int) -> int | None:
-    """Bytes of the group's processes together; None when the driver lists none of them or does not tell.
+    """Bytes of the group's processes together; None when the driver lists none of them or reports no size.
 
     In a container the driver may list nothing, or numbers that mean nothing there.
     """
     held = [holder.used_bytes for holder in holders or () if _belongs(holder.pid, group)]
-    told = [used for used in held if used is not None]
-    return sum(told) if told and len(told) == len(held) else None
+    known = [used for used in held if used is not None]
+    return sum(known) if known and len(known) == len(held) else None
 
 
 def _belongs(pid: int, group: int) -> bool:
@@ -262,7 +262,7 @@ UNSHADOW = "Run: pip uninstall pynvml && pip install --force-reinstall nvidia-ml
 
 
 def nvml_failed(error: Exception, instead: str) -> MeasureError:
-    """What an error of pynvml means to a user; the unofficial distribution of that name is told apart."""
+    """What an error of pynvml means to a user; the unofficial distribution of that name is named."""
     if is_shadowed():
         what = f"the unofficial distribution `pynvml` stands in the way of nvidia-ml-py ({error})."
         return MeasureError(what, f"{UNSHADOW}. {instead}")

@@ -37,7 +37,7 @@ class LostDevice(MeasureError):
 
 @dataclass(frozen=True)
 class Reading:
-    """What a device tells at one moment: a Sample without its time."""
+    """What a device reports at one moment: a Sample without its time."""
 
     used_bytes: int | None
     process_bytes: int | None
@@ -104,7 +104,7 @@ class Sampler:
         return Jitter(p50, p95, p99, self._longest_s)
 
     def peak(self, column: Column) -> int | None:
-        """The highest value of all samples that were ever taken; None where the device told none."""
+        """The highest value of all samples that were ever taken; None where the device reported none."""
         return self._peaks.get(column)
 
     def _run(self) -> None:

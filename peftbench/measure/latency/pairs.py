@@ -2,8 +2,8 @@
 
 A null pair does the same arithmetic on weights of the same shapes and types, so its true ratio is 1:
 
-* the twin, the first variant run a second time in every round, is the very same model: order and clock could tell them
-  apart, and nothing else;
+* the twin, the first variant run a second time in every round, is the very same model: order and clock could make a
+  difference, and nothing else;
 * a merged model and its base differ in where their weights lie in memory, and in whether one was prepared in another
   way, such as not frozen.
 
@@ -37,7 +37,7 @@ Phase = Callable[[Timing], float]
 
 
 def prefill(timing: Timing) -> float:
-    """Seconds: of the CPU where they are told, as other processes hardly touch those."""
+    """Seconds: of the CPU where they are known, as other processes hardly touch those."""
     return timing.prefill_s if timing.prefill_cpu_s is None else timing.prefill_cpu_s
 
 

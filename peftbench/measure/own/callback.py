@@ -72,7 +72,7 @@ class RunCallback(TrainerCallback):
             self._finish()
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Hand on the record. A recipe that no spec can say is told and ends nothing."""
+        """Hand on the record. A recipe that no spec can hold is reported, and the training goes on."""
         self._finish()
         self._sampler.__exit__(None, None, None)
         try:

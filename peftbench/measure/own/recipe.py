@@ -52,7 +52,7 @@ def case_of(model: Any, arguments: Any, batches: SeenBatches, steps: int, read_a
 
 
 def recipe_of(model: Any, arguments: Any, batches: SeenBatches, read_adapter: ReadAdapter) -> TrainingSpec:
-    """Every field of the spec that the live objects tell."""
+    """Every field of the spec that the live objects show."""
     causal_lm = causal_lm_of(model)
     adapters = getattr(model, "peft_config", None) or {}
     adapter = read_adapter(_plain(next(iter(adapters.values())).to_dict())) if adapters else None

@@ -112,11 +112,11 @@ class _Trial:
             raise
         except Exception as error:  # PEFT and torch raise anything
             reason = " ".join(f"{type(error).__name__} {error}".split())[:80]
-            raise MeasureError(f"{_told(variant, spec)}: {reason}.", HINT) from None
+            raise MeasureError(f"{_refused(variant, spec)}: {reason}.", HINT) from None
         base = copy_of(self.reference, variant.dtype, variant.quantization)
         allowed = BEYOND * _relative(logits_of(base, self.tokens), self.plain) + AND
         if not distance <= allowed:
-            what = f"{_told(variant, spec)}: PEFT does so without an error, and the predictions are wrong"
+            what = f"{_refused(variant, spec)}: PEFT does so without an error, and the predictions are wrong"
             raise MeasureError(f"{what} (by {distance:.2f}, where {allowed:.2f} is to be expected).", HINT)
 
     def _distance(self, variant: Variant, spec: AdapterSpec) -> float:
@@ -137,7 +137,7 @@ def _relative(logits: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((logits - wanted).norm() / wanted.norm())
 
 
-def _told(variant: Variant, spec: AdapterSpec) -> str:
+def _refused(variant: Variant, spec: AdapterSpec) -> str:
     weights = variant.quantization.quant_type if variant.quantization else variant.dtype.value
     route = "merged and unmerged" if variant.round_trips else variant.route
     return f"{variant.name}: an adapter of type {spec.peft_type} cannot be {route} on {weights} weights"

@@ -39,7 +39,7 @@ TRAINING = 0.3
 
 
 def compare_quality(case: QualityCase, send: Send) -> Mapping[str, Any]:
-    """Every variant; returns what is to be told of model and text. Raises MeasureError for what cannot be compared."""
+    """Every variant; returns the facts of model and text. Raises MeasureError for what cannot be compared."""
     check_tasks(case.tasks)
     text = find_text(case)
     loaded = load_model(case, lambda share: send({"progress": TRAINING * share}))
@@ -55,14 +55,14 @@ def _facts(
     case: QualityCase, loaded: Loaded, text: Text, tokens: Tokens, adapters: dict[AdapterSpec, Adapter]
 ) -> dict[str, Any]:
     parameters = list(loaded.model.parameters())
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "model": case.model, "model_source": loaded.source, "parameters": sum(tensor.numel() for tensor in parameters),
         "reference_dtype": str(parameters[0].dtype).removeprefix("torch."), "text": case.text,
         "text_source": text.source, "tokens": tokens.blocks.numel(),
         "adapter_losses": [[adapter.losses[0], adapter.losses[-1]] for adapter in adapters.values()],
         "caveat": loaded.caveat, "weights_digest": loaded.weights,
     }  # fmt: skip
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in facts.items() if value}
 
 
 class _Comparison:
@@ -174,7 +174,7 @@ def layer_names(model: Any) -> list[str]:
 
 
 EXACT_DB = 300.0
-"""SQNR that stands for no error at all: more than float64 can tell."""
+"""SQNR that stands for no error at all: more than float64 can resolve."""
 
 
 def layer_errors(model: nn.Module, reference: nn.Module) -> tuple[LayerError, ...]:

@@ -71,5 +71,5 @@ def _metrics(results: Mapping[str, Mapping[str, Any]]) -> Iterator[TaskMetric]:
             metric, _, kind = name.partition(",")
             if kind and isinstance(value, (int, float)) and not metric.endswith("_stderr"):
                 error = values.get(f"{metric}_stderr,{kind}")
-                told = metric if kind == "none" else f"{metric} ({kind})"
-                yield f"{task} {told}", float(value), error if isinstance(error, float) else None
+                shown = metric if kind == "none" else f"{metric} ({kind})"
+                yield f"{task} {shown}", float(value), error if isinstance(error, float) else None

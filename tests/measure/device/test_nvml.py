@@ -118,12 +118,12 @@ tell([sampler.lost, sampler.peak("used_bytes"), len(sampler.samples)])
 @pytest.mark.parametrize("column", ["power", "utilization", "temperature", "clock"])
 def test_what_is_not_supported_is_none_and_not_asked_again(run, column):
     names = {"power": "power_w", "temperature": "temperature_c", "clock": "clock_mhz"}
-    reading, untold = run(f"""
+    reading, refused = run(f"""
 put(used=1, {column}=-1)
 card = open_card()
-tell([asdict(card.read(0)), len(card.untold)])
+tell([asdict(card.read(0)), len(card.refused)])
 """)
-    assert reading[names.get(column, column)] is None and reading["used_bytes"] == 1 and untold == 1
+    assert reading[names.get(column, column)] is None and reading["used_bytes"] == 1 and refused == 1
 
 
 def test_a_function_that_the_driver_lacks_is_none(run):
