@@ -134,7 +134,7 @@ def PeftbenchCallback(path: str | None = None, steps: int = 10) -> RunCallback:
     from peftbench.estimate.peft_types.table import METHODS
     from peftbench.measure.own.callback import RunCallback
     from peftbench.records.file import RecordFile
-    from peftbench.report.runs.own_run import described
+    from peftbench.report.runs.table import described
 
     def read_adapter(config: Any) -> Any:
         method = METHODS.get(str(config["peft_type"]).lower().split(".")[-1])

@@ -35,7 +35,7 @@ WIDEST = 34
 def predict_suite(suite: Suite, cases: tuple[SuiteCase, ...], gpu: GpuSpec | None) -> None:
     """Print what the formulas say of every case, and which will not fit."""
     from peftbench.report.format.terminal import render, terminal_width
-    from peftbench.report.runs.suite import predictions_table
+    from peftbench.report.runs.table import predictions_table
 
     where = f" on {gpu.name}, {gib(gpu.memory_bytes)} GiB visible" if gpu else ""
     click.echo(f"{suite.name}: {len(cases)} cases{where}\n{suite.about}\n")

@@ -1,4 +1,4 @@
-"""How the cards of one's own can be used, and what to type for the plan of it."""
+"""How one's own cards can be used, and what to type for the plan of it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 from peftbench.base.units import human_bytes
 from peftbench.decide.card import settle_training
-from peftbench.decide.choose.fit import Setup
 from peftbench.decide.choose.own import OwnAnswer
 from peftbench.decide.choose.ranking import Choice, Question
 from peftbench.decide.from_options import training_recipes
-from peftbench.decide.plan.advice import Change
 from peftbench.decide.recipe import differences
 from peftbench.estimate.time.constants import FRAMEWORKS
 from peftbench.estimate.time.cost import SECONDS_PER_HOUR, Band, human_hours, human_usd
@@ -59,10 +57,14 @@ def _ways(own: OwnAnswer, question: Question) -> list[tuple[str, TrainingSpec]]:
     if own.choice:
         return [(_chosen(own.choice), own.choice.setup.training)]
     ways = []
-    if own.start and own.change and not own.change.training.parallelism.cpu_offload:
-        ways.append((_changed(own.start, own.change), own.change.training))
-    if own.offloaded:
-        ways.append((_offloaded(own.offloaded, question), own.offloaded.training))
+    change, setup = own.change, own.offloaded
+    if own.start and change and not change.training.parallelism.cpu_offload:
+        said = f"with the smallest change to {_named(own.start)}: {' '.join(change.arguments)} ({change.price})"
+        ways.append((f"{said}; that needs {human_bytes(change.device_bytes)}", change.training))
+    if setup:
+        hours = human_hours(question.tokens.expected / setup.step.tokens_per_s / SECONDS_PER_HOUR)
+        said = f"with --cpu-offload: {setup.training.method} in {hours}"
+        ways.append((f"{said}, where the host has more than {human_bytes(setup.host_bytes)}", setup.training))
     return ways
 
 
@@ -72,17 +74,6 @@ def _chosen(choice: Choice) -> str:
         f"as it is: {choice.method}, micro-batch {choice.setup.training.micro_batch_size}, "
         f"{human_hours(hours.expected)} ({hours_band(hours)}) and ${human_usd(choice.usd)} of electricity"
     )
-
-
-def _changed(start: TrainingSpec, change: Change) -> str:
-    said = f"with the smallest change to {_named(start)}: {' '.join(change.arguments)} ({change.price})"
-    return f"{said}; that needs {human_bytes(change.device_bytes)}"
-
-
-def _offloaded(setup: Setup, question: Question) -> str:
-    hours = question.tokens.expected / setup.step.tokens_per_s / SECONDS_PER_HOUR
-    host = human_bytes(setup.host_bytes)
-    return f"with --cpu-offload: {setup.training.method} in {human_hours(hours)}, where the host has more than {host}"
 
 
 def _named(start: TrainingSpec) -> str:
@@ -98,5 +89,5 @@ def hours_band(each: Band) -> str:
 
 
 def usd_band(each: Band) -> str:
-    """The same of money: "2.10-4.00"."""
+    """From the low end to the high one, in US dollars: "2.10-4.00"."""
     return f"{human_usd(each.low)}-{human_usd(each.high)}"

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from peftbench.decide.choose.ranking import Choice
+from peftbench.estimate.time.cost import human_hours, human_usd
 from peftbench.report.choose import views
+from peftbench.report.choose.own import hours_band, usd_band
 from peftbench.report.choose.views import Answer
-from peftbench.report.format.sheet import Note, Page, Row, Section, Sheet, Table
+from peftbench.report.format.figure import INK, SERIES, figure, line, plain, points
+from peftbench.report.format.html import Section
+from peftbench.report.format.sheet import Figure, Note, Page, Row, Sheet, Table
 
 
 def choose_sheet(answer: Answer, most: int) -> Sheet:
@@ -31,8 +36,6 @@ def _tables(answer: Answer, most: int) -> list[Table]:
 
 def _whole(answer: Answer) -> Page:
     """Price against time to point at, and every choice; what one's own cards can do is above them all."""
-    from peftbench.report.choose.chart import scatter
-
     chart = Section(
         figure=scatter(answer), id="price-and-time",
         label="Price against time of every choice, on logarithmic axes",
@@ -72,3 +75,40 @@ def _document(answer: Answer) -> dict[str, Any]:
         ],
         "notes": views.notes(answer),
     }  # fmt: skip
+
+
+# ── the chart ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def scatter(answer: Answer) -> Figure:
+    """Hours and dollars of every choice on logarithmic axes, a colour a method, and the front as a line."""
+    methods = list(dict.fromkeys(choice.method for choice in answer.ranking.choices))
+    traces = [_of_method(answer, method, number) for number, method in enumerate(methods)]
+    style = {"color": INK, "width": 1, "dash": "dot"}
+    front = line("nothing is cheaper and faster", *_hours_and_usd(answer.ranking.front), style)
+    titles = {"xaxis": "hours", "yaxis": "US dollars"}
+    axes = {name: {"type": "log", "title": {"text": text}} for name, text in titles.items()}
+    return figure([front, *traces], 520, **axes)
+
+
+def _hours_and_usd(choices: Sequence[Choice]) -> tuple[list[float], list[float]]:
+    return [choice.hours for choice in choices], [choice.usd for choice in choices]
+
+
+def _of_method(answer: Answer, method: str, number: int) -> Figure:
+    chosen = [choice for choice in answer.ranking.choices if choice.method == method]
+    symbols = ["circle" if choice.setup.step.calibrated else "circle-open" for choice in chosen]
+    marker = {"size": 9, "color": SERIES[number % len(SERIES)], "line": {"width": 1}, "symbol": symbols}
+    texts = [_described(answer, choice) for choice in chosen]
+    return points(plain(method), *_hours_and_usd(chosen), text=texts, marker=marker)
+
+
+def _described(answer: Answer, choice: Choice) -> str:
+    lines = (
+        f"#{answer.ranking.number(choice)} {choice.method} on {views.cards(choice)}",
+        f"{views.offered(choice)}, ${choice.usd_per_hour:,.2f} an hour",
+        f"{human_hours(choice.hours)} ({hours_band(choice.cost.hours)})",
+        f"${human_usd(choice.usd)} ({usd_band(choice.cost.usd)})",
+        choice.setup.step.doubt and f"uncalibrated: {choice.setup.step.doubt}",
+    )
+    return "<br>".join(plain(line) for line in lines if line)

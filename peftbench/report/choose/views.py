@@ -12,9 +12,8 @@ from peftbench.decide.choose.ranking import Choice, Question, Ranking
 from peftbench.estimate.time.cost import human_hours, human_usd
 from peftbench.report.choose.own import Typed, command_of, hours_band, usd_band
 from peftbench.report.choose.own import own_sentences as told
-from peftbench.report.format.sheet import UNKNOWN, Table
+from peftbench.report.format.sheet import UNKNOWN, Column, Table, tabled
 
-HEADINGS = ("#", "cards", "method", "batch", "time", "USD", "offer", "price of")
 BAND = "from-to"
 PICKED = ("", "#", "what", "time", BAND, "USD", BAND, "offer")
 ROOM_FOR_BANDS = 75
@@ -37,9 +36,9 @@ class Answer(NamedTuple):
 
 def ranked(answer: Answer, most: int) -> Table:
     """The cheapest, as many as wanted."""
-    choices = answer.ranking.choices[:most]
-    title = f"Ranking: the cheapest {len(choices)} of {len(answer.ranking.choices)}"
-    return _table(title, answer.ranking, choices)
+    choices = answer.ranking.choices
+    title = f"Ranking: the cheapest {len(choices[:most])} of {len(choices)}"
+    return _table(title, answer.ranking, choices[:most])
 
 
 def picks(answer: Answer) -> Table:
@@ -54,16 +53,14 @@ def picks(answer: Answer) -> Table:
 
 
 def _picked(ranking: Ranking, choice: Choice) -> tuple[str, ...]:
-    hours, usd = choice.cost.hours, choice.cost.usd
     return (
-        str(ranking.number(choice)), f"{choice.method} on {cards(choice)}",
-        f"{human_hours(choice.hours)}{_mark(choice)}",
-        hours_band(hours), human_usd(choice.usd), usd_band(usd), offered(choice),
+        str(ranking.number(choice)), f"{choice.method} on {cards(choice)}", _time(choice),
+        hours_band(choice.cost.hours), human_usd(choice.usd), usd_band(choice.cost.usd), offered(choice),
     )  # fmt: skip
 
 
-def _mark(choice: Choice) -> str:
-    return "" if choice.setup.step.calibrated else " *"
+def _time(choice: Choice) -> str:
+    return human_hours(choice.hours) + ("" if choice.setup.step.calibrated else " *")
 
 
 def front(answer: Answer) -> Table:
@@ -78,17 +75,18 @@ def limits(question: Question) -> str:
 
 
 def _table(title: str, ranking: Ranking, choices: Iterable[Choice]) -> Table:
-    return Table(title, HEADINGS, [_row(ranking, choice) for choice in choices], "rllrrrll")
-
-
-def _row(ranking: Ranking, choice: Choice) -> tuple[str, ...]:
-    training = choice.setup.training
-    recomputed = "" if training.gradient_checkpointing else "¹"
-    return (
-        str(ranking.number(choice)), cards(choice), choice.method, f"{training.micro_batch_size}{recomputed}",
-        f"{human_hours(choice.hours)}{_mark(choice)}", human_usd(choice.usd), offered(choice),
-        choice.offer.date or UNKNOWN,
+    columns = (
+        Column("#", ranking.number, side="r"), Column("cards", cards), Column("method", lambda choice: choice.method),
+        Column("batch", _batch, side="r"), Column("time", _time, side="r"),
+        Column("USD", lambda choice: choice.usd, human_usd, "r"), Column("offer", offered),
+        Column("price of", lambda choice: choice.offer.date or UNKNOWN),
     )  # fmt: skip
+    return tabled(columns, choices, title)
+
+
+def _batch(choice: Choice) -> str:
+    training = choice.setup.training
+    return f"{training.micro_batch_size}{'' if training.gradient_checkpointing else '¹'}"
 
 
 def cards(choice: Choice) -> str:
@@ -124,8 +122,10 @@ def header(answer: Answer) -> str:
 def notes(answer: Answer) -> list[str]:
     """How far the answer can be trusted."""
     ranking = answer.ranking
-    found = ["best is nearest to both the lowest price and the shortest time, on logarithmic scales.",
-             *_rivals_and_limits(answer)]
+    found = [
+        "best is nearest to both the lowest price and the shortest time, on logarithmic scales.",
+        *_rivals_and_limits(answer),
+    ]
     shown = (ranking.cheapest, ranking.fastest, ranking.best, *ranking.front)
     if doubts := dict.fromkeys(choice.setup.step.doubt for choice in shown if choice.setup.step.doubt):
         found.append(f"* uncalibrated: {'; '.join(doubts)}.")
@@ -176,15 +176,18 @@ def own_sentences(answer: Answer) -> list[str]:
     return [sentence for own in answer.owned for sentence in told(own, answer.question, answer.typed)]
 
 
+BREAK_EVEN = (
+    Column("card", lambda each: each.gpu), Column("to buy, USD", lambda each: each.purchase_usd, "{:,.0f}".format, "r"),
+    Column("to rent, USD/h", lambda each: each.rent.usd_per_gpu_hour, "{:.3f}".format, "r"),
+    Column("from", lambda each: each.rent.provider),
+    Column("power, USD/h", lambda each: each.power_usd_per_hour, "{:.3f}".format, "r"),
+    Column("even after, h", lambda each: each.hours, "{:,.0f}".format, "r"),
+)  # fmt: skip
+
+
 def break_even_table(answer: Answer) -> Table:
     """A line a card that can be rented or bought."""
-    rows = [
-        (each.gpu, f"{each.purchase_usd:,.0f}", f"{each.rent.usd_per_gpu_hour:.3f}", each.rent.provider,
-         f"{each.power_usd_per_hour:.3f}", UNKNOWN if each.hours is None else f"{each.hours:,.0f}")
-        for each in answer.break_evens
-    ]  # fmt: skip
-    headings = ("card", "to buy, USD", "to rent, USD/h", "from", "power, USD/h", "even after, h")
-    return Table(f"Rent or buy, at ${answer.usd_per_kwh:g} a kWh", headings, rows, "lrrlrr")
+    return tabled(BREAK_EVEN, answer.break_evens, f"Rent or buy, at ${answer.usd_per_kwh:g} a kWh")
 
 
 def row_data(answer: Answer, choice: Choice) -> dict[str, object]:

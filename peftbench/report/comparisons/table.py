@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from statistics import median
 
 from peftbench.base.paired import Interval
 from peftbench.base.units import human_bytes
-from peftbench.check.runs.effects import (
-    LatencyRatio,
-    QualityEffect,
-    latency_ratios,
-    quality_effects,
-    tokens_per_s,
-)
+from peftbench.check.runs.effects import QualityEffect, latency_ratios, quality_effects, tokens_per_s
 from peftbench.decide.suite.predict_case import predict_variant
 from peftbench.inputs.comparison import ComparisonCase, LatencyCase, Variant
 from peftbench.records.comparison import ComparisonRecord, LatencyResult
-from peftbench.report.format.sheet import UNKNOWN, Table, one_line
+from peftbench.report.format.sheet import UNKNOWN, Column, Table, one_line, tabled
 
 WORST_LAYERS = 5
 MOST_DIGITS = 5
@@ -27,8 +22,12 @@ EIGHT_BITS = 7.0
 
 def variants_table(case: ComparisonCase) -> Table:
     """What is going to be compared."""
-    rows = [(v.name, _weights(v), v.route, _size(predict_variant(case, v))) for v in case.variants]
-    return Table("", ("case", "weights", "adapter", "predicted alone"), rows, "lllr")
+    columns = (
+        Column("case", lambda variant: variant.name), Column("weights", _weights),
+        Column("adapter", lambda variant: variant.route),
+        Column("predicted alone", partial(predict_variant, case), human_bytes, "r"),
+    )  # fmt: skip
+    return tabled(columns, case.variants)
 
 
 def comparison_tables(record: ComparisonRecord) -> list[Table]:
@@ -36,8 +35,9 @@ def comparison_tables(record: ComparisonRecord) -> list[Table]:
     if not record.results:
         return []
     if isinstance(record.case, LatencyCase):
-        return [*_latency_tables(record), *_operations(record)]
-    return [_quality_table(record), *_worst_layers(record)]
+        return _latency_tables(record, record.case.batch_size)
+    quality = tabled(QUALITY, quality_effects(record), comparison_title(record))
+    return [quality, *_worst_layers(record)]
 
 
 def comparison_title(record: ComparisonRecord) -> str:
@@ -51,18 +51,6 @@ def comparison_title(record: ComparisonRecord) -> str:
 
 
 # ── quality ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-QUALITY = ("case", "against", "ppl", "ratio", "KL, nats", "top-1", ">16 bit")
-
-
-def quality_cells(effect: QualityEffect) -> tuple[str, ...]:
-    """One variant as text, under QUALITY."""
-    beyond = {True: "yes", False: "no", None: UNKNOWN}[effect.beyond_floor]
-    top1 = f"{effect.top1.value:.1%}" if effect.top1 else UNKNOWN
-    return (
-        one_line(effect.variant), one_line(effect.against) or UNKNOWN, f"{effect.perplexity:.2f}",
-        interval_text(effect.ratio), interval_text(effect.kl), top1, beyond,
-    )  # fmt: skip
 
 
 def interval_text(interval: Interval | None) -> str:
@@ -84,9 +72,20 @@ def quantized_effect(record: ComparisonRecord) -> QualityEffect | None:
     return next((effect for effect in four_bit_first if effect.result.layers), None)
 
 
-def _quality_table(record: ComparisonRecord) -> Table:
-    rows = [quality_cells(effect) for effect in quality_effects(record)]
-    return Table(comparison_title(record), QUALITY, rows, "llrrrrr")
+QUALITY = (
+    Column("case", lambda effect: one_line(effect.variant)),
+    Column("against", lambda effect: one_line(effect.against) or UNKNOWN),
+    Column("ppl", lambda effect: effect.perplexity, "{:.2f}".format, "r"),
+    Column("ratio", lambda effect: effect.ratio, interval_text, "r"),
+    Column("KL, nats", lambda effect: effect.kl, interval_text, "r"),
+    Column("top-1", lambda effect: effect.top1 and effect.top1.value, "{:.1%}".format, "r"),
+    Column(">16 bit", lambda effect: effect.beyond_floor, lambda beyond: "yes" if beyond else "no", "r"),
+)
+LAYERS = (
+    Column("matrix", lambda layer: one_line(layer.name)),
+    Column("relative RMSE", lambda layer: layer.relative_rmse, "{:.4f}".format, "r"),
+    Column("SQNR, dB", lambda layer: layer.sqnr_db, "{:.2f}".format, "r"),
+)
 
 
 def _worst_layers(record: ComparisonRecord) -> list[Table]:
@@ -95,53 +94,46 @@ def _worst_layers(record: ComparisonRecord) -> list[Table]:
     if effect is None:
         return []
     worst = sorted(effect.result.layers, key=lambda layer: -layer.relative_rmse)[:WORST_LAYERS]
-    rows = [(one_line(layer.name), f"{layer.relative_rmse:.4f}", f"{layer.sqnr_db:.2f}") for layer in worst]
-    return [Table(f"matrices that {one_line(effect.variant)} changes most", ("matrix", "relative RMSE", "SQNR, dB"),
-                  rows, "lrr")]  # fmt: skip
+    return [tabled(LAYERS, worst, f"matrices that {one_line(effect.variant)} changes most")]
 
 
 # ── latency ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-LATENCY = ("case", "prefill", "a token", "tokens/s", "weights", "+peak", "load", "merge", "|Δlogit|")
-RATIOS = ("case", "to", "a token", "by CPU time", "prefill")
+_milliseconds, _seconds = (lambda seconds: f"{1000 * seconds:.2f} ms"), "{:.2f} s".format
+VARIANT = Column("case", lambda result: one_line(result.variant))
+RATIOS = (
+    VARIANT, Column("to", lambda ratio: one_line(ratio.against)),
+    Column("a token", lambda ratio: ratio.decode, interval_text, "r"),
+    Column("by CPU time", lambda ratio: ratio.decode_cpu, interval_text, "r"),
+    Column("prefill", lambda ratio: ratio.prefill, interval_text, "r"),
+)  # fmt: skip
+OPERATIONS = (
+    Column("case", lambda each: one_line(each[0])), Column("operation", lambda each: one_line(each[1])),
+    Column("median", lambda each: median(each[2]), _milliseconds, "r"),
+    Column("times", lambda each: len(each[2]), side="r"),
+)  # fmt: skip
 
 
-def latency_cells(result: LatencyResult, batch_size: int) -> tuple[str, ...]:
-    """One variant as text, under LATENCY: medians over all rounds."""
-    difference = result.max_logit_difference
-    return (
-        one_line(result.variant), _milliseconds(median(result.prefill_s)), _milliseconds(median(result.decode_s)),
-        f"{tokens_per_s(result, batch_size):.1f}", _size(result.weights_bytes), _size(result.peak_bytes),
-        _seconds(result.load_s), _seconds(result.merge_s), UNKNOWN if difference is None else f"{difference:.2g}",
+def _latency_tables(record: ComparisonRecord, batch_size: int) -> list[Table]:
+    """Medians over all rounds, the variants against each other, and set_adapter, hotswap and the like."""
+    latency = (
+        VARIANT, Column("prefill", lambda result: median(result.prefill_s), _milliseconds, "r"),
+        Column("a token", lambda result: median(result.decode_s), _milliseconds, "r"),
+        Column("tokens/s", lambda result: tokens_per_s(result, batch_size), "{:.1f}".format, "r"),
+        Column("weights", lambda result: result.weights_bytes, human_bytes, "r"),
+        Column("+peak", lambda result: result.peak_bytes, human_bytes, "r"),
+        Column("load", lambda result: result.load_s, _seconds, "r"),
+        Column("merge", lambda result: result.merge_s, _seconds, "r"),
+        Column("|Δlogit|", lambda result: result.max_logit_difference, "{:.2g}".format, "r"),
     )  # fmt: skip
-
-
-def ratio_cells(ratio: LatencyRatio) -> tuple[str, ...]:
-    """One pair as text, under RATIOS."""
-    intervals = (ratio.decode, ratio.decode_cpu, ratio.prefill)
-    return (one_line(ratio.variant), one_line(ratio.against), *map(interval_text, intervals))
-
-
-def _latency_tables(record: ComparisonRecord) -> list[Table]:
-    assert isinstance(record.case, LatencyCase)
     results = [result for result in record.results if isinstance(result, LatencyResult)]
-    rows = [latency_cells(result, record.case.batch_size) for result in results]
-    ratios = [ratio_cells(ratio) for ratio in latency_ratios(record)]
-    tables = [Table(comparison_title(record), LATENCY, rows, "lrrrrrrrr")]
-    if ratios:
-        title = f"times as long, median of {len(results[0].decode_s)} rounds ± half of the 95 % interval"
-        tables.append(Table(title, RATIOS, ratios, "llrrr"))
-    return tables
-
-
-def _operations(record: ComparisonRecord) -> list[Table]:
-    """set_adapter, hotswap and the like."""
-    rows = [
-        (one_line(result.variant), one_line(name), _milliseconds(median(seconds)), str(len(seconds)))
-        for result in record.results if isinstance(result, LatencyResult)
-        for name, seconds in result.operations if seconds
-    ]  # fmt: skip
-    return [Table("operations on adapters", ("case", "operation", "median", "times"), rows, "llrr")] if rows else []
+    title = f"times as long, median of {len(results[0].decode_s)} rounds ± half of the 95 % interval"
+    operations = [(each.variant, *operation) for each in results for operation in each.operations if operation[1]]
+    tables = (
+        tabled(latency, results, comparison_title(record)), tabled(RATIOS, latency_ratios(record), title),
+        tabled(OPERATIONS, operations, "operations on adapters"),
+    )  # fmt: skip
+    return [table for table in tables if table.rows]
 
 
 def _weights(variant: Variant) -> str:
@@ -151,15 +143,3 @@ def _weights(variant: Variant) -> str:
     block = f"/{stored.blocksize}" if stored.blocksize else ""
     double = " DQ" if stored.double_quant and "double_quant" in stored.scheme.options else ""
     return f"{stored.quant_type}{block}{double}, {variant.dtype}"
-
-
-def _size(size: int | None) -> str:
-    return UNKNOWN if size is None else human_bytes(size)
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{1000 * seconds:.2f} ms"
-
-
-def _seconds(seconds: float | None) -> str:
-    return UNKNOWN if seconds is None else f"{seconds:.2f} s"

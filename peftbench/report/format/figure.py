@@ -30,44 +30,53 @@ COLOURS = {
 SERIES = (
     "#4e79a7", "#f28e2c", "#e15759", "#76b7b2", "#59a14f", "#edc949", "#af7aa1", "#ff9da7", "#9c755f", "#bab0ab",
 )  # fmt: skip
-"""One a method or a variant."""
+"""Colours of methods, or of variants."""
 INK = "#7b8794"
-"""Of lines; the page's style sheet gives every text the colour of the theme."""
+"""The colour of lines; the page's style sheet gives every text the colour of the theme."""
+TOLD = "%{text}<extra></extra>"
+"""The mouse is shown the text of a point."""
 
 
-def layout(height: int, **more: Any) -> Figure:
-    """What all charts have in common; the page's own colour shows through."""
+def figure(data: Sequence[Figure], height: int, **layout: Any) -> Figure:
+    """Traces with the layout that all charts have in common; the page's own colour shows through."""
     axis = {"gridcolor": "rgba(123,135,148,0.25)", "zerolinecolor": "rgba(123,135,148,0.4)", "automargin": True}
-    axes = {name: {**axis, **more.pop(name, {})} for name in ("xaxis", "yaxis")}
-    return {
+    axes = {name: {**axis, **layout.pop(name, {})} for name in ("xaxis", "yaxis")}
+    return {"data": data, "layout": {
         "height": height, "margin": {"l": 10, "r": 20, "t": 20, "b": 40}, "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)", "font": {"color": INK, "family": "system-ui, sans-serif", "size": 12},
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
-        "hovermode": "closest", "hoverlabel": {"namelength": -1}, **axes, **more,
-    }  # fmt: skip
+        "hovermode": "closest", "hoverlabel": {"namelength": -1}, **axes, **layout,
+    }}  # fmt: skip
 
 
-def points(name: str, x: Sequence[Any], y: Sequence[Any], texts: Sequence[str], **marker: Any) -> Figure:
-    """Points that show a text of their own to the mouse."""
-    return {
-        "type": "scatter", "mode": "markers", "name": name, "x": x, "y": y, "text": texts, "marker": marker,
-        "hovertemplate": "%{text}<extra></extra>",
-    }  # fmt: skip
+def points(name: str, x: Sequence[Any], y: Sequence[Any], hover: str = TOLD, **more: Any) -> Figure:
+    """Points that show a text to the mouse."""
+    return {"type": "scatter", "mode": "markers", "name": name, "x": x, "y": y, "hovertemplate": hover, **more}
 
 
-def line(name: str, x: Sequence[Any], y: Sequence[Any], dash: str) -> Figure:
-    """A thin line that the mouse does not see."""
-    style = {"color": INK, "width": 1, "dash": dash}
-    return {"type": "scatter", "mode": "lines", "name": name, "x": x, "y": y, "line": style, "hoverinfo": "skip"}
+def line(name: str, x: Sequence[Any], y: Sequence[Any], style: Figure, **more: Any) -> Figure:
+    """A line that the mouse does not see."""
+    drawn = {"type": "scatter", "mode": "lines", "name": name, "x": x, "y": y, "line": style}
+    return {**drawn, "hoverinfo": "skip", **more}
 
 
 def bars(sizes: Sequence[Any], texts: Sequence[str], width: float, colour: str, **more: Any) -> Figure:
     """A bar a row, by its number, that shows a text of its own to the mouse."""
     return {
         "type": "bar", "orientation": "h", "x": sizes, "y": list(range(len(sizes))), "width": width, "text": texts,
-        "marker": {"color": colour}, "showlegend": False, "textposition": "none",
-        "hovertemplate": "%{text}<extra></extra>", **more,
+        "marker": {"color": colour}, "showlegend": False, "textposition": "none", "hovertemplate": TOLD, **more,
     }  # fmt: skip
+
+
+def upright(x: float, style: Figure, **more: Any) -> Figure:
+    """A shape: a line from the bottom of the plot to its top, or between y0 and y1."""
+    ends = {} if "y0" in more else {"y0": 0, "y1": 1, "yref": "paper"}
+    return {"type": "line", "x0": x, "x1": x, "line": style, **ends, **more}
+
+
+def words(text: str, **where: Any) -> Figure:
+    """An annotation without an arrow."""
+    return {"text": text, "showarrow": False, **where}
 
 
 def plain(name: str) -> str:

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from typing import Any, NamedTuple
 
 from peftbench.base.errors import PeftbenchError, install_hint
-from peftbench.report.format.sheet import Figure, Page
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
+from peftbench.report.format.sheet import Figure, Page, Table
 
 _BUTTONS = ["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]
 """All of them: plotly's own choice has one that uploads the chart."""
 _CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtons": [_BUTTONS]}
+
+
+class Section(NamedTuple):
+    """A piece of a page: a heading with what belongs under it."""
+
+    heading: str = ""
+    level: int = 2
+    text: str = ""
+    failure: str = ""
+    points: Sequence[str] = ()
+    table: Table | None = None
+    legend: Sequence[tuple[str, str]] = ()
+    """Colours and what they stand for."""
+    figure: Figure | None = None
+    id: str = ""
+    """The name of the figure on the page; `label` says what it shows to those who cannot see it."""
+    label: str = ""
+    kind: str = "chart"
+    choices: Mapping[str, Figure] | None = None
+    """Other figures that may take its place, by the names to choose from."""
 
 
 def check_extra() -> None:
@@ -38,19 +56,16 @@ def page(page: Page, template: str = "sheet.html.j2", **more: Any) -> str:
     return templates.get_template(template).render(page=page, draw=_draw(), **more)
 
 
-def _draw() -> Callable[[Figure, str], Markup]:
+def _draw() -> Callable[[Figure, str], str]:
     """What draws the figures of a page; the first brings plotly's own code along."""
+    import plotly.io
     from markupsafe import Markup
 
-    seen: list[str] = []
+    drawn = count()
 
-    def draw(figure: Figure, id: str) -> Markup:
-        import plotly.io
-
-        seen.append(id)
-        text = plotly.io.to_html(
-            figure, config=_CONFIG, include_plotlyjs=len(seen) == 1, full_html=False, validate=False, div_id=id
-        )
-        return Markup(text)
+    def draw(figure: Figure, id: str) -> str:
+        first = next(drawn) == 0
+        how = {"include_plotlyjs": first, "full_html": False, "validate": False, "div_id": id}
+        return Markup(plotly.io.to_html(figure, config=_CONFIG, **how))
 
     return draw

@@ -8,13 +8,8 @@ from peftbench.report.format.sheet import Page, Table
 def page(page: Page) -> str:
     """Title, what was asked, tables and notes, a blank line between them."""
     title = [f"**{_cell(page.title)}**"] if page.title else []
-    notes = [f"* {_note(note.text)}" for note in page.notes]
+    notes = [("* \\" if note.text.startswith("*") else "* ") + _cell(note.text) for note in page.notes]
     return "\n\n".join([*title, *map(_cell, page.lead), *map(render, page.tables), *notes])
-
-
-def _note(text: str) -> str:
-    """A note that begins with a star is no list of its own."""
-    return f"\\{_cell(text)}" if text.startswith("*") else _cell(text)
 
 
 def render(table: Table) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from peftbench.report.format.html import Section
     from peftbench.report.format.terminal import Style
 
 UNKNOWN = "—"
@@ -38,32 +39,34 @@ class Table:
         self.bad = frozenset(bad)
 
     def within(self, width: int) -> "Table":
-        """Without the columns that have no room in so many characters."""
+        """The table without the columns that have no room in so many characters."""
         kept = [place for place, heading in enumerate(self.headings) if self.spare.get(heading, 0) <= width]
         headings, *rows = (tuple(cells[place] for place in kept) for cells in (self.headings, *self.rows))
         return Table(self.title, headings, rows, "".join(self.alignments[place] for place in kept))
 
 
 class Column(NamedTuple):
-    """How people are shown one name of the rows: its heading, its text and its side."""
+    """How people are shown one thing of every row: its heading, where it is, its text and its side."""
 
     heading: str
-    name: str
+    value: str | Callable[[Any], Any]
+    """The name of a value in the row, or what takes it from there."""
     text: Callable[[Any], str] = str
     side: str = "l"
     room: int = 0
     """A terminal narrower than this goes without it."""
 
+    def cell(self, row: Any) -> str:
+        """The text of one row."""
+        value = self.value(row) if callable(self.value) else row[self.value]
+        return UNKNOWN if value is None else self.text(value)
 
-def tabled(columns: Sequence[Column], rows: Iterable[Row], title: str = "") -> Table:
+
+def tabled(columns: Sequence[Column], rows: Iterable[Any], title: str = "", bad: Iterable[int] = ()) -> Table:
     """Rows as text."""
-    cells = [tuple(_text(column, row[column.name]) for column in columns) for row in rows]
+    cells = [tuple(column.cell(row) for column in columns) for row in rows]
     sides, spare = "".join(column.side for column in columns), {column.heading: column.room for column in columns}
-    return Table(title, tuple(column.heading for column in columns), cells, sides, spare)
-
-
-def _text(column: Column, value: object) -> str:
-    return UNKNOWN if value is None else column.text(value)
+    return Table(title, tuple(column.heading for column in columns), cells, sides, spare, bad)
 
 
 class Note(NamedTuple):
@@ -71,26 +74,6 @@ class Note(NamedTuple):
 
     text: str
     label: str = "note"
-
-
-class Section(NamedTuple):
-    """A piece of a page: a heading with what belongs under it."""
-
-    heading: str = ""
-    level: int = 2
-    text: str = ""
-    failure: str = ""
-    points: Sequence[str] = ()
-    table: Table | None = None
-    legend: Sequence[tuple[str, str]] = ()
-    """Colours and what they stand for."""
-    figure: Figure | None = None
-    id: str = ""
-    """Of the figure, as each page names it; `label` says what it shows to those who cannot see it."""
-    label: str = ""
-    kind: str = "chart"
-    choices: Mapping[str, Figure] | None = None
-    """Other figures that may take its place, by the names to choose from."""
 
 
 class Page(NamedTuple):
@@ -101,7 +84,7 @@ class Page(NamedTuple):
     title: str = ""
     lead: Sequence[str] = ()
     """What was asked, in a line or two."""
-    sections: Sequence[Section] = ()
+    sections: Sequence["Section"] = ()
     footer: str = ""
 
 
@@ -122,7 +105,8 @@ def listing(
     title: str, columns: Sequence[Column], rows: Sequence[Row], note: str, shown: Iterable[Row] | None = None
 ) -> Sheet:
     """A list: its rows are the document as well. `shown` are the rows of the table where people see others."""
-    names = tuple(dict.fromkeys(name for row in rows for name in row)) or tuple(column.name for column in columns)
+    shown_names = (column.value for column in columns if isinstance(column.value, str))
+    names = tuple(dict.fromkeys(name for row in rows for name in row)) or tuple(shown_names)
     page = Page([tabled(columns, rows if shown is None else shown)], [Note(note)], title)
     return Sheet(lambda: page, lambda: rows, lambda: (names, rows))
 

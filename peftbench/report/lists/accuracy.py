@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from peftbench.base.units import gib
 from peftbench.check.memory.validation import Accuracy, ValidatedRow
@@ -14,12 +15,8 @@ from peftbench.records.environment import Outcome
 from peftbench.report.format.sheet import Column, Note, Sheet, listing, tabled
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f}"
-
-
-def _signed(fraction: float) -> str:
-    return f"{100 * fraction:+.2f}"
+def _percent(fraction: float, sign: str = "") -> str:
+    return f"{100 * fraction:{sign}.2f}"
 
 
 def _last(name: str) -> str:
@@ -27,6 +24,8 @@ def _last(name: str) -> str:
     return name.rpartition("/")[2]
 
 
+_signed = partial(_percent, sign="+")
+_factor, _seconds = "{:.2f}".format, "{:.3g}".format
 SIZES = {"allocated_max": "allocated", "reserved_max": "reserved", "nvml_used": "device"}
 _SIZE = Column("size", "metric", lambda metric: SIZES[metric])
 
@@ -39,7 +38,7 @@ def accuracy_sheet(accuracies: Iterable[Accuracy], by: str, note: str) -> Sheet:
         Column("worst", "worst_error", _percent, "r"), Column("bias", "bias", _signed, "r"),
         Column("band", "in_band", lambda share: f"{100 * share:.0f}", "r"),
     )  # fmt: skip
-    names = ("metric", *(column.name for column in columns[1:]))
+    names = ("metric", *(str(column.value) for column in columns[1:]))
     rows = [{name: getattr(each, name) for name in names} for each in accuracies]
     return listing("Predicted against measured", columns, rows, note)
 
@@ -47,7 +46,7 @@ def accuracy_sheet(accuracies: Iterable[Accuracy], by: str, note: str) -> Sheet:
 ROWS = (
     Column("record", "id"), Column("method", "method"), _SIZE, Column("measured", "measured_bytes", gib, "r"),
     Column("predicted", "predicted_bytes", gib, "r"), Column("error", "error", _signed, "r"),
-    Column("band", "judged_in_band", lambda inside: "yes" if inside else "no"),
+    Column("band", lambda row: None if row["metric"] == "allocated_max" else "yes" if row["in_band"] else "no"),
     Column("peak", "peak_phase", lambda phase: phase.split()[0]),
 )  # fmt: skip
 
@@ -61,8 +60,7 @@ def rows_sheet(found: Iterable[ValidatedRow], note: str) -> Sheet:
          "high_bytes": row.high_bytes, "in_band": row.in_band, "peak_phase": row.peak_phase, **row.record.origin}
         for row in found
     ]  # fmt: skip
-    judged = [{**row, "judged_in_band": None if row["metric"] == "allocated_max" else row["in_band"]} for row in rows]
-    return listing("Predicted against measured", ROWS, rows, note, judged)
+    return listing("Predicted against measured", ROWS, rows, note)
 
 
 PARTS = (
@@ -113,10 +111,6 @@ def with_promises(sheet: Sheet, promises: Promises) -> Sheet:
 # ── speed ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _factor(value: float) -> str:
-    return f"{value:.2f}"
-
-
 def speed_sheet(accuracies: Iterable[SpeedAccuracy], by: str, note: str) -> Sheet:
     """One row a group; factors are how far off in either direction, the bias is predicted by measured."""
     columns = (
@@ -130,10 +124,6 @@ def speed_sheet(accuracies: Iterable[SpeedAccuracy], by: str, note: str) -> Shee
         for a in accuracies
     ]  # fmt: skip
     return listing("Expected steps against published ones", columns, rows, note)
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.3g}"
 
 
 SPEED_ROWS = (

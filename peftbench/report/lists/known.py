@@ -21,11 +21,10 @@ PAGES_ONLY = 1000
 MODELS = (
     Column("model", "model"),
     Column("short names", "aliases", lambda names: ", ".join(n for n in names if "/" not in n) or UNKNOWN),
-    Column("parameters", "num_parameters", human_count, "r"),
-    Column("architecture", "architecture"),
+    Column("parameters", "num_parameters", human_count, "r"), Column("architecture", "architecture"),
     Column("as good as", "aliases", lambda names: ", ".join(n for n in names if "/" in n) or UNKNOWN, room=PAGES_ONLY),
     Column("source", "source", room=PAGES_ONLY),
-)
+)  # fmt: skip
 
 
 def models_sheet(models: Iterable[CatalogModel], note: str) -> Sheet:
@@ -39,13 +38,10 @@ def models_sheet(models: Iterable[CatalogModel], note: str) -> Sheet:
 
 
 GPUS = (
-    Column("card", "gpu"),
-    Column("GiB", "memory_bytes", gib, "r"),
-    Column("box GB", "nominal_gb", side="r"),
+    Column("card", "gpu"), Column("GiB", "memory_bytes", gib, "r"), Column("box GB", "nominal_gb", side="r"),
     Column("CUDA", "compute_capability", side="r"),
-    Column("bf16", "has_bfloat16", lambda has: "yes" if has else "no"),
-    Column("who says so", "memory_source"),
-)
+    Column("bf16", "has_bfloat16", lambda has: "yes" if has else "no"), Column("who says so", "memory_source"),
+)  # fmt: skip
 
 
 def gpus_sheet(gpus: Iterable[GpuSpec], note: str) -> Sheet:
@@ -66,18 +62,18 @@ def gpus_sheet(gpus: Iterable[GpuSpec], note: str) -> Sheet:
     return listing("Cards", GPUS, rows, note, by_memory)
 
 
-FINDINGS = (Column("what", "name"), Column("status", "status"), Column("found", "found"))
+FINDINGS = (
+    Column("what", "name"), Column("status", "status"),
+    Column("found", lambda row: " → ".join(filter(None, (row["detail"], row["remedy"])))),
+)  # fmt: skip
 
 
 def doctor_sheet(findings: Sequence[Finding]) -> Sheet:
     """One row a finding; what mends it stands behind what is wrong."""
-    rows = [asdict(finding) for finding in findings]
     ok = sum(finding.status == "ok" for finding in findings)
-    note = f"all {ok} are in order."
-    if ok < len(findings):
-        note = f"{ok} of {len(findings)} are in order. `plan` needs none of the others."
-    shown = [{**row, "found": " → ".join(filter(None, (row["detail"], row["remedy"])))} for row in rows]
-    return listing("What can be measured here", FINDINGS, rows, note, shown)
+    some = f"{ok} of {len(findings)} are in order. `plan` needs none of the others."
+    note = f"all {ok} are in order." if ok == len(findings) else some
+    return listing("What can be measured here", FINDINGS, [asdict(finding) for finding in findings], note)
 
 
 CONSTANTS = (

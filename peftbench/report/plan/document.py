@@ -7,7 +7,6 @@ from dataclasses import asdict
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from peftbench.decide.plan.advice import Change
 from peftbench.decide.plan.plan import Plan
 from peftbench.decide.verdict import Verdict
 from peftbench.inputs.card.calibration import CardConstants
@@ -15,16 +14,23 @@ from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.model.weights import num_parameters
 from peftbench.memory import Component, MemoryProfile
+from peftbench.report.plan.time import effects_document, time_document
 
 if TYPE_CHECKING:
-    from peftbench.decide.plan.effects import Effects
     from peftbench.dryrun.extrapolate import Extrapolation
     from peftbench.dryrun.session import DryRun
+    from peftbench.dryrun.trace.timeline import Holder, Point
 
 SCHEMA_VERSION = 1
 """Raised when a key changes its meaning or goes; new keys do not raise it."""
 
 Document = dict[str, Any]
+GPU = ("name", "product", "memory_bytes", "memory_source", "context_bytes", "in_use_bytes", "usable_bytes")
+VERDICT = ("fit", "headroom_bytes", "reason", "required_bytes", "high_bytes", "usable_bytes")
+CHANGE = ("option", "before", "after", "device_bytes", "fit", "price", "arguments")
+"""`arguments` are what to type; `before` and `after` of several options are joined by " + "."""
+POINTS, HOLDERS = 400, 50
+"""So many of each are in the course of a dry run."""
 SIZES = ("allocated_bytes", "reserved_bytes", "device_bytes", "device_low_bytes", "device_high_bytes")
 
 
@@ -47,37 +53,22 @@ def _plan(plan: Plan) -> Document:
         "trainable_share": plan.trainable_share,
         "adapter_file_bytes": plan.adapter_file_bytes,
         "memory": _memory(plan.profile),
-        "verdict": _verdict(plan.verdict) if plan.verdict else None,
-        "changes": [_change(change) for change in plan.changes],
+        "verdict": _named(plan.verdict, *VERDICT) if plan.verdict else None,
+        "changes": [_named(change, *CHANGE) for change in plan.changes],
         "notes": list(plan.notes),
         **({"dry_run": _dry_run(plan.dry_run, plan.dry_verdict)} if plan.dry_run else {}),
-        **(_effects(plan.effects) if plan.effects else {}),
-        **({"time": _time(plan)} if plan.task == "training" else {}),
+        **(effects_document(plan.effects) if plan.effects else {}),
+        **({"time": time_document(plan.time)} if plan.task == "training" else {}),
     }
-
-
-def _time(plan: Plan) -> Document | None:
-    from peftbench.report.plan.time import time_document
-
-    return time_document(plan.time)
-
-
-def _effects(effects: Effects) -> Document:
-    """The keys "latency" and "published" of inference; loaded where there is such a plan."""
-    from peftbench.report.plan.effects import effects_document
-
-    return effects_document(effects)
 
 
 def _dry_run(dry_run: DryRun | Extrapolation, verdict: Verdict | None) -> Document:
     """The keys of "memory", a verdict, and the course of the run; null for an extrapolation, which has none."""
-    from peftbench.report.plan.timeline import timeline_document
-
     return {
         **_memory(dry_run.profile),
-        "verdict": _verdict(verdict) if verdict else None,
+        "verdict": _named(verdict, *VERDICT) if verdict else None,
         "facts": dict(dry_run.facts),
-        "timeline": timeline_document(dry_run),
+        "timeline": _timeline(dry_run),
     }
 
 
@@ -90,9 +81,7 @@ def _named(value: object, *names: str) -> Document:
 def _gpu(gpu: GpuSpec) -> Document:
     capability = gpu.compute_capability
     return {
-        **_named(
-            gpu, "name", "product", "memory_bytes", "memory_source", "context_bytes", "in_use_bytes", "usable_bytes"
-        ),
+        **_named(gpu, *GPU),
         "compute_capability": f"{capability[0]}.{capability[1]}" if capability else None,
         "has_bfloat16": gpu.has_bfloat16,
         **({"calibration": _calibration(gpu.calibration)} if gpu.calibration else {}),
@@ -127,12 +116,33 @@ def _component(component: Component, profile: MemoryProfile) -> Document:
     }
 
 
-def _verdict(verdict: Verdict) -> Document:
-    names = ("fit", "headroom_bytes", "reason", "required_bytes", "high_bytes", "usable_bytes")
-    return _named(verdict, *names)
+# ── the course of a dry run ─────────────────────────────────────────────────────────────────────────────
 
 
-def _change(change: Change) -> Document:
-    """`arguments` are what to type; `before` and `after` of several options are joined by " + "."""
-    names = ("option", "before", "after", "device_bytes", "fit", "price", "arguments")
-    return _named(change, *names)
+def _timeline(dry_run: DryRun | Extrapolation) -> Document | None:
+    """Points, marks of phases, and what holds the memory at the peak; `event` counts allocations and frees."""
+    from peftbench.dryrun.session import DryRun
+    from peftbench.dryrun.trace.timeline import holders, timeline
+
+    if not isinstance(dry_run, DryRun):
+        return None
+    trace, replayed = dry_run.trace, dry_run.replay
+    return {
+        "marks": [{"event": mark.position, "step": mark.step, "name": mark.name} for mark in trace.marks],
+        "points": [_point(point) for point in timeline(trace, replayed, dry_run.settings, POINTS)],
+        "peak_event": replayed.highest.position,
+        "holders": [_holder(holder) for holder in holders(trace, replayed, HOLDERS)],
+    }
+
+
+def _point(point: Point) -> Document:
+    """Bytes are integers, as the allocator rounded them."""
+    names = ("event", "step", "phase", "module", "operation", "allocated_bytes", "reserved_bytes")
+    return {**_named(point, *names), "parts": {part.value: size for part, size in point.parts.items()}}
+
+
+def _holder(holder: Holder) -> Document:
+    block = holder.block
+    shape = [int(size) for size in block.shape.split(",") if size]
+    found = _named(block, "part", "module", "operation")
+    return {"bytes": holder.bytes, **found, "shape": shape, "dtype": block.dtype}

@@ -1,19 +1,24 @@
-"""Where the bytes of one part come from: its components, and the docstrings of the functions behind them."""
+"""Where the bytes of a part or the seconds of a step come from, with the docstrings of the functions behind them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from inspect import getdoc, getmodule
 
 from peftbench.base.errors import SpecError, did_you_mean
 from peftbench.base.units import human_bytes
 from peftbench.decide.plan.plan import Plan
+from peftbench.estimate.time.step import step_time
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe.inference import InferenceSpec
 from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import Component, Part, Phase
-from peftbench.report.format.terminal import Style, reflow, two_sided, wrap
+from peftbench.report.format.sheet import UNKNOWN, Table
+from peftbench.report.format.terminal import Style, reflow, render, two_sided, wrap
 from peftbench.report.plan.header import DOT, card_title, model_title
+from peftbench.report.plan.time import why_timeless
+from peftbench.report.plan.views import seconds_text
 
 FORMULAS: dict[Part, tuple[str, ...]] = {
     Part.WEIGHTS: ("parts.base_weights.weight_bytes",),
@@ -46,16 +51,16 @@ GENERATION = (Part.ACTIVATIONS, Part.LOGITS, Part.KV_CACHE)
 
 
 def explain(plans: list[Plan], text: str, style: Style) -> str:
-    """Derive one part of every plan. Raises SpecError for a name that is no part."""
+    """Derive one part of every plan, or the time of its step. Raises SpecError for a name that is neither."""
     if _plain(text) == "time":
-        from peftbench.report.plan.time import explain_time
-
-        return explain_time(plans, style)
-    part = find_part(text)
-    title = two_sided(model_title(plans[0].model), card_title(plans[0].gpu), style.width)
-    return "\n\n".join(
-        [title, *(_explained(plan, part, style.width) for plan in plans), _formulas(plans, part, style.width)]
-    )
+        _check_timed(plans[0])
+        blocks = [_step(plan, style) for plan in plans]
+        blocks.append(_formula("estimate/time/step.py", getmodule(step_time), style.width))
+    else:
+        part = find_part(text)
+        blocks = [_explained(plan, part, style.width) for plan in plans]
+        blocks.append(_formulas(plans, part, style.width))
+    return "\n\n".join([two_sided(model_title(plans[0].model), card_title(plans[0].gpu), style.width), *blocks])
 
 
 def find_part(text: str) -> Part:
@@ -90,14 +95,14 @@ def _component(method: str, component: Component, width: int) -> Iterator[str]:
 
 
 def _formulas(plans: list[Plan], part: Part, width: int) -> str:
-    """The docstrings of the functions, read from the code so that they cannot drift from it."""
     functions = dict.fromkeys(
         function
         for plan in plans
         if isinstance(plan.model, ModelSpec)
         for function in formulas_of(part, plan.model, plan.recipe)
     )
-    return "\n\n".join(_formula(function, width) for function in functions)
+    files = ((f"{f.__module__.removeprefix('peftbench.').replace('.', '/')}.py, {f.__name__}", f) for f in functions)
+    return "\n\n".join(_formula(title, function, width) for title, function in files)
 
 
 def formulas_of(
@@ -133,9 +138,31 @@ def _function(name: str) -> Callable[..., object]:
     return found
 
 
-def _formula(function: Callable[..., object], width: int) -> str:
-    from inspect import getdoc
+def _formula(title: str, source: object, width: int) -> str:
+    """A docstring, read from the code so that it cannot drift from it."""
+    return "\n".join([title, *(f"  {line}".rstrip() for line in reflow(getdoc(source) or "", width - 2))])
 
-    doc = getdoc(function) or ""
-    title = f"{function.__module__.removeprefix('peftbench.').replace('.', '/')}.py, {function.__name__}"
-    return title + "\n" + "\n".join(f"  {line}".rstrip() for line in reflow(doc, width - 2))
+
+# ── the time of a step ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_timed(plan: Plan) -> None:
+    if plan.task == "inference":
+        raise SpecError("--explain time is about a training step.", "Leave out --task inference.")
+    if plan.gpu is None:
+        raise SpecError("the time of a step depends on the card.", "Name one, as in --gpu a100-80gb.")
+
+
+def _step(plan: Plan, style: Style) -> str:
+    """Every term of a step, and the band."""
+    step = plan.time
+    if step is None:
+        return f"{plan.method}{DOT}time {UNKNOWN}: {why_timeless(plan)}"
+    known = "" if step.calibrated else f"{DOT}uncalibrated"
+    head = f"{plan.method}{DOT}{seconds_text(step.step_s)} a step{DOT}{step.tokens_per_s:,.0f} tokens/s{known}"
+    rows = [(term.name, seconds_text(term.seconds), f"{term.seconds / step.step_s:.0%}", term.because)
+            for term in step.terms]  # fmt: skip
+    table = render(Table("", ("", "", "", ""), rows, "lrrl"), style.width, style.colour)
+    band = f"expected within {seconds_text(step.low_s)} and {seconds_text(step.high_s)}"
+    within = f"{band}; {step.doubt}" if step.doubt else band
+    return "\n".join([head, table, *(f"  {line}" for line in wrap(within, style.width - 2))])

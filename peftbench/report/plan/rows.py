@@ -8,6 +8,7 @@ from peftbench.inputs.model.weights import num_parameters
 from peftbench.inputs.recipe.option import options_of
 from peftbench.memory import Part
 from peftbench.report.plan.document import SIZES
+from peftbench.report.plan.time import effects_document, time_document
 
 IDENTITY = ("model", "num_parameters", "gpu", "gpu_memory_bytes", "gpu_usable_bytes", "method")
 ANSWER = ("trainable_parameters", "adapter_file_bytes", "peak_phase", *SIZES, "fit", "headroom_bytes")
@@ -46,40 +47,25 @@ def plan_row(plan: Plan) -> dict[str, object]:
     """Every column of one plan."""
     profile, verdict, gpu = plan.profile, plan.verdict, plan.gpu
     return {
-        "model": plan.model.name,
-        "num_parameters": num_parameters(plan.model),
-        "gpu": gpu.name if gpu else None,
-        "gpu_memory_bytes": gpu.memory_bytes if gpu else None,
-        "gpu_usable_bytes": gpu.usable_bytes if gpu else None,
-        "method": plan.method,
-        **dict.fromkeys(OPTIONS.values()),
-        **plan.options,
-        "trainable_parameters": plan.trainable_parameters,
-        "adapter_file_bytes": plan.adapter_file_bytes,
-        "peak_phase": profile.peak_phase.value,
-        **{name: getattr(profile, name) for name in SIZES},
-        "fit": verdict.fit.value if verdict else None,
-        "headroom_bytes": verdict.headroom_bytes if verdict else None,
+        "model": plan.model.name, "num_parameters": num_parameters(plan.model), "gpu": gpu.name if gpu else None,
+        "gpu_memory_bytes": gpu.memory_bytes if gpu else None, "gpu_usable_bytes": gpu.usable_bytes if gpu else None,
+        "method": plan.method, **dict.fromkeys(OPTIONS.values()), **plan.options,
+        "trainable_parameters": plan.trainable_parameters, "adapter_file_bytes": plan.adapter_file_bytes,
+        "peak_phase": profile.peak_phase.value, **{name: getattr(profile, name) for name in SIZES},
+        "fit": verdict.fit.value if verdict else None, "headroom_bytes": verdict.headroom_bytes if verdict else None,
         **{column: profile.bytes_of(part) for column, part in PARTS.items()},
-        **_dry_run(plan),
-        **_latency(plan),
-        **_training_time(plan),
-    }
+        **_dry_run(plan), **_latency(plan), **_training_time(plan),
+    }  # fmt: skip
 
 
 def _latency(plan: Plan) -> dict[str, object]:
     """Expected times of inference; empty for training, and where they are not known."""
-    if plan.effects is None:
-        return dict.fromkeys(LATENCY)
-    from peftbench.report.plan.effects import effects_document
-
-    return {**dict.fromkeys(LATENCY), **(effects_document(plan.effects)["latency"] or {})}
+    found = effects_document(plan.effects)["latency"] if plan.effects else None
+    return {**dict.fromkeys(LATENCY), **(found or {})}
 
 
 def _training_time(plan: Plan) -> dict[str, object]:
-    """Of a step; empty for inference, and where it is not known."""
-    from peftbench.report.plan.time import time_document
-
+    """Expected time of a step; empty for inference, and where it is not known."""
     found = time_document(plan.time) or {}
     return {column: found.get(column.removeprefix("training_").removeprefix("time_")) for column in TRAINING_TIME}
 

@@ -12,6 +12,7 @@ from peftbench.report.format.sheet import Table
 from peftbench.report.format.terminal import Style, bar, labelled, render, two_sided, wrap
 from peftbench.report.plan import views
 from peftbench.report.plan.header import DOT, assumptions, card_title, model_title
+from peftbench.report.plan.time import published_notes, time_notes, time_table
 
 BAR = 26
 """Columns of a bar as long as the card is large, so that bars compare across answers."""
@@ -27,22 +28,12 @@ def one_card(plans: list[Plan], chosen: Plan, notes: list[str], next_step: str, 
         from peftbench.report.plan.dry_run import held, side_by_side
 
         blocks += [side_by_side(chosen, style.width), _dry_verdict(chosen, style), held(chosen, style.width)]
-    published: list[str] = []
-    if chosen.effects:
-        from peftbench.report.plan.effects import latency_table, published_notes
-
-        times, published = latency_table(plans), published_notes(plans)
-        blocks.append(render(times, style.width) if times else "")
-    timeless: list[str] = []
-    if chosen.task == "training" and chosen.gpu:
-        from peftbench.report.plan.time import time_notes, time_table
-
-        steps, timeless = time_table(plans), time_notes(plans)
-        blocks.append(render(steps, style.width) if steps else "")
-    about = (*_notes_about(plans, chosen), *published, *timeless, *notes)
+    times = time_table(plans)
+    blocks.append(render(times, style.width) if times else "")
+    others = [f"{plan.method}: {note}" for plan in plans for note in plan.notes if note not in chosen.notes]
+    about = (*chosen.notes, *others, *published_notes(plans), *time_notes(plans), *notes)
     lines = [labelled("note", note, style.width) for note in about]
-    if next_step:
-        lines.append(labelled("next", next_step, style.width))
+    lines += [labelled("next", next_step, style.width)] if next_step else []
     blocks += ["\n".join(lines), command]
     return "\n\n".join(block for block in blocks if block)
 
@@ -53,14 +44,6 @@ def _dry_verdict(plan: Plan, style: Style) -> str:
     if verdict is None or not plan.by_formula:
         return ""
     return "\n".join(wrap(f"dry run: {verdict.fit.text}; {verdict.reason}", style.width))
-
-
-def _notes_about(plans: list[Plan], chosen: Plan) -> list[str]:
-    """The notes of the chosen plan, then those that only other ones have, under their method."""
-    notes = list(chosen.notes)
-    for plan in plans:
-        notes += [f"{plan.method}: {note}" for note in plan.notes if note not in chosen.notes]
-    return notes
 
 
 def many_cards(plans: list[Plan], notes: list[str], style: Style) -> str:

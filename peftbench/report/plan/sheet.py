@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from peftbench.report.format.sheet import Note, Page, Sheet, Table
+from peftbench.report.format.sheet import Note, Page, Sheet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,28 +36,14 @@ def _page(plans: list[Plan]) -> Page:
     """The assumptions, the comparison on each card in GiB, and the notes; over many cards those of the usual ones."""
     from peftbench.report.plan import views
     from peftbench.report.plan.header import DOT, assumptions, card_title, model_title
-    from peftbench.report.plan.time import time_notes
+    from peftbench.report.plan.time import published_notes, time_notes, time_table
 
     cards = list(dict.fromkeys(plan.gpu for plan in plans))
     several = len(cards) > 1
     usual, lowered = views.usual(plans) if several else (plans, [])
-    tables = [views.cards(plans)] if several else [views.comparison(plans), *_times(plans)]
-    notes = [*(note for plan in usual for note in plan.notes), *_published(usual)]
+    tables = [views.cards(plans)] if several else [views.comparison(plans), time_table(plans)]
+    notes = [*(note for plan in usual for note in plan.notes), *published_notes(usual)]
     notes += lowered if several else time_notes(plans)
     lead = [DOT.join(assumptions(usual)), *(() if several else (card_title(cards[0]),))]
-    return Page(tables, [Note(note) for note in dict.fromkeys(notes)], model_title(plans[0].model), lead)
-
-
-def _times(plans: list[Plan]) -> list[Table]:
-    """The expected times of inference or of a training step, on one card."""
-    from peftbench.report.plan.effects import latency_table
-    from peftbench.report.plan.time import time_table
-
-    times = latency_table(plans) if plans[0].effects else time_table(plans)
-    return [times] if times else []
-
-
-def _published(plans: list[Plan]) -> list[str]:
-    from peftbench.report.plan.effects import published_notes
-
-    return published_notes(plans) if plans[0].effects else []
+    shown = [Note(note) for note in dict.fromkeys(notes)]
+    return Page([table for table in tables if table], shown, model_title(plans[0].model), lead)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from peftbench.base.units import GIB, gib
 from peftbench.decide.plan.plan import Plan
 from peftbench.decide.verdict import Fit, Verdict
 from peftbench.memory import Basis, Component, Part
-from peftbench.report.format.sheet import UNKNOWN, Table
+from peftbench.report.format.sheet import UNKNOWN, Column, Table, tabled
 from peftbench.report.plan.header import several_counts
 
 _WEIGHTS = frozenset({Part.WEIGHTS, Part.QUANTIZATION_CONSTANTS, Part.EXPERTS, Part.UNQUANTIZED})
@@ -34,37 +35,34 @@ def signed_gib(size_bytes: int, decimals: int = 2) -> str:
 def comparison(plans: list[Plan]) -> Table:
     """Methods on one card side by side, the roomiest first, in GiB at the peak of each."""
     groups = _TRAINING if plans[0].task == "training" else _INFERENCE
-    judged = plans[0].verdict is not None
-    dry = any(plan.dry_run for plan in plans)
-    sizes = (*groups, "other", "peak", *(("dry run",) if dry else ()))
-    ordered = by_room(plans)
-    rows = [_compared(plan, groups, dry) for plan in ordered]
-    headings = ("GiB", *sizes, *(("headroom", "") if judged else ()))
-    table = Table("", headings, rows, "l" + "r" * len(sizes) + ("rl" if judged else ""))
-    return _with_counts(table, ordered) if several_counts(plans) else table
+    counts = [Column("GPUs", _gpus, side="r")] if several_counts(plans) else []
+    dry = [Column("dry run", lambda plan: plan.dry_run and plan.dry_run.profile.device_bytes, gib, "r")]
+    columns = (
+        Column("GiB", lambda plan: plan.method), *counts,
+        *(Column(name, partial(_size, parts), gib, "r") for name, parts in groups.items()),
+        Column("other", partial(_size, frozenset(Part).difference(*groups.values())), gib, "r"),
+        Column("peak", lambda plan: plan.profile.device_bytes, gib, "r"),
+        *(dry if any(plan.dry_run for plan in plans) else ()), *(_VERDICT if plans[0].verdict else ()),
+    )  # fmt: skip
+    return tabled(columns, by_room(plans))
 
 
-def _with_counts(table: Table, plans: list[Plan]) -> Table:
-    """A second column with the number of GPUs of each row and how they share the model."""
-    shared = [plan.recipe.parallelism for plan in plans]
-    cells = [f"{p.gpus} × {p.strategy}" if p.gpus > 1 else "1" for p in shared]
-    rows = [(row[0], cell, *row[1:]) for row, cell in zip(table.rows, cells, strict=True)]
-    return Table(table.title, (table.headings[0], "GPUs", *table.headings[1:]), rows, "lr" + table.alignments[1:])
+def _gpus(plan: Plan) -> str:
+    """How many, and how they share the model."""
+    shared = plan.recipe.parallelism
+    return f"{shared.gpus} × {shared.strategy}" if shared.gpus > 1 else "1"
 
 
-def _compared(plan: Plan, groups: dict[str, frozenset[Part]], dry: bool) -> tuple[str, ...]:
-    """The verdict is that of the dry run where there is one."""
-    peak = plan.profile.peak
-    sizes = [sum(c.bytes for c in peak if c.part in parts) for parts in groups.values()]
-    total = plan.profile.device_bytes
-    row = (
-        plan.method,
-        *(gib(size) if size else UNKNOWN for size in (*sizes, total - sum(sizes))),
-        gib(total),
-        *((gib(plan.dry_run.profile.device_bytes) if plan.dry_run else UNKNOWN,) if dry else ()),
-    )
-    verdict = plan.final_verdict
-    return (*row, signed_gib(verdict.headroom_bytes), verdict.fit.text) if verdict else row
+def _size(parts: frozenset[Part], plan: Plan) -> int | None:
+    """Bytes of some parts at the peak; None where there are none."""
+    return sum(c.bytes for c in plan.profile.peak if c.part in parts) or None
+
+
+_VERDICT = (
+    Column("headroom", lambda plan: plan.final_verdict.headroom_bytes, signed_gib, "r"),
+    Column("", lambda plan: plan.final_verdict.fit.text),
+)
+"""That of the dry run where there is one."""
 
 
 def by_room(plans: Iterable[Plan]) -> list[Plan]:
@@ -103,20 +101,16 @@ def parts_of(components: Iterable[Component]) -> list[tuple[Part, int, Basis]]:
     return [(part, *found[part]) for part in Part if part in found]
 
 
+CHANGES = (
+    Column("nearest changes", lambda c: " ".join(c.arguments)), Column("peak", lambda c: c.device_bytes, gib, "r"),
+    Column("headroom", lambda c: c.verdict.headroom_bytes, signed_gib, "r"), Column("", lambda c: c.fit.text),
+    Column("price", lambda c: c.price),
+)  # fmt: skip
+
+
 def changes(plan: Plan) -> Table:
     """What would make it fit, each tried alone, from free to costly."""
-    rows = [
-        (
-            " ".join(c.arguments),
-            gib(c.device_bytes),
-            signed_gib(c.verdict.headroom_bytes),
-            c.fit.text,
-            c.price,
-        )
-        for c in plan.changes
-        if c.fit is not Fit.DOES_NOT_FIT
-    ]
-    return Table("", ("nearest changes", "peak", "headroom", "", "price"), rows, "lrrll")
+    return tabled(CHANGES, (c for c in plan.changes if c.fit is not Fit.DOES_NOT_FIT))
 
 
 # ── many cards ──────────────────────────────────────────────────────────────────────────────────────────
@@ -125,13 +119,13 @@ def changes(plan: Plan) -> Table:
 def cards(plans: list[Plan]) -> Table:
     """Headroom of every method on every card, the smallest card first, and the first card that fits."""
     methods, counted = list(dict.fromkeys(plan.method for plan in plans)), several_counts(plans)
+    visible: dict[str, int] = {}
     by_card: dict[str, dict[str, Plan]] = {}
-    for plan in sorted(plans, key=lambda p: p.gpu.memory_bytes if p.gpu else 0):
-        by_card.setdefault(plan.gpu.name if plan.gpu else UNKNOWN, {})[plan.method] = plan
-    rows = [
-        (name, gib(_visible(found)), *(_headroom(found.get(method), counted) for method in methods))
-        for name, found in by_card.items()
-    ]
+    for gpu, plan in sorted(((p.gpu, p) for p in plans if p.gpu), key=lambda each: each[0].memory_bytes):
+        visible.setdefault(gpu.name, gpu.memory_bytes)
+        by_card.setdefault(gpu.name, {})[plan.method] = plan
+    rows = [(name, gib(visible[name]), *(_headroom(found.get(method), counted) for method in methods))
+            for name, found in by_card.items()]  # fmt: skip
     rows.append(("fits from", "", *(_first_fitting(by_card, method) for method in methods)))
     return Table("", ("headroom, GiB", "visible", *methods), rows, "lr" + "r" * len(methods))
 
@@ -143,11 +137,6 @@ def usual(plans: list[Plan]) -> tuple[list[Plan], list[str]]:
     if not (usual and lowered):
         return plans, []
     return usual, [f"{', '.join(sorted(lowered))}: no bfloat16, so bfloat16 is priced as float16."]
-
-
-def _visible(found: dict[str, Plan]) -> int:
-    gpu = next(iter(found.values())).gpu
-    return gpu.memory_bytes if gpu else 0
 
 
 def _headroom(plan: Plan | None, counted: bool) -> str:
@@ -171,9 +160,5 @@ def maxima(option: str, found: dict[tuple[str, str], int]) -> Table:
     """The largest value of an option by card and method."""
     methods = list(dict.fromkeys(method for _, method in found))
     names = dict.fromkeys(name for name, _ in found)
-    rows = [(name, *(_largest(found.get((name, m))) for m in methods)) for name in names]
+    rows = [(name, *(str(found.get((name, method)) or UNKNOWN) for method in methods)) for name in names]
     return Table("", (f"largest {option}", *methods), rows, "l" + "r" * len(methods))
-
-
-def _largest(value: int | None) -> str:
-    return str(value) if value else UNKNOWN

@@ -43,19 +43,13 @@ COLUMNS = (*IDENTITY, *_OPTIONS[:_FIRST], *COURSE, *OUTCOME, *MEASURED, *PREDICT
 def run_row(comparison: Comparison) -> dict[str, object]:
     """Every column of one record; errors are fractions, unknown is None."""
     record = comparison.record
-    values = {
-        **dict.fromkeys(COLUMNS),
-        **_asked(record),
-        **_seen(record),
-        **_predicted(comparison),
-        **_place(record),
-    }
+    values = {**dict.fromkeys(COLUMNS), **_asked(record), **_seen(record), **_predicted(comparison), **_place(record)}
     return {column: values[column] for column in COLUMNS}
 
 
 def step_median_s(measurement: Measurement) -> float | None:
-    """Of the timed steps; None where there are none."""
-    return _middle(measurement.step_s)
+    """The median of the timed steps; None where there are none."""
+    return median(measurement.step_s) if measurement.step_s else None
 
 
 def tokens_per_s(record: RunRecord) -> float | None:
@@ -68,47 +62,31 @@ def tokens_per_s(record: RunRecord) -> float | None:
     return recipe.batch_size * recipe.new_tokens / step_s
 
 
-def _middle(times_s: tuple[float, ...]) -> float | None:
-    return median(times_s) if times_s else None
-
-
 def _asked(record: RunRecord) -> dict[str, object]:
     case, recipe = record.case, record.case.recipe
     return {
-        **recipe_options(recipe),
-        "suite": record.suite,
-        "case": case.id,
-        "key": case.key,
-        "model": case.model,
-        "method": recipe.method,
-        "memory_limit_bytes": case.memory_limit_bytes,
+        **recipe_options(recipe), "suite": record.suite, "case": case.id, "key": case.key, "model": case.model,
+        "method": recipe.method, "memory_limit_bytes": case.memory_limit_bytes,
         **{name: getattr(case, name) for name in COURSE},
-    }
+    }  # fmt: skip
 
 
 def _seen(record: RunRecord) -> dict[str, object]:
     seen = record.measurement
     same = ("message", "device_peak_bytes", "process_peak_bytes", "baseline_bytes", "alloc_retries",
             "num_parameters", "trainable_parameters", "energy_j", "duration_s")  # fmt: skip
+    peaks = {column: [peak.allocated_bytes for peak in seen.phases if peak.phase is phase]
+             for column, phase in PHASES.items()}  # fmt: skip
     return {
-        **{name: getattr(seen, name) for name in same},
-        "outcome": seen.outcome.value,
+        **{name: getattr(seen, name) for name in same}, "outcome": seen.outcome.value,
         "last_phase": seen.last_phase.value if seen.last_phase else None,
-        "allocated_peak_bytes": seen.allocated_bytes,
-        "reserved_peak_bytes": seen.reserved_bytes,
-        **{column: _allocated_in(seen, phase) for column, phase in PHASES.items()},
-        "step_median_s": step_median_s(seen),
-        "step_min_s": min(seen.step_s, default=None),
+        "allocated_peak_bytes": seen.allocated_bytes, "reserved_peak_bytes": seen.reserved_bytes,
+        **{column: max(found, default=None) for column, found in peaks.items()},
+        "step_median_s": step_median_s(seen), "step_min_s": min(seen.step_s, default=None),
         "step_max_s": max(seen.step_s, default=None),
-        "prefill_median_s": _middle(seen.prefill_s),
-        "tokens_per_s": tokens_per_s(record),
-        "first_loss": seen.losses[0] if seen.losses else None,
-        "last_loss": seen.losses[-1] if seen.losses else None,
-    }
-
-
-def _allocated_in(seen: Measurement, phase: Phase) -> int | None:
-    return max((peak.allocated_bytes for peak in seen.phases if peak.phase is phase), default=None)
+        "prefill_median_s": median(seen.prefill_s) if seen.prefill_s else None, "tokens_per_s": tokens_per_s(record),
+        "first_loss": seen.losses[0] if seen.losses else None, "last_loss": seen.losses[-1] if seen.losses else None,
+    }  # fmt: skip
 
 
 def _predicted(comparison: Comparison) -> dict[str, object]:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from peftbench.check.runs.comparison import Comparison
 from peftbench.records.comparison import ComparisonRecord
 from peftbench.report.comparisons.rows import COLUMNS as COMPARISON_COLUMNS
 from peftbench.report.comparisons.rows import comparison_rows
 from peftbench.report.comparisons.table import comparison_tables
+from peftbench.report.format.html import Section
 from peftbench.report.format.sheet import Page, Row, Sheet, one_line
+from peftbench.report.runs.charts import PARTS, parts_figure, parts_of, scatter_figure, step_figure, time_figures
 from peftbench.report.runs.rows import COLUMNS, SCHEMA_VERSION, run_row
-from peftbench.report.runs.table import group_table, grouped
+from peftbench.report.runs.table import Group, group_table, grouped, on_card
+
+EXPLAINED = (
+    "Measured by peftbench. Predictions were made afresh from each run's recipe: allocated is torch's peak of tensors, "
+    "device is what the driver sees beyond what was there before, process is the resident set with the libraries' "
+    "code. What a run had reached that did not end well is marked ≥."
+)
 
 
 def runs_sheet(
@@ -34,12 +42,11 @@ def _page(comparisons: Sequence[Comparison], compared: Sequence[ComparisonRecord
 
 def _whole(comparisons: Sequence[Comparison], compared: Sequence[ComparisonRecord]) -> Page:
     from peftbench.report.comparisons.page import comparison_sections
-    from peftbench.report.runs.page import run_sections
 
     places = [*(each.record.environment for each in comparisons), *(record.environment for record in compared)]
     products = ", ".join(dict.fromkeys(place.product for place in places))
     title = one_line(f"{len(places)} run{'s' * (len(places) != 1)} on {products}")
-    return Page(title=title, sections=[*run_sections(comparisons), *comparison_sections(compared)])
+    return Page(title=title, sections=[*_sections(comparisons), *comparison_sections(compared)])
 
 
 def _document(comparisons: Sequence[Comparison], compared: Sequence[ComparisonRecord]) -> object:
@@ -58,3 +65,36 @@ def _rows(
     if comparisons:
         return COLUMNS, map(run_row, comparisons)
     return COMPARISON_COLUMNS, comparison_rows(compared)
+
+
+# ── the page of runs ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _sections(comparisons: Sequence[Comparison]) -> Iterator[Section]:
+    """What was predicted beside what was measured, every suite on every device, and memory over time."""
+    if not comparisons:
+        return
+    yield Section(text=EXPLAINED)
+    label = "Allocated peaks, predicted against measured, on logarithmic axes"
+    yield Section("Predicted against measured", figure=scatter_figure(comparisons), id="scatter", label=label)
+    for number, group in enumerate(grouped(comparisons)):
+        yield from _group(group, number)
+    if figures := time_figures(comparisons):
+        label, first = "Memory of the chosen run over time", next(iter(figures.values()))
+        yield Section("Memory over time", figure=first, id="over-time", label=label, choices=figures)
+
+
+def _group(group: Group, number: int) -> Iterator[Section]:
+    """A device and suite: table, parts and step time."""
+    table = group_table(group, with_reasons=True)
+    yield Section(table.title, table=table)
+    measured = ("", "◆ measured, device" if on_card(group) else "◆ measured, tensors")
+    yield Section(
+        "What is predicted at the peak, and what was measured", level=3,
+        legend=[*((PARTS[part], part.value) for part in parts_of(group)), measured],
+        figure=parts_figure(group), id=f"parts-{number}", kind="chart card" if on_card(group) else "chart",
+        label=f"Predicted parts and measured peaks: {table.title}",
+    )  # fmt: skip
+    if steps := step_figure(group):
+        label = f"Time of a step: {table.title}"
+        yield Section("Time of a step, or of a generation", level=3, figure=steps, id=f"steps-{number}", label=label)

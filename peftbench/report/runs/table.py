@@ -1,18 +1,28 @@
-"""Measured runs as tables for the terminal and for Markdown: what each took, beside what was predicted."""
+"""Runs as tables and in a few lines: what each took beside what was predicted, and predictions before any is run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from statistics import median
+from functools import partial
+from typing import TYPE_CHECKING
 
+from peftbench.base.errors import SpecError
 from peftbench.base.units import human_bytes
 from peftbench.check.runs.comparison import Comparison
+from peftbench.decide.suite.predict_case import device_of, predict_case, predict_largest
+from peftbench.decide.verdict import judge
+from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.records.environment import Outcome
-from peftbench.report.format.sheet import UNKNOWN, Table, one_line
+from peftbench.report.format.sheet import UNKNOWN, Column, Table, one_line, tabled
+from peftbench.report.runs.rows import step_median_s
+
+if TYPE_CHECKING:
+    from peftbench.decide.suite.cases import SuiteCase
 
 Group = tuple[Comparison, ...]
 """Runs of one suite on one device; never empty."""
 
+SIZES = ("allocated", "reserved", "device")
 MESSAGE = 60
 """Characters of an error that a cell has room for."""
 
@@ -37,59 +47,91 @@ def group_title(group: Group) -> str:
     drivers, torches = (_each(texts) for texts in ((place.driver for place in places),
                                                    (place.versions.get("torch") for place in places)))  # fmt: skip
     days = sorted(place.started_at[:10] for place in places)
-    driver = f"driver {drivers}" if drivers else _threads(places[0].threads)
+    driver = f"driver {drivers}" if drivers else f"{places[0].threads} thread{'s' * (places[0].threads > 1)}"
     torch = f"torch {torches}" if torches else ""
     parts = (f"{group[0].record.suite} on {places[0].product}", driver, torch, _each((days[0], days[-1]), " to "))
     return one_line(" · ".join(part for part in parts if part))
 
 
-def titles(group: Group) -> tuple[str, ...]:
-    """Headings of `run_cells`; a CPU has a process and no device memory."""
-    return ("case", "allocated", "predicted", "error", "device" if on_card(group) else "process", "s/step", "outcome")
-
-
-def run_cells(comparison: Comparison) -> tuple[str, ...]:
-    """One run as text, under `titles`. What a run had reached that did not end well is marked as a lower bound."""
-    found, error = comparison.record.measurement, comparison.errors.allocated
-    least = "" if found.outcome is Outcome.OK else "≥"
-    card = comparison.record.environment.device == "cuda"
-    return (
-        one_line(comparison.record.case.id),
-        _size(comparison.measured.allocated_bytes, least),
-        _size(comparison.predicted.allocated_bytes),
-        UNKNOWN if error is None else f"{error:+.1%}",
-        _size(found.device_peak_bytes if card else found.process_peak_bytes, least),
-        f"{median(found.step_s):.3f}" if found.step_s else UNKNOWN,
-        _outcome(comparison),
-    )
-
-
 def group_table(group: Group, with_reasons: bool = False) -> Table:
-    """A row a run; `with_reasons` where there is room to say why some have no prediction."""
-    rows = [run_cells(each) for each in group]
-    if with_reasons:
-        said = [f"; not predicted: {one_line(each.note)}" if each.note else "" for each in group]
-        rows = [(*row[:-1], row[-1] + reason) for row, reason in zip(rows, said, strict=True)]
+    """A row a run; `with_reasons` where there is room to say why some have no prediction.
+
+    What a run had reached that did not end well is marked as a lower bound. A CPU has a process and no device memory.
+    """
+    columns = (
+        Column("case", lambda each: one_line(each.record.case.id)),
+        Column("allocated", lambda each: _reached(each, each.measured.allocated_bytes), side="r"),
+        Column("predicted", lambda each: each.predicted.allocated_bytes, human_bytes, "r"),
+        Column("error", lambda each: each.errors.allocated, "{:+.1%}".format, "r"),
+        Column("device", lambda each: _reached(each, each.record.measurement.device_peak_bytes), side="r")
+        if on_card(group) else
+        Column("process", lambda each: _reached(each, each.record.measurement.process_peak_bytes), side="r"),
+        Column("s/step", lambda each: step_median_s(each.record.measurement), "{:.3f}".format, "r"),
+        Column("outcome", partial(_outcome, with_reasons)),
+    )  # fmt: skip
     bad = (place for place, each in enumerate(group) if each.record.measurement.outcome is not Outcome.OK)
-    return Table(group_title(group), titles(group), rows, "lrrrrrl", bad=bad)
+    return tabled(columns, group, group_title(group), bad)
+
+
+def _reached(comparison: Comparison, size: int | None) -> str | None:
+    least = "" if comparison.record.measurement.outcome is Outcome.OK else "≥"
+    return None if size is None else least + human_bytes(size)
 
 
 def _each(texts: Iterable[str | None], between: str = ", ") -> str:
     return between.join(dict.fromkeys(text for text in texts if text))
 
 
-def _threads(number: int) -> str:
-    return f"{number} thread{'s' if number > 1 else ''}"
-
-
-def _outcome(comparison: Comparison) -> str:
-    found = comparison.record.measurement
+def _outcome(with_reasons: bool, comparison: Comparison) -> str:
+    found, reason = comparison.record.measurement, ""
+    if with_reasons and comparison.note:
+        reason = f"; not predicted: {one_line(comparison.note)}"
     if found.outcome is Outcome.OK:
-        return f"ok, {found.alloc_retries} retries" if found.alloc_retries else "ok"
+        return (f"ok, {found.alloc_retries} retries" if found.alloc_retries else "ok") + reason
     message = one_line(found.message)
-    said = f": {message[:MESSAGE]}{'…' if len(message) > MESSAGE else ''}" if message else ""
-    return f"{found.outcome}{'' if found.outcome is Outcome.OOM else said}"
+    if not message or found.outcome is Outcome.OOM:
+        return f"{found.outcome}{reason}"
+    return f"{found.outcome}: {message[:MESSAGE]}{'…' if len(message) > MESSAGE else ''}{reason}"
 
 
-def _size(size: int | None, least: str = "") -> str:
-    return UNKNOWN if size is None else least + human_bytes(size)
+# ── a few lines ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def described(comparison: Comparison) -> str:
+    """One run as the callback prints it when training ends: each measured size with the predicted one and the error."""
+    recipe = comparison.record.case.recipe
+    head = f"peftbench: {recipe.method} of {comparison.record.case.model} on {comparison.record.environment.product}"
+    columns = zip(SIZES, comparison.measured, comparison.predicted, comparison.errors, strict=True)
+    sizes = [_size(name, seen, said, error) for name, seen, said, error in columns if seen is not None]
+    note = [f"no prediction: {comparison.note}"] if comparison.note else []
+    return "\n  ".join((head, *sizes, *note))
+
+
+def _size(name: str, measured: int, predicted: int | None, error: float | None) -> str:
+    said = f", predicted {human_bytes(predicted)}" if predicted is not None else ""
+    off = f" ({error:+.1%})" if error is not None else ""
+    return f"{name} {human_bytes(measured)}{said}{off}"
+
+
+# ── before any is run ───────────────────────────────────────────────────────────────────────────────────────────────
+
+PREDICTIONS = ("case", "method", "allocated", "device", "up to", "verdict")
+
+
+def predictions_table(cases: Iterable[SuiteCase], gpu: GpuSpec | None) -> Table:
+    """One row a case: tensors and device at the peak, the band's end, and whether that fits the card."""
+    return Table("", PREDICTIONS, [_row(each, gpu) for each in cases], "llrrrl")
+
+
+def _row(each: SuiteCase, gpu: GpuSpec | None) -> tuple[str, ...]:
+    case = each.case
+    try:
+        profile = predict_case(case, gpu)
+    except SpecError as error:
+        return (case.id, case.recipe.method, *[UNKNOWN] * 3, f"no formula: {error.what}")
+    card = device_of(case, gpu)
+    judged = judge(profile, card).fit.text if card and not card.is_cpu else UNKNOWN
+    if each.grows and (most := predict_largest(case, each.grows, gpu)):
+        judged = most.text
+    sizes = (profile.allocated_bytes, profile.device_bytes, profile.device_high_bytes)
+    return (case.id, case.recipe.method, *map(human_bytes, sizes), judged)

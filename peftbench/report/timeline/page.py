@@ -25,6 +25,7 @@ POINTS = 2000
 ROWS, LISTED = 30, 5
 """Groups of tensors in the table, and in the label of the peak."""
 
+
 def timeline_html(plan: Plan) -> str:
     """The page for a plan that has a dry run with a trace. Raises PeftbenchError where the extra is missing."""
     from peftbench.dryrun.session import DryRun

@@ -19,7 +19,7 @@ from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.inference import InferenceSpec
 from peftbench.report.format.sheet import UNKNOWN
-from peftbench.report.plan.effects import effects_document, latency_table, published_notes
+from peftbench.report.plan.time import effects_document, published_notes, time_table
 
 MODEL, A100, L4 = find_model("8b"), find_gpu("a100-80gb"), find_gpu("l4")
 NF4 = quantization_for(DType.BFLOAT16)
@@ -62,19 +62,19 @@ def test_a_time_can_be_recomputed_from_its_terms(batch_size: int) -> None:
 def test_what_is_not_known_is_null_in_json_and_a_dash_in_the_table() -> None:
     without = replace(L4, memory_bandwidth=None)
     assert document(planned(QLORA, without))["latency"] is None
-    table = latency_table([planned(QLORA, without), planned(InferenceSpec(), L4)])
+    table = time_table([planned(QLORA, without), planned(InferenceSpec(), L4)])
     assert table is not None
     assert next(row for row in table.rows if row[0] == "qlora")[1:] == (UNKNOWN,) * 5
     assert document(planned(InferenceSpec(), L4))["published"] == {"quality": None, "dynamic_ratio": None}
 
 
 def test_without_a_card_or_where_nothing_fits_there_is_no_table() -> None:
-    assert latency_table([planned(QLORA, None)]) is None
-    assert latency_table([planned(InferenceSpec(), find_gpu("t4"))]) is None
+    assert time_table([planned(QLORA, None)]) is None
+    assert time_table([planned(InferenceSpec(), find_gpu("t4"))]) is None
 
 
 def test_the_table_says_where_no_time_was_published() -> None:
-    titles = [table.title for gpu in (A100, L4) if (table := latency_table([planned(QLORA, gpu)]))]
+    titles = [table.title for gpu in (A100, L4) if (table := time_table([planned(QLORA, gpu)]))]
     assert ["uncalibrated" in title for title in titles] == [False, True]
 
 

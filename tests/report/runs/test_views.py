@@ -14,8 +14,7 @@ from peftbench.check.runs.comparison import compare
 from peftbench.records.environment import Outcome
 from peftbench.records.run import Sample
 from peftbench.report.format.writers import written
-from peftbench.report.runs.charts import parts_figure, scatter_figure, step_figure
-from peftbench.report.runs.course import time_figures
+from peftbench.report.runs.charts import parts_figure, scatter_figure, step_figure, time_figures
 from peftbench.report.runs.rows import COLUMNS
 from peftbench.report.runs.sheet import runs_sheet
 
