@@ -52,9 +52,7 @@ def _measurement(course: Course, sampler: Sampler, baseline_bytes: int | None, f
         message="; ".join(filter(None, (course.message, f"the device was lost: {lost}" if lost else ""))),
         last_phase=None if ended_well or not course.marks else course.marks[-1][1],
         phases=tuple(sorted(course.phases.values(), key=lambda found: (found.step, order.index(found.phase)))),
-        step_s=tuple(course.step_s),
-        prefill_s=tuple(course.prefill_s),
-        losses=tuple(course.losses),
+        step_s=tuple(course.step_s), prefill_s=tuple(course.prefill_s), losses=tuple(course.losses),
         alloc_retries=course.facts.get("alloc_retries"),
         trainable_parameters=course.facts.get("trainable_parameters"),
         num_parameters=course.facts.get("num_parameters"),
@@ -63,7 +61,7 @@ def _measurement(course: Course, sampler: Sampler, baseline_bytes: int | None, f
         process_peak_bytes=sampler.peak("process_bytes"),
         samples=thin(sampler.samples),
         marks=tuple((began_s - first_s, phase) for began_s, phase in course.marks[:SHOWN]),
-    )
+    )  # fmt: skip
 
 
 # ── what is there already ───────────────────────────────────────────────────────────────────────────────────────────

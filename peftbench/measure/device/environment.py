@@ -32,19 +32,13 @@ def environment_of(device: Device, by_torch: Mapping[str, Any]) -> Environment:
     memory_bytes, capability = by_torch.get("memory_bytes", device.memory_bytes), by_torch.get("compute_capability")
     assert memory_bytes is not None  # open_device refuses such a card
     return Environment(
-        device=device.kind,
-        product=device.product,
-        uuid=device.uuid,
-        memory_bytes=memory_bytes,
+        device=device.kind, product=device.product, uuid=device.uuid, memory_bytes=memory_bytes,
         compute_capability=(int(capability[0]), int(capability[1])) if capability else None,
-        multiprocessors=by_torch.get("multiprocessors"),
-        driver=device.driver,
-        threads=by_torch.get("threads", 1),
-        platform=f"{platform.system()}-{platform.release()}-{platform.machine()}",
-        versions=versions(),
+        multiprocessors=by_torch.get("multiprocessors"), driver=device.driver, threads=by_torch.get("threads", 1),
+        platform=f"{platform.system()}-{platform.release()}-{platform.machine()}", versions=versions(),
         alloc_conf=next((os.environ[name] for name in ALLOC_CONF if name in os.environ), ""),
         started_at=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    )
+    )  # fmt: skip
 
 
 def versions() -> dict[str, str]:

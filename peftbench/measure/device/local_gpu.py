@@ -76,15 +76,10 @@ def _spec(reading: Reading) -> GpuSpec:
     else:
         source = f"{reading.asked} on this machine: total - reserved; torch may see some MiB less"
     return GpuSpec(
-        name="local",
-        product=reading.product,
-        memory_bytes=reading.total_bytes - (reading.reserved_bytes or 0),
-        memory_source=source,
-        compute_capability=capability,
-        multiprocessors=multiprocessors,
-        context_bytes=context_bytes(multiprocessors),
-        in_use_bytes=reading.used_bytes,
-    )
+        name="local", product=reading.product, compute_capability=capability, multiprocessors=multiprocessors,
+        memory_bytes=reading.total_bytes - (reading.reserved_bytes or 0), memory_source=source,
+        context_bytes=context_bytes(multiprocessors), in_use_bytes=reading.used_bytes,
+    )  # fmt: skip
 
 
 # NVML ────────────────────────────────────────────────────────────────────────
@@ -107,15 +102,10 @@ def _read_handle(pynvml: Any, number: int) -> Reading:
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
     return Reading(
-        product=text(pynvml.nvmlDeviceGetName(handle)),
-        uuid=text(pynvml.nvmlDeviceGetUUID(handle)),
-        total_bytes=memory.total,
-        reserved_bytes=memory.reserved,
-        used_bytes=memory.used,
-        compute_capability=(major, minor),
-        cores=_cores(pynvml, handle),
-        asked="NVML",
-    )
+        product=text(pynvml.nvmlDeviceGetName(handle)), uuid=text(pynvml.nvmlDeviceGetUUID(handle)),
+        total_bytes=memory.total, reserved_bytes=memory.reserved, used_bytes=memory.used,
+        compute_capability=(major, minor), cores=_cores(pynvml, handle), asked="NVML",
+    )  # fmt: skip
 
 
 def _cores(pynvml: Any, handle: Any) -> int | None:
@@ -153,12 +143,7 @@ def _parse(row: list[str]) -> Reading:
     product, uuid, total, reserved, used, capability = row
     major, minor = capability.split(".")
     return Reading(
-        product=product,
-        uuid=uuid,
-        total_bytes=int(total) * MIB,
-        reserved_bytes=int(reserved) * MIB if reserved.isdigit() else None,
-        used_bytes=int(used) * MIB,
-        compute_capability=(int(major), int(minor)),
-        cores=None,
-        asked="nvidia-smi",
-    )
+        product=product, uuid=uuid, total_bytes=int(total) * MIB,
+        reserved_bytes=int(reserved) * MIB if reserved.isdigit() else None, used_bytes=int(used) * MIB,
+        compute_capability=(int(major), int(minor)), cores=None, asked="nvidia-smi",
+    )  # fmt: skip

@@ -88,17 +88,12 @@ class RunCallback(TrainerCallback):
     def _measured(self, model: Any, losses: tuple[float, ...]) -> Measurement:
         retries = torch.cuda.memory_stats()["num_alloc_retries"] if self._on_card else None
         return Measurement(
-            outcome=Outcome.OK,
-            phases=tuple(self._peaks.values()),
-            step_s=tuple(self._step_s),
-            losses=losses,
+            outcome=Outcome.OK, phases=tuple(self._peaks.values()), step_s=tuple(self._step_s), losses=losses,
             alloc_retries=retries,
             trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-            process_peak_bytes=self._sampler.peak("process_bytes"),
-            duration_s=time.monotonic() - self._first_s,
-            samples=thin(self._sampler.samples),
-            marks=tuple(self._marks[:SHOWN]),
-        )
+            process_peak_bytes=self._sampler.peak("process_bytes"), duration_s=time.monotonic() - self._first_s,
+            samples=thin(self._sampler.samples), marks=tuple(self._marks[:SHOWN]),
+        )  # fmt: skip
 
     # ── phases ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

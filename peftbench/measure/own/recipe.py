@@ -39,16 +39,12 @@ def case_of(model: Any, arguments: Any, batches: SeenBatches, steps: int, read_a
     """The case that such a run is; `steps` are those that were timed. Raises SpecError where no spec says it."""
     config = causal_lm_of(model).config.to_dict()
     return Case(
-        id="own",
-        model=str(config.get("_name_or_path") or "own model"),
+        id="own", model=str(config.get("_name_or_path") or "own model"),
         config=json.dumps(config, sort_keys=True, default=str),
-        recipe=recipe_of(model, arguments, batches, read_adapter),
-        steps=max(steps, 1),
-        warmup_steps=TRACKED_STEPS,
-        learning_rate=arguments.learning_rate,
-        seed=arguments.seed,
+        recipe=recipe_of(model, arguments, batches, read_adapter), steps=max(steps, 1), warmup_steps=TRACKED_STEPS,
+        learning_rate=arguments.learning_rate, seed=arguments.seed,
         device="cuda" if arguments.device.type == "cuda" else "cpu",
-    )
+    )  # fmt: skip
 
 
 def recipe_of(model: Any, arguments: Any, batches: SeenBatches, read_adapter: ReadAdapter) -> TrainingSpec:
