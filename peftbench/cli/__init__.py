@@ -14,10 +14,20 @@ import click
 
 from peftbench.base.errors import PeftbenchError, did_you_mean
 
-VERBS = (
-    "plan", "choose", "recipe", "timeline", "models", "gpus", "run", "validate", "calibrate", "report", "claims",
-    "doctor",
-)  # fmt: skip
+VERBS = {
+    "plan": "Predict the memory of a fine-tuning run and say whether it fits.",
+    "choose": "Rank cards and offers for a training run by price and time.",
+    "recipe": "Write a plan as a training script, or for TRL, axolotl, LLaMA-Factory …",
+    "timeline": "Draw the memory of a dry run, event by event, as a page to zoom into.",
+    "models": "List the models that can be named.",
+    "gpus": "List the cards that can be named.",
+    "run": "Run the cases of a suite for real, and record what they take.",
+    "validate": "Compare predictions with measurements.",
+    "calibrate": "Fit the constants of a card from its runs.",
+    "report": "Show measured runs beside what is predicted for them.",
+    "claims": "Check common claims against the formulas.",
+    "doctor": "Say what can be measured here, and what is missing.",
+}
 """Each is a click command of the same name in `peftbench/cli/<verb>.py`, imported when it is asked for …"""
 LISTS = ("models", "gpus", "doctor", "claims")
 """… but these, which list what is known, are in `peftbench/cli/lists.py`."""
@@ -59,6 +69,11 @@ class Verbs(click.Group):
             command: click.Command = getattr(import_module(f"peftbench.cli.{file}"), cmd_name)
             return command
         return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what each verb does, without importing it."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

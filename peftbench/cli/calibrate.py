@@ -7,10 +7,17 @@ from pathlib import Path
 
 import click
 
+from peftbench.base.errors import CatalogError
+from peftbench.check.calibration.fit import calibrate as fitted
 from peftbench.cli.ask.format_option import format_option, show
+from peftbench.cli.progress import tell
+from peftbench.decide.calibrated import card_name
+from peftbench.records.calibration import default_path, write_calibration
+from peftbench.records.file import holds_records, read_results, record_files
+from peftbench.report.lists.known import calibration_sheet
 
 
-@click.command("calibrate", short_help="Fit the constants of a card from its runs.")
+@click.command("calibrate")
 @click.argument("path", type=click.Path(path_type=str))
 @click.option("--output", "-o", metavar="FILE",
               help="The file to write. Default: where `plan` looks for the card's.")  # fmt: skip
@@ -26,14 +33,6 @@ def calibrate(path: str, output: str | None, format_: str) -> None:
 
     A constant that the records say too little about keeps its prior. Errors are of cases that were left out of the fit.
     """
-    from peftbench.base.errors import CatalogError
-    from peftbench.check.calibration.fit import calibrate as fitted
-    from peftbench.cli.progress import tell
-    from peftbench.decide.calibrated import card_name
-    from peftbench.records.calibration import default_path, write_calibration
-    from peftbench.records.file import holds_records, read_results, record_files
-    from peftbench.report.lists.known import calibration_sheet
-
     if not any(map(holds_records, record_files(path))):
         raise CatalogError(f"{path} holds no record of a run.", "Measure some: peftbench run SUITE")
     found = fitted(read_results(path, tell).runs, datetime.now(timezone.utc).strftime("%Y-%m-%d"))

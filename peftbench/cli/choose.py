@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from datetime import date
+from typing import Any
 
 import click
 
 from peftbench.base.errors import SpecError
+from peftbench.catalog.models import find_config
 from peftbench.cli.ask.choose_options import SECTIONS
+from peftbench.cli.ask.choose_question import dataset_of, own_offers, question_of
+from peftbench.cli.ask.command_line import broken
 from peftbench.cli.ask.format_option import show, show_text
 from peftbench.cli.ask.options import SectionedCommand
+from peftbench.decide.choose.own import break_evens, own_answer
+from peftbench.decide.choose.ranking import NothingFits, Question
+from peftbench.decide.choose.ranking import choose as rank
+from peftbench.decide.plan.plan import make_plan
+from peftbench.inputs.model.spec import ModelSpec
+from peftbench.report.choose.own import Typed, own_sentences, plan_words
+from peftbench.report.choose.sheet import choose_sheet
+from peftbench.report.choose.views import Answer
+from peftbench.report.format.terminal import Style, terminal_width, wants_colour
+from peftbench.report.plan.screens import one_card
 
-if TYPE_CHECKING:
-    from peftbench.decide.choose.ranking import Question
-    from peftbench.inputs.model.spec import ModelSpec
-    from peftbench.report.choose.views import Answer
 
-
-@click.command(
-    "choose",
-    cls=SectionedCommand,
-    sections=SECTIONS,
-    short_help="Rank cards and offers for a training run by price and time.",
-)
+@click.command("choose", cls=SectionedCommand, sections=SECTIONS)
 def choose(**given: Any) -> None:
     """Rank what can be rented for a training run, or is owned, by price and time: only what fits, with its band.
 
@@ -35,10 +39,6 @@ def choose(**given: Any) -> None:
       peftbench choose --model 8b --tokens 50M --method lora --r 64
       peftbench choose --model 8b --tokens 50M --expand 1
     """
-    from peftbench.catalog.models import find_config
-    from peftbench.cli.ask.choose_question import dataset_of, question_of
-    from peftbench.report.choose.sheet import choose_sheet
-
     if given["expand"] and given["format"] != "terminal":
         raise SpecError("--expand is only written for the terminal.", "Leave out --format, or ask `peftbench plan`.")
     named = find_config(given["model"])
@@ -52,15 +52,6 @@ def choose(**given: Any) -> None:
 
 
 def _answer(question: Question, how: str, given: dict[str, Any]) -> Answer:
-    from datetime import date
-
-    from peftbench.cli.ask.choose_question import own_offers
-    from peftbench.decide.choose.own import break_evens, own_answer
-    from peftbench.decide.choose.ranking import NothingFits
-    from peftbench.decide.choose.ranking import choose as rank
-    from peftbench.report.choose.own import Typed, own_sentences
-    from peftbench.report.choose.views import Answer
-
     typed, owned = Typed(given["model"], given["calibration"]), own_offers(given)
     try:
         ranking = rank(question)
@@ -74,12 +65,6 @@ def _answer(question: Question, how: str, given: dict[str, Any]) -> Answer:
 
 def _expanded(answer: Answer, model: ModelSpec, given: dict[str, Any]) -> str:
     """The plan of one row, and the command that makes it."""
-    from peftbench.cli.ask.command_line import broken
-    from peftbench.decide.plan.plan import make_plan
-    from peftbench.report.choose.own import plan_words
-    from peftbench.report.format.terminal import Style, terminal_width, wants_colour
-    from peftbench.report.plan.screens import one_card
-
     choices = answer.ranking.choices
     if given["expand"] > len(choices):
         raise SpecError(f"the ranking has no row {given['expand']}.", f"It has rows 1 to {len(choices)}.")

@@ -7,7 +7,7 @@ import click
 from peftbench.cli.ask.format_option import format_option, show
 
 
-@click.command("models", short_help="List the models that can be named.")
+@click.command("models")
 @format_option
 def models(format_: str) -> None:
     """List the models that --model knows by name; the path of any supported config.json works too."""
@@ -24,7 +24,7 @@ def models(format_: str) -> None:
     show(models_sheet(known, note), format_)
 
 
-@click.command("gpus", short_help="List the cards that can be named.")
+@click.command("gpus")
 @format_option
 def gpus(format_: str) -> None:
     """List the cards that --gpu knows, with the memory that torch sees; for others there is --gpu-memory."""
@@ -39,7 +39,7 @@ def gpus(format_: str) -> None:
     show(gpus_sheet(known, note), format_)
 
 
-@click.command("doctor", short_help="Say what can be measured here, and what is missing.")
+@click.command("doctor")
 @format_option
 def doctor(format_: str) -> None:
     """Look at the libraries, the cards and this machine: what works, what is limited, what mends it.
@@ -52,7 +52,7 @@ def doctor(format_: str) -> None:
     show(doctor_sheet(diagnose()), format_)
 
 
-@click.command("claims", short_help="Check common claims against the formulas.")
+@click.command("claims")
 def claims() -> None:
     """Print common claims about memory, speed and quality as a Markdown page, with figures and a verdict on each."""
     from peftbench.check.claims.effect_claims import claims as all_claims

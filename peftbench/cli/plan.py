@@ -10,12 +10,7 @@ from peftbench.cli.ask.format_option import show
 from peftbench.cli.ask.options import SECTIONS, SectionedCommand
 
 
-@click.command(
-    "plan",
-    cls=SectionedCommand,
-    sections=SECTIONS,
-    short_help="Predict the memory of a fine-tuning run and say whether it fits.",
-)
+@click.command("plan", cls=SectionedCommand, sections=SECTIONS)
 @click.pass_context
 def plan(ctx: click.Context, /, **given: Any) -> None:
     """Predict the GPU memory of a fine-tuning run, and say whether it fits, why not, and what would help.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import abspath, dirname, isfile
 from typing import Any
 
 import click
@@ -9,8 +10,10 @@ import click
 from peftbench.base.errors import SpecError
 from peftbench.cli.ask.format_option import write_file
 from peftbench.cli.ask.options import QUESTION, SECTIONS, SectionedCommand
+from peftbench.cli.ask.plan_question import cards_of, question_of, recipes_of
+from peftbench.decide.card import settle_training
 from peftbench.inputs.recipe.training import TrainingSpec
-from peftbench.recipes.export import TOOLS
+from peftbench.recipes.export import TOOLS, export
 
 _ASKED = ("model", "method", "gpu", "from_files")
 _WRITE = (
@@ -20,24 +23,14 @@ _WRITE = (
     ),
     click.Option(["-o", "--output"], metavar="FILE", help="Where to write it; to the terminal if left out."),
 )  # fmt: skip
-
-
-_SECTIONS = ("Training recipe", "Several GPUs", "Adapter", "Quantization")
-
-
 _OPTIONS = {
     "Question": tuple(option for option in QUESTION if option.name in _ASKED),
-    **{name: SECTIONS[name] for name in _SECTIONS},
+    **{name: SECTIONS[name] for name in ("Training recipe", "Several GPUs", "Adapter", "Quantization")},
     "File": _WRITE,
 }
 
 
-@click.command(
-    "recipe",
-    cls=SectionedCommand,
-    sections=_OPTIONS,
-    short_help="Write a plan as a training script, or for TRL, axolotl, LLaMA-Factory …",
-)
+@click.command("recipe", cls=SectionedCommand, sections=_OPTIONS)
 def recipe(tool: str, output: str | None, **given: Any) -> None:
     """Write a plan as a script that trains with transformers and PEFT, or as another tool's configuration.
 
@@ -50,8 +43,6 @@ def recipe(tool: str, output: str | None, **given: Any) -> None:
     Where the tool does something else than the plan, an option that was typed is refused; one that was not is taken
     from the tool, and the file says so.
     """
-    from peftbench.recipes.export import export
-
     named, training = _asked(given)
     written = export(_name(named), training, tool)
     _check_typed(written.differences, given, tool)
@@ -65,9 +56,6 @@ def recipe(tool: str, output: str | None, **given: Any) -> None:
 
 def _asked(given: dict[str, Any]) -> tuple[Any, Any]:
     """The model and the one recipe, settled for the card where one is named."""
-    from peftbench.cli.ask.plan_question import cards_of, question_of, recipes_of
-    from peftbench.decide.card import settle_training
-
     question = {**given, "task": "training", "dry_run": False, "gpu_memory": None, "no_gpu": not given["gpu"]}
     question |= {"explain": None, "calibration": "none", "reading": None}
     if not (question["method"] or question["from_files"] or question["adapter_config"]):
@@ -83,8 +71,6 @@ def _asked(given: dict[str, Any]) -> tuple[Any, Any]:
 
 def _name(named: Any) -> str:
     """What from_pretrained takes: the Hub id, or the folder of the config.json."""
-    from os.path import abspath, dirname, isfile
-
     return dirname(abspath(named.source)) if isfile(named.source) else str(named.name)
 
 

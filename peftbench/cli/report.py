@@ -5,12 +5,17 @@ from __future__ import annotations
 import click
 
 from peftbench.base.errors import PeftbenchError
+from peftbench.check.runs.comparison import compare
 from peftbench.cli.ask.format_option import format_option, show, write_file
+from peftbench.cli.progress import tell
+from peftbench.records.file import holds_records, read_results, record_files
+from peftbench.report.format.writers import written
+from peftbench.report.runs.sheet import runs_sheet
 
 STDOUT = "-"
 
 
-@click.command("report", short_help="Show measured runs beside what is predicted for them.")
+@click.command("report")
 @click.argument("path")
 @format_option
 @click.option("--output", "-o", metavar="FILE",
@@ -25,12 +30,6 @@ def report(path: str, format_: str, output: str | None) -> None:
 
     The page is one file that loads nothing from the network. CSV has a row a record, with units in the column names.
     """
-    from peftbench.check.runs.comparison import compare
-    from peftbench.cli.progress import tell
-    from peftbench.records.file import holds_records, read_results, record_files
-    from peftbench.report.format.writers import written
-    from peftbench.report.runs.sheet import runs_sheet
-
     found = [read_results(file, tell) for file in record_files(path) if holds_records(file)]
     runs = [record for results in found for record in results.runs]
     compared = tuple(record for results in found for record in results.comparisons)

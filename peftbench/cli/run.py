@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from peftbench.base.errors import MeasureError, PeftbenchError, install_hint
+from peftbench.base.errors import MeasureError, PeftbenchError, did_you_mean, install_hint
+from peftbench.base.units import human_bytes, parse_bytes
+from peftbench.catalog.gpus import find_gpu
+from peftbench.cli.answer.run_cases import predict_suite, run_suite
+from peftbench.cli.answer.run_comparison import predict_comparison, run_comparison_suite
+from peftbench.decide.suite.cases import SuiteCase, cases_of
+from peftbench.decide.suite.variants import comparison_of
+from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.case import TIMEOUT_S
-
-if TYPE_CHECKING:
-    from peftbench.decide.suite.cases import SuiteCase
-    from peftbench.inputs.card.gpu import GpuSpec
-    from peftbench.inputs.suite import Suite
-    from peftbench.measure.device.open import Device
+from peftbench.inputs.suite import COMPARING, Suite, find_suite, read_suite
+from peftbench.measure.device.local_gpu import find_local_gpus
+from peftbench.measure.device.open import Device, open_device
 
 COULD_NOT_MEASURE = 3
 """The exit code where no case could be started, or records could not be written."""
@@ -24,7 +29,7 @@ HELD_BY_OTHERS_BYTES = 512 << 20
 """A desktop on the card may stay; what trains on it would come and go between the baseline and the peak."""
 
 
-@click.command("run", short_help="Run the cases of a suite for real, and record what they take.")
+@click.command("run")
 @click.argument("suite", default="smoke")
 @click.option("--dry-run", is_flag=True, help="Print what is predicted for every case, and run nothing.")
 @click.option("--only", metavar="CASE", multiple=True, help="Run these cases only: a name, with or without its sweep.")
@@ -50,9 +55,6 @@ def run(
     SUITE is the name of a shipped suite or a .yaml file. Weights are random and nothing is fetched. A case that runs
     out of memory, crashes or hangs is a result too. Afterwards: peftbench validate results
     """
-    from peftbench.cli.answer.run_cases import predict_suite, run_suite
-    from peftbench.inputs.suite import COMPARING, find_suite, read_suite
-
     asked = read_suite(find_suite(suite))
     kind = device or asked.device
     if asked.kind in COMPARING:
@@ -77,9 +79,6 @@ def _compare(
     suite: Suite, kind: str, dry_run: bool, out: str | None, timeout: float, fresh: bool, force: bool
 ) -> None:  # fmt: skip
     """A suite of kind quality or latency: all its variants in one child."""
-    from peftbench.cli.answer.run_comparison import predict_comparison, run_comparison_suite
-    from peftbench.decide.suite.variants import comparison_of
-
     case = comparison_of(suite, kind)
     if dry_run:
         predict_comparison(suite, case)
@@ -105,11 +104,6 @@ def folder_of(device: Device) -> str:
 
 def _open(kind: str, force: bool) -> Device:
     """The device, when everything that a child needs is there and nobody is in the way; raises MeasureError else."""
-    from importlib.util import find_spec
-
-    from peftbench.base.units import human_bytes
-    from peftbench.measure.device.open import open_device
-
     missing = [name for name in ("torch", "transformers", "peft", "bitsandbytes", "accelerate") if not find_spec(name)]
     if missing:
         what = f"real runs need the real libraries: {', '.join(missing)} is missing."
@@ -125,9 +119,6 @@ def _open(kind: str, force: bool) -> Device:
 
 def _card(kind: str, suite: Suite) -> GpuSpec | None:
     """The card of this machine, or else the one that the suite is meant for."""
-    from peftbench.catalog.gpus import find_gpu
-    from peftbench.measure.device.local_gpu import find_local_gpus
-
     if kind == "cpu":
         return None
     try:
@@ -137,11 +128,6 @@ def _card(kind: str, suite: Suite) -> GpuSpec | None:
 
 
 def _cases(suite: Suite, gpu: GpuSpec | None, kind: str, memory_limit: str | None) -> tuple[SuiteCase, ...]:
-    from dataclasses import replace
-
-    from peftbench.base.units import parse_bytes
-    from peftbench.decide.suite.cases import cases_of
-
     cases = cases_of(suite, gpu, kind)
     if kind == "cpu" and suite.largest and not memory_limit:
         what = f"suite {suite.name} runs cases until they run out of memory, and a CPU has too much."
@@ -154,8 +140,6 @@ def _cases(suite: Suite, gpu: GpuSpec | None, kind: str, memory_limit: str | Non
 
 def _chosen(cases: tuple[SuiteCase, ...], only: tuple[str, ...]) -> tuple[SuiteCase, ...]:
     """Those that --only names; raises PeftbenchError for a name that no case has."""
-    from peftbench.base.errors import did_you_mean
-
     names = {each.case.id for each in cases} | {each.case.id.split()[0] for each in cases}
     for name in only:
         if name not in names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -20,13 +20,20 @@ from peftbench.cli.ask.options import (
     SEVERAL_GPUS,
     SectionedCommand,
 )
-
-if TYPE_CHECKING:
-    from peftbench.decide.plan.plan import Plan
-    from peftbench.inputs.card.gpu import GpuSpec
-    from peftbench.inputs.model.spec import ModelSpec, OtherModel
-    from peftbench.inputs.recipe.inference import InferenceSpec
-    from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.cli.ask.plan_dry import model_of, run_dry
+from peftbench.cli.ask.plan_question import cards_of, check_question, question_of, recipes_of
+from peftbench.cli.progress import tell
+from peftbench.decide.card import settle
+from peftbench.decide.plan.dry_plan import notes_on, plan_by_dry_run
+from peftbench.decide.plan.plan import Plan
+from peftbench.dryrun.session import DryRun, DryRunSession
+from peftbench.dryrun.trace.snapshot import snapshot_bytes
+from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.model.spec import ModelSpec, OtherModel
+from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.report.format.html import check_extra
+from peftbench.report.timeline.page import peak, timeline_html
 
 STDOUT = "-"
 VIEWER = "https://pytorch.org/memory_viz"
@@ -65,12 +72,7 @@ SECTIONS = {
 _NOT_ASKED = {"max": None, "explain": None, "framework": None, "check": False, "format": "terminal"}
 
 
-@click.command(
-    "timeline",
-    cls=SectionedCommand,
-    sections=SECTIONS,
-    short_help="Draw the memory of a dry run, event by event, as a page to zoom into.",
-)
+@click.command("timeline", cls=SectionedCommand, sections=SECTIONS)
 def timeline(output: str, snapshot: str | None, **given: Any) -> None:
     """Run one recipe on fake tensors and write a page that shows what holds the memory at every moment.
 
@@ -82,8 +84,6 @@ def timeline(output: str, snapshot: str | None, **given: Any) -> None:
     Takes one method, one card or --no-gpu, and the options of `plan --dry-run`. The page is one file that loads nothing
     from the network. It shows what the recipe asks for, also where that is more than the card has.
     """
-    from peftbench.report.format.html import check_extra
-
     _check_files(output, snapshot)
     check_extra()
     plan = _dry_plan({**given, **_NOT_ASKED, "dry_run": True})
@@ -113,13 +113,6 @@ def _check_files(output: str, snapshot: str | None) -> None:
 
 def _dry_plan(given: dict[str, Any]) -> Plan:
     """The plan of the one recipe, with its dry run. Raises PeftbenchError where there is none."""
-    from peftbench.cli.ask.plan_dry import model_of, run_dry
-    from peftbench.cli.ask.plan_question import check_question, question_of
-    from peftbench.cli.progress import tell
-    from peftbench.decide.card import settle
-    from peftbench.decide.plan.dry_plan import notes_on, plan_by_dry_run
-    from peftbench.dryrun.session import DryRunSession
-
     if given["extrapolate"]:
         raise SpecError("a run of a few layers has no timeline of the whole.", "Leave out --extrapolate.")
     check_question(given)
@@ -135,8 +128,6 @@ def _dry_plan(given: dict[str, Any]) -> Plan:
 
 
 def _one_recipe(model: ModelSpec | OtherModel, given: dict[str, Any]) -> TrainingSpec | InferenceSpec:
-    from peftbench.cli.ask.plan_question import recipes_of
-
     recipes = recipes_of(model, given)
     if len(recipes) > 1:
         raise SpecError("a timeline is that of one method.", "Name one, as in --method qlora.")
@@ -144,8 +135,6 @@ def _one_recipe(model: ModelSpec | OtherModel, given: dict[str, Any]) -> Trainin
 
 
 def _one_card(given: dict[str, Any]) -> GpuSpec | None:
-    from peftbench.cli.ask.plan_question import cards_of
-
     cards = cards_of(given)
     if len(cards) > 1:
         raise SpecError("a timeline is that of one card.", "Name one, as in --gpu t4.")
@@ -157,8 +146,6 @@ def _one_card(given: dict[str, Any]) -> GpuSpec | None:
 
 def _write_page(path: str, plan: Plan) -> None:
     """The page, and one line that says where it is and what the peak was."""
-    from peftbench.report.timeline.page import peak, timeline_html
-
     page = timeline_html(plan)
     if path == STDOUT:
         click.echo(page, nl=False)
@@ -168,9 +155,6 @@ def _write_page(path: str, plan: Plan) -> None:
 
 
 def _write_snapshot(path: str, plan: Plan) -> None:
-    from peftbench.dryrun.session import DryRun
-    from peftbench.dryrun.trace.snapshot import snapshot_bytes
-
     assert isinstance(plan.dry_run, DryRun)
     snapshot = snapshot_bytes(plan.dry_run.trace, plan.dry_run.settings)
     write_file(path, snapshot, "Name another file with --snapshot.")

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import click
 
 from peftbench.base.errors import PeftbenchError
+from peftbench.check.calibration.validation import compare_calibrated, step_accuracy
+from peftbench.check.memory.published import PublishedRecord, read_records
+from peftbench.check.memory.validation import ValidatedRow, ValidationReport
+from peftbench.check.memory.validation import validate as compare
+from peftbench.check.runs.comparison import Comparison
+from peftbench.check.runs.comparison import compare as compare_runs
+from peftbench.check.runs.dry_validation import by_dry_run, by_dry_run_of_case, split
+from peftbench.check.runs.parts import PartAccuracy, accuracies_of_parts, part_rows
+from peftbench.check.runs.validation import promises_of, run_rows
+from peftbench.check.speed.published_speed import read_speeds
+from peftbench.check.speed.throughput import GROUPS, LEFT_OUT, accuracies, leave_one_out, possible
 from peftbench.cli.ask.format_option import format_option, show
-
-if TYPE_CHECKING:
-    from peftbench.check.memory.published import PublishedRecord
-    from peftbench.check.memory.validation import ValidatedRow, ValidationReport
-    from peftbench.check.runs.comparison import Comparison
-    from peftbench.check.runs.parts import PartAccuracy
-    from peftbench.records.run import RunRecord
+from peftbench.cli.progress import Progress, tell
+from peftbench.dryrun.session import DryRunSession
+from peftbench.records.file import holds_records, read_results, record_files
+from peftbench.records.run import RunRecord
+from peftbench.report.lists.accuracy import (
+    accuracy_sheet,
+    parts_sheet,
+    rows_sheet,
+    speed_rows_sheet,
+    speed_sheet,
+    with_promises,
+)
 
 TOO_INACCURATE = 1
 """The exit code of --fail-above; bad input is 2."""
@@ -25,7 +41,7 @@ NOTE = (
 )
 
 
-@click.command("validate", short_help="Compare predictions with measurements.")
+@click.command("validate")
 @click.argument("path", type=click.Path(path_type=str))
 @click.option("--by", type=click.Choice(("method", "source", "model", "device", "part", "generation", "framework")),
               default="method", show_default=True,
@@ -54,8 +70,6 @@ def validate(
         return
     if by in ("generation", "framework"):
         raise PeftbenchError(f"--by {by} is of training speeds.", "Give a .csv of them, or another grouping.")
-    from peftbench.check.runs.validation import promises_of
-    from peftbench.report.lists.accuracy import accuracy_sheet, parts_sheet, rows_sheet, with_promises
 
     limit = _fraction(fail_above) if fail_above is not None else math.inf
     if dry_run and calibration:
@@ -90,17 +104,11 @@ class _Validated(NamedTuple):
 
     def parts(self) -> tuple[PartAccuracy, ...]:
         """The errors of each part over our own runs."""
-        from peftbench.check.runs.parts import accuracies_of_parts, part_rows
-
         return accuracies_of_parts(row for comparison in self.comparisons for row in part_rows(comparison))
 
 
 def _read(path: str) -> _Measured:
     """Both kinds of records, each file of one kind."""
-    from peftbench.check.memory.published import read_records
-    from peftbench.cli.progress import tell
-    from peftbench.records.file import holds_records, read_results, record_files
-
     files = record_files(path)
     runs = [file for file in files if holds_records(file)]
     published = [record for file in files if file not in runs for record in read_records(file)]
@@ -112,12 +120,6 @@ def _read(path: str) -> _Measured:
 
 
 def _validated(measured: _Measured, dry_run: bool, calibration: str | None) -> _Validated:
-    from peftbench.check.calibration.validation import compare_calibrated, step_accuracy
-    from peftbench.check.memory.validation import ValidationReport
-    from peftbench.check.memory.validation import validate as compare
-    from peftbench.check.runs.comparison import compare as compare_runs
-    from peftbench.check.runs.validation import run_rows
-
     if dry_run:
         rows, comparisons, left_out = _by_dry_run(measured)
     else:
@@ -135,12 +137,6 @@ def _by_dry_run(
     measured: _Measured,
 ) -> tuple[tuple[ValidatedRow, ...], tuple[Comparison, ...], str]:
     """The rows of published records, runs beside their predictions, and how many records are left out."""
-    from peftbench.check.memory.validation import validate as compare
-    from peftbench.check.runs.comparison import compare as compare_runs
-    from peftbench.check.runs.dry_validation import by_dry_run, by_dry_run_of_case, split
-    from peftbench.cli.progress import Progress, tell
-    from peftbench.dryrun.session import DryRunSession
-
     known, others = split(measured.published)
     places: dict[object, int] = {record.id: place for place, record in enumerate(known)}
     places |= {id(record): len(known) + place for place, record in enumerate(measured.runs)}
@@ -159,10 +155,6 @@ def _by_dry_run(
 
 def _validate_speed(path: str, by: str, list_rows: bool, format_: str) -> None:
     """Predict every source, card or framework by constants fitted to the others, and print how far off that is."""
-    from peftbench.check.speed.published_speed import read_speeds
-    from peftbench.check.speed.throughput import GROUPS, LEFT_OUT, accuracies, leave_one_out, possible
-    from peftbench.report.lists.accuracy import speed_rows_sheet, speed_sheet
-
     if by not in GROUPS:
         raise PeftbenchError(f"--by {by} is of memory.", f"Choose one of {', '.join(GROUPS)}.")
     records = read_speeds(path)

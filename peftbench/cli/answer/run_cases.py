@@ -9,24 +9,24 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 import click
 
 from peftbench.base.units import gib, human_bytes
 from peftbench.cli.progress import Progress, tell
+from peftbench.decide.suite.cases import SuiteCase, grown
+from peftbench.decide.suite.predict_case import predict_largest
+from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.case import Case
+from peftbench.inputs.suite import Suite
+from peftbench.measure.child_process import Course, Interrupted, Stop
+from peftbench.measure.device.open import Device
+from peftbench.measure.runner import finished, growing, run_case
 from peftbench.records.environment import Outcome
-from peftbench.records.run import record_to_json
-
-if TYPE_CHECKING:
-    from peftbench.decide.suite.cases import SuiteCase
-    from peftbench.inputs.card.gpu import GpuSpec
-    from peftbench.inputs.case import Case
-    from peftbench.inputs.suite import Suite
-    from peftbench.measure.child_process import Course, Stop
-    from peftbench.measure.device.open import Device
-    from peftbench.records.file import RecordFile
-    from peftbench.records.run import RunRecord
+from peftbench.records.file import RecordFile, read_results
+from peftbench.records.run import RunRecord, record_to_json
+from peftbench.report.format.terminal import render, terminal_width
+from peftbench.report.runs.table import predictions_table
 
 LARGEST_TRIED = 4096
 WIDEST = 34
@@ -34,9 +34,6 @@ WIDEST = 34
 
 def predict_suite(suite: Suite, cases: tuple[SuiteCase, ...], gpu: GpuSpec | None) -> None:
     """Print what the formulas say of every case, and which will not fit."""
-    from peftbench.report.format.terminal import render, terminal_width
-    from peftbench.report.runs.table import predictions_table
-
     where = f" on {gpu.name}, {gib(gpu.memory_bytes)} GiB visible" if gpu else ""
     click.echo(f"{suite.name}: {len(cases)} cases{where}\n{suite.about}\n")
     click.echo(render(predictions_table(cases, gpu), terminal_width(), indent=""))
@@ -49,10 +46,6 @@ def run_suite(
     fresh: bool,
 ) -> bool:  # fmt: skip
     """Run every case that is not in the file yet; returns whether every record was written."""
-    from peftbench.measure.child_process import Interrupted, Stop
-    from peftbench.measure.runner import finished
-    from peftbench.records.file import RecordFile, read_results
-
     with RecordFile(path, tell) as file, Stop() as stop:
         known = {} if fresh else finished(read_results(path, tell).runs, device)
         click.echo(f"{device.product} → {path}")
@@ -93,9 +86,6 @@ class _Going:
         if each.grows is None:
             self._run(each.case)
             return
-        from peftbench.decide.suite.cases import grown
-        from peftbench.decide.suite.predict_case import predict_largest
-        from peftbench.measure.runner import growing
 
         option = each.grows
         best = 0
@@ -113,8 +103,6 @@ class _Going:
         click.echo(f"       {each.case.id}: the largest {option} that runs is {best or 'none'}{predicted}")
 
     def _run(self, case: Case) -> Outcome:
-        from peftbench.measure.runner import run_case
-
         before = self.known.get(case.key)
         label = f"{self.place:3}/{self.total}  {case.id}"
         if before:

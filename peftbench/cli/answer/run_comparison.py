@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from peftbench.cli.progress import Progress, tell
+from peftbench.inputs.comparison import ComparisonCase
+from peftbench.inputs.suite import Suite
+from peftbench.measure.child_process import Interrupted, Stop
+from peftbench.measure.device.open import Device
+from peftbench.measure.runner import FINISHED, finished, run_comparison
+from peftbench.records.comparison import ComparisonRecord, comparison_record_to_json
 from peftbench.records.environment import Outcome
-
-if TYPE_CHECKING:
-    from peftbench.inputs.comparison import ComparisonCase
-    from peftbench.inputs.suite import Suite
-    from peftbench.measure.device.open import Device
-    from peftbench.records.comparison import ComparisonRecord
-    from peftbench.records.file import RecordFile
+from peftbench.records.file import RecordFile, read_results
+from peftbench.report.comparisons.table import comparison_tables, variants_table
+from peftbench.report.format.terminal import encodable, render, terminal_width
 
 
 def predict_comparison(suite: Suite, case: ComparisonCase) -> None:
     """Print the variants, and what the formulas say of their memory where the model has a config."""
-    from peftbench.report.comparisons.table import variants_table
-    from peftbench.report.format.terminal import render, terminal_width
-
     click.echo(f"{suite.name}: {len(case.variants)} variants of {case.model}\n{suite.about}\n")
     click.echo(render(variants_table(case), terminal_width(), indent=""))
 
@@ -32,10 +30,6 @@ def run_comparison_suite(
     suite: Suite, case: ComparisonCase, device: Device, path: Path, timeout_s: float, fresh: bool
 ) -> bool:
     """Compare, unless the same comparison is in the file; returns whether it was done to its end and written."""
-    from peftbench.measure.child_process import Interrupted, Stop
-    from peftbench.measure.runner import FINISHED, finished, run_comparison
-    from peftbench.records.file import RecordFile, read_results
-
     with RecordFile(path, tell) as file, Stop() as stop:
         click.echo(f"{device.product} → {path}")
         before = None if fresh else finished(read_results(path, tell).comparisons, device).get(case.key)
@@ -61,8 +55,6 @@ def run_comparison_suite(
 
 def _write(file: RecordFile, record: ComparisonRecord) -> bool:
     """What cannot be written goes to stdout, where it is not lost."""
-    from peftbench.records.comparison import comparison_record_to_json
-
     try:
         file.append(record)
     except OSError as error:
@@ -73,9 +65,6 @@ def _write(file: RecordFile, record: ComparisonRecord) -> bool:
 
 
 def _show(record: ComparisonRecord) -> None:
-    from peftbench.report.comparisons.table import comparison_tables
-    from peftbench.report.format.terminal import encodable, render, terminal_width
-
     if record.outcome is not Outcome.OK:
         click.echo(f"{record.outcome}: {record.message}", err=True)
     for table in comparison_tables(record):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from peftbench.base.errors import NoFormula, SpecError
 from peftbench.catalog.adapter_file import adapter_of, read_adapter_file
+from peftbench.decide.from_options import within_positions
+from peftbench.estimate.peft_types.table import METHODS
+from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.option import options_of
-
-if TYPE_CHECKING:
-    from peftbench.inputs.model.spec import ModelSpec, OtherModel
 
 _OWN = tuple(option for option in options_of(AdapterSpec) if option.name != "adapter_dtype")
 """Options that the file sets."""
@@ -22,8 +22,6 @@ def recipe_with_adapter(
     model: ModelSpec | OtherModel, options: dict[str, Any], given: dict[str, Any], build: Callable[..., Any]
 ) -> Any:
     """One recipe with the adapter of the file. Raises NoFormula, unless a dry run will tell."""
-    from peftbench.decide.from_options import within_positions
-
     for option in _OWN:
         if option.name in options:
             raise SpecError(f"{option.flag} and --adapter-config exclude each other.", "Change the file instead.")
@@ -50,8 +48,6 @@ def _read(path: str) -> tuple[AdapterSpec, bool]:
 
 
 def _spec_of(path: str) -> AdapterSpec:
-    from peftbench.estimate.peft_types.table import METHODS
-
     config = read_adapter_file(path)
     peft_type = str(config["peft_type"]).lower()
     return adapter_of(config, METHODS[peft_type].options if peft_type in METHODS else {})

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from peftbench.base.errors import CatalogError, SpecError
+from peftbench.catalog.models import NamedConfig, find_config, list_models
+from peftbench.decide.from_options import training_recipes
+from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.recipes.reading import read_files
 from peftbench.recipes.settings import Reading
-
-if TYPE_CHECKING:
-    from peftbench.catalog.models import NamedConfig
-    from peftbench.inputs.recipe.training import TrainingSpec
 
 
 def read_question(given: dict[str, Any]) -> Reading:
@@ -26,8 +25,6 @@ def read_question(given: dict[str, Any]) -> Reading:
 
 def named_model(given: dict[str, Any], reading: Reading) -> NamedConfig:
     """The model that was typed, or else that of the files."""
-    from peftbench.catalog.models import find_config, list_models
-
     if given["model"]:
         return find_config(given["model"])
     if not reading.model:
@@ -46,8 +43,6 @@ def recipe_with_files(
     recipe: TrainingSpec, methods: tuple[str, ...], options: dict[str, Any]
 ) -> tuple[TrainingSpec, ...]:
     """The recipe of the files, with what was typed in place of theirs."""
-    from peftbench.decide.from_options import training_recipes
-
     method = methods[0] if methods else recipe.method
     if not options and method == recipe.method:
         return (recipe,)  # also of a type that has no formula

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from peftbench.base.errors import NoFormula, SpecError
+from peftbench.catalog.adapter_file import adapter_text, read_adapter_file
+from peftbench.catalog.models import NamedConfig
 from peftbench.cli.ask.adapter_question import has_formula
 from peftbench.cli.ask.plan_question import cards_of, plan_of, recipes_of
 from peftbench.cli.progress import Progress, tell
-
-if TYPE_CHECKING:
-    from peftbench.catalog.models import NamedConfig
-    from peftbench.decide.plan.plan import Plan
-    from peftbench.dryrun.extrapolate import Extrapolation
-    from peftbench.dryrun.session import DryRun, DryRunSession
-    from peftbench.inputs.card.gpu import GpuSpec
-    from peftbench.inputs.model.spec import ModelSpec, OtherModel
-    from peftbench.inputs.recipe.inference import InferenceSpec
-    from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.decide.card import settle
+from peftbench.decide.plan.dry_plan import plan_by_dry_run, with_dry_run, without_dry_run
+from peftbench.decide.plan.plan import Plan
+from peftbench.dryrun.allocator.settings import parse_settings
+from peftbench.dryrun.extrapolate import Extrapolation
+from peftbench.dryrun.runner import DryRunError
+from peftbench.dryrun.session import DryRun, DryRunSession
+from peftbench.dryrun.workload import workload_of
+from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.model.spec import ModelSpec, OtherModel
+from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.libraries.refusal import Refused
 
 
 def model_of(named: NamedConfig) -> ModelSpec | OtherModel:
@@ -33,8 +38,6 @@ def dry_plans_of(named: NamedConfig, given: dict[str, Any]) -> list[Plan]:
 
     Raises the dry run's error where there is no estimate to show instead.
     """
-    from peftbench.dryrun.session import DryRunSession
-
     model = model_of(named)
     with DryRunSession(not given["no_cache"], tell) as session:
         return [
@@ -48,11 +51,6 @@ def _plan(
     named: NamedConfig, model: ModelSpec | OtherModel, recipe: TrainingSpec | InferenceSpec, card: GpuSpec | None,
     given: dict[str, Any], session: DryRunSession,
 ) -> Plan:  # fmt: skip
-    from peftbench.decide.card import settle
-    from peftbench.decide.plan.dry_plan import plan_by_dry_run, with_dry_run, without_dry_run
-    from peftbench.dryrun.runner import DryRunError
-    from peftbench.libraries.refusal import Refused
-
     estimate = _estimate(model, recipe, card, given)
     settled = estimate.recipe if estimate else settle(model, recipe, card)[0]
     try:
@@ -67,8 +65,6 @@ def _plan(
 def _estimate(
     model: ModelSpec | OtherModel, recipe: TrainingSpec | InferenceSpec, card: GpuSpec | None, given: dict[str, Any]
 ) -> Plan | None:
-    from peftbench.inputs.model.spec import ModelSpec
-
     if not isinstance(model, ModelSpec) or not has_formula(given):
         return None
     try:
@@ -82,10 +78,6 @@ def run_dry(
     session: DryRunSession,
 ) -> DryRun | Extrapolation:  # fmt: skip
     """The dry run of one recipe that was settled for this card, as the options ask for it."""
-    from peftbench.catalog.adapter_file import adapter_text, read_adapter_file
-    from peftbench.dryrun.allocator.settings import parse_settings
-    from peftbench.dryrun.workload import workload_of
-
     settings = parse_settings(given["alloc_conf"] or "")
     path = given["adapter_config"]
     workload = workload_of(
