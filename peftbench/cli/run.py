@@ -58,7 +58,9 @@ def run(
     asked = read_suite(find_suite(suite))
     kind = device or asked.device
     if asked.kind in COMPARING:
-        _no_options_of_steps(only, memory_limit)
+        if given := "--only" if only else "--memory-limit" if memory_limit else "":
+            what = f"{given} has no effect with a suite of kind quality or latency, which compares its cases."
+            raise PeftbenchError(what, "Leave it out.")
         _compare(asked, kind, dry_run, out, timeout, fresh, force)
         return
     if dry_run:
@@ -86,13 +88,6 @@ def _compare(
     device = _open(kind, force)
     if not run_comparison_suite(suite, case, device, _file(out, device, suite), timeout, fresh):
         sys.exit(COULD_NOT_MEASURE)
-
-
-def _no_options_of_steps(only: tuple[str, ...], memory_limit: str | None) -> None:
-    given = "--only" if only else "--memory-limit" if memory_limit else None
-    if given:
-        what = f"{given} does not go with a suite of kind quality or latency: its cases are compared with each other."
-        raise PeftbenchError(what, "Leave it out.")
 
 
 def folder_of(device: Device) -> str:

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from copy import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from peftbench.base.errors import PeftbenchError, SpecError
 from peftbench.cli.ask.format_option import write_file
-from peftbench.cli.ask.options import (
-    ADAPTER,
-    DRY_RUN,
-    INFERENCE,
-    QUANTIZATION,
-    QUESTION,
-    RECIPE,
-    SEVERAL_GPUS,
-    SectionedCommand,
-)
+from peftbench.cli.ask.options import DRY_RUN, QUESTION, SEVERAL_GPUS, SectionedCommand
+from peftbench.cli.ask.options import SECTIONS as OF_PLAN
 from peftbench.cli.ask.plan_dry import model_of, run_dry
 from peftbench.cli.ask.plan_question import cards_of, check_question, question_of, recipes_of
 from peftbench.cli.progress import tell
@@ -28,12 +21,12 @@ from peftbench.decide.plan.dry_plan import notes_on, plan_by_dry_run
 from peftbench.decide.plan.plan import Plan
 from peftbench.dryrun.session import DryRun, DryRunSession
 from peftbench.dryrun.trace.snapshot import snapshot_bytes
-from peftbench.inputs.card.gpu import GpuSpec
-from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.recipe.inference import InferenceSpec
 from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.report.format.html import check_extra
 from peftbench.report.timeline.page import peak, timeline_html
+
+Found = TypeVar("Found")
 
 STDOUT = "-"
 VIEWER = "https://pytorch.org/memory_viz"
@@ -59,10 +52,7 @@ OUTPUT = (
 SECTIONS = {
     "Question": QUESTION,
     "Output": OUTPUT,
-    "Training recipe": RECIPE,
-    "Adapter": ADAPTER,
-    "Quantization": QUANTIZATION,
-    "Inference": INFERENCE,
+    **{name: OF_PLAN[name] for name in ("Training recipe", "Adapter", "Quantization", "Inference")},
     "Dry run": (
         *(_hidden(option) if option.name in _UNDERSTOOD else option for option in DRY_RUN),
         *map(_hidden, SEVERAL_GPUS),
@@ -118,7 +108,9 @@ def _dry_plan(given: dict[str, Any]) -> Plan:
     check_question(given)
     named, given = question_of(given)
     model = model_of(named)
-    asked, card = _one_recipe(model, given), _one_card(given)
+    recipes: Sequence[TrainingSpec | InferenceSpec] = recipes_of(model, given)
+    asked = _only(recipes, "method", "--method qlora")
+    card = _only(cards_of(given), "card", "--gpu t4")
     recipe, notes = settle(model, asked, card)
     with DryRunSession(not given["no_cache"], tell) as session:
         dry_run = run_dry(named, recipe, card, given, session)
@@ -127,18 +119,11 @@ def _dry_plan(given: dict[str, Any]) -> Plan:
     return plan._replace(notes=(*read, *notes, *notes_on(dry_run)))
 
 
-def _one_recipe(model: ModelSpec | OtherModel, given: dict[str, Any]) -> TrainingSpec | InferenceSpec:
-    recipes = recipes_of(model, given)
-    if len(recipes) > 1:
-        raise SpecError("a timeline is that of one method.", "Name one, as in --method qlora.")
-    return recipes[0]
-
-
-def _one_card(given: dict[str, Any]) -> GpuSpec | None:
-    cards = cards_of(given)
-    if len(cards) > 1:
-        raise SpecError("a timeline is that of one card.", "Name one, as in --gpu t4.")
-    return cards[0]
+def _only(found: Sequence[Found], what: str, example: str) -> Found:
+    """The one that was asked for; raises SpecError for several."""
+    if len(found) > 1:
+        raise SpecError(f"a timeline is that of one {what}.", f"Name one, as in {example}.")
+    return found[0]
 
 
 # ── what is written ─────────────────────────────────────────────────────────────────────────────────────────

@@ -15,7 +15,7 @@ from peftbench.check.memory.validation import validate as compare
 from peftbench.check.runs.comparison import Comparison
 from peftbench.check.runs.comparison import compare as compare_runs
 from peftbench.check.runs.dry_validation import by_dry_run, by_dry_run_of_case, split
-from peftbench.check.runs.parts import PartAccuracy, accuracies_of_parts, part_rows
+from peftbench.check.runs.parts import accuracies_of_parts, part_rows
 from peftbench.check.runs.validation import promises_of, run_rows
 from peftbench.check.speed.published_speed import read_speeds
 from peftbench.check.speed.throughput import GROUPS, LEFT_OUT, accuracies, leave_one_out, possible
@@ -74,25 +74,19 @@ def validate(
     limit = _fraction(fail_above) if fail_above is not None else math.inf
     if dry_run and calibration:
         raise PeftbenchError("a calibration is of formulas.", "Leave out --dry-run or --calibration.")
-    found = _validated(_read(path), dry_run, calibration)
+    found = _validated(*_read(path), dry_run, calibration)
     report = found.report
     if list_rows:
         sheet = rows_sheet(report.rows, found.note)
     elif by == "part":
-        sheet = parts_sheet(found.parts(), "Percent of each run's allocated peak, the worst first.")
+        parts = accuracies_of_parts(row for comparison in found.comparisons for row in part_rows(comparison))
+        sheet = parts_sheet(parts, "Percent of each run's allocated peak, the worst first.")
     else:
         sheet = accuracy_sheet(report.accuracies(by), by, found.note)
     show(with_promises(sheet, promises_of(found.comparisons)), format_)
     if report.worst_allocated_error > limit:
         click.echo(f"Off by {report.worst_allocated_error:.2%} at worst, more than {fail_above}.", err=True)
         raise click.exceptions.Exit(TOO_INACCURATE)
-
-
-class _Measured(NamedTuple):
-    """What a path holds."""
-
-    published: tuple[PublishedRecord, ...]
-    runs: tuple[RunRecord, ...]
 
 
 class _Validated(NamedTuple):
@@ -102,13 +96,8 @@ class _Validated(NamedTuple):
     comparisons: tuple[Comparison, ...]
     note: str
 
-    def parts(self) -> tuple[PartAccuracy, ...]:
-        """The errors of each part over our own runs."""
-        return accuracies_of_parts(row for comparison in self.comparisons for row in part_rows(comparison))
-
-
-def _read(path: str) -> _Measured:
-    """Both kinds of records, each file of one kind."""
+def _read(path: str) -> tuple[tuple[PublishedRecord, ...], tuple[RunRecord, ...]]:
+    """The published records and the runs of a path, each file of one kind."""
     files = record_files(path)
     runs = [file for file in files if holds_records(file)]
     published = [record for file in files if file not in runs for record in read_records(file)]
@@ -116,30 +105,32 @@ def _read(path: str) -> _Measured:
     if not published and not own:
         what = f"{path} holds no run that is predicted; variants that were compared with each other are not."
         raise PeftbenchError(what, "Look at those: peftbench report.")
-    return _Measured(tuple(published), own)
+    return tuple(published), own
 
 
-def _validated(measured: _Measured, dry_run: bool, calibration: str | None) -> _Validated:
+def _validated(
+    published: tuple[PublishedRecord, ...], runs: tuple[RunRecord, ...], dry_run: bool, calibration: str | None
+) -> _Validated:
     if dry_run:
-        rows, comparisons, left_out = _by_dry_run(measured)
+        rows, comparisons, left_out = _by_dry_run(published, runs)
     else:
-        rows, left_out = compare(measured.published).rows, ""
-        comparisons = compare_calibrated(measured.runs, calibration) if calibration else compare_runs(measured.runs)
+        rows, left_out = compare(published).rows, ""
+        comparisons = compare_calibrated(runs, calibration) if calibration else compare_runs(runs)
     own = tuple(row for comparison in comparisons for row in run_rows(comparison))
     unpredicted = sum(comparison.profile is None for comparison in comparisons)
     note = f"{NOTE}{left_out}" + (f" {unpredicted} runs have no prediction." if unpredicted else "")
-    steps = None if dry_run else step_accuracy(measured.runs, calibration)
+    steps = None if dry_run else step_accuracy(runs, calibration)
     note += f" {steps.text}" if steps else ""
     return _Validated(ValidationReport((*rows, *own)), comparisons, note)
 
 
 def _by_dry_run(
-    measured: _Measured,
+    published: tuple[PublishedRecord, ...], runs: tuple[RunRecord, ...]
 ) -> tuple[tuple[ValidatedRow, ...], tuple[Comparison, ...], str]:
     """The rows of published records, runs beside their predictions, and how many records are left out."""
-    known, others = split(measured.published)
+    known, others = split(published)
     places: dict[object, int] = {record.id: place for place, record in enumerate(known)}
-    places |= {id(record): len(known) + place for place, record in enumerate(measured.runs)}
+    places |= {id(record): len(known) + place for place, record in enumerate(runs)}
     with DryRunSession(tell=tell) as session, Progress("dry runs") as progress:
 
         def report(key: object, share: float) -> None:
@@ -147,7 +138,7 @@ def _by_dry_run(
 
         rows = compare(known, by_dry_run(session, report)).rows
         predict = by_dry_run_of_case(session, lambda record, share: report(id(record), share))
-        comparisons = compare_runs(measured.runs, predict)
+        comparisons = compare_runs(runs, predict)
     why = "records of GPTQ or of several GPUs are left out: a dry run knows neither."
     left_out = f" {len(others)} {why}" if others else ""
     return rows, comparisons, left_out
@@ -178,7 +169,5 @@ def _fraction(text: str) -> float:
     except ValueError:
         percent = math.nan
     if not 0 <= percent < math.inf:
-        raise PeftbenchError(
-            f"--fail-above takes a percentage, not {text!r}.", "Write it as in --fail-above 6%"
-        )
+        raise PeftbenchError(f"--fail-above takes a percentage, not {text!r}.", "Write it as in --fail-above 6%")
     return percent / 100

@@ -157,17 +157,12 @@ def figure_of(record: PublishedRecord) -> Figure:
 
 def row_of(figure: Figure, profile: MemoryProfile) -> ValidatedRow:
     """The figure beside the profile that was predicted for its run."""
-    context = (0, 0) if figure.metric == "nvml_used" else _context_band(profile)
+    whole = figure.metric == "nvml_used"  # reserved and allocated figures are without the context
+    contexts = [] if whole else [c for c in profile.peak if c.part is Part.CONTEXT]
     return ValidatedRow(
         record=figure,
         predicted_bytes=PREDICTED[figure.metric](profile),
-        low_bytes=profile.device_low_bytes - context[0],
-        high_bytes=profile.device_high_bytes - context[1],
+        low_bytes=profile.device_low_bytes - sum(c.low_bytes for c in contexts),
+        high_bytes=profile.device_high_bytes - sum(c.high_bytes for c in contexts),
         peak_phase=profile.peak_phase.value,
     )
-
-
-def _context_band(profile: MemoryProfile) -> tuple[int, int]:
-    """The context's share of the device band: reserved and allocated figures are without it."""
-    contexts = [c for c in profile.peak if c.part is Part.CONTEXT]
-    return sum(c.low_bytes for c in contexts), sum(c.high_bytes for c in contexts)

@@ -90,7 +90,10 @@ def _search(seen: Sequence[Observation], priors: Constants, widths: Constants) -
     at = [0.0] * len(names)
     for _ in range(STEPS):
         rows = [_row(one, seen, priors, dict(zip(names, at, strict=True))) for one in seen]
-        covariance = _inverted(_curvature(rows, inverse))
+        curvature = [[sum(w * j[a] * j[b] for w, _, j in rows) for b in range(len(at))] for a in range(len(at))]
+        for a, prior in enumerate(inverse):
+            curvature[a][a] += prior
+        covariance = _inverted(curvature)
         slope = [sum(w * r * j[a] for w, r, j in rows) - prior * at[a] for a, prior in enumerate(inverse)]
         move = [sum(c * s for c, s in zip(line, slope, strict=True)) for line in covariance]
         longest = max(map(abs, move), default=0.0)
@@ -99,12 +102,6 @@ def _search(seen: Sequence[Observation], priors: Constants, widths: Constants) -
             break
     runs = [sum(abs(j[a]) >= TELLS for _, _, j in rows) for a in range(len(names))]
     return {name: _Found(at[a], math.sqrt(covariance[a][a]), runs[a]) for a, name in enumerate(names)}
-
-
-def _curvature(rows: Sequence[tuple[float, float, list[float]]], inverse: Sequence[float]) -> list[list[float]]:
-    """Jᵀ w J with the priors on its diagonal."""
-    size = range(len(inverse))
-    return [[sum(w * j[a] * j[b] for w, _, j in rows) + inverse[a] * (a == b) for b in size] for a in size]
 
 
 def _row(

@@ -41,7 +41,10 @@ def _one_card(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: c
     chosen = best(plans)
     next_step = command = ""
     if chosen.verdict and chosen.verdict.fit is Fit.FITS:
-        next_step = _next_step(chosen) if len(plans) == 1 else _next_question(chosen)
+        if len(plans) == 1:
+            next_step = _next_step(chosen)
+        elif chosen.task == "training":  # a comparison has to be instant: it names the question that takes a search
+            next_step = f"--method {chosen.method} --max sequence-length finds the longest sequence that fits."
     elif chosen.gpu:
         chosen = _with_changes(chosen)
         command = _command(chosen, given, ctx)
@@ -67,13 +70,6 @@ def _next_step(chosen: Plan) -> str:
         whole = ", all positions of the model" if longest == chosen.model.max_position_embeddings else ""
         return f"{chosen.method} fits up to --sequence-length {longest}{whole}. Estimated, not measured."
     return ""
-
-
-def _next_question(chosen: Plan) -> str:
-    """A comparison has to be instant, so it names the question that takes a search instead of answering it."""
-    if chosen.task == "inference":
-        return ""
-    return f"--method {chosen.method} --max sequence-length finds the longest sequence that fits."
 
 
 def _command(chosen: Plan, given: dict[str, Any], ctx: click.Context) -> str:

@@ -87,8 +87,7 @@ class _Going:
             self._run(each.case)
             return
 
-        option = each.grows
-        best = 0
+        option, best = each.grows, 0
 
         def run(value: int) -> Outcome:
             nonlocal best
@@ -98,8 +97,8 @@ class _Going:
 
         for _ in growing(run, LARGEST_TRIED):
             pass
-        said = predict_largest(each.case, option, self.gpu)
-        predicted = f" (predicted: {said.text})" if said else ""
+        largest = predict_largest(each.case, option, self.gpu)
+        predicted = f" (predicted: {largest.text})" if largest else ""
         click.echo(f"       {each.case.id}: the largest {option} that runs is {best or 'none'}{predicted}")
 
     def _run(self, case: Case) -> Outcome:
@@ -113,7 +112,10 @@ class _Going:
             record = run_case(case, self.device, self.suite, self.stop, self.timeout_s, _shares(case, progress))
         self.measured += 1
         self.known[case.key] = record
-        self._write(record)
+        self.unwritten.append(record)
+        self._write_kept()
+        if self.unwritten:
+            tell(f"{self.file.path} cannot be written; {len(self.unwritten)} records are kept until it can.")
         click.echo(f"{label:{WIDEST}}  {described(record)}")
         return record.measurement.outcome
 
@@ -124,14 +126,8 @@ class _Going:
         each_s = (time.monotonic() - self.began_s) / self.measured
         return f"about {_clock(each_s * (self.total - self.place + 1))} to go"
 
-    def _write(self, record: RunRecord) -> None:
-        """A disk that is full now may not be later: nothing is dropped."""
-        self.unwritten.append(record)
-        self._write_kept()
-        if self.unwritten:
-            tell(f"{self.file.path} cannot be written; {len(self.unwritten)} records are kept until it can.")
-
     def _write_kept(self) -> None:
+        """A disk that is full now may not be later: nothing is dropped."""
         with suppress(OSError):
             while self.unwritten:
                 self.file.append(self.unwritten[0])

@@ -18,7 +18,6 @@ from peftbench.decide.choose.own import own_offer
 from peftbench.decide.choose.ranking import Question
 from peftbench.estimate.time.cost import Band
 from peftbench.estimate.training import estimate_training
-from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe.parallelism import ParallelismSpec
 from peftbench.inputs.recipe.training import TrainingSpec
@@ -36,21 +35,17 @@ def question_of(model: ModelSpec, dataset: Dataset, given: dict[str, Any]) -> Qu
     fewest = min((offer.gpu_count for offer in offers), default=1)
     if fewest > given["max_gpus"] and not given["own"]:
         raise SpecError(f"every offer has more than {given['max_gpus']} GPUs.", f"Use --max-gpus {fewest}.")
+    sharing = Sharing(given["parallel"], given["cpu_offload"])
+    ParallelismSpec(gpus=2, strategy=sharing.strategy or SHARDED, cpu_offload=sharing.cpu_offload)  # can it offload?
+    named = tuple(find_gpu(name) for name in dict.fromkeys(offer.gpu for offer in offers))
+    cards = calibrated(named, given["calibration"], given["transformers"])
     return Question(
         model=model, recipes=recipes, sequences=given["batch_size"],
         tokens=Band(*(each * given["epochs"] for each in dataset.tokens)), max_gpus=given["max_gpus"],
         offers=tuple(o for o in offers if o.kind == "own" or o.gpu_count <= given["max_gpus"]),
-        cards=_cards(offers, given), framework=given["framework"], budget_usd=given["budget"],
-        deadline_hours=given["deadline"], sharing=_sharing(given),
-        setup_hours=given["setup"],
+        cards={card.name: card for card in cards}, framework=given["framework"], budget_usd=given["budget"],
+        deadline_hours=given["deadline"], sharing=sharing, setup_hours=given["setup"],
     )  # fmt: skip
-
-
-def _sharing(given: dict[str, Any]) -> Sharing:
-    """Raises SpecError for a strategy that cannot offload."""
-    sharing = Sharing(given["parallel"], given["cpu_offload"])
-    ParallelismSpec(gpus=2, strategy=sharing.strategy or SHARDED, cpu_offload=sharing.cpu_offload)
-    return sharing
 
 
 def _recipes(model: ModelSpec, given: dict[str, Any]) -> tuple[TrainingSpec, ...]:
@@ -59,12 +54,6 @@ def _recipes(model: ModelSpec, given: dict[str, Any]) -> tuple[TrainingSpec, ...
     asked = {"method": given["method"], "task": "training", "gpus": None, "from_files": (), "dry_run": False}
     recipes: tuple[TrainingSpec, ...] = recipes_of(model, {**options, **asked})  # type: ignore[assignment]
     return recipes
-
-
-def _cards(offers: tuple[Offer, ...], given: dict[str, Any]) -> dict[str, GpuSpec]:
-    """The cards of the offers, with what was measured on them."""
-    named = tuple(find_gpu(name) for name in dict.fromkeys(offer.gpu for offer in offers))
-    return {card.name: card for card in calibrated(named, given["calibration"], given["transformers"])}
 
 
 def dataset_of(given: dict[str, Any], names: tuple[str, ...]) -> Dataset:

@@ -78,11 +78,7 @@ def _with_default(text: str, default: object) -> str:
 
 
 QUESTION = (
-    click.Option(
-        ["--model"],
-        metavar="NAME",
-        help="Catalogue name, size (8b), Hub id, or the path of a config.json.",
-    ),
+    click.Option(["--model"], metavar="NAME", help="Catalogue name, size (8b), Hub id, or the path of a config.json."),
     click.Option(
         ["--from", "from_files"], multiple=True, metavar="FILE",
         help="An axolotl, LLaMA-Factory, TRL or Trainer configuration, and the files that go with it; may be repeated.",
@@ -91,30 +87,18 @@ QUESTION = (
     click.Option(["--gpu-memory"], metavar="SIZE", help="A card of this size, as torch sees it: 14.5GiB."),
     click.Option(["--no-gpu"], is_flag=True, help="Show the memory alone, without a verdict."),
     CALIBRATION,
-    _many(
-        "--method",
-        "full, lora, qlora, or another PEFT type, with q in front for a quantized base; "
-        "without it, full, lora and qlora are compared",
-        "NAME",
-    ),
-    click.Option(
-        ["--task"],
-        type=click.Choice(("training", "inference")),
-        default="training",
-        show_default=True,
-        help="What runs on the card.",
-    ),
-)
+    _many("--method", "full, lora, qlora, or another PEFT type, with q in front for a quantized base; "
+                      "without it, full, lora and qlora are compared", "NAME"),
+    click.Option(["--task"], type=click.Choice(("training", "inference")), default="training", show_default=True,
+                 help="What runs on the card."),
+)  # fmt: skip
 
 
 def _param(option: Option) -> click.Option:
     """A recipe's option. It has no default for click: the spec applies it, and help shows it."""
-    return click.Option([_switch_of(option)], help=_help(option), **_value(option))
-
-
-def _switch_of(option: Option) -> str:
     pair = option.kind is bool and not option.alone and not option.choices
-    return f"{option.flag}/{option.flag.replace('--', '--no-', 1)}" if pair else option.flag
+    switch = f"{option.flag}/{option.flag.replace('--', '--no-', 1)}" if pair else option.flag
+    return click.Option([switch], help=_help(option), **_value(option))
 
 
 def _value(option: Option) -> dict[str, Any]:
@@ -164,9 +148,7 @@ DRY_RUN = (
         help="Also run the real step on fake tensors: needs peftbench[bench], takes seconds.",
     ),
     click.Option(["--batch-lengths"], metavar="N,N,…", help="Length of each step's batch: 696,610,…"),
-    _option(
-        "--torch-empty-cache-steps", COUNT, "Call torch.cuda.empty_cache() every N steps.", "never"
-    ),
+    _option("--torch-empty-cache-steps", COUNT, "Call torch.cuda.empty_cache() every N steps.", "never"),
     click.Option(["--alloc-conf"], metavar="TEXT", help="PYTORCH_ALLOC_CONF, as in expandable_segments:True."),
     click.Option(["--extrapolate"], is_flag=True, help="Run a few layers and extrapolate: allocated memory only."),
     click.Option(
@@ -185,15 +167,9 @@ ANSWER = (
 )
 
 SECTIONS = {
-    "Question": QUESTION,
-    "Training recipe": RECIPE,
-    "Several GPUs": SEVERAL_GPUS,
-    "Adapter": ADAPTER,
-    "Quantization": QUANTIZATION,
-    "Inference": INFERENCE,
-    "Dry run": DRY_RUN,
-    "Answer": ANSWER,
-}
+    "Question": QUESTION, "Training recipe": RECIPE, "Several GPUs": SEVERAL_GPUS, "Adapter": ADAPTER,
+    "Quantization": QUANTIZATION, "Inference": INFERENCE, "Dry run": DRY_RUN, "Answer": ANSWER,
+}  # fmt: skip
 
 
 class SectionedCommand(click.Command):

@@ -100,6 +100,5 @@ def _lengths(text: str | None) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
-        raise SpecError(
-            f"cannot read --batch-lengths {text[:40]!r}.", "Write whole numbers with commas between: 696,610."
-        ) from None
+        what = f"cannot read --batch-lengths {text[:40]!r}."
+        raise SpecError(what, "Write whole numbers with commas between: 696,610.") from None
