@@ -56,8 +56,8 @@ def _answer(question: Question, how: str, given: dict[str, Any]) -> Answer:
     try:
         ranking = rank(question)
     except NothingFits as error:
-        told = (line for own in owned for line in own_sentences(own_answer(question, own, ()), question, typed))
-        raise SpecError(error.what, "\n  ".join((*told, error.hint))) from None
+        lines = (line for own in owned for line in own_sentences(own_answer(question, own, ()), question, typed))
+        raise SpecError(error.what, "\n  ".join((*lines, error.hint))) from None
     answers = tuple(own_answer(question, own, ranking.choices) for own in owned)
     bought = break_evens(ranking.choices, given["power_price"], given["purchase_price"])
     return Answer(question, typed, ranking, how, answers, tuple(bought), given["power_price"], date.today())

@@ -60,7 +60,7 @@ def validate(
     """Predict every measured run of PATH, a .jsonl file of records or a folder of them, and print the errors.
 
     Allocated, reserved and device figures are each compared with the prediction of that size. For runs of `peftbench
-    run` verdicts are laid beside outcomes as well: a broken promise was said to fit and went out of memory.
+    run` verdicts are laid beside outcomes as well: a broken promise was predicted to fit and ran out of memory.
     A .csv file of training speeds is compared with the expected times of a step.
     """
     if path.endswith(".csv"):

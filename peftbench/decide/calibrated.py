@@ -14,20 +14,20 @@ _PLAN_WITHOUT = f"Plan without it: --calibration {OFF}"
 
 
 def calibrated_cards(
-    cards: Iterable[GpuSpec], file: str | None, tell: Callable[[str], None], transformers: str | None = None
+    cards: Iterable[GpuSpec], file: str | None, report: Callable[[str], None], transformers: str | None = None
 ) -> tuple[GpuSpec, ...]:
     """The cards, each with the constants measured on it where there are any.
 
     `file` is one that was named, which has to be of one of the cards and of this stack; None looks in the default
-    place of each card, where one of another stack is left alone and told; "none" calibrates nothing. `transformers` is
-    the generation that is planned, where it was given. Raises CatalogError.
+    place of each card, where one of another stack is left alone and reported; "none" calibrates nothing.
+    `transformers` is the generation that is planned, where it was given. Raises CatalogError.
     """
     cards = tuple(cards)
     if file == OFF:
         return cards
     if file is not None:
         return _with_named(cards, read_calibration(file), file, transformers)
-    return tuple(_with_default(card, tell, transformers) for card in cards)
+    return tuple(_with_default(card, report, transformers) for card in cards)
 
 
 def _with_named(
@@ -41,7 +41,7 @@ def _with_named(
     return tuple(with_constants(card, found) if is_of(found, card) else card for card in cards)
 
 
-def _with_default(card: GpuSpec, tell: Callable[[str], None], transformers: str | None) -> GpuSpec:
+def _with_default(card: GpuSpec, report: Callable[[str], None], transformers: str | None) -> GpuSpec:
     path = default_path(card_name(card.product) if card.name == "local" else card.name)
     if not os.path.isfile(path):
         return card
@@ -52,7 +52,7 @@ def _with_default(card: GpuSpec, tell: Callable[[str], None], transformers: str 
     if not is_of(found, card):
         return card
     if why := other_stack(found, installed(), transformers):
-        tell(f"the calibration of {card.name} is not used: it {why}.")
+        report(f"the calibration of {card.name} is not used: it {why}.")
         return card
     return with_constants(card, found)
 

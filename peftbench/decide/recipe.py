@@ -45,6 +45,7 @@ def names_of(*specs: type) -> tuple[str, ...]:
 METHOD_OPTIONS = frozenset(names_of(AdapterSpec, QuantizationSpec))
 """Options that --method sets."""
 
+
 def type_has(option: str, method: Method) -> bool:
     """Whether an option of adapters means something for a PEFT type."""
     if option in ("r", "target_modules"):
@@ -57,10 +58,9 @@ def type_has(option: str, method: Method) -> bool:
 
 def recipe_options(recipe: TrainingSpec | InferenceSpec) -> Options:
     """Every option of a recipe; None where one does not apply."""
-    task = "training" if isinstance(recipe, TrainingSpec) else "inference"
-    options = {"task": task, **_flat(recipe)}
     return {
-        **options,
+        "task": "training" if isinstance(recipe, TrainingSpec) else "inference",
+        **_flat(recipe),
         **_flat(recipe.parallelism),
         **_adapter_options(recipe.adapter),
         **_quantization_options(recipe.quantization),

@@ -97,13 +97,10 @@ def hold_out(runs: Sequence[Run]) -> HeldOut:
     columns = zip(*misses, strict=True) if misses else ((), (), (), ())
     times, prior_times, devices, prior_devices = ([e for e in column if e is not None] for column in columns)
     return HeldOut(
-        cases=len(cases),
-        time_median=_middle(times),
-        time_p90=nine_of_ten(times) if len(timed) >= ENOUGH else None,
-        prior_time_median=_middle(prior_times),
-        device_median=_middle(devices),
-        prior_device_median=_middle(prior_devices),
-    )
+        cases=len(cases), time_p90=nine_of_ten(times) if len(timed) >= ENOUGH else None,
+        time_median=_middle(times), prior_time_median=_middle(prior_times),
+        device_median=_middle(devices), prior_device_median=_middle(prior_devices),
+    )  # fmt: skip
 
 
 def _middle(values: Sequence[float]) -> float | None:

@@ -17,7 +17,7 @@ class Group(NamedTuple):
     """Constants with one cause, which are wrong by one factor on a card: only that factor is fitted."""
 
     fields: Mapping[str, str]
-    """Of TimeConstants, with their units."""
+    """Fields of TimeConstants, with their units."""
     width: float
     """The factor to which their priors are good."""
 

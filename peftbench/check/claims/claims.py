@@ -99,16 +99,13 @@ def _qlora_8b_on_a_t4() -> Claim:
         "QLoRA of an 8B model fits a T4 and takes 7 to 8 GB.",
         "notebooks that train short sequences",
         tuple(
-            _case(
-                f"r = 16 on all linear layers, one sequence of {tokens:,} tokens",
-                plan,
-                _fits(plan) and 7 * GB <= plan.profile.device_bytes <= 8 * GB,
-            )
+            _case(f"r = 16 on all linear layers, one sequence of {tokens:,} tokens", plan,
+                  _fits(plan) and 7 * GB <= plan.profile.device_bytes <= 8 * GB)
             for tokens, plan in plans.items()
         ),
         "The figure is that of short sequences: a T4 has no flash attention, so a model with grouped queries "
         "keeps scores of every pair of tokens.",
-    )
+    )  # fmt: skip
 
 
 def _qlora_65b_on_48_gb() -> Claim:

@@ -27,7 +27,7 @@ class Figure:
     """One measured figure of a run."""
 
     id: str
-    """Of the run and, where a run has several figures, the same for each."""
+    """The name of the run: the same for each of its figures."""
     method: str
     model: str
     gpu: str
@@ -79,7 +79,7 @@ class Accuracy:
     metric: str
     rows: int
     median_error: float
-    """Of the absolute values, as the next two."""
+    """Over the absolute values, as the next two."""
     p90_error: float
     worst_error: float
     bias: float

@@ -60,7 +60,7 @@ class Comparison:
 
     @property
     def errors(self) -> Errors:
-        """Of each size, as a fraction; positive when too much is predicted."""
+        """The error of each size, as a fraction; positive when too much is predicted."""
         if self.record.measurement.outcome is not Outcome.OK:
             return Errors(None, None, None)
         return Errors(*map(_error, self.predicted, self.measured))

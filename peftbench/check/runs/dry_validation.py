@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 from peftbench.base.errors import PeftbenchError, SpecError
 from peftbench.catalog.gpus import find_gpu
@@ -14,11 +13,10 @@ from peftbench.check.memory.validation import Predictor
 from peftbench.check.runs.comparison import Predictor as RunPredictor
 from peftbench.check.runs.comparison import card_of
 from peftbench.decide.suite.predict_case import device_of
+from peftbench.dryrun.session import DryRunSession
+from peftbench.dryrun.workload import workload_of
+from peftbench.memory import MemoryProfile
 from peftbench.records.run import RunRecord
-
-if TYPE_CHECKING:
-    from peftbench.dryrun.session import DryRunSession
-    from peftbench.memory import MemoryProfile
 
 Report = Callable[[str, float], None]
 """Takes a record's id and the share of its run that is done."""
@@ -27,9 +25,7 @@ Report = Callable[[str, float], None]
 def can_be_run(record: PublishedRecord) -> bool:
     """GPTQ's layers have no stand-in, and a dry run is of one GPU: other records have the estimate only."""
     quantization = record.training.quantization
-    if record.training.parallelism.gpus > 1:
-        return False
-    return quantization is None or not quantization.scheme.checkpoint
+    return record.training.parallelism.gpus == 1 and (quantization is None or not quantization.scheme.checkpoint)
 
 
 def split(records: Iterable[PublishedRecord]) -> tuple[list[PublishedRecord], list[PublishedRecord]]:
@@ -40,8 +36,6 @@ def split(records: Iterable[PublishedRecord]) -> tuple[list[PublishedRecord], li
 
 def by_dry_run(session: DryRunSession, report: Report) -> Predictor:
     """Predict with the installed transformers, whatever version the record's run had; its loss is the recipe's."""
-    from peftbench.dryrun.workload import workload_of
-
     def predict(record: PublishedRecord) -> MemoryProfile:
         gpu = find_gpu(record.gpu)
         workload = workload_of(
@@ -55,8 +49,6 @@ def by_dry_run(session: DryRunSession, report: Report) -> Predictor:
 
 def by_dry_run_of_case(session: DryRunSession, report: Callable[[RunRecord, float], None]) -> RunPredictor:
     """Predict a run by dry run, on fake tensors of the kind of device that it had."""
-    from peftbench.dryrun.workload import workload_of
-
     def predict(record: RunRecord) -> MemoryProfile:
         case, gpu = record.case, device_of(record.case, card_of(record))
         device = "host" if case.device == "cpu" else case.device

@@ -19,7 +19,7 @@ class QualityEffect(NamedTuple):
     against: str
     perplexity: float
     ratio: Interval | None
-    """Of its perplexity to the standard's; None for the reference."""
+    """Its perplexity by the standard's; None for the reference."""
     kl: Interval | None
     """In nats."""
     top1: Interval | None
@@ -36,11 +36,11 @@ class LatencyRatio(NamedTuple):
     prefill: Interval
     decode: Interval
     decode_cpu: Interval | None
-    """Of the CPU's time, which other processes on the machine hardly touch; None on a card."""
+    """By the CPU's time, which other processes on the machine hardly touch; None on a card."""
 
 
 def quality_effects(record: ComparisonRecord) -> tuple[QualityEffect, ...]:
-    """Of every variant that was measured, the reference first. The record is one of kind quality."""
+    """The effect of every variant that was measured, the reference first. The record is one of kind quality."""
     assert isinstance(record.case, QualityCase)
     found = {result.variant: result for result in record.results if isinstance(result, QualityResult)}
     variants = {variant.name: variant for variant in record.case.variants}

@@ -50,12 +50,12 @@ class Promises:
 
     @property
     def broken(self) -> tuple[Comparison, ...]:
-        """Said it fits, went out of memory: the mistake that costs a night."""
+        """Predicted to fit, ran out of memory: the mistake that costs a night."""
         return self._such(Fit.FITS, Outcome.OOM)
 
     @property
     def false_alarms(self) -> tuple[Comparison, ...]:
-        """Said it does not fit, and it ran."""
+        """Predicted not to fit, and ran."""
         return self._such(Fit.DOES_NOT_FIT, Outcome.OK)
 
     def _such(self, fit: Fit, outcome: Outcome) -> tuple[Comparison, ...]:

@@ -15,7 +15,7 @@ from peftbench.estimate.time.latency import Work, pass_time
 SIXTEEN_BIT = ("bf16", "fp16")
 FOUR_BIT = ("nf4", "nf4-dq", "bnb-4bit")
 BYTES_IN_4_BIT = 0.5 + 4 / 64
-"""Of a weight: its code, and a float32 for each block of 64."""
+"""A weight's code, and a float32 for each block of 64."""
 TENSORS = {"lora": 2, "adalora": 3}
 """Matrices of a dynamic adapter on one linear layer."""
 

@@ -34,6 +34,7 @@ def _screen(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: cli
 
 def _one_card(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: click.Context, style: Style) -> str:
     """Look closer at the best plan: what would make it fit, or how much longer its sequences may be."""
+    from peftbench.decide.plan.advice import suggest
     from peftbench.decide.verdict import Fit
     from peftbench.report.plan.screens import one_card
     from peftbench.report.plan.views import best
@@ -46,18 +47,10 @@ def _one_card(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: c
         elif chosen.task == "training":  # a comparison has to be instant: it names the question that takes a search
             next_step = f"--method {chosen.method} --max sequence-length finds the longest sequence that fits."
     elif chosen.gpu:
-        chosen = _with_changes(chosen)
+        if chosen.variable and not chosen.changes:  # a comparison leaves them out: finding them takes long
+            chosen = chosen._replace(changes=suggest(*chosen.variable))
         command = _command(chosen, given, ctx)
     return one_card(plans, chosen, notes, next_step, command, style)
-
-
-def _with_changes(chosen: Plan) -> Plan:
-    """The comparison leaves the changes out: finding them for every method would take long."""
-    from peftbench.decide.plan.advice import suggest
-
-    if chosen.changes or not chosen.variable:
-        return chosen
-    return chosen._replace(changes=suggest(*chosen.variable))
 
 
 def _next_step(chosen: Plan) -> str:

@@ -23,7 +23,7 @@ from peftbench.inputs.recipe.parallelism import ParallelismSpec
 from peftbench.inputs.recipe.training import TrainingSpec
 
 COUNTS = (1, 2, 4, 8)
-"""Of cards, where the user names the price of one."""
+"""Numbers of cards, where the user names the price of one."""
 
 
 def question_of(model: ModelSpec, dataset: Dataset, given: dict[str, Any]) -> Question:

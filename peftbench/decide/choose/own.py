@@ -47,7 +47,7 @@ class BreakEven(NamedTuple):
     """The cheapest offer of it."""
     power_usd_per_hour: float
     hours: float | None
-    """Of use after which it would have been cheaper to buy; None: never."""
+    """Hours of use after which it would have been cheaper to buy; None: never."""
 
 
 def own_offer(gpu: str, count: int, usd_per_kwh: float) -> Offer:

@@ -33,11 +33,11 @@ class Question:
     tokens: Band
     """Over all epochs."""
     sequences: int
-    """Of one optimizer step, over all cards: the same everywhere, so that every choice trains alike."""
+    """In one optimizer step, over all cards: the same everywhere, so that every choice trains alike."""
     offers: tuple[Offer, ...]
     max_gpus: int
     cards: Mapping[str, GpuSpec]
-    """Of all offers, by name; with what was measured on them, where it was."""
+    """The cards of all offers, by name; with what was measured on them, where it was."""
     framework: str = "transformers"
     sharing: Sharing = ANY_SHARING
     setup_hours: float = 0.0
@@ -74,7 +74,7 @@ class Choice(NamedTuple):
 
     @property
     def usd_per_hour(self) -> float:
-        """Of all instances together."""
+        """The price of all instances together."""
         return self.offer.usd_per_hour * self.setup.shape.nodes
 
 
@@ -138,7 +138,7 @@ def _by_time(choice: Choice) -> tuple[float, float, str, str, str, str]:
 
 
 def pareto_front(choices: Sequence[Choice]) -> Iterator[Choice]:
-    """Of choices from the cheapest on, each that is faster than all cheaper ones."""
+    """Each choice that is faster than all cheaper ones; `choices` are sorted by price."""
     fastest = float("inf")
     for choice in choices:
         if choice.hours < fastest:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from peftbench.base.errors import PeftbenchError
 from peftbench.base.units import human_bytes
 from peftbench.decide.plan.plan import Plan
 from peftbench.decide.verdict import judge
+from peftbench.dryrun.extrapolate import Extrapolation
+from peftbench.dryrun.session import DryRun
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.recipe.inference import InferenceSpec
 from peftbench.inputs.recipe.training import TrainingSpec
-
-if TYPE_CHECKING:
-    from peftbench.dryrun.extrapolate import Extrapolation
-    from peftbench.dryrun.session import DryRun
 
 
 def with_dry_run(plan: Plan, dry_run: DryRun | Extrapolation) -> Plan:

@@ -53,7 +53,7 @@ class Plan(NamedTuple):
     effects: Effects | None = None
     """Times and losses of quality; None for training and for an architecture without formula."""
     time: StepTime | None = None
-    """Of a training step; None without a card, and where something about it is unknown."""
+    """The time of a training step; None without a card, and where something about it is unknown."""
 
     @property
     def task(self) -> str:
@@ -218,8 +218,8 @@ def _weight_notes(model: ModelSpec, recipe: TrainingSpec | InferenceSpec) -> Not
     """What a quantization leaves alone, and what the checkpoint says of its own."""
     if recipe.quantization is None:
         stored = model.stored_quantization
-        said = f"the checkpoint is stored as {stored}: priced as if its weights were {recipe.dtype.value}."
-        return (said,) if stored else ()
+        note = f"the checkpoint is stored as {stored}: priced as if its weights were {recipe.dtype.value}."
+        return (note,) if stored else ()
     quantized, library = quantized_weights(model, recipe.quantization), recipe.quantization.scheme.library
     if not quantized and not model.num_experts:
         return (f"transformers quantizes no linear layer of {model.model_type}: all weights stay 16 bit.",)
