@@ -9,7 +9,7 @@ from typing import NamedTuple
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.published_effects import LatencyRow, latency_rows
 from peftbench.check.groups import factor_of, grouped
-from peftbench.estimate.time.host_costs import HOST_COSTS, HostCosts
+from peftbench.estimate.time.constants import HOST_COSTS, HostCosts
 from peftbench.estimate.time.latency import Work, pass_time
 
 SIXTEEN_BIT = ("bf16", "fp16")

@@ -18,8 +18,8 @@ from peftbench.estimate.inference import FUSED_TOKENS, cached_tokens
 from peftbench.estimate.parts.base_weights import quantized_weights, weight_bytes
 from peftbench.estimate.parts.tensors import total_bytes
 from peftbench.estimate.peft_types.tensors import adapted_weights, adapter_tensors
+from peftbench.estimate.time.constants import DEQUANTIZED_BYTES, HOST_COSTS, HostCosts
 from peftbench.estimate.time.flops import multiplied
-from peftbench.estimate.time.host_costs import DEQUANTIZED_BYTES, HOST_COSTS, HostCosts
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role, weights_of

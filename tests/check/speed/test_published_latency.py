@@ -6,7 +6,7 @@ import pytest
 
 from peftbench.catalog.published_effects import latency_rows
 from peftbench.check.speed.published_latency import host_costs, leave_one_out, median_factor, price_rows
-from peftbench.estimate.time.host_costs import HOST_COSTS
+from peftbench.estimate.time.constants import HOST_COSTS
 from peftbench.estimate.time.latency import BAND
 
 PRICED = [row for row in price_rows() if row.factor]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from peftbench.catalog.gpus import find_gpu, gpu_of_size, list_gpus
 from peftbench.catalog.models import find_model
 from peftbench.decide.recipe import LORA, quantization_for
-from peftbench.estimate.time.host_costs import HOST_COSTS
+from peftbench.estimate.time.constants import HOST_COSTS
 from peftbench.estimate.time.latency import Latency, Work, estimate_latency, pass_time
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
