@@ -19,6 +19,12 @@ class Phase(str, Enum):
     __str__ = str.__str__
 
 
+STEP = frozenset({Phase.STEP})
+TRAINING = frozenset({Phase.FORWARD, Phase.BACKWARD, Phase.STEP})
+ALWAYS = TRAINING | {Phase.LOAD}
+"""The phases of a training run."""
+
+
 class Part(str, Enum):
     """What the memory holds."""
 

@@ -6,7 +6,6 @@ DynamicSlidingWindowLayer).
 
 from __future__ import annotations
 
-from peftbench.base.units import human_bytes
 from peftbench.estimate.forward.generation import (
     GenerationKey,
     attention_to_past,
@@ -14,14 +13,14 @@ from peftbench.estimate.forward.generation import (
     prefill_moments,
 )
 from peftbench.estimate.forward.kernels import attention_kernel, masks_sliding_layers
-from peftbench.estimate.parts.base_model import weight_components
-from peftbench.estimate.parts.base_weights import quantized_matrices, quantized_weights
+from peftbench.estimate.parts.base_weights import quantized_matrices, quantized_weights, weight_components
 from peftbench.estimate.parts.card import CardTraits, traits_of
 from peftbench.estimate.parts.slack import context, slack
 from peftbench.estimate.parts.tensors import total_bytes, total_numel
 from peftbench.estimate.peft_types.tensors import adapter_tensors, frozen_bytes
 from peftbench.estimate.sharding.reserved import nccl
 from peftbench.estimate.sharding.tensor_parallel import check_heads, split_cache, split_weights
+from peftbench.estimate.tape.ledger import terms_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe.inference import InferenceSpec
@@ -40,9 +39,7 @@ FUSED_TOKENS = 4
 """Up to so many tokens bitsandbytes multiplies 4-bit weights without writing them out."""
 
 
-def estimate_inference(
-    model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec | None = None
-) -> MemoryProfile:
+def estimate_inference(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec | None = None) -> MemoryProfile:
     """Predict the memory of generate() with its default cache: prefill of the prompts, then token by token.
 
     `gpu` decides the attention kernel, cuBLAS workspace and context; None stands for an Ampere card.
@@ -53,27 +50,26 @@ def estimate_inference(
     card = traits_of(gpu)
     key = _key(model, inference, card)
     moving = [*_prefill(key, inference), *(_decode(key, inference) if Phase.DECODE in running else ())]
-    gpus = inference.parallelism.gpus
+    gpus, dtype, quantization = inference.parallelism.gpus, inference.dtype, inference.quantization
     if gpus > 1:
         check_heads(model, gpus)
+        weights = split_weights(model, dtype, quantization, gpus, always)
         moving = [split_cache(component, model, gpus) for component in moving]
+    else:
+        weights = weight_components(model, dtype, quantization, always)
+    # One thread, so one of the two handles that training has.
+    prompts_bytes = inference.batch_size * cached_tokens(inference) * INPUT_BYTES_PER_TOKEN
+    workspace_bytes = card.cublas_bytes // 2 + prompts_bytes
     peak = max(sum(c.bytes for c in moving if phase in c.phases) for phase in running)
     return MemoryProfile((
-        *_weights(model, inference, always),
+        *weights,
         *_adapter(model, inference, always),
-        exact(Part.WORKSPACE, _workspace_bytes(inference, card), running, "cuBLAS workspace, and the prompts"),
+        exact(Part.WORKSPACE, workspace_bytes, running, "cuBLAS workspace, and the prompts"),
         *moving,
         slack(peak, 0, False, running, card),
         *nccl(inference.parallelism, gpu, always),
         context(gpu, always),
     ))  # fmt: skip
-
-
-def _weights(model: ModelSpec, inference: InferenceSpec, phases: frozenset[Phase]) -> list[Component]:
-    """The base model, or one GPU's part of it."""
-    if (gpus := inference.parallelism.gpus) > 1:
-        return split_weights(model, inference.dtype, inference.quantization, gpus, phases)
-    return weight_components(model, inference.dtype, inference.quantization, phases)
 
 
 def cached_tokens(inference: InferenceSpec) -> int:
@@ -91,12 +87,6 @@ def _adapter(model: ModelSpec, inference: InferenceSpec, phases: frozenset[Phase
     return [exact(Part.ADAPTERS, size, phases, because)]
 
 
-def _workspace_bytes(inference: InferenceSpec, card: CardTraits) -> int:
-    """One thread, so one of the two handles that training has."""
-    tokens = inference.batch_size * cached_tokens(inference)
-    return card.cublas_bytes // 2 + tokens * INPUT_BYTES_PER_TOKEN
-
-
 # ── prefill ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -111,7 +101,7 @@ def _prefill(key: GenerationKey, inference: InferenceSpec) -> list[Component]:
         stream = modelled(Part.ACTIVATIONS, stream_bytes, PREFILL, "the last layer's output", MOMENT_ERROR)
         return [cache, stream, _logits(key, inference, PREFILL, key.dtype.bytes + COPY_BYTES)]
     moment = [
-        modelled(part, size, PREFILL, _because(per_token + per_pair * length, fixed, tokens), MOMENT_ERROR)
+        modelled(part, size, PREFILL, terms_of(per_token + per_pair * length, fixed, tokens), MOMENT_ERROR)
         for part, (per_token, per_pair, fixed) in widest.by_part.items()
         if (size := (per_token + per_pair * length) * tokens + fixed) > 0
     ]
@@ -165,10 +155,8 @@ def _first_step(key: GenerationKey, inference: InferenceSpec, window: int) -> li
         return _step(key, inference, inference.prompt_tokens)
     size = inference.batch_size * window * _token_bytes(key)
     because = "the window of one layer, copied out of the prompt"
-    return [
-        _logits(key, inference, DECODE, COPY_BYTES),
-        modelled(Part.KV_CACHE, size, DECODE, because, MOMENT_ERROR),
-    ]
+    window_copy = modelled(Part.KV_CACHE, size, DECODE, because, MOMENT_ERROR)
+    return [_logits(key, inference, DECODE, COPY_BYTES), window_copy]
 
 
 def _dequantized_bytes(key: GenerationKey, tokens: int) -> int:
@@ -185,20 +173,15 @@ def _dequantized_bytes(key: GenerationKey, tokens: int) -> int:
 def _key(model: ModelSpec, inference: InferenceSpec, card: CardTraits) -> GenerationKey:
     """Kernels are chosen as in training without autocast."""
     as_training = TrainingSpec(
-        sequence_length=inference.prompt_tokens,
-        dtype=inference.dtype,
-        autocast=False,
-        attention=inference.attention,
+        sequence_length=inference.prompt_tokens, dtype=inference.dtype, autocast=False, attention=inference.attention
     )
-    kernel = attention_kernel(model, as_training, card)
-    masked = masks_sliding_layers(model, as_training)
     return GenerationKey(
         model=model,
         dtype=inference.dtype,
         adapter=inference.adapter,
         quantization=inference.quantization if quantized_weights(model, inference.quantization) else None,
-        attention_kernel=kernel,
-        masks_sliding_layers=masked,
+        attention_kernel=attention_kernel(model, as_training, card),
+        masks_sliding_layers=masks_sliding_layers(model, as_training),
     )
 
 
@@ -222,8 +205,3 @@ def _logits(key: GenerationKey, inference: InferenceSpec, phases: frozenset[Phas
     because = f"{inference.batch_size:,} × {key.model.vocab_size:,} vocabulary × {each} B"
     size = inference.batch_size * key.model.vocab_size * each
     return modelled(Part.LOGITS, size, phases, because, MOMENT_ERROR)
-
-
-def _because(per_token: int, fixed: int, tokens: int) -> str:
-    by_token = f"{tokens:,} tokens × {per_token:,} B" if per_token else ""
-    return " + ".join(text for text in (by_token, human_bytes(fixed) if fixed else "") if text)

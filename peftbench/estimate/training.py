@@ -11,8 +11,7 @@ from peftbench.estimate.forward.generations import rotary_table_bytes
 from peftbench.estimate.forward.kernels import kernels_of
 from peftbench.estimate.forward.moments import StepMoments, step_moments
 from peftbench.estimate.forward.step import Step, step_of
-from peftbench.estimate.parts.base_model import weight_components
-from peftbench.estimate.parts.base_weights import trained_weights
+from peftbench.estimate.parts.base_weights import trained_weights, weight_components
 from peftbench.estimate.parts.card import CardTraits, traits_of
 from peftbench.estimate.parts.optimizer import optimizer_bytes
 from peftbench.estimate.parts.slack import context, slack
@@ -20,15 +19,12 @@ from peftbench.estimate.parts.tensors import TensorGroup, total_bytes, total_num
 from peftbench.estimate.peft_forward.dispatch import activations_modelled
 from peftbench.estimate.peft_forward.virtual_tokens import stream_length, stream_tokens
 from peftbench.estimate.peft_types.tensors import adapter_tensors, frozen_bytes
-from peftbench.estimate.tape.ledger import Sizes
+from peftbench.estimate.tape.ledger import Sizes, terms_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe.training import TrainingSpec
-from peftbench.memory import Component, MemoryProfile, Part, Phase, exact, modelled
+from peftbench.memory import ALWAYS, STEP, TRAINING, Component, MemoryProfile, Part, Phase, exact, modelled
 
-ALWAYS = frozenset({Phase.LOAD, Phase.FORWARD, Phase.BACKWARD, Phase.STEP})
-TRAINING = frozenset({Phase.FORWARD, Phase.BACKWARD, Phase.STEP})
-STEP = frozenset({Phase.STEP})
 INPUT_BYTES_PER_TOKEN = 3 * 8
 """input_ids, attention_mask and labels as int64."""
 _STEADY = frozenset({
@@ -65,42 +61,38 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
     Raises SpecError where the recipe cannot be: unknown target modules, optimizer or adapter type.
     """
     reserved = reserved_components(model, training, traits_of(gpu))
-    return MemoryProfile((*reserved, *_nccl(training, gpu), context(gpu, ALWAYS)))
+    if training.parallelism.gpus == 1:
+        return MemoryProfile((*reserved, context(gpu, ALWAYS)))
+    from peftbench.estimate.sharding.reserved import nccl
+
+    return MemoryProfile((*reserved, *nccl(training.parallelism, gpu, ALWAYS), context(gpu, ALWAYS)))
 
 
 def reserved_components(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> tuple[Component, ...]:
     """What torch's allocator reserves: all but the context and NCCL's connections. Raises as estimate_training."""
     if training.parallelism.strategy != "none":
-        from peftbench.estimate.sharding.training import as_one_of_several
+        from peftbench.estimate.sharding.split import as_run
 
-        training = as_one_of_several(training)
+        training = as_run(training)
     components = [
         *_weights(model, training),
         *_rotary_tables(model, training),
         *_trained(model, training, card.on_cpu),
-        *_workspace(training, card.cublas_bytes),
+        exact(
+            Part.WORKSPACE, card.cublas_bytes + training.tokens * INPUT_BYTES_PER_TOKEN, TRAINING,
+            "cuBLAS workspaces of two threads, and the batch itself",
+        ),
         *_moments(model, training, card),
-    ]
-    dynamic = max(_dynamic_bytes(components, phase) for phase in TRAINING)
+    ]  # fmt: skip
+    # What comes and goes within a step, logits left out.
+    dynamic = max(sum(c.bytes for c in components if phase in c.phases and c.part not in _STEADY) for phase in TRAINING)
     block = 0 if training.loss == "liger" else stream_tokens(training) * model.vocab_size * 4
     reserve = slack(dynamic, block, training.gradient_checkpointing, TRAINING, card)
-    return (*components, reserve, *_stream_slack(components, model, training))
-
-
-def _stream_slack(components: list[Component], model: ModelSpec, training: TrainingSpec) -> list[Component]:
     if training.parallelism.gpus == 1:
-        return []
+        return (*components, reserve)
     from peftbench.estimate.sharding.reserved import stream_slack
 
-    return stream_slack(components, model, training)
-
-
-def _nccl(training: TrainingSpec, gpu: GpuSpec | None) -> list[Component]:
-    if training.parallelism.gpus == 1:
-        return []
-    from peftbench.estimate.sharding.reserved import nccl
-
-    return nccl(training.parallelism, gpu, ALWAYS)
+    return (*components, reserve, *stream_slack(components, model, training))
 
 
 # ── what is alive throughout ────────────────────────────────────────────────────────────────────────────────────────
@@ -109,7 +101,7 @@ def _nccl(training: TrainingSpec, gpu: GpuSpec | None) -> list[Component]:
 def _weights(model: ModelSpec, training: TrainingSpec) -> Sequence[Component]:
     """The base model, or this GPU's part of it."""
     if training.parallelism.shards_weights:
-        from peftbench.estimate.sharding.training import sharded_weights
+        from peftbench.estimate.sharding.split import sharded_weights
 
         return sharded_weights(model, training, ALWAYS)
     return weight_components(model, training.dtype, training.quantization, ALWAYS)
@@ -124,15 +116,18 @@ def _trained(model: ModelSpec, training: TrainingSpec, on_cpu: bool) -> list[Com
     """Adapters, optimizer states and temporaries, and gradients where they are all alive."""
     tensors = trained_tensors(model, training)
     if training.parallelism.strategy != "none":
-        from peftbench.estimate.sharding.training import own_trained
+        from peftbench.estimate.sharding.state import own_trained
 
         return own_trained(model, training, tensors, on_cpu)
     optimizer = optimizer_bytes(tensors, training.optimizer, training.loop == "trainer", on_cpu)
     count, gradient_bytes = total_numel(tensors), total_bytes(tensors)
-    outlive = frozenset({Phase.FORWARD, Phase.BACKWARD}) if training.gradients_outlive_step else frozenset()
+    states = f"states of {training.optimizer}"
+    if optimizer.paged_bytes:
+        states += f"; {human_bytes(optimizer.paged_bytes)} more is paged, outside torch's allocator"
+    kept = TRAINING if training.gradients_outlive_step else STEP
     parts = [
-        exact(Part.GRADIENTS, gradient_bytes, STEP | outlive, f"{count:,} trained parameters"),
-        exact(Part.OPTIMIZER, optimizer.state_bytes, TRAINING, _optimizer_because(training, optimizer.paged_bytes)),
+        exact(Part.GRADIENTS, gradient_bytes, kept, f"{count:,} trained parameters"),
+        exact(Part.OPTIMIZER, optimizer.state_bytes, TRAINING, states),
         exact(Part.OPTIMIZER, _importance_bytes(training, gradient_bytes), TRAINING, "AdaLoRA's importance, thrice"),
         exact(Part.OPTIMIZER_TEMPORARIES, optimizer.step_temporary_bytes, STEP, f"{training.optimizer}'s, in its step"),
     ]  # fmt: skip
@@ -150,16 +145,6 @@ def _importance_bytes(training: TrainingSpec, trained_bytes: int) -> int:
     """
     allocates = training.adapter is not None and training.adapter.peft_type == "adalora" and training.loop == "plain"
     return 3 * trained_bytes if allocates else 0
-
-
-def _optimizer_because(training: TrainingSpec, paged_bytes: int) -> str:
-    paged = f"; {human_bytes(paged_bytes)} more is paged, outside torch's allocator" if paged_bytes else ""
-    return f"states of {training.optimizer}{paged}"
-
-
-def _workspace(training: TrainingSpec, cublas_bytes: int) -> list[Component]:
-    size = cublas_bytes + training.tokens * INPUT_BYTES_PER_TOKEN
-    return [exact(Part.WORKSPACE, size, TRAINING, "cuBLAS workspaces of two threads, and the batch itself")]
 
 
 # ── the moments of a step ───────────────────────────────────────────────────────────────────────────────────────────
@@ -189,7 +174,7 @@ def moments_of(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> St
 
 @lru_cache(maxsize=8192)
 def _sharded_moments(step: Step, training: TrainingSpec) -> StepMoments:
-    from peftbench.estimate.sharding.training import own_moments
+    from peftbench.estimate.sharding.step import own_moments
 
     return own_moments(step_moments(step), step.model, training, trained_tensors(step.model, training))
 
@@ -198,27 +183,10 @@ def _components(sizes: Sizes, phase: Phase, training: TrainingSpec, because: str
     tokens, length, phases = stream_tokens(training), stream_length(training), frozenset({phase})
     components = []
     for part, (per_token, per_pair, fixed) in sizes.items():
-        error, caution = _trust(part, training)
-        each = per_token + per_pair * length
+        each, error = per_token + per_pair * length, STEP_ERROR
         if size := each * tokens + fixed:
-            text = because or _BETWEEN.get(part) or _because(each, fixed, tokens)
-            components.append(modelled(part, size, phases, text + caution, error))
+            text = because or _BETWEEN.get(part) or terms_of(each, fixed, tokens)
+            if part is Part.ACTIVATIONS and not activations_modelled(training.adapter):
+                error, text = GUESSED_ERROR, f"{text}; a guess: this adapter's forward pass is not modelled"
+            components.append(modelled(part, size, phases, text, error))
     return components
-
-
-def _trust(part: Part, training: TrainingSpec) -> tuple[float, str]:
-    """The relative error of a part, and what to say of it."""
-    if part is Part.ACTIVATIONS and not activations_modelled(training.adapter):
-        return GUESSED_ERROR, "; a guess: this adapter's forward pass is not modelled"
-    return STEP_ERROR, ""
-
-
-def _because(per_token: int, fixed: int, tokens: int) -> str:
-    by_token = f"{tokens:,} tokens × {per_token:,} B" if per_token else ""
-    constant = f"{human_bytes(fixed)}" if fixed else ""
-    return " + ".join(text for text in (by_token, constant) if text)
-
-
-def _dynamic_bytes(components: list[Component], phase: Phase) -> int:
-    """Bytes of a phase that come and go within a step, logits left out."""
-    return sum(c.bytes for c in components if phase in c.phases and c.part not in _STEADY)

@@ -15,12 +15,12 @@ from peftbench.estimate.parts.card import CardTraits, traits_of
 from peftbench.estimate.parts.slack import context
 from peftbench.estimate.sharding.reserved import nccl
 from peftbench.estimate.time.step import StepTime, step_time
-from peftbench.estimate.training import ALWAYS, reserved_components
+from peftbench.estimate.training import reserved_components
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe.parallelism import ParallelismSpec
 from peftbench.inputs.recipe.training import TrainingSpec
-from peftbench.memory import Component, MemoryProfile
+from peftbench.memory import ALWAYS, Component, MemoryProfile
 
 COPIED = "ddp"
 SHARDED = "fsdp"

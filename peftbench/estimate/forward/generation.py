@@ -80,8 +80,7 @@ def attention_to_past(key: GenerationKey) -> int:
 def _kinds(model: ModelSpec) -> tuple[_Kind, ...]:
     layers = range(model.num_hidden_layers)
     kinds = (
-        _Kind(i not in model.layers_without_rope, i in model.sliding_layers, i in model.dense_layers)
-        for i in layers
+        _Kind(i not in model.layers_without_rope, i in model.sliding_layers, i in model.dense_layers) for i in layers
     )
     return tuple(dict.fromkeys(kinds))
 

@@ -143,6 +143,7 @@ FORMS: dict[str, Callable[[Context, Tensor, bool], Tensor]] = {
 
 # ── attention ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
+
 def _self_attention(c: Context, hidden_states: Tensor) -> Tensor:
     query, key, value = _project(c, hidden_states)
     if c.rotates and c.model.rotary_dim:

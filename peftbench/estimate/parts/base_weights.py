@@ -13,6 +13,7 @@ from peftbench.inputs.model.weights import Role, Weight, num_parameters, weights
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.quantization import QuantizationSpec
 from peftbench.inputs.schemes.scheme import Scheme
+from peftbench.memory import Component, Part, Phase, exact
 
 HEADER_BYTES_PER_TENSOR = 125
 """A tensor's name, dtype, shape and offsets in a safetensors header: 110 to 131 bytes with Llama's names."""
@@ -106,6 +107,28 @@ def weight_bytes(model: ModelSpec, dtype: DType, quantization: QuantizationSpec 
 def _buffers_bytes(model: ModelSpec) -> int:
     """GPTBigCode's boolean mask of all positions; rotary frequencies (a few kB) are left out."""
     return model.max_position_embeddings**2 if model.family.causal_mask_buffer else 0
+
+
+def weight_components(
+    model: ModelSpec, dtype: DType, quantization: QuantizationSpec | None, phases: frozenset[Phase]
+) -> list[Component]:
+    """The weights in `dtype`, or as bitsandbytes stores them: codes, constants, and what it leaves alone."""
+    sizes = weight_bytes(model, dtype, quantization)
+    rest_bytes = sizes.unquantized_bytes + sizes.buffers_bytes
+    if quantization is None:
+        because = f"{sizes.unquantized_bytes // dtype.bytes:,} parameters × {dtype.bytes} B"
+        return [exact(Part.WEIGHTS, rest_bytes, phases, because)]
+    kept = "float32 after prepare_model_for_kbit_training" if quantization.upcast_unquantized else dtype.value
+    experts = f"three-dimensional parameters, which {quantization.scheme.library} does not quantize, stay {kept}"
+    rest = f"embeddings, head, norms and biases stay {kept}"
+    codes = f"{quantization.quant_type} codes of the linear layers"
+    parts = [
+        exact(Part.WEIGHTS, sizes.quantized_bytes, phases, codes),
+        exact(Part.QUANTIZATION_CONSTANTS, sizes.constants_bytes, phases, quantization.scheme.constants(quantization)),
+        exact(Part.EXPERTS, sizes.experts_bytes, phases, experts),
+        exact(Part.UNQUANTIZED, rest_bytes - sizes.experts_bytes, phases, rest),
+    ]
+    return [part for part in parts if part.bytes]
 
 
 @lru_cache(maxsize=256)

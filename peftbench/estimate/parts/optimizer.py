@@ -148,9 +148,7 @@ def _torch_bytes(tensors: tuple[TensorGroup, ...], rule: TorchRule, on_cpu: bool
     return OptimizerBytes(rule.states * size, 0, temporary, rule.before_first_step)
 
 
-def _bitsandbytes_bytes(
-    tensors: tuple[TensorGroup, ...], rule: BitsandbytesRule, by_trainer: bool
-) -> OptimizerBytes:
+def _bitsandbytes_bytes(tensors: tuple[TensorGroup, ...], rule: BitsandbytesRule, by_trainer: bool) -> OptimizerBytes:
     """Sum tensor by tensor: small states stay in 32 bit, large ones of a paged optimizer leave the card.
 
     The absmax of a paged 8-bit state stays on the card. Source of the Trainer's exception: create_optimizer in

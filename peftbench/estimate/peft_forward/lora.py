@@ -22,9 +22,7 @@ def lora(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     probability = _dropout(c)
     if c.quantization is None or not c.quantization.scheme.lora_leaves_input:
         cast = tape.dropout(tape.cast(x, itemsize), probability)
-        result = tape.add(
-            result, tape.scale(dense(tape, dense(tape, cast, rank, itemsize, True), s.m, itemsize, True))
-        )
+        result = tape.add(result, tape.scale(dense(tape, dense(tape, cast, rank, itemsize, True), s.m, itemsize, True)))
         return tape.cast(result, wanted)
     if c.quantization.scheme.lora_copies:
         result = tape.copy(result)

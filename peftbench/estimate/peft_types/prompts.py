@@ -29,9 +29,7 @@ def p_tuning(model: ModelSpec, o: Options) -> Shapes:
     width, inner = model.hidden_size, o["encoder_hidden_size"] or model.hidden_size
     kind = o["encoder_reparameterization_type"]
     if kind not in ("MLP", "LSTM"):
-        raise SpecError(
-            f"P-tuning has no encoder {kind!r}.", "encoder_reparameterization_type is MLP or LSTM."
-        )
+        raise SpecError(f"P-tuning has no encoder {kind!r}.", "encoder_reparameterization_type is MLP or LSTM.")
     yield from prompt(model, o)
     if kind == "MLP":
         yield from (*linear(width, inner), *linear(inner, inner), *linear(inner, width))
@@ -75,9 +73,7 @@ def cartridge(model: ModelSpec, o: Options) -> Shapes:
 def adaption_prompt(model: ModelSpec, o: Options) -> Shapes:
     """A prompt and a gate in each of the last layers; PEFT knows it for three architectures."""
     if not model.family.adaption_prompt:
-        raise SpecError(
-            f"PEFT has no adaption prompt for {model.model_type}.", "It has llama, mistral, gpt2."
-        )
+        raise SpecError(f"PEFT has no adaption prompt for {model.model_type}.", "It has llama, mistral, gpt2.")
     layers = model.num_hidden_layers if o["adapter_layers"] is None else o["adapter_layers"]
     if layers > model.num_hidden_layers:
         raise SpecError(f"adapter_layers={layers}, but {model.name} has {model.num_hidden_layers} layers.")

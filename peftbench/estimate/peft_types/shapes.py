@@ -132,9 +132,7 @@ def randlora(s: Site, o: Options) -> Shapes:
 def frequencies(s: Site, o: Options) -> Shapes:
     """FourierFT and WaveFT: one value for each frequency."""
     if o["n_frequency"] > s.k * s.m:
-        raise SpecError(
-            f"n_frequency={o['n_frequency']:,} is more than the {s.k * s.m:,} weights of {s.path}."
-        )
+        raise SpecError(f"n_frequency={o['n_frequency']:,} is more than the {s.k * s.m:,} weights of {s.path}.")
     yield (o["n_frequency"],)
 
 

@@ -67,9 +67,7 @@ def _candidates(model: ModelSpec, roles: frozenset[Role]) -> tuple[Weight, ...]:
     return found
 
 
-def _all_linear(
-    model: ModelSpec, candidates: tuple[Weight, ...], renamed: Mapping[str, str]
-) -> tuple[Weight, ...]:
+def _all_linear(model: ModelSpec, candidates: tuple[Weight, ...], renamed: Mapping[str, str]) -> tuple[Weight, ...]:
     if not any(w.role is Role.LINEAR for w in candidates):
         raise SpecError("this adapter is not put on linear modules.", "Leave --target-modules out.")
     linear, inside = linear_modules(model), set(renamed.values())
@@ -92,9 +90,7 @@ def _expert_parameters(names: tuple[str, ...], renamed: Mapping[str, str]) -> se
     return inside
 
 
-def _default_weights(
-    model: ModelSpec, candidates: tuple[Weight, ...], defaults: tuple[str, ...]
-) -> tuple[Weight, ...]:
+def _default_weights(model: ModelSpec, candidates: tuple[Weight, ...], defaults: tuple[str, ...]) -> tuple[Weight, ...]:
     chosen = tuple(w for w in candidates if matches(w.path, defaults))
     if chosen:
         return chosen
@@ -120,4 +116,3 @@ def _missing(model: ModelSpec, name: str, candidates: tuple[Weight, ...]) -> Spe
     else:
         what = f"{model.name} has no module {name[:40]!r}. {did_you_mean(name[:40], (*known, ALL_LINEAR))}".rstrip()
     return SpecError(what, f"It has {', '.join(known)}.")
-

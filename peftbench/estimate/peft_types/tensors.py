@@ -87,9 +87,7 @@ def adapter_tensors(
     found = _resolve(model, adapter)
     dtype = _trained_dtype(found.method, adapter, base_dtype)
     counted = _trained(model, found).items()
-    return tuple(
-        TensorGroup(module, shape, count, dtype) for (module, shape), count in counted if prod(shape)
-    )
+    return tuple(TensorGroup(module, shape, count, dtype) for (module, shape), count in counted if prod(shape))
 
 
 def trainable_parameters(model: ModelSpec, adapter: AdapterSpec) -> int:
@@ -182,9 +180,7 @@ def _resolve(model: ModelSpec, adapter: AdapterSpec) -> _Adapter:
     return _Adapter(method, options, weights, sites)
 
 
-def _check_support(
-    model: ModelSpec, adapter: AdapterSpec, method: Method, weights: tuple[Weight, ...]
-) -> None:
+def _check_support(model: ModelSpec, adapter: AdapterSpec, method: Method, weights: tuple[Weight, ...]) -> None:
     """Raise SpecError where PEFT has no implementation for the model's layers."""
     conv1d = any(w.conv1d for w in weights) and not method.conv1d
     subclass = any(w.role is Role.LINEAR and not w.quantizable for w in weights) and not method.subclasses

@@ -13,9 +13,8 @@ from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe.parallelism import ParallelismSpec
 from peftbench.inputs.recipe.training import TrainingSpec
-from peftbench.memory import Basis, Component, Part, Phase
+from peftbench.memory import TRAINING, Basis, Component, Part, Phase
 
-TRAINING = frozenset({Phase.FORWARD, Phase.BACKWARD, Phase.STEP})
 _OWN_STREAMS = (Part.GATHERED, Part.BUCKETS, Part.GRADIENTS)
 _BEYOND_TENSORS = (Part.SLACK, Part.NCCL, Part.CONTEXT)
 NCCL_CONNECTION_BYTES = 4 * MIB + 640 * 120 * 8 * 8 + 512 * 8 * 8 * 16

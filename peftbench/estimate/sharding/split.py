@@ -35,7 +35,7 @@ def is_zero(parallelism: ParallelismSpec) -> bool:
     return parallelism.strategy in ("zero1", "zero2", "zero3")
 
 
-def check_sharding(training: TrainingSpec) -> None:
+def _check_sharding(training: TrainingSpec) -> None:
     """Raise SpecError for what bitsandbytes cannot do with parts of tensors.
 
     FSDP2's parts are DTensors, for which its optimizers' operators have no strategy; the scales of int8 weights hang on
@@ -65,11 +65,12 @@ def cuts_flat(training: TrainingSpec) -> bool:
 
 @lru_cache(maxsize=4096)
 def as_run(training: TrainingSpec) -> TrainingSpec:
-    """The recipe in the dtypes that the strategy really uses.
+    """The recipe in the dtypes that the strategy really uses. Raises SpecError for what cannot be shared.
 
     DeepSpeed casts the whole module, adapters and upcast norms included (engine._configure_distributed_model). A unit
     of FSDP computes in one dtype, so norms that were cast to float32 come back as that (MixedPrecision.param_dtype).
     """
+    _check_sharding(training)
     adapter, quantization = training.adapter, training.quantization
     if is_zero(training.parallelism) and adapter is not None:
         adapter = replace(adapter, dtype=training.dtype)
@@ -79,7 +80,7 @@ def as_run(training: TrainingSpec) -> TrainingSpec:
 
 
 def stored_dtype(training: TrainingSpec, dtype: DType) -> DType:
-    """Of a trained tensor between steps: accelerate casts those of FSDP to float32 under mixed precision.
+    """The dtype of a trained tensor between steps: accelerate casts those of FSDP to float32 under mixed precision.
 
     Source: fsdp2_prepare_model in accelerate/utils/fsdp_utils.py, and prepare_model in accelerator.py for FSDP1.
     """

@@ -1,18 +1,25 @@
-"""Gradients, optimizer states and buckets of one GPU of several."""
+"""Adapters, gradients, optimizer states and buckets of one GPU of several."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from peftbench.base.units import MIB
 from peftbench.estimate.parts.optimizer import optimizer_bytes
 from peftbench.estimate.parts.tensors import TensorGroup, total_bytes, total_numel
-from peftbench.estimate.sharding.split import is_fsdp, is_zero, trained_parts
+from peftbench.estimate.peft_types.tensors import frozen_bytes
+from peftbench.estimate.sharding.split import (
+    PERSISTENT,
+    is_fsdp,
+    is_zero,
+    persistent_bytes,
+    stored,
+    trained_parts,
+)
+from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe.parallelism import ParallelismSpec
 from peftbench.inputs.recipe.training import TrainingSpec
-from peftbench.memory import Component, Part, Phase, exact
-
-TRAINING = frozenset({Phase.FORWARD, Phase.BACKWARD, Phase.STEP})
-STEP = frozenset({Phase.STEP})
-BACKWARD = frozenset({Phase.BACKWARD})
+from peftbench.memory import ALWAYS, STEP, TRAINING, Component, Part, Phase, exact
 
 REDUCE_BUCKET_NUMEL = 500_000_000
 """reduce_bucket_size of DeepSpeed's zero_optimization."""
@@ -24,14 +31,33 @@ BROADCAST_BYTES = 250 * MIB
 """DDP sends the first GPU's weights out in buffers of this size (_sync_module_states)."""
 
 
-def trained_state(tensors: tuple[TensorGroup, ...], training: TrainingSpec, on_cpu: bool) -> list[Component]:
-    """Optimizer states, gradients at the step and buckets of the strategy, for the tensors of the whole model."""
+def own_trained(
+    model: ModelSpec, training: TrainingSpec, tensors: tuple[TensorGroup, ...], on_cpu: bool
+) -> list[Component]:
+    """This GPU's adapters, optimizer states, gradients and buckets, of the `tensors` that all of them train."""
     parts = trained_parts(tensors, training)
-    offloaded = training.parallelism.cpu_offload
-    components = [*_buckets(tensors, training)]
-    if not offloaded:
+    components = [*_adapter_part(model, training, tensors), *_buckets(tensors, training)]
+    if not training.parallelism.cpu_offload:
         components += [*_gradients(tensors, parts, training), *_optimizer(parts, training, on_cpu)]
     return [component for component in components if component.bytes]
+
+
+def _adapter_part(model: ModelSpec, training: TrainingSpec, tensors: tuple[TensorGroup, ...]) -> list[Component]:
+    """The adapter, or this GPU's part of what it trains; what it only keeps is on every GPU."""
+    if training.adapter is None:
+        return []
+    tensors = stored(tensors, training)
+    persistent = persistent_bytes(((t.tensor_numel, t.numel) for t in tensors), training)
+    if training.parallelism.strategy == "zero3":
+        tensors = tuple(replace(part, dtype=training.dtype) for part in trained_parts(tensors, training))
+    elif training.parallelism.shards_weights:
+        tensors = trained_parts(tensors, training)
+    offloaded = training.parallelism.cpu_offload and training.parallelism.shards_weights
+    size = frozen_bytes(model, training.adapter, training.dtype) + (0 if offloaded else total_bytes(tensors))
+    return [
+        exact(Part.ADAPTERS, size, ALWAYS, f"{total_numel(tensors):,} parameters on each GPU"),
+        exact(Part.ADAPTERS, persistent, ALWAYS, PERSISTENT),
+    ]
 
 
 def _optimizer(parts: tuple[TensorGroup, ...], training: TrainingSpec, on_cpu: bool) -> list[Component]:
@@ -60,8 +86,8 @@ def _gradients(
 ) -> list[Component]:
     """All of them, or this GPU's part: in ZeRO-3 a buffer that is always there."""
     size = gradient_part_bytes(tensors, parts, training)
-    outlive = frozenset({Phase.FORWARD, Phase.BACKWARD}) if training.gradients_outlive_step else frozenset()
-    phases = TRAINING if training.parallelism.strategy == "zero3" else STEP | outlive
+    throughout = training.parallelism.strategy == "zero3" or training.gradients_outlive_step
+    phases = TRAINING if throughout else STEP
     share = _share(training.parallelism) if training.parallelism.shards_gradients else ""
     return [exact(Part.GRADIENTS, size, phases, f"{total_numel(tensors):,} trained parameters{share}")]
 
@@ -94,7 +120,7 @@ def _buckets(tensors: tuple[TensorGroup, ...], training: TrainingSpec) -> list[C
     size = REDUCE_BUCKET_NUMEL * training.dtype.bytes
     because = f"reduce_bucket_size, {REDUCE_BUCKET_NUMEL:,} elements"
     if strategy in ("zero1", "zero2"):
-        return [exact(Part.BUCKETS, size, BACKWARD, because)]
+        return [exact(Part.BUCKETS, size, frozenset({Phase.BACKWARD}), because)]
     return [exact(Part.BUCKETS, size, TRAINING, because)] if strategy == "zero3" else []
 
 

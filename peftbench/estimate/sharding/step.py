@@ -8,8 +8,8 @@ from typing import NamedTuple
 from peftbench.estimate.forward.moments import StepMoments, Stretch
 from peftbench.estimate.parts.base_weights import quantized_weights
 from peftbench.estimate.parts.tensors import TensorGroup, total_bytes
-from peftbench.estimate.sharding.split import flat_parameters, is_fsdp
-from peftbench.estimate.sharding.state import MAX_LIVE_NUMEL, PREFETCH_BUCKET_NUMEL
+from peftbench.estimate.sharding.split import flat_parameters, is_fsdp, trained_parts
+from peftbench.estimate.sharding.state import MAX_LIVE_NUMEL, PREFETCH_BUCKET_NUMEL, gradient_part_bytes
 from peftbench.estimate.tape.ledger import Moment, Sizes, largest_moments, shift
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role, Weight, num_parameters, weights_of
@@ -57,11 +57,12 @@ def _units(model: ModelSpec, itemsize: int, quantization: QuantizationSpec | Non
     return Units(max(layers) + adapter // len(layers), table, head, sum(layers) + table + head + adapter)
 
 
-def sharded_step(
-    step: StepMoments, model: ModelSpec, training: TrainingSpec, tensors: tuple[TensorGroup, ...], kept_bytes: int
+def own_moments(
+    step: StepMoments, model: ModelSpec, training: TrainingSpec, tensors: tuple[TensorGroup, ...]
 ) -> StepMoments:
-    """The moments of one GPU; `kept_bytes` are the gradients that it keeps of those of all `tensors`."""
+    """The moments of one GPU; what is gathered and dealt out does not depend on the tokens."""
     parallelism = training.parallelism
+    kept_bytes = gradient_part_bytes(tensors, trained_parts(tensors, training), training)
     adapter_numel = sum(t.numel for t in tensors) if training.adapter else 0
     units = units_of(model, training, adapter_numel)
     whole = max(total_bytes(tensors), 1)

@@ -147,9 +147,7 @@ class Tape:
         fixed_elements: int = 0, pairs: int = 0,
     ) -> Tensor:  # fmt: skip
         """Allocate a tensor of `width` elements a token and `pairs` elements for each token and key."""
-        storage = Storage(
-            self.ledger, part or self.part, width * itemsize, fixed_elements * itemsize, pairs * itemsize
-        )
+        storage = Storage(self.ledger, part or self.part, width * itemsize, fixed_elements * itemsize, pairs * itemsize)
         return Tensor(storage, width, itemsize, needs_grad, self.next_key(), fixed_elements, pairs)
 
     def view(self, x: Tensor, width: int, pairs: int = 0) -> Tensor:

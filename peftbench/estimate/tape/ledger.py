@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from peftbench.base.units import human_bytes
 from peftbench.memory import Part
 
 Size = tuple[int, int, int]
@@ -63,6 +64,14 @@ class Ledger:
         """Hand over the remembered moments and begin a new stretch of time."""
         moments, self._moments = tuple(self._moments), []
         return moments
+
+
+def terms_of(per_token: int, fixed: int, tokens: int) -> str:
+    """How a size adds up: "8,192 tokens × 320 B + 16.25 MiB"."""
+    terms = [f"{tokens:,} tokens × {per_token:,} B"] if per_token else []
+    if fixed:
+        terms.append(human_bytes(fixed))
+    return " + ".join(terms)
 
 
 def exceeds(a: Moment, b: Moment) -> bool:
