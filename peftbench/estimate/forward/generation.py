@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from peftbench.estimate.forward.attention import attention
 from peftbench.estimate.forward.layers import decoder_layer
+from peftbench.estimate.forward.segments import Kind
 from peftbench.estimate.peft_types.tensors import adapted_paths
 from peftbench.estimate.tape.autograd import Tape, Tensor
 from peftbench.estimate.tape.ledger import Ledger, Moment
@@ -31,14 +32,6 @@ class GenerationKey(NamedTuple):
     """None where bitsandbytes finds nothing to quantize."""
     attention_kernel: str
     masks_sliding_layers: bool
-
-
-class _Kind(NamedTuple):
-    """What tells layers apart: those of one kind need the same memory."""
-
-    rotates: bool
-    sliding: bool
-    dense_mlp: bool
 
 
 @lru_cache(maxsize=2048)
@@ -77,15 +70,13 @@ def attention_to_past(key: GenerationKey) -> int:
     return max(moment.per_token + moment.per_pair for moment in context.tape.ledger.take_moments())
 
 
-def _kinds(model: ModelSpec) -> tuple[_Kind, ...]:
-    layers = range(model.num_hidden_layers)
-    kinds = (
-        _Kind(i not in model.layers_without_rope, i in model.sliding_layers, i in model.dense_layers) for i in layers
-    )
+def _kinds(model: ModelSpec) -> tuple[Kind, ...]:
+    ropeless, sliding, dense = model.layers_without_rope, model.sliding_layers, model.dense_layers
+    kinds = (Kind(i not in ropeless, i in sliding, i in dense) for i in range(model.num_hidden_layers))
     return tuple(dict.fromkeys(kinds))
 
 
-def _context(key: GenerationKey, kind: _Kind) -> Context:
+def _context(key: GenerationKey, kind: Kind) -> Context:
     """A layer in eval mode under no_grad: nothing is saved, nothing is dropped."""
     sliding = kind.sliding and key.masks_sliding_layers
     kernel = "efficient" if sliding and key.attention_kernel == "flash" else key.attention_kernel
@@ -94,7 +85,7 @@ def _context(key: GenerationKey, kind: _Kind) -> Context:
         tape=Tape(Ledger(), records=False), model=_without_dropout(key.model), training=recipe,
         targets=adapted_paths(key.model, key.adapter), quantization=key.quantization, attention_kernel=kernel,
         weight_itemsize=key.dtype.bytes, rope_itemsize=key.dtype.bytes, rotates=kind.rotates,
-        sliding=sliding, masked=sliding or key.attention_kernel == "eager",
+        masked=sliding or key.attention_kernel == "eager",
     )  # fmt: skip
 
 

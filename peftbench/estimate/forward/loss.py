@@ -50,8 +50,7 @@ def _transformers(c: Context, logits: Tensor) -> Tensor:
 
     Source: ForCausalLMLoss in transformers/loss/loss_utils.py.
     """
-    upcast = c.tape.cast(logits, FLOAT32)
-    return _cross_entropy(c.tape, upcast)
+    return _cross_entropy(c.tape, c.tape.cast(logits, FLOAT32))
 
 
 def _transformers_4(c: Context, logits: Tensor) -> Tensor:
@@ -60,8 +59,7 @@ def _transformers_4(c: Context, logits: Tensor) -> Tensor:
     Source: ForCausalLMLoss of 4.48: `logits = logits.float()`, `logits[..., :-1, :].contiguous()`.
     """
     upcast = c.tape.cast(logits, FLOAT32)
-    shifted = _shift(c, upcast)
-    return _cross_entropy(c.tape, shifted)
+    return _cross_entropy(c.tape, _shift(c, upcast))
 
 
 def _fused(c: Context, logits: Tensor) -> Tensor:
@@ -71,8 +69,7 @@ def _fused(c: Context, logits: Tensor) -> Tensor:
     Source: measured on Mistral-7B with FOAK's kernel (fms-acceleration, 24bdadb), and Liger's cross_entropy.
     """
     upcast = c.tape.cast(logits, FLOAT32)
-    shifted = _shift(c, upcast)
-    return _fused_kernel(c.tape, shifted)
+    return _fused_kernel(c.tape, _shift(c, upcast))
 
 
 def _shift(c: Context, logits: Tensor) -> Tensor:
@@ -90,16 +87,14 @@ def _rebound(c: Context, logits: Tensor) -> Tensor:
     """transformers 4.45 and older upcast inside the model, so the 16-bit logits are gone: 12 V in forward."""
     upcast = c.tape.cast(logits, FLOAT32)
     logits.storage = None
-    shifted = _shift(c, upcast)
-    return _cross_entropy(c.tape, shifted)
+    return _cross_entropy(c.tape, _shift(c, upcast))
 
 
 def _rebound_fused(c: Context, logits: Tensor) -> Tensor:
     """A fused kernel under transformers 4.45 and older: 8 V."""
     upcast = c.tape.cast(logits, FLOAT32)
     logits.storage = None
-    shifted = _shift(c, upcast)
-    return _fused_kernel(c.tape, shifted)
+    return _fused_kernel(c.tape, _shift(c, upcast))
 
 
 def _shifted(c: Context, logits: Tensor) -> Tensor:
@@ -111,14 +106,12 @@ def _shifted(c: Context, logits: Tensor) -> Tensor:
 
 def _shifted_fused(c: Context, logits: Tensor) -> Tensor:
     """A fused kernel on shifted 16-bit logits: 4 V."""
-    shifted = _shift(c, logits)
-    return _fused_kernel(c.tape, shifted)
+    return _fused_kernel(c.tape, _shift(c, logits))
 
 
 def _fused_5(c: Context, logits: Tensor) -> Tensor:
     """A fused kernel under transformers 5: it works on the upcast logits, 6 V with the 16-bit ones."""
-    upcast = c.tape.cast(logits, FLOAT32)
-    return _fused_kernel(c.tape, upcast)
+    return _fused_kernel(c.tape, c.tape.cast(logits, FLOAT32))
 
 
 def _chunked(c: Context, hidden_states: Tensor) -> Tensor:
@@ -171,12 +164,6 @@ def _fused_linear(c: Context, hidden_states: Tensor, tokens: int) -> Tensor:
 
 
 _LOSSES = {
-    "transformers": _transformers,
-    "transformers-4": _transformers_4,
-    "fused": _fused,
-    "fused-5": _fused_5,
-    "rebound": _rebound,
-    "rebound-fused": _rebound_fused,
-    "shifted": _shifted,
-    "shifted-fused": _shifted_fused,
-}
+    "transformers": _transformers, "transformers-4": _transformers_4, "fused": _fused, "fused-5": _fused_5,
+    "rebound": _rebound, "rebound-fused": _rebound_fused, "shifted": _shifted, "shifted-fused": _shifted_fused,
+}  # fmt: skip

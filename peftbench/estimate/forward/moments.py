@@ -52,25 +52,23 @@ def step_moments(step: Step) -> StepMoments:
     """String together embeddings, layers and head."""
     kinds, segments, itemsize = _layers(step)
     head = run_head(step, itemsize)
-    forward: list[Moment] = []
-    backward: list[Moment] = []
+    in_layers: list[Moment] = []
     before = embedding_kept(step)
-    before_forward, held = dict(before), embedding_held(step)
+    before_forward, held = before, embedding_held(step)
     below: list[Sizes] = []
-    stretches: list[Stretch] = []
     for index, kind in enumerate(kinds):
         below.append(before)
         segment = segments[kind]
         if index + 1 == len(kinds) or kinds[index + 1] != kind:
-            forward += shift(segment.forward, add_sizes(before_forward, held))
+            in_layers += shift(segment.forward, add_sizes(before_forward, held))
         before_forward = add_sizes(before_forward, segment.kept_in_forward)
         before = add_sizes(before, segment.kept)
-    stretches.append(Stretch("layer", False, 0, largest_moments(forward)))
-    stretches.append(Stretch("head", False, 0, tuple(shift(head.forward, before_forward))))
-    forward += stretches[-1].moments
     early: Sizes = {Part.GRADIENTS: (0, 0, step.early_gradients)} if step.early_gradients else {}
-    stretches.append(Stretch("head", True, 0, tuple(shift(head.backward, add_sizes(before, early)))))
-    backward += stretches[-1].moments
+    stretches = [
+        Stretch("layer", False, 0, largest_moments(in_layers)),
+        Stretch("head", False, 0, tuple(shift(head.forward, before_forward))),
+        Stretch("head", True, 0, tuple(shift(head.backward, add_sizes(before, early)))),
+    ]
     above = add_sizes(head.left, early)
     for index in range(len(kinds) - 1, -1, -1):
         kind = kinds[index]
@@ -78,32 +76,29 @@ def step_moments(step: Step) -> StepMoments:
         if ends:
             moments = shift(segments[kind].backward, add_sizes(below[index], above))
             stretches.append(Stretch("layer", True, len(kinds) - 1 - index, tuple(moments)))
-            backward += moments
         above = add_sizes(above, segments[kind].left)
     stretches.append(Stretch("embedding", True, len(kinds), tuple(shift(embedding_backward(step), above))))
-    backward += stretches[-1].moments
     outputs: Sizes = {part: size for part, size in above.items() if part is not Part.GRADIENTS}
     outputs = add_sizes(outputs, leaf_held(step))
-    return StepMoments(largest_moments(forward), largest_moments(backward), outputs, tuple(stretches))
+    forward, backward = (
+        largest_moments(moment for stretch in stretches if stretch.backward is back for moment in stretch.moments)
+        for back in (False, True)
+    )
+    return StepMoments(forward, backward, outputs, tuple(stretches))
 
 
 def _layers(step: Step) -> tuple[list[Kind], dict[Kind, Segment], int]:
     """Run each kind of layer once, in order; returns the kinds by layer and the itemsize that reaches the head."""
+    model, masks = step.model, masks_sliding_layers(step.model, step.training)
     run = run_checkpointed if step.training.gradient_checkpointing else run_kept
     kinds: list[Kind] = []
     segments: dict[Kind, Segment] = {}
     itemsize = step.embedding_itemsize
-    for layer in range(step.model.num_hidden_layers):
-        kind = _kind(step, layer, itemsize)
+    for layer in range(model.num_hidden_layers):
+        needs_grad, sliding = layer > 0 or step.embeddings_need_grad, masks and layer in model.sliding_layers
+        kind = Kind(layer not in model.layers_without_rope, sliding, layer in model.dense_layers, needs_grad, itemsize)
         if kind not in segments:
             segments[kind] = run(step, kind)
         kinds.append(kind)
         itemsize = segments[kind].out_itemsize
     return kinds, segments, itemsize
-
-
-def _kind(step: Step, layer: int, itemsize: int) -> Kind:
-    model = step.model
-    needs_grad = layer > 0 or step.embeddings_need_grad
-    sliding = masks_sliding_layers(model, step.training) and layer in model.sliding_layers
-    return Kind(layer not in model.layers_without_rope, sliding, layer in model.dense_layers, needs_grad, itemsize)

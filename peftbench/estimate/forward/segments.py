@@ -37,7 +37,7 @@ class Kind(NamedTuple):
     needs_grad: bool = True
     """The layer's input needs a gradient."""
     itemsize: int = 2
-    """Of the layer's input; autocast can widen the stream on the way."""
+    """The itemsize of the layer's input; autocast can widen the stream on the way."""
 
 
 def run_kept(step: Step, kind: Kind) -> Segment:
@@ -121,29 +121,24 @@ def _layer_input(c: Context, kind: Kind, part: Part) -> Tensor:
 
 
 def _segment(
-    ledger: Ledger,
-    gradients: dict[int, Storage],
-    forward: tuple[Moment, ...],
-    kept_in_forward: Sizes,
-    kept: Sizes,
+    ledger: Ledger, gradients: dict[int, Storage], forward: tuple[Moment, ...], kept_in_forward: Sizes, kept: Sizes,
     out_itemsize: int = FLOAT32,
-) -> Segment:
+) -> Segment:  # fmt: skip
     gradients.clear()
     left = nonzero(ledger.by_part)
     return Segment(forward, kept_in_forward, kept, ledger.take_moments(), left, out_itemsize)
 
 
-def _context(step: Step, ledger: Ledger, kind: Kind | None = None) -> Context:
-    rotates, sliding = (kind.rotates, kind.sliding) if kind else (True, False)
+def _context(step: Step, ledger: Ledger, kind: Kind) -> Context:
     model, training, kernel = step.model, step.training, step.kernels.attention
     exist = training.gradients_outlive_step or bool(step.early_gradients)
-    masked = sliding and kernel in ("flash", "math")  # a mask has keys copied to every query head
+    masked = kind.sliding and kernel in ("flash", "math")  # a mask has keys copied to every query head
     return Context(
         tape=Tape(ledger, step.autocast_itemsize, gradients_exist=exist), model=model, training=training,
         targets=adapted_paths(model, training.adapter), quantization=step.quantization,
         attention_kernel="efficient" if masked else kernel, grouped_mm=step.kernels.grouped_mm,
-        weight_itemsize=training.dtype.bytes, rope_itemsize=step.embedding_itemsize, rotates=rotates, sliding=sliding,
-        masked=sliding or kernel == "eager" or _always_masked(step), past_tokens=past_tokens(training),
+        weight_itemsize=training.dtype.bytes, rope_itemsize=step.embedding_itemsize, rotates=kind.rotates,
+        masked=kind.sliding or kernel == "eager" or _always_masked(step), past_tokens=past_tokens(training),
         quantized_saves_input=quantized_saves_input(training),
     )  # fmt: skip
 
@@ -161,7 +156,7 @@ def _always_masked(step: Step) -> bool:
 def run_head(step: Step, itemsize: int) -> Segment:
     """Final norm, lm_head and loss."""
     ledger = Ledger()
-    c = _context(step, ledger)
+    c = _context(step, ledger, Kind())
     c.quantization = None  # bitsandbytes leaves lm_head alone
     loss, logits = head_and_loss(c, itemsize, step.embedding_itemsize)
     if not step.keeps_outputs and step.autocast_itemsize and logits and logits.storage and logits.itemsize < FLOAT32:
@@ -198,7 +193,7 @@ def _table_bytes(step: Step) -> int:
 def embedding_kept(step: Step) -> Sizes:
     """What the embeddings leave beside the stream: a dropout mask, a leaf of the graph, a mask for attention."""
     ledger = Ledger()
-    c = _context(step, ledger)
+    c = _context(step, ledger, Kind())
     stream = embeddings(c, step.embeddings_need_grad)
     copies = encoder_copies_bytes(step.model, step.training.adapter, step.autocast_itemsize)
     mask = {Part.ACTIVATIONS: (0, _mask_bytes(step, stream.itemsize), copies)}

@@ -44,7 +44,7 @@ class Step(NamedTuple):
 
     @property
     def autocast_itemsize(self) -> int | None:
-        """Of the types that autocast computes in."""
+        """Bytes an element of the types that autocast computes in."""
         return 2 if self.training.autocast else None
 
     @property

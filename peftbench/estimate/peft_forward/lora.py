@@ -61,7 +61,7 @@ def _dora_extra(c: Context, s: Site, o: Options, x: Tensor, base_result: Tensor)
     dropped = tape.dropout(x, _dropout(c))
     lora_weight = _lora_weight(tape, s, o, itemsize, x.itemsize)
     weight = _weight_as(c, s, x.itemsize)
-    _weight_norm(tape, s, x.itemsize)
+    tape.scratch(Part.ACTIVATIONS, 0, 2 * s.k * s.m * x.itemsize)  # W + scaling * BA for its norm: product and sum
     lora_result = dense(tape, dense(tape, dropped, o["r"], itemsize, True), s.m, itemsize, True)
     base = base_result
     if _dropout(c):
@@ -101,11 +101,6 @@ def _weight_as(c: Context, s: Site, itemsize: int) -> Tensor | None:
     compute = c.quantization.compute_dtype.bytes
     dequantized = constant(c.tape, s.k * s.m, compute)
     return dequantized if compute == itemsize else constant(c.tape, s.k * s.m, itemsize)
-
-
-def _weight_norm(tape: Tape, s: Site, itemsize: int) -> None:
-    """norm(W + scaling * BA): the product and the sum are both alive when the sum is made."""
-    tape.scratch(Part.ACTIVATIONS, 0, 2 * s.k * s.m * itemsize)
 
 
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")

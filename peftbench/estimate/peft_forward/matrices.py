@@ -13,16 +13,9 @@ def constant(tape: Tape, elements: int, itemsize: int = FLOAT32) -> Tensor:
 
 
 def matrix(
-    tape: Tape,
-    inputs: Sequence[Tensor],
-    elements: int,
-    itemsize: int = FLOAT32,
-    saved: Sequence[Tensor] = (),
-    *,
-    trained: int = 0,
-    scratch: int = 0,
-    aliases: Sequence[Tensor] = (),
-) -> Tensor:
+    tape: Tape, inputs: Sequence[Tensor], elements: int, itemsize: int = FLOAT32, saved: Sequence[Tensor] = (), *,
+    trained: int = 0, scratch: int = 0, aliases: Sequence[Tensor] = (),
+) -> Tensor:  # fmt: skip
     """A matrix computed from trained parameters: `trained` bytes of gradients are left, `scratch` come and go."""
     out = tape.tensor(0, itemsize, True, fixed_elements=elements)
     sizes = ((tape.part, 0, scratch),) if scratch else ()

@@ -61,16 +61,6 @@ class Tensor:
         """Bytes a token of this view."""
         return self.width * self.itemsize
 
-    @property
-    def per_pair(self) -> int:
-        """Bytes of this view for each token and key."""
-        return self.pairs * self.itemsize
-
-    @property
-    def fixed(self) -> int:
-        """Bytes that do not grow with the tokens."""
-        return self.fixed_elements * self.itemsize
-
 
 class Flow(NamedTuple):
     """How a gradient flows to one input: through new bytes, or as a view of the incoming gradient."""
@@ -161,18 +151,10 @@ class Tape:
     # ── recording ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def record(
-        self,
-        outputs: Iterable[Tensor],
-        inputs: Iterable[Tensor],
-        saved: Iterable[Tensor] = (),
-        *,
-        aliases: Iterable[int] = (),
-        scratch: tuple[tuple[Part, int, int], ...] = (),
-        parameter_gradients: int = 0,
-        returns_saved: bool = False,
-        saves_constant: bool = False,
-        gives_views: bool = False,
-    ) -> None:
+        self, outputs: Iterable[Tensor], inputs: Iterable[Tensor], saved: Iterable[Tensor] = (), *,
+        aliases: Iterable[int] = (), scratch: tuple[tuple[Part, int, int], ...] = (), parameter_gradients: int = 0,
+        returns_saved: bool = False, saves_constant: bool = False, gives_views: bool = False,
+    ) -> None:  # fmt: skip
         """Note an operation for backward.
 
         `aliases` are the keys of inputs whose gradient is a view of the output's. `saves_constant` says that the
@@ -183,10 +165,13 @@ class Tape:
             return
         alias = set(aliases)
         flows = tuple(
-            Flow(x.key, x.per_token, x.fixed, x.per_pair, x.key in alias, gives_views)
+            Flow(
+                x.key, x.width * x.itemsize, x.fixed_elements * x.itemsize, x.pairs * x.itemsize, x.key in alias,
+                gives_views,
+            )
             for x in inputs
             if x.needs_grad and x.storage is not None
-        )
+        )  # fmt: skip
         storages = [x.storage for x in saved if x.storage is not None]
         unpacks = bool(storages) or saves_constant
         if self.drops:
@@ -208,12 +193,8 @@ class Tape:
 
     def new(
         self, inputs: Sequence[Tensor], width: int, itemsize: int, saved: Iterable[Tensor] = (), *,
-        pairs: int = 0,
-        saves_output: bool = False,
-        aliases: Iterable[int] = (),
-        scratch: tuple[tuple[Part, int, int], ...] = (),
-        returns_saved: bool = False,
-        saves_constant: bool = False,
+        pairs: int = 0, saves_output: bool = False, aliases: Iterable[int] = (),
+        scratch: tuple[tuple[Part, int, int], ...] = (), returns_saved: bool = False, saves_constant: bool = False,
     ) -> Tensor:  # fmt: skip
         """Run an operation that allocates its output and, if any input needs a gradient, is recorded."""
         needs_grad = any(x.needs_grad for x in inputs)

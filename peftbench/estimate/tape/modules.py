@@ -22,16 +22,15 @@ class Context:
     targets: frozenset[str]
     """Module names that carry the adapter."""
     quantization: QuantizationSpec | None
-    """Of the layer's linear layers."""
+    """Storage of the linear layers' weights."""
     attention_kernel: str
     """"flash", "efficient", "math", "eager" or "cpu"."""
     weight_itemsize: int
-    """Of base weights that are not quantized."""
+    """Bytes an element of base weights that are not quantized."""
     rope_itemsize: int
     grouped_mm: bool = True
     """The card multiplies all experts at once."""
     rotates: bool = True
-    sliding: bool = False
     masked: bool = False
     """An explicit attention mask is built, so SDPA cannot take the causal shortcut."""
     past_tokens: int = 0
@@ -54,15 +53,10 @@ class Context:
         return self.training.adapter is None and self.tape.records
 
     @property
-    def norms_trainable(self) -> bool:
-        """Norms are trained, with everything else or by ln_tuning."""
-        return self.full or (self.adapter is not None and self.adapter.peft_type == "ln_tuning" and self.tape.records)
-
-    @property
     def norm_itemsize(self) -> int:
-        """Of norm weights: 4 after prepare_model_for_kbit_training."""
-        told = self.training.quantization
-        return FLOAT32 if told and (told.upcast_unquantized or told.upcast_norms) else self.training.dtype.bytes
+        """Bytes an element of norm weights: 4 after prepare_model_for_kbit_training."""
+        scheme = self.training.quantization
+        return FLOAT32 if scheme and (scheme.upcast_unquantized or scheme.upcast_norms) else self.training.dtype.bytes
 
     @property
     def use_cache(self) -> bool:
@@ -136,9 +130,9 @@ def norm(c: Context, x: Tensor, name: str, heads: int = 1) -> Tensor:
 
 def trains_norm(c: Context, name: str) -> bool:
     """Whether a norm is trained: with everything else, or by ln_tuning, which names some."""
-    if c.full or not c.norms_trainable:
-        return c.norms_trainable
-    return any(path == name or path.endswith(f".{name}") for path in c.targets)
+    if c.adapter is None or c.adapter.peft_type != "ln_tuning":
+        return c.full
+    return c.tape.records and any(path == name or path.endswith(f".{name}") for path in c.targets)
 
 
 def layer_norm(c: Context, x: Tensor, name: str, heads: int = 1) -> Tensor:
