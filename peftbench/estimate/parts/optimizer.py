@@ -32,8 +32,6 @@ class TorchRule(NamedTuple):
     foreach_lists: int = 0
     loop_tensors: int | None = None
     """What the step holds of one tensor where torch goes through them one by one: on a CPU. None: foreach there too."""
-    before_first_step: bool = False
-    """Adagrad makes its state in the constructor, the others in the first step."""
 
 
 class BitsandbytesRule(NamedTuple):
@@ -54,7 +52,7 @@ RULES: dict[str, Rule] = {
     "adamw_torch": TorchRule(states=2, foreach_lists=1, loop_tensors=2),  # exp_avg_sq_sqrt; the denominator
     "adamw_torch_fused": TorchRule(states=2),
     "sgd": TorchRule(states=0),  # the Trainer passes no momentum
-    "adagrad": TorchRule(states=1, foreach_lists=2, loop_tensors=1, before_first_step=True),  # std and numerator
+    "adagrad": TorchRule(states=1, foreach_lists=2, loop_tensors=1),  # std and numerator
     "rmsprop": TorchRule(states=1, foreach_lists=1, loop_tensors=1),  # avg
     "schedule_free_adamw": TorchRule(states=2, foreach_lists=1),  # schedulefree 1.4: denom
     "schedule_free_radam": TorchRule(states=2, foreach_lists=1),
@@ -101,8 +99,6 @@ class OptimizerBytes(NamedTuple):
     """In CUDA managed memory: the driver moves it between host and card; torch's allocator never sees it."""
     step_temporary_bytes: int
     """Alive during the step only."""
-    before_first_step: bool = False
-    """The states exist before the first step."""
 
 
 def check_optimizer(name: str) -> None:
@@ -145,7 +141,7 @@ def _torch_bytes(tensors: tuple[TensorGroup, ...], rule: TorchRule, on_cpu: bool
     temporary = rule.foreach_lists * size
     if on_cpu and rule.loop_tensors is not None:
         temporary = rule.loop_tensors * max((group.tensor_numel * group.dtype.bytes for group in tensors), default=0)
-    return OptimizerBytes(rule.states * size, 0, temporary, rule.before_first_step)
+    return OptimizerBytes(rule.states * size, 0, temporary)
 
 
 def _bitsandbytes_bytes(tensors: tuple[TensorGroup, ...], rule: BitsandbytesRule, by_trainer: bool) -> OptimizerBytes:
