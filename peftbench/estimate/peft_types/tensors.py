@@ -20,9 +20,6 @@ from peftbench.inputs.model.weights import Role, Weight, weights_of
 from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.dtype import DType
 
-PEFT_TYPES = tuple(METHODS)
-"""The PEFT types that can be priced, in the spelling of AdapterSpec.peft_type."""
-
 MODEL = "model"
 """Stands for a module name where a tensor belongs to the model as a whole."""
 
@@ -51,7 +48,18 @@ def method_of(adapter: AdapterSpec) -> Method:
 @lru_cache(maxsize=1024)
 def options_of(adapter: AdapterSpec) -> Options:
     """The adapter's options by PEFT's names, defaults filled in; raises SpecError for those that are not its own."""
-    return _options(adapter, method_of(adapter))
+    method = method_of(adapter)
+    given: dict[str, Value] = dict(adapter.options)
+    if adapter.r is not None:
+        if method.rank is None:
+            raise SpecError(f"{adapter.peft_type} has no rank.", "Leave --r out.")
+        given[method.rank] = adapter.r
+    for flag in ("use_dora", "use_rslora"):
+        if getattr(adapter, flag):
+            given[flag] = True
+    for name, value in given.items():
+        _check_option(adapter.peft_type, name, value, method)
+    return {**method.options, **given}
 
 
 @lru_cache(maxsize=1024)
@@ -164,7 +172,7 @@ def _frozen_size(tensors: Frozen, adapter: AdapterSpec, base_dtype: DType) -> in
 def _resolve(model: ModelSpec, adapter: AdapterSpec) -> _Adapter:
     """Check the adapter against its type and the model."""
     method = method_of(adapter)
-    options = _options(adapter, method)
+    options = options_of(adapter)
     if method.each is None:
         if adapter.target_modules:
             raise SpecError(f"{adapter.peft_type} has no target modules.", "Leave --target-modules out.")
@@ -229,21 +237,6 @@ def _check_rank(r: int | None, name: str, sites: Iterable[Site]) -> None:
                 f"{name}={r} is more than the rank of {site.path}, a {site.m} x {site.k} matrix.",
                 f"Choose at most {min(site.k, site.m)}, or other target modules.",
             )
-
-
-def _options(adapter: AdapterSpec, method: Method) -> Options:
-    """The type's defaults with what the spec says; raises SpecError for options that are not the type's."""
-    given: dict[str, Value] = dict(adapter.options)
-    if adapter.r is not None:
-        if method.rank is None:
-            raise SpecError(f"{adapter.peft_type} has no rank.", "Leave --r out.")
-        given[method.rank] = adapter.r
-    for flag in ("use_dora", "use_rslora"):
-        if getattr(adapter, flag):
-            given[flag] = True
-    for name, value in given.items():
-        _check_option(adapter.peft_type, name, value, method)
-    return {**method.options, **given}
 
 
 def _check_option(peft_type: str, name: str, value: Value, method: Method) -> None:

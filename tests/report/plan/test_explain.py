@@ -7,7 +7,7 @@ from inspect import getdoc
 import pytest
 
 from peftbench import AdapterSpec, InferenceSpec, SpecError, TrainingSpec, find_model, plan
-from peftbench.estimate.peft_types.tensors import PEFT_TYPES
+from peftbench.estimate.peft_types.table import METHODS
 from peftbench.inputs.recipe.training import LOSSES, TRANSFORMERS
 from peftbench.memory import Part
 from peftbench.report.format.terminal import Style
@@ -16,7 +16,7 @@ from peftbench.report.plan.explain import explain, find_part, formulas_of
 RECIPES = [
     InferenceSpec(),
     *(TrainingSpec(loss=loss, transformers=version) for loss in LOSSES for version in TRANSFORMERS),
-    *(TrainingSpec(adapter=AdapterSpec(peft_type=peft_type)) for peft_type in PEFT_TYPES),
+    *(TrainingSpec(adapter=AdapterSpec(peft_type=peft_type)) for peft_type in METHODS),
 ]
 
 
