@@ -40,7 +40,7 @@ SUB_RANKS = {
     "inputs": (("schemes",), ("card", "recipe"), ("model",), ("case",), ("comparison", "suite")),
     "estimate": (
         ("tape",), ("parts",), ("peft_types",), ("peft_forward",), ("forward",), ("sharding",),
-        ("training", "inference"), ("time", "host_memory"),
+        ("training", "inference"), ("time",),
     ),
     "dryrun": (
         ("workload", "allocator"), ("fake",), ("trace",), ("child", "runner", "cache", "extrapolate"),

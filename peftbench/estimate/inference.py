@@ -23,6 +23,7 @@ from peftbench.estimate.sharding.tensor_parallel import check_heads, split_cache
 from peftbench.estimate.tape.ledger import terms_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.inference import InferenceSpec
 from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import Component, MemoryProfile, Part, Phase, exact, modelled
@@ -133,7 +134,7 @@ def _step(key: GenerationKey, inference: InferenceSpec, attended: int) -> list[C
     A layer's cache grows by concatenation: its keys exist twice until the old ones go, then its values.
     """
     batch = inference.batch_size
-    keys_bytes = batch * attended * _token_bytes(key) // 2
+    keys_bytes = batch * attended * token_bytes(key.model, key.dtype) // 2
     attention_bytes = batch * attended * attention_to_past(key)
     layer_bytes = max(moment.bytes_at(batch, 1) for moment in decode_layer_moments(key))
     part, size, because = max(
@@ -153,7 +154,7 @@ def _first_step(key: GenerationKey, inference: InferenceSpec, window: int) -> li
     """The first layer of the first step, while every layer still has the whole prompt."""
     if 0 not in key.model.sliding_layers:
         return _step(key, inference, inference.prompt_tokens)
-    size = inference.batch_size * window * _token_bytes(key)
+    size = inference.batch_size * window * token_bytes(key.model, key.dtype)
     because = "the window of one layer, copied out of the prompt"
     window_copy = modelled(Part.KV_CACHE, size, DECODE, because, MOMENT_ERROR)
     return [_logits(key, inference, DECODE, COPY_BYTES), window_copy]
@@ -185,14 +186,14 @@ def _key(model: ModelSpec, inference: InferenceSpec, card: CardTraits) -> Genera
     )
 
 
-def _token_bytes(key: GenerationKey) -> int:
+def token_bytes(model: ModelSpec, dtype: DType) -> int:
     """Keys and values of one token in one layer."""
-    return 2 * key.model.key_value_size * key.dtype.bytes
+    return 2 * model.key_value_size * dtype.bytes
 
 
 def _cache(key: GenerationKey, inference: InferenceSpec, tokens: int, phases: frozenset[Phase]) -> Component:
     """Keys and values of so many tokens, summed over the layers."""
-    each, batch = _token_bytes(key), inference.batch_size
+    each, batch = token_bytes(key.model, key.dtype), inference.batch_size
     because = f"{batch:,} × {tokens:,} tokens, summed over {key.model.num_hidden_layers} layers, × {each:,} B"
     return exact(Part.KV_CACHE, batch * tokens * each, phases, because)
 

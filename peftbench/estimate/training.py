@@ -36,6 +36,7 @@ _BETWEEN = {
     Part.BUCKETS: "gradients of one unit on their way to the other GPUs",
 }
 """What several GPUs have beside the step's own tensors."""
+_OFFLOADED = frozenset((Part.WEIGHTS, Part.UNQUANTIZED, Part.ADAPTERS, Part.GRADIENTS, Part.OPTIMIZER))
 STEP_ERROR = 0.02
 """Relative error of the moments of a step against the dry run; see tests/oracles."""
 GUESSED_ERROR = 0.6
@@ -190,3 +191,25 @@ def _components(sizes: Sizes, phase: Phase, training: TrainingSpec, because: str
                 error, text = GUESSED_ERROR, f"{text}; a guess: this adapter's forward pass is not modelled"
             components.append(modelled(part, size, phases, text, error))
     return components
+
+
+# ── what CPU offload moves to the host ──────────────────────────────────────────────────────────────────────────────
+
+
+def host_bytes(model: ModelSpec, training: TrainingSpec) -> int:
+    """What one GPU of several keeps in the host's memory under CPU offload.
+
+    These are the bytes that the same recipe without offload would keep on the GPU at its optimizer step.
+
+    ZeRO-1 sums whole gradients, but sends the host only this GPU's part of them, as ZeRO-2 does
+    (copy_gradients_in_cpu in deepspeed/runtime/zero/stage_1_and_2.py).
+    """
+    parallelism = training.parallelism
+    strategy = "zero2" if parallelism.strategy == "zero1" else parallelism.strategy
+    on_gpu = replace(training, parallelism=replace(parallelism, cpu_offload=False, strategy=strategy))
+    offloaded = replace(training, parallelism=replace(parallelism, strategy=strategy))
+    return _kept_bytes(estimate_training(model, on_gpu)) - _kept_bytes(estimate_training(model, offloaded))
+
+
+def _kept_bytes(profile: MemoryProfile) -> int:
+    return sum(c.bytes for c in profile.alive_in(Phase.STEP) if c.part in _OFFLOADED)

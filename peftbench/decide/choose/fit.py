@@ -10,12 +10,11 @@ from typing import NamedTuple
 from peftbench.base.errors import SpecError
 from peftbench.decide.card import settle_training
 from peftbench.decide.verdict import Verdict, judge
-from peftbench.estimate.host_memory import host_bytes
 from peftbench.estimate.parts.card import CardTraits, traits_of
 from peftbench.estimate.parts.slack import context
 from peftbench.estimate.sharding.reserved import nccl
 from peftbench.estimate.time.step import StepTime, step_time
-from peftbench.estimate.training import reserved_components
+from peftbench.estimate.training import host_bytes, reserved_components
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe.parallelism import ParallelismSpec

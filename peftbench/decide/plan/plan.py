@@ -190,7 +190,7 @@ def _host_notes(model: ModelSpec, training: TrainingSpec) -> Notes:
     """How much of the host's memory offload takes: that of a node, and what one GPU has of it."""
     if not training.parallelism.cpu_offload:
         return ()
-    from peftbench.estimate.host_memory import host_bytes
+    from peftbench.estimate.training import host_bytes
 
     each_bytes = host_bytes(model, training)
     node_bytes = training.parallelism.gpus_per_node * each_bytes

@@ -68,7 +68,7 @@ class TimeConstants(NamedTuple):
     """What holds for one card under one framework; `calibrate` replaces them by what its own runs say."""
 
     matmul_share: float
-    """Of the data sheet's 16-bit rate that the products of a training step reach."""
+    """Share of the data sheet's 16-bit rate that the products of a training step reach."""
     attention_share: float
     """Rate of fused attention by that of the other products."""
     layer_launch_s: float
@@ -80,7 +80,7 @@ class TimeConstants(NamedTuple):
     shard_launch_s: float
     """What DeepSpeed's hooks add to a layer in a micro-step."""
     bandwidth_share: float = 0.8
-    """Of the data sheet's bandwidth that kernels reach which only move bytes. Assumed, as for latency."""
+    """Share of the data sheet's bandwidth that kernels reach which only move bytes. Assumed, as for latency."""
     quantized_launch_s: float = HOST_COSTS.quantized_linear_s
     """For one 4-bit linear layer, in forward, recomputation and backward once each: that of latency."""
     dequantized_bytes: float = DEQUANTIZED_BYTES

@@ -8,7 +8,7 @@ from peftbench.base.errors import SpecError
 
 SECONDS_PER_HOUR = 3600
 HOURS_OF_DAYS = 100
-"""From here on a time is told in days."""
+"""From here on a time is shown in days."""
 WATTS_PER_KILOWATT = 1000
 
 

@@ -11,7 +11,6 @@ from peftbench.estimate.parts.base_weights import quantized_weights, weight_byte
 from peftbench.estimate.parts.optimizer import RULES, BitsandbytesRule, TorchRule
 from peftbench.estimate.parts.tensors import total_numel
 from peftbench.estimate.peft_forward.virtual_tokens import is_prefix, stream_length, stream_tokens, virtual_tokens
-from peftbench.estimate.peft_types.built_weights import built_work
 from peftbench.estimate.peft_types.tensors import adapted_weights, adapter_tensors
 from peftbench.estimate.training import trained_tensors
 from peftbench.inputs.model.spec import ModelSpec
@@ -38,12 +37,20 @@ ACCUMULATED_ACCESSES = 3
 CAST_BYTES = FLOAT32_BYTES + HALF_BYTES
 """A float32 weight is read, and written in 16 bit; its gradient the other way round."""
 
+BUILDS_WEIGHTS = ("loha", "lokr", "hira", "randlora", "fourierft", "waveft", "boft", "oft")
+"""Adapters whose forward pass builds a matrix as large as the weight that it changes; DoRA does so for its norm."""
+BUILT_BYTES = 24
+"""Bytes moved for an element of such a matrix in a pass: written in float32 (4), scaled (8), cast (6), added (6)."""
+BOFT_PRODUCTS = 3
+"""Dense products of BOFT's square matrix in a forward pass, twice with the permutation and once with the identity, and
+in backward as many, because neither of those has a gradient (peft/tuners/boft/layer.py, Linear.forward)."""
+
 
 class StepWork(NamedTuple):
     """One micro-step of one GPU, and the bytes of the optimizer step that follows the last of them."""
 
     tokens: int
-    """Of the sequences; those of a prompt adapter go through the layers beside them."""
+    """Tokens of the sequences; those of a prompt adapter go through the layers beside them."""
     layers: int
     passes: int
     """3, or 4 with checkpointing."""
@@ -130,6 +137,53 @@ def step_work(model: ModelSpec, training: TrainingSpec) -> StepWork:
         trained_bytes=sum(group.bytes for group in trained),
         gathered_bytes=weight_bytes(model, training.dtype, training.quantization).total_bytes,
     )  # fmt: skip
+
+
+class BuiltWork(NamedTuple):
+    """What building matrices in every forward pass takes in one micro-step.
+
+    Its time hardly depends on how many tokens there are, and no published time was fitted to it.
+    """
+
+    bytes: int = 0
+    flops: int = 0
+    blocks: int = 0
+    """Diagonal blocks that are copied into a matrix, each by a kernel of its own."""
+
+
+def builds_weights(training: TrainingSpec) -> bool:
+    """Whether the adapter's time depends on kernels over whole weights, which no published time was fitted to."""
+    adapter = training.adapter
+    return adapter is not None and (adapter.use_dora or adapter.peft_type in BUILDS_WEIGHTS)
+
+
+def built_work(model: ModelSpec, training: TrainingSpec, tokens: int) -> BuiltWork:
+    """What building takes in forward, recomputation and backward; `tokens` go through the layers."""
+    if training.adapter is None or not builds_weights(training):
+        return BuiltWork()
+    built = 2 + int(training.gradient_checkpointing)
+    carriers = adapted_weights(model, training.adapter)
+    if training.adapter.peft_type == "boft":
+        found = adapter_tensors(model, training.adapter, training.dtype)
+        # torch.block_diag copies one block after the other. Shapes of the blocks: (1, blocks, side, side).
+        blocks = sum(group.count * group.shape[1] for group in found if len(group.shape) == 4)
+        return _boft(carriers, built, tokens, built * blocks)
+    return BuiltWork(BUILT_BYTES * built * sum(w.total for w in carriers))
+
+
+def _boft(carriers: tuple[Weight, ...], built: int, tokens: int, blocks: int) -> BuiltWork:
+    """A square matrix as wide as the layer's input, by which the input is multiplied before the layer's own weight.
+
+    That last product has gradients of both its factors: one product forward, two backward.
+    """
+    sides = [(w.count, w.shape[-1]) for w in carriers]
+    square = sum(count * side**2 for count, side in sides)
+    cubed = sum(count * side**3 for count, side in sides)
+    return BuiltWork(
+        bytes=BUILT_BYTES * built * square,
+        flops=2 * built * BOFT_PRODUCTS * cubed + 2 * (built + 1) * tokens * square,
+        blocks=blocks,
+    )
 
 
 def logit_bytes(training: TrainingSpec, fused: bool) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from peftbench.estimate.inference import FUSED_TOKENS, cached_tokens
+from peftbench.estimate.inference import FUSED_TOKENS, cached_tokens, token_bytes
 from peftbench.estimate.parts.base_weights import quantized_weights, weight_bytes
 from peftbench.estimate.parts.tensors import total_bytes
 from peftbench.estimate.peft_types.tensors import adapted_weights, adapter_tensors
@@ -89,7 +89,7 @@ class PassTime(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """Of the whole pass."""
+        """The whole pass."""
         return max(self.host_s, self.card_s)
 
     @property
@@ -175,7 +175,7 @@ def _prefill(model: ModelSpec, inference: InferenceSpec) -> Work:
     batch, length = inference.batch_size, inference.prompt_tokens
     tokens = batch * length
     pairs = tokens * length // 2 * model.num_hidden_layers
-    cache_bytes = tokens * model.num_hidden_layers * _cached_bytes(model, inference)
+    cache_bytes = tokens * model.num_hidden_layers * token_bytes(model, inference.dtype)
     return _work(model, inference, tokens, pairs, cache_bytes)
 
 
@@ -185,7 +185,7 @@ def _decode(model: ModelSpec, inference: InferenceSpec) -> Work:
     sliding = len(model.sliding_layers)
     window = min(length, model.sliding_window or length)
     attended = inference.batch_size * ((model.num_hidden_layers - sliding) * length + sliding * window)
-    cache_bytes = CACHE_PASSES * attended * _cached_bytes(model, inference)
+    cache_bytes = CACHE_PASSES * attended * token_bytes(model, inference.dtype)
     return _work(model, inference, inference.batch_size, attended, cache_bytes)
 
 
@@ -220,8 +220,3 @@ def _read_bytes(model: ModelSpec, inference: InferenceSpec, tokens: int) -> int:
     looked_up = 0 if model.tie_word_embeddings else sum(w.total for w in weights_of(model) if w.role is Role.EMBEDDING)
     idle = (1 - model.num_experts_per_tok / model.num_experts) ** tokens if model.num_experts else 0.0
     return sizes.total_bytes - each * looked_up - round(idle * sizes.experts_bytes)
-
-
-def _cached_bytes(model: ModelSpec, inference: InferenceSpec) -> int:
-    """Keys and values of one token in one layer."""
-    return 2 * model.key_value_size * inference.dtype.bytes

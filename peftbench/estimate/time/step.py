@@ -18,16 +18,9 @@ from typing import NamedTuple
 
 from peftbench.estimate.forward.kernels import attention_kernel
 from peftbench.estimate.parts.card import traits_of
-from peftbench.estimate.peft_types.built_weights import builds_weights
 from peftbench.estimate.sharding.links import PCIE, Traffic, over_nvlink, traffic
-from peftbench.estimate.time.constants import (
-    BLOCK_LAUNCH_S,
-    FRAMEWORKS,
-    UNCALIBRATED_BAND,
-    TimeConstants,
-    constants_of,
-)
-from peftbench.estimate.time.flops import StepWork, logit_bytes, step_work
+from peftbench.estimate.time.constants import BLOCK_LAUNCH_S, FRAMEWORKS, UNCALIBRATED_BAND, TimeConstants, constants_of
+from peftbench.estimate.time.flops import StepWork, builds_weights, logit_bytes, step_work
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe.dtype import DType
@@ -118,7 +111,7 @@ class StepTime(NamedTuple):
 
     @property
     def tokens_per_s(self) -> float:
-        """Of all GPUs, padding included."""
+        """Tokens a second of all GPUs, padding included."""
         return self.gpus * self.accumulated * self.work.tokens / self.step_s
 
     @property
@@ -202,12 +195,14 @@ def _parts(
     attention_s, scores = work.attention_flops / (usual.attention_share * rate), 0
     if kernel in ("math", "eager", "cpu") and not usual.fused_kernels:
         attention_s, scores = 2 * work.attention_flops / rate, work.scores * work.passes
+    own = training.quantization.scheme.moved_bytes if training.quantization else None
+    dequantized_bytes = work.dequantized_weights * (usual.dequantized_bytes if own is None else own)
     sharded = training.parallelism.gpus if training.parallelism.shards_optimizer else 1
     return Parts(
         compute_s=max(work.matmul_flops / rate, work.weight_bytes / bandwidth),
         attention_s=attention_s,
         memory_traffic_s=(between + SCORE_BYTES * scores) / bandwidth,
-        dequantization_s=work.dequantized_weights * _dequantized_bytes(training, usual) / (gpu.memory_bandwidth or 1),
+        dequantization_s=dequantized_bytes / (gpu.memory_bandwidth or 1),
         launch_floor_s=_launch_floor_s(work, training, usual),
         links_s=sent.micro_step_s,
         optimizer_s=_offload_s(work, training) or work.optimizer_bytes / sharded / bandwidth,
@@ -234,11 +229,6 @@ def _launch_floor_s(work: StepWork, training: TrainingSpec, usual: TimeConstants
     return seconds
 
 
-def _dequantized_bytes(training: TrainingSpec, usual: TimeConstants) -> float:
-    own = training.quantization.scheme.moved_bytes if training.quantization else None
-    return usual.dequantized_bytes if own is None else own
-
-
 # ── what is not known ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -246,7 +236,7 @@ def unknown_time(training: TrainingSpec, gpu: GpuSpec) -> str:
     """Why no time can be expected; empty where one can.
 
     The catalogue has 16-bit rates. Float32 weights are multiplied at those under autocast; without, torch neither uses
-    them nor TF32, unless told to.
+    them nor TF32 by default.
     """
     if not gpu.tensor_flops or not gpu.memory_bandwidth:
         return f"the rates of {_card(gpu)} are not known"

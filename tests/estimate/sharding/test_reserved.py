@@ -14,11 +14,10 @@ from peftbench.decide.plan.plan import make_plan
 from peftbench.decide.recipe import LORA, quantization_for
 from peftbench.decide.verdict import Fit
 from peftbench.estimate.forward.moments import Stretch
-from peftbench.estimate.host_memory import host_bytes
 from peftbench.estimate.sharding.reserved import nccl, stream_slack
 from peftbench.estimate.sharding.split import PERSISTENT
 from peftbench.estimate.sharding.step import _gathered_bytes, units_of
-from peftbench.estimate.training import estimate_training
+from peftbench.estimate.training import estimate_training, host_bytes
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.parallelism import ParallelismSpec
 from peftbench.inputs.recipe.training import TrainingSpec
