@@ -11,7 +11,7 @@ from peftbench.decide.choose.own import BreakEven, OwnAnswer
 from peftbench.decide.choose.ranking import Choice, Question, Ranking
 from peftbench.estimate.time.cost import human_hours, human_usd
 from peftbench.report.choose.own import Typed, command_of, hours_band, usd_band
-from peftbench.report.choose.own import own_sentences as told
+from peftbench.report.choose.own import own_sentences as sentences_of
 from peftbench.report.format.sheet import UNKNOWN, Column, Table, tabled
 
 BAND = "from-to"
@@ -173,7 +173,7 @@ def age_notes(ranking: Ranking, today: date) -> list[str]:
 
 def own_sentences(answer: Answer) -> list[str]:
     """How each of one's own cards can be used, and what to type for its plan."""
-    return [sentence for own in answer.owned for sentence in told(own, answer.question, answer.typed)]
+    return [sentence for own in answer.owned for sentence in sentences_of(own, answer.question, answer.typed)]
 
 
 BREAK_EVEN = (

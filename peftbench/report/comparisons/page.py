@@ -40,9 +40,9 @@ def comparison_sections(records: Sequence[ComparisonRecord]) -> Iterator[Section
 def _facts(record: ComparisonRecord) -> list[str]:
     """What is to be known of the model and the text."""
     facts = {name: value for name, value in record.facts.items() if isinstance(value, (str, int))}
-    told = [f"{name.replace('_', ' ')}: {value}" for name, value in facts.items()]
+    shown = [f"{name.replace('_', ' ')}: {value}" for name, value in facts.items()]
     notes = [note for result in record.results for note in result.notes]
-    return [one_line(text) for text in dict.fromkeys((*told, *notes))]
+    return [one_line(text) for text in dict.fromkeys((*shown, *notes))]
 
 
 # ── charts ──────────────────────────────────────────────────────────────────────────────────────────────────────────

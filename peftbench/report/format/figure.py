@@ -33,7 +33,7 @@ SERIES = (
 """Colours of methods, or of variants."""
 INK = "#7b8794"
 """The colour of lines; the page's style sheet gives every text the colour of the theme."""
-TOLD = "%{text}<extra></extra>"
+SHOWN = "%{text}<extra></extra>"
 """The mouse is shown the text of a point."""
 
 
@@ -49,7 +49,7 @@ def figure(data: Sequence[Figure], height: int, **layout: Any) -> Figure:
     }}  # fmt: skip
 
 
-def points(name: str, x: Sequence[Any], y: Sequence[Any], hover: str = TOLD, **more: Any) -> Figure:
+def points(name: str, x: Sequence[Any], y: Sequence[Any], hover: str = SHOWN, **more: Any) -> Figure:
     """Points that show a text to the mouse."""
     return {"type": "scatter", "mode": "markers", "name": name, "x": x, "y": y, "hovertemplate": hover, **more}
 
@@ -64,7 +64,7 @@ def bars(sizes: Sequence[Any], texts: Sequence[str], width: float, colour: str, 
     """A bar a row, by its number, that shows a text of its own to the mouse."""
     return {
         "type": "bar", "orientation": "h", "x": sizes, "y": list(range(len(sizes))), "width": width, "text": texts,
-        "marker": {"color": colour}, "showlegend": False, "textposition": "none", "hovertemplate": TOLD, **more,
+        "marker": {"color": colour}, "showlegend": False, "textposition": "none", "hovertemplate": SHOWN, **more,
     }  # fmt: skip
 
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from peftbench.base.units import GIB, gib, human_bytes
 from peftbench.decide.plan.plan import Plan
-from peftbench.memory import MemoryProfile, Part, Phase
+from peftbench.memory import MemoryProfile, Part
 from peftbench.report.format.sheet import UNKNOWN, Table
 from peftbench.report.format.terminal import render, wrap
-
-if TYPE_CHECKING:
-    from peftbench.dryrun.trace.trace import Block
 
 HOLDERS = 5
 """So many of the largest tensors are named."""
@@ -31,26 +26,22 @@ def parts(plan: Plan) -> Table:
     estimate, traced = plan.profile, plan.dry_run.profile
     phase = traced.peak_phase
 
-    def row(part: Part) -> tuple[str, ...]:
-        return _row(part.value, _of(estimate, part, phase), _of(traced, part, phase))
-
-    rows = [row(part) for part in Part if part not in _BEYOND]
+    rows = [_row(part, estimate, traced) for part in Part if part not in _BEYOND]
     rows.append(_sum("allocated", estimate.allocated_in(phase), traced.allocated_in(phase)))
-    rows += [row(part) for part in _BEYOND]
+    rows += [_row(part, estimate, traced) for part in _BEYOND]
     rows.append(_sum("device", estimate.device_in(phase), traced.device_in(phase)))
     headings = (f"{plan.method}, GiB, {phase}", "estimate", "dry run", "difference")
     return Table("", headings, [row for row in rows if row], "lrrr")
 
 
-def _of(profile: MemoryProfile, part: Part, phase: Phase) -> int:
-    return sum(component.bytes for component in profile.alive_in(phase) if component.part is part)
-
-
-def _row(name: str, estimated: int, traced: int) -> tuple[str, ...]:
-    if not estimated and not traced:
+def _row(part: Part, estimate: MemoryProfile, traced: MemoryProfile) -> tuple[str, ...]:
+    """Empty where neither has such a part in the phase in which the dry run peaks."""
+    estimated, seen = (sum(component.bytes for component in profile.alive_in(traced.peak_phase)
+                           if component.part is part) for profile in (estimate, traced))  # fmt: skip
+    if not estimated and not seen:
         return ()
-    difference = f"{(estimated - traced) / GIB:+.2f}"
-    return name, _gib(estimated), _gib(traced), "" if difference in ("+0.00", "-0.00") else difference
+    difference = f"{(estimated - seen) / GIB:+.2f}"
+    return part.value, _gib(estimated), _gib(seen), "" if difference in ("+0.00", "-0.00") else difference
 
 
 def _sum(name: str, estimated: int, traced: int) -> tuple[str, ...]:
@@ -72,10 +63,7 @@ def held(plan: Plan, width: int) -> str:
         holder for holder in holders(plan.dry_run.trace, plan.dry_run.replay)
         if holder.block.part not in (Part.WEIGHTS, Part.UNQUANTIZED, Part.EXPERTS)
     ]  # fmt: skip
-    rows = [(human_bytes(holder.bytes), *_where(holder.block)) for holder in found[:HOLDERS]]
+    rows = [(human_bytes(size), f"{block.dtype} [{block.shape}]", f"{block.operation} in {block.module or 'the loss'}")
+            for block, size in found[:HOLDERS]]  # fmt: skip
     heading = "\n".join(wrap("The largest tensors at the dry run's peak, weights left out:", width))
     return f"{heading}\n{render(Table('', ('', '', ''), rows, 'rll'), width)}"
-
-
-def _where(block: Block) -> tuple[str, str]:
-    return f"{block.dtype} [{block.shape}]", f"{block.operation} in {block.module or 'the loss'}"

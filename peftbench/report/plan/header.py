@@ -27,11 +27,8 @@ def card_title(gpu: GpuSpec | None) -> str:
         return "no card"
     of = f" of {gpu.nominal_gb} GB" if gpu.nominal_gb else ""
     name = gpu.product if gpu.name == "local" else gpu.name
-    used = (
-        f", {gib(gpu.in_use_bytes)} in use, {gib(gpu.memory_bytes - gpu.in_use_bytes)} free now"
-        if gpu.name == "local"
-        else ""
-    )
+    free = gpu.memory_bytes - gpu.in_use_bytes
+    used = f", {gib(gpu.in_use_bytes)} in use, {gib(free)} free now" if gpu.name == "local" else ""
     return f"{name}{DOT}{gib(gpu.memory_bytes)} GiB visible{of}{used}"
 
 

@@ -104,50 +104,35 @@ def _breakdown(plan: Plan, style: Style, named: bool) -> str:
     full = gpu.memory_bytes if gpu else profile.device_bytes
     title = f"{plan.method + ', ' if named else ''}GiB at the peak, in the {profile.peak_phase}"
     size = max(8, min(BAR, style.width - 54))
-    rows = [
-        (part.value, gib(bytes_), bar(bytes_, full, size).ljust(size), basis.value)
-        for part, bytes_, basis in views.parts_of(profile.peak)
-    ]
-    rows.append(("", gib(profile.device_bytes), _out_of(plan), ""))
+    rows = [(part.value, gib(bytes_), bar(bytes_, full, size).ljust(size), basis.value)
+            for part, bytes_, basis in views.parts_of(profile.peak)]  # fmt: skip
+    high = f"up to {gib(profile.device_high_bytes)} within the band"
+    rows.append(("", gib(profile.device_bytes), f"of {gib(gpu.memory_bytes)}, {high}" if gpu else high, ""))
     later = [c for c in profile.components if profile.peak_phase not in c.phases and c.part is Part.GRADIENTS]
     rows += [(c.part.value, gib(c.bytes), "later, in the optimizer step", "") for c in later]
-    return f"{title}\n{_columns(rows, style)}\n\n{_sizes(plan, style)}"
+    return f"{title}\n{_columns(rows)}\n\n{_sizes(plan, style)}"
 
 
-def _columns(rows: Sequence[tuple[str, ...]], style: Style) -> str:
+def _columns(rows: Sequence[tuple[str, ...]]) -> str:
     """Part, size and bar; the basis stands after the bar, and remarks take the place of both."""
     part, size = (max(len(row[i]) for row in rows) for i in (0, 1))
     lines = (f"  {r[0]:<{part}}  {r[1]:>{size}}  {r[2]}{'  ' + r[3] if r[3] else ''}".rstrip() for r in rows)
     return "\n".join(lines)
 
 
-def _out_of(plan: Plan) -> str:
-    """The card, and the upper end of the band."""
-    profile = plan.profile
-    high = f"up to {gib(profile.device_high_bytes)} within the band"
-    return f"of {gib(plan.gpu.memory_bytes)}, {high}" if plan.gpu else high
-
-
 def _sizes(plan: Plan, style: Style) -> str:
     profile = plan.profile
     band = f"{gib(profile.device_low_bytes)}–{gib(profile.device_high_bytes)}"
     sizes = (
-        f"allocated {human_bytes(profile.allocated_bytes)}",
-        f"reserved {human_bytes(profile.reserved_bytes)}",
+        f"allocated {human_bytes(profile.allocated_bytes)}", f"reserved {human_bytes(profile.reserved_bytes)}",
         f"device {human_bytes(profile.device_bytes)} ({band})",
-    )
+    )  # fmt: skip
     lines = wrap(DOT.join(sizes), style.width)
     if plan.task == "training":
-        lines += wrap(_trained(plan), style.width)
+        trained = f"trains {human_count(plan.trainable_parameters)} parameters, {100 * plan.trainable_share:.2f} %"
+        saved = "checkpoint" if plan.recipe.adapter is None else "adapter"
+        lines += wrap(f"{trained}; the {saved} takes {human_bytes(plan.adapter_file_bytes)} on disk", style.width)
     return "\n".join(lines)
-
-
-def _trained(plan: Plan) -> str:
-    saved = "checkpoint" if plan.recipe.adapter is None else "adapter"
-    return (
-        f"trains {human_count(plan.trainable_parameters)} parameters, {100 * plan.trainable_share:.2f} %; "
-        f"the {saved} takes {human_bytes(plan.adapter_file_bytes)} on disk"
-    )
 
 
 def _reason(plan: Plan, verdict: Verdict, style: Style, named: bool) -> str:
@@ -160,9 +145,8 @@ def _reason(plan: Plan, verdict: Verdict, style: Style, named: bool) -> str:
         what += f", but up to {gib(plan.profile.device_high_bytes)} within the band"
     largest = verdict.largest
     share = round(100 * largest.bytes / plan.profile.device_bytes)
-    because = f"{largest.part}, {human_bytes(largest.bytes)} ({share} %)" + (
-        f": {largest.because}" if largest.because else ""
-    )
+    because = f"{largest.part}, {human_bytes(largest.bytes)} ({share} %)"
+    because += f": {largest.because}" if largest.because else ""
     rows = [(verdict.fit.text, what), ("because of", because)]
     table = render(Table("", ("", ""), rows, "ll"), style.width, style.colour)
     return f"{plan.method}\n{table}" if named else table
@@ -170,16 +154,10 @@ def _reason(plan: Plan, verdict: Verdict, style: Style, named: bool) -> str:
 
 def _changes(plan: Plan, style: Style) -> str:
     table = views.changes(plan)
-    text = (
-        render(table, style.width, style.colour)
-        if table.rows
-        else "  no known change makes it fit; without --gpu all cards are compared"
-    )
-    little = [
-        f"{' '.join(c.arguments)} {views.signed_gib(c.device_bytes - plan.profile.device_bytes)}"
-        for c in plan.changes
-        if c.fit is Fit.DOES_NOT_FIT
-    ]
+    none = "  no known change makes it fit; without --gpu all cards are compared"
+    text = render(table, style.width, style.colour) if table.rows else none
+    little = [f"{' '.join(c.arguments)} {views.signed_gib(c.device_bytes - plan.profile.device_bytes)}"
+              for c in plan.changes if c.fit is Fit.DOES_NOT_FIT]  # fmt: skip
     if not little:
         return text
     pieces = wrap(DOT.join(little).replace(" ", "\0").replace("\0·\0", " · "), style.width - 14)

@@ -25,7 +25,7 @@ EXPLAINED = (
 def runs_sheet(
     comparisons: Sequence[Comparison], compared: Sequence[ComparisonRecord] = (), tell: Callable[[str], None] = print
 ) -> Sheet:
-    """Rows are of one kind: those of the runs where there are any; `tell` is told what is left out of them."""
+    """Rows are of one kind: those of the runs where there are any; `tell` gets what is left out of them."""
     return Sheet(
         lambda: _page(comparisons, compared),
         lambda: _document(comparisons, compared),

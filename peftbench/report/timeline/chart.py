@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peftbench.base.units import GIB, human_bytes
 from peftbench.memory import Phase
-from peftbench.report.format.figure import COLOURS, plain
+from peftbench.report.format.figure import COLOURS, SHOWN, line, plain, upright, words
 from peftbench.report.format.sheet import Figure
 
 if TYPE_CHECKING:
@@ -18,17 +18,13 @@ if TYPE_CHECKING:
 
 INK, MUTED, RULE, LIMIT = "#1f2933", "#52606d", "#cbd2d9", "#b4232a"
 BACKGROUND = "rgba(255,255,255,0.8)"
-"""Of words in the plot, so that they can be read over a line."""
+"""Behind words in the plot, so that they can be read over a line."""
 NARROW_PX, LETTER_PX = 500, 6.5
 """The plot in a window of 800 pixels, and a letter of its labels."""
 _NAMES = {
-    Phase.LOAD: ("load",),
-    Phase.FORWARD: ("forward", "fwd"),
-    Phase.BACKWARD: ("backward", "bwd"),
-    Phase.STEP: ("optimizer", "opt"),
-    Phase.PREFILL: ("prefill",),
-    Phase.DECODE: ("decode",),
-}
+    Phase.LOAD: ("load",), Phase.FORWARD: ("forward", "fwd"), Phase.BACKWARD: ("backward", "bwd"),
+    Phase.STEP: ("optimizer", "opt"), Phase.PREFILL: ("prefill",), Phase.DECODE: ("decode",),
+}  # fmt: skip
 MOST_FLUSHES = 8
 """So many calls of empty_cache() are named in the chart; more would cover it."""
 
@@ -54,16 +50,12 @@ def chart(
 ) -> Figure:
     """The figure; a failure is where the card would run out of memory."""
     highest = next(point for point in points if point.event == peak.event)
-    top = _top(points, gpu)
-    extent = points[0].event, points[-1].event
-    traces = [*_areas(points), _allocated(points, peak), _reserved(points)]
-    shapes, annotations = _bands(marks, extent)
+    top, extent = _top(points, gpu), (points[0].event, points[-1].event)
     flushes = [mark.position for mark in marks if mark.phase is None and extent[0] <= mark.position <= extent[1]]
-    for more in (_flushes(flushes), _limit(gpu, top), _failure(failure, extent, top)):
-        shapes += more[0]
-        annotations += more[1]
-    annotations.append(_peak_label(highest, extent))
-    return {"data": traces, "layout": _layout(extent, top, shapes, annotations)}
+    drawn = (_bands(marks, extent), _flushes(flushes), _limit(gpu, top), _failure(failure, extent, top))
+    shapes, annotations = ([each for made in drawn for each in made[place]] for place in (0, 1))
+    traces = [*_areas(points), _allocated(points, peak), _reserved(points)]
+    return {"data": traces, "layout": _layout(extent, top, shapes, [*annotations, _peak_label(highest, extent)])}
 
 
 # ── what is drawn ───────────────────────────────────────────────────────────────────────────────────────────
@@ -73,34 +65,28 @@ def _areas(points: Sequence[Point]) -> list[Figure]:
     """A stacked area for each part that is ever there; a size holds until the next event."""
     present = {part for point in points for part in point.parts}
     return [
-        {
-            "type": "scatter", "mode": "lines", "name": part.value, "stackgroup": "parts", "hoverinfo": "skip",
-            "x": [point.event for point in points],
-            "y": [_gib(point.parts.get(part, 0)) for point in points],
-            "line": {"width": 0, "color": colour, "shape": "hv"}, "fillcolor": colour,
-        }
+        line(part.value, [point.event for point in points], [_gib(point.parts.get(part, 0)) for point in points],
+             {"width": 0, "color": colour, "shape": "hv"}, stackgroup="parts", fillcolor=colour)
         for part, colour in COLOURS.items() if part in present
     ]  # fmt: skip
 
 
 def _reserved(points: Sequence[Point]) -> Figure:
-    return {
-        "type": "scatter", "mode": "lines", "name": "reserved", "hoverinfo": "skip",
-        "x": [point.event for point in points],
-        "y": [_gib(point.reserved_bytes) for point in points],
-        "line": {"width": 1.5, "color": INK, "shape": "hv"},
-    }  # fmt: skip
+    sizes = [_gib(point.reserved_bytes) for point in points]
+    return line("reserved", [point.event for point in points], sizes, {"width": 1.5, "color": INK, "shape": "hv"})
 
 
 def _allocated(points: Sequence[Point], peak: Peak) -> Figure:
     """The line along the top of the stack, which shows the narrow peaks too and has the text for the mouse."""
+    lines = [f"{human_bytes(group.bytes):>11}  {_from(group.like.operation, group.like.module)}" for group in peak.held]
+    held = "<br><br><b>the peak</b>, held by<br>" + "<br>".join(lines)
     return {
         "type": "scatter", "mode": "lines", "name": "allocated",
         "line": {"width": 0.7, "color": MUTED, "shape": "hv"},
         "x": [point.event for point in points],
         "y": [_gib(point.allocated_bytes) for point in points],
-        "text": [label(point) + (_holding(peak.held) if point.event == peak.event else "") for point in points],
-        "hovertemplate": "%{text}<extra></extra>",
+        "text": [label(point) + (held if point.event == peak.event else "") for point in points],
+        "hovertemplate": SHOWN,
     }  # fmt: skip
 
 
@@ -112,11 +98,6 @@ def label(point: Point) -> str:
     where = f"event {point.event:,} · {when(point.step, point.phase)}"
     sizes = "<br>".join(f"{human_bytes(size):>11}  {name}" for name, size in rows)
     return f"{where}<br>{sizes}<br>last: {_from(point.operation, point.module)}"
-
-
-def _holding(held: Sequence[HolderGroup]) -> str:
-    lines = [f"{human_bytes(group.bytes):>11}  {_from(group.like.operation, group.like.module)}" for group in held]
-    return "<br><br><b>the peak</b>, held by<br>" + "<br>".join(lines)
 
 
 def when(step: int, phase: Phase) -> str:
@@ -150,8 +131,10 @@ def _in_left_half(event: int, extent: tuple[int, int]) -> bool:
 def _bands(marks: Sequence[Mark], extent: tuple[int, int]) -> tuple[list[Figure], list[Figure]]:
     """Every other step shaded, a line where a phase begins, and their names in two rows above the plot."""
     phases, steps = phase_bands(marks, extent), step_bands(marks, extent)
-    shapes = [_shade(band) for band in steps[1::2]]
-    shapes += [_upright(band.start, {"color": RULE, "width": 1}) for band in phases[1:]]
+    shade = {"type": "rect", "y0": 0, "y1": 1, "yref": "paper", "layer": "below", "fillcolor": "#f3f5f7",
+             "line": {"width": 0}}  # fmt: skip
+    shapes: list[Figure] = [{**shade, "x0": band.start, "x1": band.end} for band in steps[1::2]]
+    shapes += [upright(band.start, {"color": RULE, "width": 1}, layer="below") for band in phases[1:]]
     annotations = [_above(band, extent, 4) for band in phases] + [_above(band, extent, 20, bold=True) for band in steps]
     return shapes, [annotation for annotation in annotations if annotation]
 
@@ -193,28 +176,15 @@ def _above(band: Band, extent: tuple[int, int], shift: int, bold: bool = False) 
     name = next((name for name in band.names if len(name) * LETTER_PX <= room), None)
     if name is None:
         return None
-    return {
-        "x": (band.start + band.end) / 2, "y": 1, "yref": "paper", "yanchor": "bottom", "yshift": shift,
-        "text": f"<b>{name}</b>" if bold else name, "showarrow": False, "font": {"size": 11, "color": MUTED},
-    }  # fmt: skip
-
-
-def _shade(band: Band) -> Figure:
-    return {
-        "type": "rect", "x0": band.start, "x1": band.end, "y0": 0, "y1": 1, "yref": "paper", "layer": "below",
-        "fillcolor": "#f3f5f7", "line": {"width": 0},
-    }  # fmt: skip
-
-
-def _upright(event: int, line: Figure) -> Figure:
-    return {"type": "line", "x0": event, "x1": event, "y0": 0, "y1": 1, "yref": "paper", "line": line, "layer": "below"}
+    where = {"x": (band.start + band.end) / 2, "y": 1, "yref": "paper", "yanchor": "bottom", "yshift": shift}
+    return words(f"<b>{name}</b>" if bold else name, font={"size": 11, "color": MUTED}, **where)
 
 
 def _flushes(events: Sequence[int]) -> tuple[list[Figure], list[Figure]]:
     """A dotted line where the cache is emptied."""
-    shapes = [_upright(event, {"color": INK, "width": 1, "dash": "dot"}) for event in events]
-    texts = [_text("empty_cache()", INK, x=event, xanchor="right", y=0, yanchor="bottom", textangle=-90, yref="paper")
-             for event in events]  # fmt: skip
+    shapes = [upright(event, {"color": INK, "width": 1, "dash": "dot"}, layer="below") for event in events]
+    where = {"xanchor": "right", "y": 0, "yanchor": "bottom", "textangle": -90, "yref": "paper"}
+    texts = [_text("empty_cache()", INK, x=event, **where) for event in events]
     return shapes, texts if len(events) <= MOST_FLUSHES else []
 
 
@@ -223,12 +193,12 @@ def _limit(gpu: GpuSpec | None, top: float) -> tuple[list[Figure], list[Figure]]
     if gpu is None:
         return [], []
     usable = gpu.usable_bytes / GIB
-    words = f"{gpu.name}: {human_bytes(gpu.usable_bytes)} usable"
+    text, left = f"{gpu.name}: {human_bytes(gpu.usable_bytes)} usable", {"x": 0, "xref": "paper", "xanchor": "left"}
     if usable > top:
-        return [], [_text(f"{words}, far above ↑", LIMIT, x=0, xref="paper", xanchor="left", y=top, yanchor="top")]
-    line = {"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": usable, "y1": usable,
-            "line": {"color": LIMIT, "width": 1.5, "dash": "dash"}}  # fmt: skip
-    return [line], [_text(words, LIMIT, x=0, xref="paper", xanchor="left", y=usable, yanchor="bottom", yshift=2)]
+        return [], [_text(f"{text}, far above ↑", LIMIT, y=top, yanchor="top", **left)]
+    across = {"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": usable, "y1": usable,
+              "line": {"color": LIMIT, "width": 1.5, "dash": "dash"}}  # fmt: skip
+    return [across], [_text(text, LIMIT, y=usable, yanchor="bottom", yshift=2, **left)]
 
 
 def _failure(failure: Failure | None, extent: tuple[int, int], top: float) -> tuple[list[Figure], list[Figure]]:
@@ -236,12 +206,12 @@ def _failure(failure: Failure | None, extent: tuple[int, int], top: float) -> tu
     if failure is None or not extent[0] <= failure.position <= extent[1]:
         return [], []
     side = "left" if _in_left_half(failure.position, extent) else "right"
-    words = _text("out of memory", LIMIT, x=failure.position, xanchor=side, y=top, yanchor="top")
-    return [_upright(failure.position, {"color": LIMIT, "width": 1.5}) | {"layer": "above"}], [words]
+    text = _text("out of memory", LIMIT, x=failure.position, xanchor=side, y=top, yanchor="top")
+    return [upright(failure.position, {"color": LIMIT, "width": 1.5}, layer="above")], [text]
 
 
 def _text(text: str, colour: str, **where: Any) -> Figure:
-    return {**where, "text": text, "showarrow": False, "font": {"size": 12, "color": colour}, "bgcolor": BACKGROUND}
+    return words(text, font={"size": 12, "color": colour}, bgcolor=BACKGROUND, **where)
 
 
 # ── the frame ───────────────────────────────────────────────────────────────────────────────────────────────
