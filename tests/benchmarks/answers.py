@@ -133,7 +133,7 @@ def screens() -> Iterator[list[str]]:
                 yield ["plan", "--model", model, "--gpu", card, "--method", "lora", "--explain", part]
         yield ["plan", "--model", model]
         yield ["plan", "--model", model, "--method", "qlora", "--gpus", "auto", "--gpu", "rtx4090"]
-        for target in ("script", "trl", "axolotl", "llamafactory"):
+        for target in ("transformers", "trl", "axolotl", "llamafactory", "accelerate", "deepspeed"):
             for method in METHODS:
                 yield ["recipe", "--model", model, "--method", method, "--for", target]
         yield ["choose", "--model", model, "--tokens", "50M"]
