@@ -13,6 +13,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from peftbench.base.cache_folder import cache_folder as user_cache_folder
@@ -47,6 +48,10 @@ class TraceCache:
 
     def path(self, workload: Workload) -> Path:
         """Where this workload's trace is, or would be."""
+        adapter = workload.recipe.adapter
+        if adapter is not None and adapter.alpha is not None:  # a factor, which no memory depends on
+            recipe = replace(workload.recipe, adapter=replace(adapter, alpha=None))
+            workload = replace(workload, recipe=recipe)
         key = json.dumps(workload_to_json(workload), sort_keys=True) + self._versions
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json.gz"
 

@@ -13,6 +13,7 @@ import pytest
 from peftbench.dryrun.cache import TraceCache, cache_folder, code_digest
 from peftbench.dryrun.trace.trace import Block, Trace
 from peftbench.dryrun.workload import Workload
+from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import Part
 
@@ -42,6 +43,14 @@ def test_any_file_of_the_package_makes_entries_stale(tmp_path: Path) -> None:
     deep.rename(deep.with_name("tape.py"))
     digests.add(code_digest(tmp_path))
     assert len(digests) == 3
+
+
+def test_a_factor_of_the_adapter_is_no_other_question(tmp_path: Path) -> None:
+    cache = TraceCache(tmp_path, no_word)
+    one, other = (
+        replace(WORKLOAD, recipe=TrainingSpec(adapter=AdapterSpec(r=8, alpha=alpha))) for alpha in (None, 32)
+    )
+    assert cache.path(one) == cache.path(other) != cache.path(WORKLOAD)
 
 
 def test_another_question_has_another_entry(tmp_path: Path) -> None:
