@@ -1,7 +1,7 @@
 """Traces on disk, by workload and library versions, so that the same question is only run once.
 
 An entry is written to a file of its own and then renamed, so that two processes never see half of one. Nothing that
-goes wrong here stops an answer: an unreadable entry is run again, and a full disk is only told.
+goes wrong here stops an answer: an unreadable entry is run again, and a full disk is only reported.
 """
 
 from __future__ import annotations
@@ -16,18 +16,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from peftbench.base.cache_folder import cache_folder as user_cache_folder
 from peftbench.dryrun.trace.trace import VERSION, Trace, trace_from_json, trace_to_json
 from peftbench.dryrun.workload import Workload, workload_to_json
 from peftbench.libraries.versions import installed_versions
 
 COMPRESSION = 1
 """gzip's fastest: a trace shrinks tenfold all the same."""
-
-
-def cache_folder() -> Path:
-    """PEFTBENCH_CACHE, else the user's cache folder."""
-    return user_cache_folder("dryrun")
 
 
 def code_digest(package: Path = Path(__file__).parents[1]) -> str:

@@ -1,7 +1,7 @@
 """Run workloads in a child process, and turn whatever becomes of it into a trace or one clear message.
 
-The child patches torch's C++ objects to be told that there is a card. Should that ever end it with a signal, the
-parent lives on and says so.
+The child patches torch's C++ objects so that they report a card. Should that ever end it with a signal, the parent
+lives on and says so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from types import TracebackType
 from typing import IO, Any
 
 from peftbench.base.errors import PeftbenchError, install_hint
@@ -46,9 +45,7 @@ class DryRunner:
     def __enter__(self) -> DryRunner:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -73,32 +70,32 @@ class DryRunner:
         Raises Refused where the libraries refuse the workload, DryRunError for everything else.
         """
         self._start(workload.device)
-        self._send(workload)
-        while True:
-            answer = self._receive()
-            if "progress" in answer:
-                progress(float(answer["progress"]))
-            else:
-                return _trace(answer)
-
-    def _start(self, device: str) -> None:
-        """A child for this device: autograd counts the devices of a process once."""
-        if self._child is not None and self._device == device:
-            return
-        self.close()
-        self._device = device
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the child)
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", MODULE],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-            text=True, encoding="utf-8", env=_environment(),
-        )  # fmt: skip
-
-    def _send(self, workload: Workload) -> None:
         assert self._child is not None and self._child.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # the child is dead: _receive says of what
             self._child.stdin.write(json.dumps(workload_to_json(workload)) + "\n")
             self._child.stdin.flush()
+        while "progress" in (answer := self._receive()):
+            progress(float(answer["progress"]))
+        return _trace(answer)
+
+    def _start(self, device: str) -> None:
+        """Start a child for this device: autograd counts the devices of a process once.
+
+        It finds the package where this process found it, and computes the little that it computes in one thread.
+        """
+        if self._child is not None and self._device == device:
+            return
+        self.close()
+        self._device = device
+        home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH", ""))))
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the child)
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", MODULE],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
+            text=True, encoding="utf-8",
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        )  # fmt: skip
 
     def _receive(self) -> Mapping[str, Any]:
         assert self._child is not None and self._child.stdout is not None
@@ -118,10 +115,9 @@ class DryRunner:
         self._errors.seek(0)
         last = self._errors.read().decode("utf-8", "replace").strip().splitlines()
         self.close()
-        if code < 0:
-            what = f"the dry run's process was ended by {_signal_name(-code)}."
-            return DryRunError(what, _because(last) or REPORT)
-        return DryRunError(f"the dry run's process stopped with exit code {code}.", _because(last) or REPORT)
+        what = f"was ended by {_signal_name(-code)}" if code < 0 else f"stopped with exit code {code}"
+        hint = f"Its last line: {last[-1][:200]}. {REPORT}" if last else REPORT
+        return DryRunError(f"the dry run's process {what}.", hint)
 
 
 @contextlib.contextmanager
@@ -142,13 +138,6 @@ def _killed_after(child: subprocess.Popen[str], timeout_s: float) -> Iterator[th
         timer.cancel()
 
 
-def _environment() -> dict[str, str]:
-    """The child finds the package where this process found it, and starts one thread for the little it computes."""
-    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH", ""))))
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
 def _signal_name(number: int) -> str:
     import signal
 
@@ -156,10 +145,6 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _because(lines: list[str]) -> str:
-    return f"Its last line: {lines[-1][:200]}. {REPORT}" if lines else ""
 
 
 def _trace(answer: Mapping[str, Any]) -> Trace:

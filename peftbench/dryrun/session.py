@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from types import TracebackType
 from typing import Any
 
+from peftbench.base.cache_folder import cache_folder
 from peftbench.dryrun.allocator.settings import AllocatorSettings
-from peftbench.dryrun.cache import TraceCache, cache_folder
+from peftbench.dryrun.cache import TraceCache
 from peftbench.dryrun.extrapolate import Extrapolation, extrapolate
 from peftbench.dryrun.runner import DryRunner, Progress
 from peftbench.dryrun.trace.profile import profile_of
@@ -81,14 +81,12 @@ class DryRunSession:
 
     def __init__(self, use_cache: bool = True, tell: Callable[[str], None] = lambda text: None) -> None:
         self._runner = _shared or DryRunner()
-        self._cache = TraceCache(cache_folder(), tell) if use_cache else None
+        self._cache = TraceCache(cache_folder("dryrun"), tell) if use_cache else None
 
     def __enter__(self) -> DryRunSession:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._runner is not _shared:
             self._runner.close()
 

@@ -47,14 +47,19 @@ def _answer(workload: Workload, prepared: bool, answers: TextIO) -> dict[str, An
     except PeftbenchError as error:
         kind = "refused" if isinstance(error, Refused) else "unavailable"
         return {kind: {"what": error.what, "hint": error.hint}}
-    except Exception as error:  # whatever the libraries raise is told, with its place, by the parent
+    except Exception as error:  # whatever the libraries raise is reported, with its place, by the parent
         trail = traceback.format_exc()
         return {"failed": {"what": f"{type(error).__name__}: {error}", "traceback": trail}}
 
 
 def _prepare(device: str) -> None:
     """Import the libraries first: those that find a card at import would try to use it."""
-    _compile_nothing()
+    import torch
+
+    def as_it_is(model: Any = None, **_: Any) -> Any:
+        return model if model is not None else lambda function: function
+
+    torch.compile = as_it_is  # which bitsandbytes decorates functions with: loading the compiler takes a second
     import bitsandbytes  # noqa: F401
     import peft  # noqa: F401
     import transformers
@@ -62,26 +67,7 @@ def _prepare(device: str) -> None:
     transformers.logging.set_verbosity_error()
     from peftbench.dryrun.fake import on_card
 
-    if device == "cpu":
-        on_card.answer_as_cpu()
-        return
-    if device == "host":
-        on_card.answer_as_host()
-        return
-    from peftbench.dryrun.fake.cuda import install
-
-    install()
-    on_card.answer_as_card()
-
-
-def _compile_nothing() -> None:
-    """bitsandbytes decorates functions with torch.compile, which would load the compiler: a second, for nothing."""
-    import torch
-
-    def as_it_is(model: Any = None, **_: Any) -> Any:
-        return model if model is not None else lambda function: function
-
-    torch.compile = as_it_is
+    {"cuda": on_card.answer_as_card, "cpu": on_card.answer_as_cpu, "host": on_card.answer_as_host}[device]()
 
 
 class _Progress:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from peftbench.dryrun.cache import TraceCache, cache_folder, code_digest
+from peftbench.base.cache_folder import cache_folder
+from peftbench.dryrun.cache import TraceCache, code_digest
 from peftbench.dryrun.trace.trace import Block, Trace
 from peftbench.dryrun.workload import Workload
 from peftbench.inputs.recipe.adapter import AdapterSpec
@@ -134,7 +135,7 @@ def test_two_processes_do_not_disturb_each_other(tmp_path: Path) -> None:
 
 def test_the_folder_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PEFTBENCH_CACHE", str(tmp_path))
-    assert cache_folder() == tmp_path
+    assert cache_folder("dryrun") == tmp_path
     monkeypatch.delenv("PEFTBENCH_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "peftbench" / "dryrun"
+    assert cache_folder("dryrun") == tmp_path / "peftbench" / "dryrun"

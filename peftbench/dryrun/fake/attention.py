@@ -25,15 +25,9 @@ KERNELS: Counter[str] = Counter()
 
 
 def scaled_dot_product_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attn_mask: torch.Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Any:
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+) -> Any:  # fmt: skip
     """Torch's function of this name as a card runs it; query is (batch, heads, tokens, channels)."""
     if torch.is_autocast_enabled("cuda"):
         dtype = torch.get_autocast_dtype("cuda")
@@ -53,15 +47,9 @@ def scaled_dot_product_attention(
 
 
 def flash_attention_2(
-    module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **_: object,
-) -> tuple[torch.Tensor, None]:
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None,
+    dropout: float = 0.0, scaling: float | None = None, **_: object,
+) -> tuple[torch.Tensor, None]:  # fmt: skip
     """transformers' function of this name; heads come first in its inputs and third in its result.
 
     Softcaps, sinks and windows are done inside the kernel; batches are taken as unpadded.
@@ -114,14 +102,9 @@ def _flash(
 
 
 def _efficient(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor | None,
-    dropout_p: float,
-    is_causal: bool,
-    scale: float | None,
-) -> Any:
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None,
+    dropout_p: float, is_causal: bool, scale: float | None,
+) -> Any:  # fmt: skip
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
     bias = None if mask is None else _bias(mask, query, key)
     return aten._scaled_dot_product_efficient_attention(
@@ -140,4 +123,4 @@ def _bias(mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.T
     width = bias.shape[-1]
     if width % BIAS_ALIGNMENT:
         bias = F.pad(bias, (0, -width % BIAS_ALIGNMENT))[..., :width]
-    return bias.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
+    return bias.expand(*query.shape[:3], key.shape[2])

@@ -1,4 +1,4 @@
-"""The card that the libraries are told about: its generation, and whether batches have padding.
+"""The card that the libraries are shown: its generation, and whether batches have padding.
 
 A dry run lives in a process of its own, so there is one card at a time, set before each run.
 """

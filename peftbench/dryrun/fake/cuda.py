@@ -82,19 +82,15 @@ def _open_gpu() -> bool:
 def _patch() -> str:
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
         raise RuntimeError("the layout of virtual tables is known on Linux x86-64 and aarch64 only")
-    _stay_off_the_device()
+    # fake tensors would create real ones on the card as soon as somebody patches torch.cuda.is_available()
+    fake_tensor.FakeTensorMode.avoid_device_init = property(lambda mode: True)  # type: ignore[assignment, method-assign]
+    fake_tensor.init_gpu_context = lambda device: None  # type: ignore[assignment]
     _set_device_guard()
     table = _copy_hooks_table()
     if torch._C._accelerator_getAccelerator() is None:  # no CUDA wheel
         _say_yes(table, _check_accelerator)
     _say_yes(table, _train)
     return "patched"
-
-
-def _stay_off_the_device() -> None:
-    """Fake tensors would create real ones on the card as soon as somebody patches torch.cuda.is_available()."""
-    fake_tensor.FakeTensorMode.avoid_device_init = property(lambda mode: True)  # type: ignore[assignment, method-assign]
-    fake_tensor.init_gpu_context = lambda device: None  # type: ignore[assignment]
 
 
 def _set_device_guard() -> None:

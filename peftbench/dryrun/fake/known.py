@@ -6,7 +6,7 @@ It is kept with the memory, so views share it, and forgotten when an operation w
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from math import inf
 from typing import Any, NamedTuple
 
@@ -52,8 +52,10 @@ def learn(func: Any, args: Any, out: Any) -> None:
     lesson = _LESSONS.get(func)
     known = None if lesson is None else lesson(out, *args)
     for index in _written(func):
-        if index < len(args):
-            _forget(args[index])
+        written = args[index] if index < len(args) else ()
+        for tensor in written if isinstance(written, (list, tuple)) else (written,):
+            if isinstance(tensor, torch.Tensor):
+                vars(tensor.untyped_storage()).pop("known", None)
     if known is not None:
         know(out, known)
 
@@ -65,25 +67,7 @@ def _written(func: Any) -> tuple[int, ...]:
     return tuple(i for i, argument in enumerate(arguments) if argument.alias_info and argument.alias_info.is_write)
 
 
-def _forget(written: Any) -> None:
-    for tensor in written if isinstance(written, (list, tuple)) else (written,):
-        if isinstance(tensor, torch.Tensor):
-            vars(tensor.untyped_storage()).pop("known", None)
-
-
 # ── lessons: (result, *arguments) to what is known of the result ────────────────────────────────────────────────────
-
-
-def _zeros(*_: object) -> Known:
-    return Known(0, 0)
-
-
-def _ones(out: torch.Tensor, *_: object) -> Known:
-    return Known(out.numel(), 1)
-
-
-def _filled(out: torch.Tensor, shape: object, value: float, *_: object) -> Known:
-    return Known(out.numel() if value else 0, value)
 
 
 def _copied(out: torch.Tensor, tensor: torch.Tensor, *_: object) -> Known | None:
@@ -113,18 +97,10 @@ def _inverted(out: torch.Tensor, mask: torch.Tensor) -> Known | None:
     return Known(0 if full is None else round((1 - full) * out.numel()))
 
 
-def _joined(out: torch.Tensor, tensors: list[torch.Tensor], *_: object) -> Known | None:
-    return Known(sum(picked(mask) for mask in tensors)) if out.dtype is torch.bool else None
-
-
 def _one_hot(out: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> Known | None:
     """Indices compared with every number that they can be, as one_hot does on fake tensors: each is one of them."""
     one_by_all = left.dim() > 0 and left.shape[-1] == 1 and right.dim() == 1 and right.numel() > 1
     return Known(left.numel()) if one_by_all else None
-
-
-def _scattered(out: torch.Tensor, tensor: torch.Tensor, dim: int, index: torch.Tensor, *_: object) -> Known | None:
-    return Known(index.numel()) if share(tensor) == 0 else None
 
 
 def _reduced(out: Any, tensor: torch.Tensor, *_: object) -> Known | None:
@@ -132,7 +108,7 @@ def _reduced(out: Any, tensor: torch.Tensor, *_: object) -> Known | None:
     if not isinstance(out, torch.Tensor):
         return None
     known = known_of(tensor)
-    return _zeros() if share(tensor) == 0 else None if known is None else Known(out.numel(), known.each)
+    return Known(0, 0) if share(tensor) == 0 else None if known is None else Known(out.numel(), known.each)
 
 
 def _summed(out: torch.Tensor, tensor: torch.Tensor, *_: object) -> Known | None:
@@ -145,26 +121,34 @@ def _summed(out: torch.Tensor, tensor: torch.Tensor, *_: object) -> Known | None
     return Known(out.numel() if full else 0, each * tensor.numel() / out.numel())
 
 
-def _counted(out: torch.Tensor, tensor: torch.Tensor, *_: object) -> Known:
-    return Known(out.numel(), tensor.numel() / max(out.numel(), 1))
-
-
-_BY_LESSON: Mapping[Callable[..., Known | None], tuple[Any, ...]] = {
-    _zeros: (
+_BY_LESSON: tuple[tuple[Callable[..., Known | None], tuple[Any, ...]], ...] = (
+    (lambda *_: Known(0, 0), (
         aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default, aten.zero_.default,
         aten.isinf.default, aten.isnan.default,
+    )),
+    (lambda out, *_: Known(out.numel(), 1), (aten.ones.default, aten.ones_like.default, aten.new_ones.default)),
+    (
+        lambda out, _, value, *__: Known(out.numel() if value else 0, value),
+        (aten.full.default, aten.full_like.default, aten.new_full.default),
     ),
-    _ones: (aten.ones.default, aten.ones_like.default, aten.new_ones.default),
-    _filled: (aten.full.default, aten.full_like.default, aten.new_full.default),
-    _copied: (aten._to_copy.default, aten.clone.default, aten.index.Tensor, aten.index_select.default),
-    _compared: (aten.eq.Scalar,),
-    _unequal: (aten.ne.Scalar, aten.gt.Scalar),
-    _inverted: (aten.bitwise_not.default, aten.logical_not.default),
-    _joined: (aten.cat.default,),
-    _one_hot: (aten.eq.Tensor,),
-    _scattered: (aten.scatter.value, aten.scatter.src, aten.scatter_.value, aten.scatter_.src),
-    _reduced: (aten.any.default, aten.any.dim, aten.any.dims, aten.max.default, aten.amax.default),
-    _summed: (aten.sum.default, aten.sum.dim_IntList),
-    _counted: (aten.bincount.default, aten.histc.default),
-}  # fmt: skip
-_LESSONS = {operation: lesson for lesson, operations in _BY_LESSON.items() for operation in operations}
+    (_copied, (aten._to_copy.default, aten.clone.default, aten.index.Tensor, aten.index_select.default)),
+    (_compared, (aten.eq.Scalar,)),
+    (_unequal, (aten.ne.Scalar, aten.gt.Scalar)),
+    (_inverted, (aten.bitwise_not.default, aten.logical_not.default)),
+    (
+        lambda out, masks, *_: Known(sum(map(picked, masks))) if out.dtype is torch.bool else None,
+        (aten.cat.default,),
+    ),
+    (_one_hot, (aten.eq.Tensor,)),
+    (
+        lambda out, tensor, dim, index, *_: Known(index.numel()) if share(tensor) == 0 else None,
+        (aten.scatter.value, aten.scatter.src, aten.scatter_.value, aten.scatter_.src),
+    ),
+    (_reduced, (aten.any.default, aten.any.dim, aten.any.dims, aten.max.default, aten.amax.default)),
+    (_summed, (aten.sum.default, aten.sum.dim_IntList)),
+    (
+        lambda out, tensor, *_: Known(out.numel(), tensor.numel() / max(out.numel(), 1)),
+        (aten.bincount.default, aten.histc.default),
+    ),
+)  # fmt: skip
+_LESSONS = {operation: lesson for lesson, operations in _BY_LESSON for operation in operations}

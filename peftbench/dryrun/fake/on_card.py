@@ -9,23 +9,30 @@ from importlib import import_module
 from typing import Any
 
 import torch
+from torch._subclasses import fake_impls
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from peftbench.dryrun.fake.attention import flash_attention_2, scaled_dot_product_attention
 from peftbench.dryrun.fake.card import CARD
+from peftbench.dryrun.fake.cuda import install
 
 
 def answer_as_card() -> None:
-    """Let torch.cuda, optimizers, attention and masks behave as on a card; call it once, after the imports."""
-    _cuda()
+    """Let torch.cuda, optimizers, attention and masks behave as on a card; call it once, after the imports.
+
+    The flash-attn package cannot be installed without a card: its attention function is described instead.
+    """
+    install()
+    for name, answer in _CUDA.items():
+        setattr(torch.cuda, name, answer)
     _foreach()
     _kernels()
     _masks()
     _outliers()
     _grouped_products()
-    _flash_attention_2()
+    import_module("transformers.modeling_utils").ALL_ATTENTION_FUNCTIONS["flash_attention_2"] = flash_attention_2
     torch.nn.functional.scaled_dot_product_attention = scaled_dot_product_attention
-    # tensors are only described, so a device must not be opened even though one is said to be there
+    # tensors are only described, so a device must not be opened even though one is reported
     fake_mode: Any = FakeTensorMode
     fake_mode.avoid_device_init = property(lambda mode: True)
 
@@ -45,26 +52,24 @@ def answer_as_cpu() -> None:
     kernels._get_foreach_kernels_supported_devices = lambda: [*devices(), "cpu"]
 
 
-def _cuda() -> None:
-    answers: dict[str, Any] = {
-        "is_available": lambda: True,
-        "is_initialized": lambda: False,
-        "device_count": lambda: 1,
-        "current_device": lambda: 0,
-        "is_bf16_supported": lambda *_, **__: CARD.has_bfloat16,
-        "get_device_capability": lambda *_: CARD.compute_capability,
-        "get_device_properties": lambda *_: CARD.properties,
-        "get_device_name": lambda *_: CARD.properties.name,
-        "is_current_stream_capturing": lambda: False,
-        "_lazy_init": lambda: None,
-        "synchronize": lambda *_: None,
-        "empty_cache": lambda: None,
-        # checkpointing saves and restores the generator
-        "get_rng_state": lambda *_: torch.zeros(16, dtype=torch.uint8),
-        "set_rng_state": lambda *_: None,
-    }
-    for name, answer in answers.items():
-        setattr(torch.cuda, name, answer)
+_CUDA: dict[str, Any] = {
+    "is_available": lambda: True,
+    "is_initialized": lambda: False,
+    "device_count": lambda: 1,
+    "current_device": lambda: 0,
+    "is_bf16_supported": lambda *_, **__: CARD.has_bfloat16,
+    "get_device_capability": lambda *_: CARD.compute_capability,
+    "get_device_properties": lambda *_: CARD.properties,
+    "get_device_name": lambda *_: CARD.properties.name,
+    "is_current_stream_capturing": lambda: False,
+    "_lazy_init": lambda: None,
+    "synchronize": lambda *_: None,
+    "empty_cache": lambda: None,
+    # checkpointing saves and restores the generator
+    "get_rng_state": lambda *_: torch.zeros(16, dtype=torch.uint8),
+    "set_rng_state": lambda *_: None,
+}
+"""Functions of torch.cuda, as a card would answer them."""
 
 
 def _foreach() -> None:
@@ -74,24 +79,17 @@ def _foreach() -> None:
         supported += [kind for kind in (FakeTensor, torch.nn.Parameter) if kind not in supported]
 
 
-_COMPOSITE = ("silu_backward",)
-"""Operations that have a kernel of their own on a card, and are made of others where that kernel is not linked."""
+_LIBRARY = torch.library.Library("aten", "IMPL")
 
 
 def _kernels() -> None:
-    """Declare the kernels of a CUDA build, so that autograd calls them; the modes answer before they would run."""
-    missing = [
-        name for name in _COMPOSITE if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "CUDA")
-    ]
-    for name in missing:
-        _LIBRARY.impl(name, _never_runs, "CUDA")
+    """Declare a kernel that a CUDA build has, so that autograd calls it: without it the operation is made of others."""
 
+    def never_runs(*_: object, **__: object) -> None:  # the modes answer before
+        raise RuntimeError("a fake kernel of a card was run on real tensors")
 
-def _never_runs(*_: object, **__: object) -> None:
-    raise RuntimeError("a fake kernel of a card was run on real tensors")
-
-
-_LIBRARY = torch.library.Library("aten", "IMPL")
+    if not torch._C._dispatch_has_kernel_for_dispatch_key("aten::silu_backward", "CUDA"):
+        _LIBRARY.impl("silu_backward", never_runs, "CUDA")
 
 
 def _masks() -> None:
@@ -125,23 +123,13 @@ def _outliers() -> None:
     torch.library.register_fake("bitsandbytes::int8_mixed_scaled_mm", multiply, allow_override=True)
 
 
-def _flash_attention_2() -> None:
-    """The flash-attn package cannot be installed without a card: its attention function is described instead."""
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    ALL_ATTENTION_FUNCTIONS["flash_attention_2"] = flash_attention_2
-
-
 def _grouped_products() -> None:
     """Fake tensors only know grouped_mm in bfloat16, a card multiplies float16 and float32 too, group by group.
 
     Source: _grouped_mm_cuda and _grouped_mm_fallback in aten/src/ATen/native/cuda/GroupedBlas.cpp.
     """
-    from torch._subclasses import fake_impls
 
-    def grouped_mm(
-        mode: Any, func: Any, a: Any, b: Any, offs: Any = None, bias: Any = None, out_dtype: Any = None
-    ) -> Any:
+    def grouped_mm(mode: Any, _: Any, a: Any, b: Any, offs: Any = None, bias: Any = None, out_dtype: Any = None) -> Any:
         groups = offs.shape[0] if offs is not None else a.shape[0]
         rows, columns = a.shape[-2], b.shape[-1]
         flat = (a.dim() == 2) != (b.dim() == 2)

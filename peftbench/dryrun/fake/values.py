@@ -17,6 +17,7 @@ from torch.utils._mode_utils import no_dispatch
 from peftbench.dryrun.fake.known import Known, known_of, picked
 
 aten = torch.ops.aten
+MASKS = (torch.bool, torch.uint8)
 OPEN = object()
 """The answer where the arguments do not depend on data: the operation has to be run."""
 
@@ -46,23 +47,17 @@ def _nonzero(mask: torch.Tensor) -> torch.Tensor:
 
 def _index(tensor: torch.Tensor, indices: list[torch.Tensor | None]) -> Any:
     """Masks among the indices become positions, as index() of a card makes of them."""
-    if not any(_is_mask(index) for index in indices):
+    if not any(index is not None and index.dtype in MASKS for index in indices):
         return OPEN
     positions: list[torch.Tensor | None] = []
     for index in indices:
-        positions += _nonzero(index).unbind(1) if index is not None and _is_mask(index) else [index]
+        positions += _nonzero(index).unbind(1) if index is not None and index.dtype in MASKS else [index]
     return aten.index.Tensor(tensor, positions)
 
 
-def _is_mask(index: torch.Tensor | None) -> bool:
-    return index is not None and index.dtype in (torch.bool, torch.uint8)
-
-
 def _masked_select(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    wide, full = torch.broadcast_tensors(tensor, mask)
-    count = round(picked(mask) * full.numel() / max(mask.numel(), 1))
-    selected: torch.Tensor = wide.new_empty((count,))
-    return selected
+    times = torch.broadcast_shapes(tensor.shape, mask.shape).numel() / max(mask.numel(), 1)
+    return tensor.new_empty((round(picked(mask) * times),))
 
 
 def _bincount(tensor: torch.Tensor, weights: torch.Tensor | None = None, minlength: int = 0) -> torch.Tensor:
@@ -70,7 +65,7 @@ def _bincount(tensor: torch.Tensor, weights: torch.Tensor | None = None, minleng
 
 
 def _repeat_interleave(repeats: torch.Tensor, output_size: int | None = None) -> torch.Tensor:
-    """Each once, where it is not said how many there are."""
+    """Each once, unless it is given how many there are."""
     return repeats.new_empty((repeats.numel() if output_size is None else output_size,))
 
 
@@ -78,10 +73,6 @@ def _unique(tensor: torch.Tensor, *_: object, **__: object) -> tuple[torch.Tenso
     """One value only: the loops over values that were found run once."""
     positions = tensor.new_empty(tensor.shape, dtype=torch.long)
     return tensor.new_empty((1,)), positions, positions.new_ones(1)
-
-
-def _same(*_: object, **__: object) -> bool:
-    return True
 
 
 ANSWERS: Mapping[Any, Callable[..., Any]] = {
@@ -93,7 +84,7 @@ ANSWERS: Mapping[Any, Callable[..., Any]] = {
     aten.repeat_interleave.Tensor: _repeat_interleave,
     aten._unique2.default: _unique,
     aten.unique_consecutive.default: _unique,
-    aten.equal.default: _same,
-    aten.allclose.default: _same,
+    aten.equal.default: lambda *_, **__: True,
+    aten.allclose.default: lambda *_, **__: True,
 }
 """For each operation a function of its arguments that returns its result."""
