@@ -48,15 +48,19 @@ def extrapolate(
     workload: Workload, gpu: GpuSpec | None, run: Callable[[Workload], Trace]
 ) -> Extrapolation | None:
     """None where it would not be faster, or where depth proves not to be linear: run at full depth then."""
-    depth = _depth(workload)
-    if depth is None or depth <= DEPTHS[-1]:
+    config = json.loads(workload.config)
+    depth = next((config[name] for name in DEPTH_KEYS if isinstance(config.get(name), int)), 0)
+    if depth <= DEPTHS[-1]:
         return None
     try:
         traces = [run(replace(workload, layers=layers)) for layers in DEPTHS]
     except Refused:  # not every config can be cut
         return None
     second, third, fourth = (_sizes(trace, gpu) for trace in traces)
-    grown = _grown(second, third, depth)
+    grown = {
+        phase: {part: size + (depth - 3) * (size - second[phase][part]) for part, size in sizes.items()}
+        for phase, sizes in third.items()
+    }
     if not _is_linear(second, third, fourth, grown, depth):
         return None
     facts = _facts(traces, depth)
@@ -65,23 +69,14 @@ def extrapolate(
     return Extrapolation(workload, _profile(grown, workload, gpu, facts), facts, gpu)
 
 
-def _depth(workload: Workload) -> int | None:
-    """The layers of the model, if its config says so."""
-    config = json.loads(workload.config)
-    found = (config.get(name) for name in DEPTH_KEYS)
-    return next((layers for layers in found if isinstance(layers, int)), None)
-
-
 def _sizes(trace: Trace, gpu: GpuSpec | None) -> Sizes:
     profile = profile_of(trace, replay(trace), gpu)
-    return {
-        phase: {part: _bytes_of(profile, part, phase) for part in Part if part not in (Part.SLACK, Part.CONTEXT)}
-        for phase in profile.phases
-    }
-
-
-def _bytes_of(profile: MemoryProfile, part: Part, phase: Phase) -> int:
-    return sum(component.bytes for component in profile.alive_in(phase) if component.part is part)
+    sizes = {phase: dict.fromkeys(Part, 0) for phase in profile.phases}
+    for phase, parts in sizes.items():
+        for component in profile.alive_in(phase):
+            parts[component.part] += component.bytes
+        del parts[Part.SLACK], parts[Part.CONTEXT]
+    return sizes
 
 
 def _is_linear(second: Sizes, third: Sizes, fourth: Sizes, grown: Sizes, depth: int) -> bool:
@@ -92,13 +87,6 @@ def _is_linear(second: Sizes, third: Sizes, fourth: Sizes, grown: Sizes, depth: 
         if off > TOLERANCE * sum(grown[phase].values()):
             return False
     return True
-
-
-def _grown(second: Sizes, third: Sizes, depth: int) -> Sizes:
-    return {
-        phase: {part: size + (depth - 3) * (size - second[phase][part]) for part, size in sizes.items()}
-        for phase, sizes in third.items()
-    }
 
 
 def _facts(traces: list[Trace], depth: int) -> dict[str, Any]:
@@ -117,8 +105,9 @@ def _profile(sizes: Sizes, workload: Workload, gpu: GpuSpec | None, facts: Mappi
     ]
     phases = frozenset(sizes)
     dynamic = max(sum(s for part, s in parts.items() if part not in _STEADY) for parts in sizes.values())
-    recipe = workload.recipe
-    training = isinstance(recipe, TrainingSpec)
-    block = recipe.tokens * facts["vocab_size"] * 4 if isinstance(recipe, TrainingSpec) else 0
-    reserve = slack(dynamic, block, training and recipe.gradient_checkpointing, phases - {Phase.LOAD}, traits_of(gpu))  # type: ignore[union-attr]
+    block, checkpointing = 0, False
+    if isinstance(workload.recipe, TrainingSpec):
+        block = workload.recipe.tokens * facts["vocab_size"] * 4
+        checkpointing = workload.recipe.gradient_checkpointing
+    reserve = slack(dynamic, block, checkpointing, phases - {Phase.LOAD}, traits_of(gpu))
     return MemoryProfile((*components, reserve, context(gpu, phases)))

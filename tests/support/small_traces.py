@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from peftbench.base.units import KIB, MIB
-from peftbench.dryrun.trace.trace import EMPTY_CACHE, Block, Trace
+from peftbench.dryrun.trace.trace import EMPTY_CACHE, Block, Mark, Trace
 from peftbench.memory import Part, Phase
 
 TRAINING = (Phase.FORWARD, Phase.BACKWARD, Phase.STEP)
@@ -22,7 +22,7 @@ class Tape:
         self.trace = Trace(facts=dict(FACTS))
 
     def mark(self, name: str, step: int = 0) -> None:
-        self.trace.mark(str(name), step)
+        self.trace.marks.append(Mark(len(self.trace.events), step, str(name)))
 
     def take(self, size: int, part: Part, module: str = "", operation: str = "aten::mm", shape: str = "4,4") -> int:
         number = len(self.trace.blocks)

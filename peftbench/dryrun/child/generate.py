@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from peftbench.dryrun.child.peft_config import takes_task_ids, virtual_tokens
-from peftbench.dryrun.child.train import Mark
 from peftbench.dryrun.trace.recorder import Recorder
 from peftbench.dryrun.workload import Workload
 from peftbench.inputs.recipe.inference import InferenceSpec
@@ -23,10 +22,10 @@ CACHES = ("past_key_values", "cache_params", "state", "mems", "past_buckets_stat
 class Generation:
     """Greedy decoding, holding what transformers' `_sample` holds: the cache, and the last logits in float32."""
 
-    def __init__(self, model: nn.Module, workload: Workload, recorder: Recorder, mark: Mark) -> None:
+    def __init__(self, model: nn.Module, workload: Workload, recorder: Recorder) -> None:
         assert isinstance(workload.recipe, InferenceSpec)
         self.recipe = workload.recipe
-        self.model, self.recorder, self.mark = model.eval(), recorder, mark
+        self.model, self.recorder = model.eval(), recorder
         self.cache = {} if virtual_tokens(model) else _empty_cache(causal_lm_of(model))
         self.logits: torch.Tensor | None = None
 
@@ -34,10 +33,10 @@ class Generation:
     def run(self) -> None:
         """The prompt, and every new token but the last, which is never fed back."""
         tokens = self._ones(self.recipe.prompt_tokens)
-        self.mark(Phase.PREFILL, 0)
+        self.recorder.mark(Phase.PREFILL, 0)
         self._forward(tokens, self.recipe.prompt_tokens)
         for step in range(1, self.recipe.new_tokens):
-            self.mark(Phase.DECODE, step)
+            self.recorder.mark(Phase.DECODE, step)
             tokens = torch.cat([tokens, self._ones(1)], dim=-1)
             self._forward(tokens[:, -1:] if self.cache else tokens, tokens.shape[1])
 

@@ -1,13 +1,13 @@
 """Build the real model of transformers, quantized by the real libraries, without any memory.
 
 Everything is built on torch's meta device, where tensors have a shape and no data; `materialize.py` then describes
-the same tensors on the card, where `adapt.py` puts an adapter on them.
+the same tensors on the card, where `peft_model.py` puts an adapter on them.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,35 +22,25 @@ from peftbench.libraries.model import (
     model_config,
     prepare_for_training,
     torch_dtype,
-)
+)  # fmt: skip
 
 
-class BuiltModel(NamedTuple):
-    """A base model on the meta device."""
-
-    model: nn.Module
-    num_parameters: int
-    """Before it is quantized."""
-
-
-def build(workload: Workload) -> BuiltModel:
-    """Without its adapter. Raises Refused where transformers will not have the config."""
+def build(workload: Workload) -> tuple[nn.Module, int]:
+    """The model on the meta device, without its adapter, and its parameters before it is quantized. Raises Refused."""
     recipe = workload.recipe
-    model = _base_model(workload)
+    model = base_model_of(workload)
     num_parameters = count_parameters(model)
     if recipe.quantization:
         _quantize(model, recipe.quantization, torch_dtype(recipe.dtype))
         prepare_for_training(model, recipe.quantization)
-    return BuiltModel(model, num_parameters)
+    return model, num_parameters
 
 
-def parameters_of(workload: Workload) -> int:
-    """Parameters of the base model, built for its shapes only."""
-    return count_parameters(_base_model(workload))
+def base_model_of(workload: Workload) -> Any:
+    """The model before it is quantized. Raises Refused where transformers will not have the config.
 
-
-def _base_model(workload: Workload) -> Any:
-    """Flash attention runs as SDPA's flash: it is asked for afterwards, since it would be looked for."""
+    Flash attention runs as SDPA's flash: it is set afterwards, since transformers would look for the package.
+    """
     given, attention = json.loads(workload.config), workload.recipe.attention
     if workload.layers is not None:
         _keep_layers(given, workload.layers)

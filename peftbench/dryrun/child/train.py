@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,24 +27,20 @@ MAX_GRAD_NORM = 1.0
 MICRO_BATCHES = 2
 """Micro-batches that show what accumulation does; more repeat the second."""
 
-Mark = Callable[[str, int], None]
-"""Begin a phase of a step."""
-
 
 class Training:
     """A model in training: the loop's variables are attributes, because what they hold stays alive."""
 
-    def __init__(self, model: Any, workload: Workload, recorder: Recorder, mark: Mark) -> None:
+    def __init__(self, model: Any, workload: Workload, recorder: Recorder) -> None:
         assert isinstance(workload.recipe, TrainingSpec)
         self.recipe, self.workload = workload.recipe, workload
-        self.model, self.recorder, self.mark = model, recorder, mark
+        self.model, self.recorder = model, recorder
         self.outputs: Any = None
         self.batch: dict[str, torch.Tensor] = {}
         self._prepare()
         self.older = OlderTransformers(causal_lm_of(model), workload, recorder)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        by_trainer = self.recipe.loop == "trainer"
-        self.optimizer = make_optimizer(self.recipe.optimizer, self.trained, model, by_trainer)
+        self.optimizer = make_optimizer(self.recipe, self.trained, model)
 
     def _prepare(self) -> None:
         """Checkpointing, cache and loss as the recipe has them."""
@@ -64,7 +59,7 @@ class Training:
         self.model.train()
 
     def _tag_checkpoints(self) -> None:
-        """What a checkpointed layer is given is what checkpointing keeps."""
+        """What goes into a checkpointed layer is what checkpointing keeps."""
 
         def tag(module: nn.Module, args: Any, kwargs: Any) -> None:
             self.recorder.is_part(Part.CHECKPOINTS, *args, kwargs.get("hidden_states"))
@@ -75,44 +70,41 @@ class Training:
 
     def run(self) -> None:
         """Every step of the workload, in turn."""
-        with fused_kernels(causal_lm_of(self.model), self.recipe):
-            self._run_steps()
-
-    def _run_steps(self) -> None:
         micro_batches = min(self.recipe.gradient_accumulation_steps, MICRO_BATCHES)
-        for step, length in enumerate(self.workload.lengths):
-            if self.recipe.loop == "plain":
-                self._zero_grad()
-            for _ in range(micro_batches):
-                self._micro_batch(step, length)
-            self._update(step)
-            every = self.workload.empty_cache_steps
-            if every and (step + 1) % every == 0:
-                self.mark(EMPTY_CACHE, step)
+        every = self.workload.empty_cache_steps
+        with fused_kernels(causal_lm_of(self.model), self.recipe):
+            for step, length in enumerate(self.workload.lengths):
+                if self.recipe.loop == "plain":
+                    self._zero_grad()
+                for _ in range(micro_batches):
+                    self._micro_batch(step, length)
+                self._update(step)
+                if every and (step + 1) % every == 0:
+                    self.recorder.mark(EMPTY_CACHE, step)
 
     def _micro_batch(self, step: int, length: int) -> None:
-        self.mark(Phase.FORWARD, step)
+        self.recorder.mark(Phase.FORWARD, step)
         self.batch = self._make_batch(length)
         loss = self._forward()
         if self.recipe.loop == "trainer":
             self.older.cache.clear()
-        self.mark(Phase.BACKWARD, step)
+        self.recorder.mark(Phase.BACKWARD, step)
         loss.backward()
         self.recorder.is_part(Part.GRADIENTS, *(parameter.grad for parameter in self.trained))
 
     def _make_batch(self, length: int) -> dict[str, torch.Tensor]:
         shape = (self.recipe.micro_batch_size, length)
-        device = self.recorder.device_type
-        names = ("input_ids", "attention_mask", "labels")
-        batch = {name: torch.ones(shape, dtype=torch.long, device=device) for name in names}
+        like: Any = {"dtype": torch.long, "device": self.recorder.device_type}
+        batch = {name: torch.ones(shape, **like) for name in ("input_ids", "attention_mask", "labels")}
         if takes_task_ids(self.model):
-            batch["task_ids"] = torch.zeros(shape[:1], dtype=torch.long, device=device)
+            batch["task_ids"] = torch.zeros(shape[:1], **like)
         self.recorder.is_part(Part.WORKSPACE, *batch.values())
         return batch
 
     def _forward(self) -> torch.Tensor:
         """The loss; a plain loop keeps the outputs until the next forward pass has replaced them."""
-        with self._autocast():
+        half = autocast_dtype(self.recipe, CARD.has_bfloat16)
+        with torch.autocast(self.recorder.device_type, dtype=half) if half else contextlib.nullcontext():
             outputs = self.model(**self.batch)
         loss: torch.Tensor = outputs.loss
         if drops_logits(self.recipe):
@@ -123,12 +115,8 @@ class Training:
             outputs.logits = outputs.logits.float()  # accelerate's convert_outputs_to_fp32
         return loss
 
-    def _autocast(self) -> Any:
-        half = autocast_dtype(self.recipe, CARD.has_bfloat16)
-        return torch.autocast(self.recorder.device_type, dtype=half) if half else contextlib.nullcontext()
-
     def _update(self, step: int) -> None:
-        self.mark(Phase.STEP, step)
+        self.recorder.mark(Phase.STEP, step)
         torch.nn.utils.clip_grad_norm_(self.trained, MAX_GRAD_NORM)
         self.optimizer.step()
         for state in self.optimizer.state.values():
@@ -153,10 +141,9 @@ class Training:
 # ── the optimizer ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def make_optimizer(
-    name: str, parameters: list[torch.nn.Parameter], model: Any, by_trainer: bool
-) -> torch.optim.Optimizer:
+def make_optimizer(recipe: TrainingSpec, parameters: list[nn.Parameter], model: Any) -> torch.optim.Optimizer:
     """The class and arguments that TrainingArguments.optim stands for; raises Refused for a name it does not have."""
+    name = recipe.optimizer
     from transformers import TrainingArguments
     from transformers.trainer_optimizer import _OPTIMIZER_HANDLERS, OptimizerContext
     from transformers.training_args import OptimizerNames
@@ -176,21 +163,21 @@ def make_optimizer(
         raise Refused(f"{name} cannot be made here: {error}", "Install its package, or choose another.") from error
     if getattr(optimizer, "is_paged", False):
         _page_out()
-    if by_trainer and options.get("optim_bits") == 8:
+    if recipe.loop == "trainer" and options.get("optim_bits") == 8:
         _except_embeddings(model)
     if name.startswith("schedule_free"):
         optimizer.train()  # type: ignore[attr-defined]
     return optimizer
 
 
-def _except_embeddings(model: torch.nn.Module) -> None:
+def _except_embeddings(model: nn.Module) -> None:
     """What Trainer.create_optimizer does: states of embeddings stay in 32 bit."""
     from bitsandbytes.optim.optimizer import GlobalOptimManager
 
     manager = GlobalOptimManager.get_instance()
     manager.initialize()  # what it knows of the models before this one
     for module in model.modules():
-        if isinstance(module, torch.nn.Embedding):
+        if isinstance(module, nn.Embedding):
             manager.register_module_override(module, "weight", {"optim_bits": 32})
 
 

@@ -20,24 +20,18 @@ RESERVED_ERROR = 0.03
 
 def profile_of(trace: Trace, replayed: Replay, gpu: GpuSpec | None) -> MemoryProfile:
     """The highest step of each phase; the slack of the peak's phase is that of the whole run."""
-    highest = _highest_of_each_phase(replayed)
+    highest: dict[Phase, PhasePeak] = {}
+    for peak in replayed.peaks:
+        if peak.phase not in highest or peak.allocated_bytes > highest[peak.phase].allocated_bytes:
+            highest[peak.phase] = peak
     phases, device = frozenset(highest), trace.facts["device"]
     components = [
         traced(part, size, device, frozenset(alive), _because(trace, highest, part, alive))
         for (part, size), alive in _by_part(highest).items()
     ]
-    components += [_slack(peak, replayed, peak is replayed.highest) for peak in highest.values()]
-    order = {part: place for place, part in enumerate(Part)}
-    components.sort(key=lambda component: order[component.part])
+    components += [_slack(peak, replayed) for peak in highest.values()]
+    components.sort(key=lambda component: list(Part).index(component.part))
     return MemoryProfile((*(c for c in components if c.bytes), context(gpu, phases)))
-
-
-def _highest_of_each_phase(replayed: Replay) -> dict[Phase, PhasePeak]:
-    found: dict[Phase, PhasePeak] = {}
-    for peak in replayed.peaks:
-        if peak.phase not in found or peak.allocated_bytes > found[peak.phase].allocated_bytes:
-            found[peak.phase] = peak
-    return found
 
 
 def _by_part(highest: dict[Phase, PhasePeak]) -> dict[tuple[Part, int], list[Phase]]:
@@ -69,10 +63,9 @@ def describe(block: Block) -> str:
     return f"{human_bytes(block.bytes)}{tensor} of {block.operation} in {block.module or 'the model itself'}"
 
 
-def _slack(peak: PhasePeak, replayed: Replay, highest: bool) -> Component:
-    reserved = replayed.reserved_bytes if highest else peak.reserved_bytes
+def _slack(peak: PhasePeak, replayed: Replay) -> Component:
+    reserved = replayed.reserved_bytes if peak is replayed.highest else peak.reserved_bytes
     size, spread = reserved - peak.allocated_bytes, round(reserved * RESERVED_ERROR)
     because = "segments that the simulated allocator keeps beyond the tensors"
-    return Component(
-        Part.SLACK, size, Basis.TRACED, frozenset({peak.phase}), because, max(size - spread, 0), size + spread
-    )
+    band = max(size - spread, 0), size + spread
+    return Component(Part.SLACK, size, Basis.TRACED, frozenset({peak.phase}), because, *band)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from peftbench.dryrun.fake.known import learn
 from peftbench.dryrun.fake.values import ANSWERS, OPEN
 from peftbench.dryrun.trace.scratch import GEMMS, SCRATCH, cublas_workspace_bytes
-from peftbench.dryrun.trace.trace import Block
+from peftbench.dryrun.trace.trace import EMPTY_CACHE, Block, Mark
 from peftbench.memory import Part, Phase
 
 _DEVICE = torch.ops.prim.device.default
@@ -30,37 +30,33 @@ _PYTORCH_FRAMES = ("_python_dispatch.py", "_ops.py", "_stats.py", "eval_frame.py
 """Files of torch between the C++ engine and a dispatch mode."""
 
 
+@dataclass(slots=True)
 class RecordedBlock:
     """An allocation under way; `part` may be set later, when it turns out what the tensor is."""
 
-    __slots__ = ("bytes", "dtype", "forward", "module", "operation", "part", "phase", "shape", "step")
-
-    def __init__(self, size_bytes: int, phase: Phase, step: int, module: str, operation: str) -> None:
-        self.bytes = size_bytes
-        self.forward = phase is not Phase.BACKWARD or torch.is_grad_enabled()
-        """Made by the model that ran, in backward where it is recomputed; otherwise by autograd."""
-        self.phase = phase
-        self.step = step
-        self.module = module
-        self.operation = operation
-        self.part: Part | None = None
-        self.shape: tuple[int, ...] = ()
-        self.dtype: torch.dtype | None = None
+    bytes: int
+    phase: Phase
+    forward: bool
+    """Made by the model that ran, in backward where it is recomputed; otherwise by autograd."""
+    module: str
+    operation: str
+    part: Part | None = None
+    shape: tuple[int, ...] = ()
+    dtype: torch.dtype | None = None
 
 
 class Recorder(TorchDispatchMode):
-    """Records what happens on one type of device while the mode is on; `phase` and `module` are set from outside."""
+    """Records what happens on one type of device while the mode is on; `modules` is kept from outside."""
 
     def __init__(self, device_type: str) -> None:
         super().__init__()
         self.device_type = device_type
         self.blocks: list[RecordedBlock] = []
         self.events: list[int] = []
+        self.marks: list[Mark] = []
         self.phase = Phase.LOAD
-        self.step = 0
         self.modules: list[str] = [""]
         """The modules that are running, the innermost last."""
-        self.operations: Counter[str] = Counter()
         self._live: dict[int, tuple[int, Any]] = {}
         self._handles: set[Phase] = set()
         self._sole = (sys.maxsize, sys.maxsize)
@@ -69,6 +65,12 @@ class Recorder(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         """No wrapper of dynamo around every operation: it would take longer than the operation."""
         return False
+
+    def mark(self, name: str, step: int) -> None:
+        """Begin a phase of a step, or note with EMPTY_CACHE that the cache is emptied."""
+        self.marks.append(Mark(len(self.events), step, str(name)))
+        if name != EMPTY_CACHE:
+            self.phase = Phase(name)
 
     # ── blocks ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -105,7 +107,8 @@ class Recorder(TorchDispatchMode):
 
     def _allocate(self, size_bytes: int, operation: str, module: str) -> int:
         number = len(self.blocks)
-        self.blocks.append(RecordedBlock(size_bytes, self.phase, self.step, module, operation))
+        forward = self.phase is not Phase.BACKWARD or torch.is_grad_enabled()
+        self.blocks.append(RecordedBlock(size_bytes, self.phase, forward, module, operation))
         self.events.append(number)
         return number
 
@@ -136,12 +139,14 @@ class Recorder(TorchDispatchMode):
         if func is _DEVICE:  # asked of a fake tensor twice as often as all operations together
             return args[0].fake_device
         name = func._schema.name
-        self.operations[name] += 1
         backward = self.phase is Phase.BACKWARD
         taken = self._written_to(func, name, args[0]) if backward and args else None
         if func in GEMMS:
             self._open_handle()
-        out: Any = self._answer(ANSWERS[func], args, kwargs or {}) if func in ANSWERS else OPEN
+        out: Any = OPEN
+        if func in ANSWERS:
+            with self:  # what the answer is made of is recorded too: the positions that a mask picks are a tensor
+                out = ANSWERS[func](*args, **(kwargs or {}))
         if out is OPEN:
             out = func(*args, **kwargs) if kwargs else func(*args)
         learn(func, args, out)
@@ -150,18 +155,11 @@ class Recorder(TorchDispatchMode):
             for tensor in _tensors(out):
                 self.adopt(tensor, name, module)
         if name in SCRATCH and self.device_type == "cuda":
-            self._use_scratch(name, args, kwargs or {})
+            part, sizes = SCRATCH[name]
+            numbers = [self.scratch(size, name, part) for size in sizes(args, kwargs or {}) if size]
+            for number in reversed(numbers):
+                self.release(number)
         return out
-
-    def _answer(self, answer: Any, args: Any, kwargs: Any) -> Any:
-        """What the answer is made of is recorded as well: the positions that a mask picks are a tensor."""
-        with self:
-            return answer(*args, **kwargs)
-
-    def _use_scratch(self, name: str, args: Any, kwargs: Any) -> None:
-        numbers = [self.scratch(size, name, part) for size, part in SCRATCH[name](args, kwargs) if size]
-        for number in reversed(numbers):
-            self.release(number)
 
     def _open_handle(self) -> None:
         """cuBLAS gets its workspace with the first matrix product of a thread; backward runs in a thread of its own."""
@@ -228,10 +226,8 @@ class Recorder(TorchDispatchMode):
         weight.grad = None
         del hidden, loss
         self.phase = Phase.LOAD
-        self.blocks.clear()
-        self.events.clear()
-        self.operations.clear()
-        self._handles.clear()
+        for noted in (self.blocks, self.events, self._handles):
+            noted.clear()
 
 
 def _tensors(out: object) -> Iterator[torch.Tensor]:
@@ -257,7 +253,7 @@ DEQUANTIZERS = ("bitsandbytes::dequantize_4bit", "bitsandbytes::dequantize_block
 
 
 def classify(block: RecordedBlock, head: str, vocab_size: int) -> Block:
-    """The block with the part that it belongs to, told from when and where it was made.
+    """The block with the part that it belongs to, which follows from when and where it was made.
 
     `head` is the name of the module that makes the logits; the model itself, which has the loss, is "".
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -63,14 +63,6 @@ class Replay:
         return max(peak.reserved_bytes for peak in self.peaks)
 
 
-class _Stretch(NamedTuple):
-    """The events between two marks."""
-
-    mark: Mark
-    start: int
-    end: int
-
-
 def replay(trace: Trace, settings: AllocatorSettings = DEFAULT, capacity_bytes: int | None = None) -> Replay:
     """Ask the allocator of a card for every block in turn; with a capacity it may run out."""
     return _replay(trace, CachingAllocator(settings, capacity_bytes))
@@ -82,34 +74,31 @@ def replay_on_host(trace: Trace) -> Replay:
 
 
 def _replay(trace: Trace, allocator: CachingAllocator | HostAllocator) -> Replay:
-    found: list[tuple[_Stretch, int, int, int]] = []
+    peaks: list[PhasePeak] = []
     sizes: dict[int, int] = {}
     failure = None
-    for stretch in _stretches(trace):
-        if stretch.mark.phase is None:
+    for mark, end in pairwise([*trace.marks, Mark(len(trace.events), -1, "")]):
+        if mark.phase is None:
             allocator.empty_cache()
         allocator.reset_peak()
-        at, failure = _play(trace, stretch, allocator, sizes)
-        found.append((stretch, at, allocator.peak_allocated_bytes, allocator.peak_reserved_bytes))
+        at, failure = _play(trace, mark, end.position, allocator, sizes)
+        if mark.phase is not None:
+            figures = allocator.peak_allocated_bytes, allocator.peak_reserved_bytes
+            peaks.append(PhasePeak(mark.step, mark.phase, at, *figures, {}))
         if failure:
             break
-    peaks = _with_parts(trace, sizes, [one for one in found if one[0].mark.phase is not None])
-    return Replay(peaks, sizes, allocator.num_alloc_retries, failure)
-
-
-def _stretches(trace: Trace) -> Iterator[_Stretch]:
-    end = Mark(len(trace.events), -1, "")
-    for mark, following in pairwise([*trace.marks, end]):
-        yield _Stretch(mark, mark.position, following.position)
+    walk = Walk(trace, sizes)
+    with_parts = tuple(peak._replace(parts=walk.parts_at(peak.position)) for peak in peaks)
+    return Replay(with_parts, sizes, allocator.num_alloc_retries, failure)
 
 
 def _play(
-    trace: Trace, stretch: _Stretch, allocator: CachingAllocator | HostAllocator, sizes: dict[int, int]
+    trace: Trace, mark: Mark, end: int, allocator: CachingAllocator | HostAllocator, sizes: dict[int, int]
 ) -> tuple[int, Failure | None]:
-    """The position of the highest moment of the stretch, and the failure that ended it."""
+    """The position of the highest moment of the events from a mark to the next, and the failure that ended them."""
     blocks, events, malloc, free = trace.blocks, trace.events, allocator.malloc, allocator.free
-    highest, at = allocator.allocated_bytes, stretch.start
-    for position in range(stretch.start, stretch.end):
+    highest, at = allocator.allocated_bytes, mark.position
+    for position in range(mark.position, end):
         event = events[position]
         if event < 0:
             free(~event)
@@ -117,24 +106,10 @@ def _play(
         try:
             sizes[event] = malloc(event, blocks[event].bytes)
         except OutOfMemory as error:
-            return at, Failure(stretch.mark.step, stretch.mark.phase or Phase.LOAD, blocks[event], error, position)
+            return at, Failure(mark.step, mark.phase or Phase.LOAD, blocks[event], error, position)
         if allocator.allocated_bytes > highest:
             highest, at = allocator.allocated_bytes, position + 1
     return at, None
-
-
-def _with_parts(
-    trace: Trace, sizes: dict[int, int], found: list[tuple[_Stretch, int, int, int]]
-) -> tuple[PhasePeak, ...]:
-    """Walk over the events once more and note what was alive at each peak."""
-    peaks: list[PhasePeak] = []
-    walk = Walk(trace, sizes)
-    for stretch, at, allocated_bytes, reserved_bytes in found:
-        walk.to(at)
-        phase = Phase(stretch.mark.name)
-        parts = {part: size for part, size in walk.parts.items() if size}
-        peaks.append(PhasePeak(stretch.mark.step, phase, at, allocated_bytes, reserved_bytes, parts))
-    return tuple(peaks)
 
 
 class Walk:
@@ -158,6 +133,11 @@ class Walk:
             self.allocated_bytes += change
             self.position += 1
             each()
+
+    def parts_at(self, position: int) -> dict[Part, int]:
+        """What is alive after so many events, in bytes by part; call it with rising positions."""
+        self.to(position)
+        return {part: size for part, size in self.parts.items() if size}
 
 
 def alive_at(trace: Trace, position: int) -> list[int]:

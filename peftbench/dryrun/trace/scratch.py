@@ -1,6 +1,6 @@
 """Memory that kernels of a card ask the allocator for while they run: fake kernels only know their results.
 
-Each function returns (bytes, part) of what is alive beside the operation's inputs and results, with its source.
+Each function returns the bytes of what is alive beside the operation's inputs and results, with its source.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
+from peftbench.dryrun.allocator.blocks import aligned
 from peftbench.dryrun.fake.card import CARD
 from peftbench.memory import Part
 
-Scratch = list[tuple[int, Part]]
+Sizes = Callable[[Any, Any], list[int]]
 KIB = 1024
 HOPPER = (9, 0)
 
@@ -33,40 +34,32 @@ def cublas_workspace_bytes() -> int:
     return 4096 * 8 * KIB if CARD.compute_capability >= HOPPER else (4096 * 2 + 16 * 8) * KIB
 
 
-def _round_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple
-
-
-def _flash_backward(args: Any, _: Any) -> Scratch:
+def _flash_backward(args: Any, _: Any) -> list[int]:
     """Row sums and a float32 accumulator of dQ; dK and dV of every query head where heads share keys.
 
     Source: mha_bwd in aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp.
     """
     query, key = args[1], args[2]
     batch, heads, length, head_dim = query.shape
-    rows = batch * heads * _round_up(length, 128) * 4
-    rounded = _round_up(head_dim, 32) if head_dim <= 192 else 256
-    found = [(rows, Part.ACTIVATIONS), (rows * rounded, Part.ACTIVATIONS)]
-    if key.shape[1] != heads:
-        expanded = batch * key.shape[2] * heads * head_dim * query.element_size()
-        found += [(expanded, Part.ACTIVATIONS)] * 2
-    return found
+    rows = batch * heads * aligned(length, 128) * 4
+    rounded = aligned(head_dim, 32) if head_dim <= 192 else 256
+    expanded = batch * key.shape[2] * heads * head_dim * query.element_size()
+    return [rows, rows * rounded, *([expanded] * 2 if key.shape[1] != heads else [])]
 
 
-def _efficient_backward(args: Any, _: Any) -> Scratch:
+def _efficient_backward(args: Any, _: Any) -> list[int]:
     """Row sums, and a float32 accumulator of dQ where the type is 16 bit.
 
     Source: _efficient_attention_backward in aten/src/ATen/native/transformers/cuda/attention_backward.cu.
     """
     query = args[1]
     batch, heads, length, head_dim = query.shape
-    rows = [(batch * heads * length * 4, Part.ACTIVATIONS)]
-    if query.dtype is torch.float32:
-        return rows
-    return [*rows, (batch * heads * _round_up(length, 128) * _round_up(head_dim, 64) * 4, Part.ACTIVATIONS)]
+    rows = batch * heads * length * 4
+    accumulator = batch * heads * aligned(length, 128) * aligned(head_dim, 64) * 4
+    return [rows] if query.dtype is torch.float32 else [rows, accumulator]
 
 
-def _gemm_4bit(args: Any, kwargs: Any) -> Scratch:
+def _gemm_4bit(args: Any, kwargs: Any) -> list[int]:
     """The matrix written out, where bitsandbytes multiplies so many tokens without its fused kernel.
 
     Source: gemm_4bit and _dequant_linear_fallback in bitsandbytes/backends/cuda/ops.py, asked itself which it takes.
@@ -77,38 +70,32 @@ def _gemm_4bit(args: Any, kwargs: Any) -> Scratch:
         return []
     nested = kwargs.get("absmax_8bit") is not None or (len(args) > 7 and args[7] is not None)
     constants = -(-numel // blocksize) * 4
-    written = (numel * inputs.element_size(), Part.DEQUANTIZATION)
-    return [*([(constants, Part.DEQUANTIZATION)] * 2 if nested else []), written]
+    return [*([constants] * 2 if nested else []), numel * inputs.element_size()]
 
 
-def _int8_quantize(args: Any, kwargs: Any) -> Scratch:
+def _int8_quantize(args: Any, kwargs: Any) -> list[int]:
     """Where outliers are looked for: |A| and a mask of it, and what argwhere needs.
 
     Source: int8_vectorwise_quant in bitsandbytes/backends/cuda/ops.py.
     """
     threshold = args[1] if len(args) > 1 else kwargs.get("threshold", 0.0)
-    numel = args[0].numel()
-    return [(numel * args[0].element_size(), Part.ACTIVATIONS), (numel, Part.ACTIVATIONS)] if threshold > 0 else []
+    return [args[0].nbytes, args[0].numel()] if threshold > 0 else []
 
 
-def _int8_multiply(args: Any, _: Any) -> Scratch:
+def _int8_multiply(args: Any, _: Any) -> list[int]:
     """The int32 product, and the float16 result before it is cast to another type.
 
     Source: int8_scaled_mm in bitsandbytes/backends/default/ops.py, int8_mm_dequant in backends/cuda/ops.py.
     """
     numel = args[0].numel() // args[0].shape[-1] * args[1].shape[0]
-    return [(numel * 4, Part.ACTIVATIONS), (numel * 2, Part.ACTIVATIONS)]
-
-
-def _int8_mixed_multiply(args: Any, kwargs: Any) -> Scratch:
-    return _int8_multiply((args[1], args[2]), kwargs)
+    return [numel * 4, numel * 2]
 
 
 FEW_INDICES = 3072
 INDICES_PER_THREAD = 10
 
 
-def _embedding_backward(args: Any, _: Any) -> Scratch:
+def _embedding_backward(args: Any, _: Any) -> list[int]:
     """Beyond 3072 tokens the indices are sorted, and partial sums of the gradient are kept in float32.
 
     Source: embedding_dense_backward_cuda in aten/src/ATen/native/cuda/Embedding.cu, embedding_backward_cuda_kernel
@@ -120,32 +107,33 @@ def _embedding_backward(args: Any, _: Any) -> Scratch:
         return []
     segments = number // INDICES_PER_THREAD + min(number, args[2])
     sums = segments * gradient.shape[-1] * 4
-    return [(number * 8, Part.WORKSPACE)] * 3 + [(sums, Part.WORKSPACE)]
+    return [number * 8] * 3 + [sums]
 
 
-def _sort(args: Any, _: Any) -> Scratch:
+def _sort(args: Any, _: Any) -> list[int]:
     """Double buffers of keys and positions. Source: cub's radix sort, called in aten/src/ATen/native/cuda/Sort.cpp."""
-    return [(args[0].numel() * (args[0].element_size() + 8), Part.WORKSPACE)]
+    return [args[0].numel() * (args[0].element_size() + 8)]
 
 
-def _index_put(args: Any, kwargs: Any) -> Scratch:
+def _index_put(args: Any, kwargs: Any) -> list[int]:
     """Linear and sorted positions where values accumulate. Source: aten/src/ATen/native/cuda/Indexing.cu."""
     accumulate = args[3] if len(args) > 3 else kwargs.get("accumulate", False)
     number = max((index.numel() for index in args[1] if index is not None), default=0)
-    return [(number * 8, Part.WORKSPACE)] * 3 if accumulate else []
+    return [number * 8] * 3 if accumulate else []
 
 
-SCRATCH: Mapping[str, Callable[[Any, Any], Scratch]] = {
-    "aten::_scaled_dot_product_flash_attention_backward": _flash_backward,
-    "aten::_scaled_dot_product_efficient_attention_backward": _efficient_backward,
-    "aten::embedding_dense_backward": _embedding_backward,
-    "aten::sort": _sort,
-    "aten::topk": _sort,
-    "aten::index_put": _index_put,
-    "aten::index_put_": _index_put,
-    "aten::_index_put_impl_": _index_put,
-    "bitsandbytes::gemm_4bit": _gemm_4bit,
-    "bitsandbytes::int8_vectorwise_quant": _int8_quantize,
-    "bitsandbytes::int8_scaled_mm": _int8_multiply,
-    "bitsandbytes::int8_mixed_scaled_mm": _int8_mixed_multiply,
+SCRATCH: Mapping[str, tuple[Part, Sizes]] = {
+    "aten::_scaled_dot_product_flash_attention_backward": (Part.ACTIVATIONS, _flash_backward),
+    "aten::_scaled_dot_product_efficient_attention_backward": (Part.ACTIVATIONS, _efficient_backward),
+    "aten::embedding_dense_backward": (Part.WORKSPACE, _embedding_backward),
+    "aten::sort": (Part.WORKSPACE, _sort),
+    "aten::topk": (Part.WORKSPACE, _sort),
+    "aten::index_put": (Part.WORKSPACE, _index_put),
+    "aten::index_put_": (Part.WORKSPACE, _index_put),
+    "aten::_index_put_impl_": (Part.WORKSPACE, _index_put),
+    "bitsandbytes::gemm_4bit": (Part.DEQUANTIZATION, _gemm_4bit),
+    "bitsandbytes::int8_vectorwise_quant": (Part.ACTIVATIONS, _int8_quantize),
+    "bitsandbytes::int8_scaled_mm": (Part.ACTIVATIONS, _int8_multiply),
+    "bitsandbytes::int8_mixed_scaled_mm": (Part.ACTIVATIONS, lambda args, kwargs: _int8_multiply(args[1:], kwargs)),
 }
+"""What memory a kernel takes by itself: the part that it counts as, and the function of its arguments."""

@@ -20,7 +20,6 @@ PROTOCOL = 4
 
 Frame = dict[str, Any]
 Entry = dict[str, Any]
-Snapshot = dict[str, Any]
 
 
 def snapshot_bytes(trace: Trace, settings: AllocatorSettings) -> bytes:
@@ -28,7 +27,7 @@ def snapshot_bytes(trace: Trace, settings: AllocatorSettings) -> bytes:
     return pickle.dumps(snapshot(trace, settings), protocol=PROTOCOL)
 
 
-def snapshot(trace: Trace, settings: AllocatorSettings) -> Snapshot:
+def snapshot(trace: Trace, settings: AllocatorSettings) -> dict[str, Any]:
     """What torch.cuda.memory._snapshot() would return at the end of the run, recorded from the first weight on.
 
     Each allocation has its part as `category`, by which the page chooses colours. The page adds the category "unknown"
@@ -39,7 +38,12 @@ def snapshot(trace: Trace, settings: AllocatorSettings) -> Snapshot:
     return {
         "segments": [recording.segment(segment) for segment in recording.segments()],
         "device_traces": [[*recording.entries, _entry("snapshot", 0, 0, [_frame("peftbench", "dry run")], "unknown")]],
-        "allocator_settings": _settings(settings),
+        "allocator_settings": {
+            "expandable_segments": settings.expandable_segments,
+            "max_split_size": settings.max_split_size_bytes,
+            "garbage_collection_threshold": settings.garbage_collection_threshold,
+            "roundup_power2_divisions": list(settings.roundup_power2_divisions),
+        },
         "external_annotations": [],
     }
 
@@ -62,7 +66,11 @@ class _Recording(CachingAllocator):
         mark = next(marks)
         for position, event in enumerate(self._trace.events):
             while mark and mark.position <= position:
-                self._begin(mark.phase, mark.step + 1)
+                if mark.phase is None:
+                    self._cause = [_frame("torch.cuda", "empty_cache"), self._moment]
+                    self.empty_cache()
+                else:
+                    self._moment = _moment(mark.step + 1, mark.phase)
                 mark = next(marks)
             if event >= 0:
                 self._allocated(event)
@@ -73,13 +81,6 @@ class _Recording(CachingAllocator):
         """Memory from cudaMalloc, or back to it."""
         self.entries.append(_entry(action, address, size, self._cause))
 
-    def _begin(self, phase: Phase | None, step: int) -> None:
-        if phase is None:
-            self._cause = [_frame("torch.cuda", "empty_cache"), self._moment]
-            self.empty_cache()
-        else:
-            self._moment = _moment(step, phase)
-
     def _allocated(self, number: int) -> None:
         """torch writes down what was asked for, not what it was rounded to."""
         block = self._trace.blocks[number]
@@ -87,9 +88,7 @@ class _Recording(CachingAllocator):
             return
         self._cause = self._frames[number] = [*_frames(block), self._moment]
         self.malloc(number, block.bytes)
-        self.entries.append(
-            _entry("alloc", self.address_of(number), block.bytes, self._cause, block.part.value)
-        )
+        self.entries.append(_entry("alloc", self.address_of(number), block.bytes, self._cause, block.part.value))
 
     def _freed(self, number: int) -> None:
         """Who frees a tensor is not recorded; the frames are those of its allocation, and when it was freed."""
@@ -152,12 +151,3 @@ def _moment(step: int, phase: Phase) -> Frame:
 def _frame(filename: str, name: str, line: int = 0) -> Frame:
     """One and the same for the same text, so that the pickle holds it once."""
     return {"filename": filename, "line": line, "name": name}
-
-
-def _settings(settings: AllocatorSettings) -> dict[str, Any]:
-    return {
-        "expandable_segments": settings.expandable_segments,
-        "max_split_size": settings.max_split_size_bytes,
-        "garbage_collection_threshold": settings.garbage_collection_threshold,
-        "roundup_power2_divisions": list(settings.roundup_power2_divisions),
-    }

@@ -72,20 +72,13 @@ def timeline(trace: Trace, replayed: Replay, settings: AllocatorSettings, points
     begins = [mark.position for mark in phases]
     walk, last, found = Walk(trace, replayed.sizes), 0, []
     for position in positions:
-        last = _last_allocated(trace.events, walk.position, position, last)
-        walk.to(position)
-        mark = phases[max(bisect_left(begins, position) - 1, 0)]
-        block = trace.blocks[last]
-        parts = {part: size for part, size in walk.parts.items() if size}
+        last = next((event for event in reversed(trace.events[walk.position : position]) if event >= 0), last)
+        mark, block = phases[max(bisect_left(begins, position) - 1, 0)], trace.blocks[last]
         found.append(Point(
-            position, mark.step, Phase(mark.name), block.module, block.operation, reserved[position - 1], parts
+            position, mark.step, Phase(mark.name), block.module, block.operation, reserved[position - 1],
+            walk.parts_at(position),
         ))  # fmt: skip
     return tuple(found)
-
-
-def _last_allocated(events: list[int], start: int, end: int, before: int) -> int:
-    """The block that was allocated last among these events; `before` where none was."""
-    return next((events[at] for at in range(end - 1, start - 1, -1) if events[at] >= 0), before)
 
 
 def _positions(trace: Trace, replayed: Replay, points: int) -> list[int]:
@@ -149,7 +142,7 @@ def alike(found: Iterable[Holder]) -> tuple[HolderGroup, ...]:
 
 
 def _like(members: list[Holder]) -> Block:
-    """The first of them, with * for the numbers in which the others differ."""
+    """The first of them, with * for each number in which the others differ."""
     first = members[0].block
     columns = zip(*(holder.block.module.split(".") for holder in members), strict=True)
     module = ".".join(words[0] if len(set(words)) == 1 else "*" for words in columns)

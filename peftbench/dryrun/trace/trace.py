@@ -51,10 +51,6 @@ class Trace:
     facts: dict[str, Any] = field(default_factory=dict)
     """What the run found out besides: parameter counts, attention kernels, versions of the libraries."""
 
-    def mark(self, name: str, step: int) -> None:
-        """Let a phase begin, or the cache be emptied."""
-        self.marks.append(Mark(len(self.events), step, name))
-
 
 def trace_to_json(trace: Trace) -> dict[str, Any]:
     """Columns rather than rows, and each text once: a hundred thousand blocks take a few megabytes."""

@@ -18,15 +18,24 @@ torch = pytest.importorskip("torch")
 for name in ("transformers", "peft", "bitsandbytes"):
     pytest.importorskip(name)
 
-from dryruns.cpu_steps import OPTIMIZER, QUESTION, allocations, on_lists, peaks, profiled, traced, trained  # noqa: E402
+from dryruns.cpu_steps import (  # noqa: E402
+    OPTIMIZER,
+    QUESTION,
+    Begin,
+    allocations,
+    on_lists,
+    peaks,
+    profiled,
+    traced,
+    trained,
+)  # fmt: skip
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
-from peftbench.dryrun.child.train import Mark  # noqa: E402
 from peftbench.dryrun.runner import DryRunner  # noqa: E402
 from peftbench.dryrun.trace.recorder import Recorder  # noqa: E402
-from peftbench.dryrun.trace.trace import Block, Trace  # noqa: E402
+from peftbench.dryrun.trace.trace import Block, Mark, Trace  # noqa: E402
 from peftbench.dryrun.workload import Workload  # noqa: E402
 from peftbench.inputs.recipe.adapter import AdapterSpec  # noqa: E402
 from peftbench.inputs.recipe.dtype import DType  # noqa: E402
@@ -251,7 +260,7 @@ BRANCHES: dict[str, Branches] = {
 
 @pytest.mark.parametrize("name", BRANCHES)
 def test_gradients_are_summed_and_spread_as_without_a_recorder(name: str) -> None:
-    def run(mark: Mark) -> None:
+    def run(mark: Begin) -> None:
         mark(Phase.FORWARD, 0)
         loss = BRANCHES[name](torch.ones(SIZE, requires_grad=True).exp()).sin().sum()
         mark(Phase.BACKWARD, 0)
@@ -262,19 +271,13 @@ def test_gradients_are_summed_and_spread_as_without_a_recorder(name: str) -> Non
     assert peaks(found) == pytest.approx(peaks(expected), abs=LARGE_BYTES)
 
 
-def recorded(run: Callable[[Mark], None]) -> Trace:
+def recorded(run: Callable[[Begin], None]) -> Trace:
     recorder = Recorder("cpu")
-    trace: Any = Trace(recorder.blocks, recorder.events)  # type: ignore[arg-type]
-
-    def mark(name: str, step: int) -> None:
-        recorder.phase, recorder.step = Phase(name), step
-        trace.mark(name, step)
-
     with FakeTensorMode(allow_non_fake_inputs=True), torch.autograd.set_multithreading_enabled(False):
         recorder.calibrate()
         with recorder:
-            run(mark)
-    return trace
+            run(recorder.mark)
+    return Trace(recorder.blocks, recorder.events, recorder.marks)  # type: ignore[arg-type]
 
 
 # ── modules ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -354,13 +357,14 @@ def test_what_autograd_saves_lives_until_backward(recorder: Recorder) -> None:
 
 
 def test_blocks_know_when_and_where_they_were_made(recorder: Recorder) -> None:
-    recorder.phase, recorder.step = Phase.FORWARD, 1
+    recorder.mark(Phase.FORWARD, 1)
     recorder.modules.append("model.norm")
     made = torch.empty(2, 3, dtype=torch.bfloat16)
     recorder.modules.pop()
     (block,) = recorder.blocks
     assert (block.bytes, block.shape, block.dtype) == (12, (2, 3), torch.bfloat16)
-    assert (block.phase, block.step, block.module, block.operation) == (Phase.FORWARD, 1, "model.norm", "aten::empty")
+    assert (block.phase, block.module, block.operation) == (Phase.FORWARD, "model.norm", "aten::empty")
+    assert recorder.marks == [Mark(0, 1, Phase.FORWARD.value)]
     recorder.is_part(Part.KV_CACHE, made, None, "not a tensor")
     assert block.part is Part.KV_CACHE
 

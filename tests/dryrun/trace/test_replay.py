@@ -24,7 +24,7 @@ def block(size: int, part: Part = Part.ACTIVATIONS) -> Block:
 def trace_of(*steps: tuple[str, list[int]], blocks: list[Block]) -> Trace:
     trace = Trace(blocks, facts={"device": "cuda"})
     for name, events in steps:
-        trace.mark(name, 0)
+        trace.marks.append(Mark(len(trace.events), 0, name))
         trace.events += events
     return trace
 

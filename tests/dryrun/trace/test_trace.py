@@ -28,6 +28,4 @@ def test_another_version_is_not_read() -> None:
 
 
 def test_emptying_the_cache_is_no_phase() -> None:
-    trace = Trace()
-    trace.mark(EMPTY_CACHE, 1)
-    assert trace.marks[0].phase is None
+    assert Mark(0, 1, EMPTY_CACHE).phase is None

@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from peftbench.dryrun.child.materialize import materialize
 from peftbench.dryrun.child.model import build
 from peftbench.dryrun.child.peft_model import adapt
-from peftbench.dryrun.child.train import Mark, Training
+from peftbench.dryrun.child.train import Training
 from peftbench.dryrun.trace.trace import Trace
 from peftbench.dryrun.workload import Workload
 from peftbench.memory import Phase
@@ -31,6 +31,10 @@ PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
 """In bfloat16 oneDNN packs the operands anew; what these operations allocate and free again is left out."""
 GENERATOR_BYTES = torch.get_rng_state().nbytes
 """Checkpointing keeps the state of the CPU's generator for each layer, in host memory on a card as well."""
+
+
+Begin = Callable[[str, int], None]
+"""Begins a phase of a step."""
 
 
 class Change(NamedTuple):
@@ -87,23 +91,27 @@ class Nobody:
     def is_part(self, *_: object, module: str = "") -> None:
         """Called for the tensors of an adapter, and by the loop for gradients, batches and states."""
 
+    def mark(self, name: str, step: int) -> None:
+        """Called where a phase begins."""
+        _mark(name, step)
+
 
 def trained(workload: Workload) -> list[Change]:
     """The changes of the workload's steps on real tensors, the loading of its weights included."""
     nobody: Any = Nobody()
-    built = build(workload)
+    base, _ = build(workload)
 
-    def run(mark: Mark) -> None:
+    def run(mark: Begin) -> None:
         mark(Phase.LOAD, 0)
-        materialize(built.model, None, nobody)
-        model = adapt(built.model, workload, nobody)
+        materialize(base, None, nobody)
+        model = adapt(base, workload, nobody)
         gc.collect()
-        Training(model, workload, nobody, mark).run()
+        Training(model, workload, nobody).run()
 
     return profiled(run)
 
 
-def profiled(run: Callable[[Mark], None]) -> list[Change]:
+def profiled(run: Callable[[Begin], None]) -> list[Change]:
     """The changes while this runs, after its first mark."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run(_mark)
