@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -29,11 +28,12 @@ def fused_kernels(causal_lm: Any, recipe: TrainingSpec) -> Iterator[None]:
         if type(module).__name__.endswith("RMSNorm"):
             module.forward = _RmsNorm.apply
         elif recipe.fused_kernels == "liger" and all(hasattr(module, name) for name in GATED_MLP):
-            module.forward = partial(_gated_mlp, module)
+            module.forward = lambda x, mlp=module: mlp.down_proj(_SwiGlu.apply(mlp.gate_proj(x), mlp.up_proj(x)))
     modeling = sys.modules[type(causal_lm).__module__]
     original = getattr(modeling, "apply_rotary_pos_emb", None)
     if original is not None:
-        modeling.apply_rotary_pos_emb = _rotate  # type: ignore[attr-defined]
+        # the kernel rotates in place, forward and backward
+        modeling.apply_rotary_pos_emb = lambda query, key, *_, **__: (query, key)  # type: ignore[attr-defined]
     try:
         yield
     finally:
@@ -53,16 +53,6 @@ class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         return gradients[0]
-
-
-def _rotate(query: torch.Tensor, key: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rotation in place, forward and backward."""
-    return query, key
-
-
-def _gated_mlp(module: Any, x: torch.Tensor) -> torch.Tensor:
-    out: torch.Tensor = module.down_proj(_SwiGlu.apply(module.gate_proj(x), module.up_proj(x)))
-    return out
 
 
 class _SwiGlu(torch.autograd.Function):

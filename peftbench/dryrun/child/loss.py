@@ -78,30 +78,6 @@ def _shift(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, to
     return shifted.view(-1, shifted.shape[-1]), labels[..., 1:].contiguous().view(-1)
 
 
-def _transformers_4(logits: torch.Tensor, labels: torch.Tensor, vocab_size: Any = None, **_: Any) -> Any:
-    """Source: ForCausalLMLoss of transformers 4.48."""
-    logits = logits.float()
-    return F.cross_entropy(*_shift(logits, labels))
-
-
-def _shifted(logits: torch.Tensor, labels: torch.Tensor, vocab_size: Any = None, **_: Any) -> Any:
-    """Without upcast: the losses that GPT-2's and its relatives' classes had; also after a head that upcasts."""
-    return F.cross_entropy(*_shift(logits, labels))
-
-
-def _fused(logits: torch.Tensor, labels: torch.Tensor, vocab_size: Any = None, **_: Any) -> Any:
-    logits = logits.float()
-    return _FusedCrossEntropy.apply(*_shift(logits, labels))
-
-
-def _shifted_fused(logits: torch.Tensor, labels: torch.Tensor, vocab_size: Any = None, **_: Any) -> Any:
-    return _FusedCrossEntropy.apply(*_shift(logits, labels))
-
-
-def _fused_5(logits: torch.Tensor, labels: torch.Tensor, vocab_size: Any = None, **_: Any) -> Any:
-    return _FusedCrossEntropy.apply(logits.float().view(-1, logits.shape[-1]), _shifted_labels(labels))
-
-
 class _FusedCrossEntropy(torch.autograd.Function):
     """A kernel that writes the gradient over the logits. Source: LigerCrossEntropyFunction, liger-kernel."""
 
@@ -117,13 +93,27 @@ class _FusedCrossEntropy(torch.autograd.Function):
         return logits, None
 
 
+def _on_shifted(loss: LossFunction, upcast: bool) -> LossFunction:
+    """A loss function of transformers on logits without the last token, which are cast to float32 first or not."""
+
+    def on_logits(logits: torch.Tensor, labels: torch.Tensor, vocab_size: Any = None, **_: Any) -> Any:
+        logits = logits.float() if upcast else logits
+        return loss(*_shift(logits, labels))
+
+    return on_logits
+
+
+def _fused_5(logits: torch.Tensor, labels: torch.Tensor, vocab_size: Any = None, **_: Any) -> Any:
+    return _FusedCrossEntropy.apply(logits.float().view(-1, logits.shape[-1]), _shifted_labels(labels))
+
+
 _ON_LOGITS: dict[str, LossFunction] = {
-    "transformers-4": _transformers_4,
-    "rebound": _shifted,
-    "rebound-fused": _shifted_fused,
-    "shifted": _shifted,
-    "shifted-fused": _shifted_fused,
-    "fused": _fused,
+    "transformers-4": _on_shifted(F.cross_entropy, upcast=True),  # ForCausalLMLoss of transformers 4.48
+    "rebound": _on_shifted(F.cross_entropy, upcast=False),  # the head upcasts
+    "rebound-fused": _on_shifted(_FusedCrossEntropy.apply, upcast=False),
+    "shifted": _on_shifted(F.cross_entropy, upcast=False),  # classes of GPT-2 and its relatives
+    "shifted-fused": _on_shifted(_FusedCrossEntropy.apply, upcast=False),
+    "fused": _on_shifted(_FusedCrossEntropy.apply, upcast=True),
     "fused-5": _fused_5,
 }
 

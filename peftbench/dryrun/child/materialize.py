@@ -36,15 +36,13 @@ def _warm_up(model: nn.Module, quantization: QuantizationSpec | None, recorder: 
     """
     if recorder.device_type != "cuda":
         return
-    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}.values()
-    size_bytes = sum(_loaded_bytes(tensor, quantization) for tensor in tensors)
+    size_bytes = 0
+    for tensor in {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}.values():
+        if quantization and is_quantized(tensor):
+            size_bytes += tensor.numel() // 2 if quantization.four_bit else tensor.numel()
+        else:
+            size_bytes += tensor.nbytes
     recorder.release(recorder.scratch(size_bytes, "caching_allocator_warmup", Part.WEIGHTS))
-
-
-def _loaded_bytes(tensor: torch.Tensor, quantization: QuantizationSpec | None) -> int:
-    if quantization and is_quantized(tensor):
-        return tensor.numel() // 2 if quantization.four_bit else tensor.numel()
-    return tensor.numel() * tensor.element_size()
 
 
 def is_quantized(tensor: object) -> bool:
@@ -56,9 +54,7 @@ class _Maker:
     """Makes each tensor once, however many modules share it."""
 
     def __init__(self, quantization: QuantizationSpec | None, recorder: Recorder) -> None:
-        self.quantization = quantization
-        self.recorder = recorder
-        self.device = recorder.device_type
+        self.quantization, self.recorder = quantization, recorder
         self.made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         """The fake of each meta tensor by its id, beside the tensor itself, so that its id stays its own."""
 
@@ -78,11 +74,11 @@ class _Maker:
         """Tensors that a layer keeps outside its buffers, alone or in a dict or list."""
         if isinstance(value, torch.Tensor):
             return self._fake(value, module, name, None)
-        if type(value) is dict and any(isinstance(item, torch.Tensor) for item in value.values()):
-            return {key: self._exchanged(item, module, name) for key, item in value.items()}
-        if type(value) is list and any(isinstance(item, torch.Tensor) for item in value):
-            return [self._exchanged(item, module, name) for item in value]
-        return value
+        items = value.values() if type(value) is dict else value if type(value) is list else ()
+        if not any(isinstance(item, torch.Tensor) for item in items):
+            return value
+        made = [self._exchanged(item, module, name) for item in items]
+        return dict(zip(value, made, strict=True)) if type(value) is dict else made
 
     def _fake(self, tensor: torch.Tensor, module: nn.Module, name: str, kind: type[nn.Parameter] | None) -> Any:
         if id(tensor) not in self.made:
@@ -93,17 +89,13 @@ class _Maker:
         if self.quantization and is_quantized(tensor):
             make = _four_bit if self.quantization.four_bit else _eight_bit
             return make(tensor, module, name, self.quantization, self.recorder)
-        made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=self.device)
+        made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=self.recorder.device_type)
+        unquantized = Part.EXPERTS if tensor.dim() == 3 else Part.UNQUANTIZED
         self.recorder.adopt(made, LOADING, name)
-        self.recorder.is_part(self._part(tensor), made)
+        self.recorder.is_part(unquantized if self.quantization else Part.WEIGHTS, made)
         if kind is None and not isinstance(tensor, nn.Parameter):
             return made.requires_grad_(tensor.requires_grad)
         return nn.Parameter(made, requires_grad=tensor.requires_grad)
-
-    def _part(self, tensor: torch.Tensor) -> Part:
-        if self.quantization is None:
-            return Part.WEIGHTS
-        return Part.EXPERTS if tensor.dim() == 3 else Part.UNQUANTIZED
 
 
 # ── bitsandbytes ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -19,9 +19,8 @@ from peftbench.estimate.forward.generations import (
     quantized_saves_input,
     repeats_keys_for_flash,
     rotary_table_bytes,
-)
+)  # fmt: skip
 from peftbench.inputs.model.config_json import read_config
-from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.memory import Part, Phase
 
@@ -32,8 +31,12 @@ class OlderTransformers:
     def __init__(self, causal_lm: nn.Module, workload: Workload, recorder: Recorder) -> None:
         self.cache: list[torch.Tensor] = []
         self.recorder = recorder
-        recipe, model = workload.recipe, _spec(workload)
-        if not isinstance(recipe, TrainingSpec) or recipe.transformers == "5" or model is None:
+        recipe = workload.recipe
+        if not isinstance(recipe, TrainingSpec) or recipe.transformers == "5":
+            return
+        try:
+            model = read_config(json.loads(workload.config), "", "")
+        except PeftbenchError:  # an architecture that only the installed transformers knows
             return
         tables = rotary_table_bytes(model, recipe)
         if tables:
@@ -55,10 +58,3 @@ def _keep_on_node(module: nn.Module, args: Any, out: Any) -> None:
     """The input lives as long as the node of the graph, as an attribute of MatMul4Bit's ctx did."""
     if out.grad_fn is not None:
         out.grad_fn.metadata["input"] = args[0]
-
-
-def _spec(workload: Workload) -> ModelSpec | None:
-    try:
-        return read_config(json.loads(workload.config), "", "")
-    except PeftbenchError:
-        return None

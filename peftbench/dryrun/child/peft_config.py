@@ -15,8 +15,8 @@ from peftbench.libraries.refusal import Refused
 NO_CHECKPOINTING = {
     "PREFIX_TUNING": "checkpointing drops the cache that it trains",
     "CARTRIDGE": "checkpointing drops the cache that it trains",
-    "POLY": "a layer that is run again is not told the tasks",
-    "XLORA": "a layer that is run again is not told how to mix",
+    "POLY": "a layer that is run again is not given the tasks",
+    "XLORA": "a layer that is run again is not given the weights of its adapters",
 }
 """Types of PEFT 0.21 whose step fails under gradient checkpointing, on real tensors too."""
 
@@ -28,19 +28,22 @@ NEEDS_DATA = {
 
 
 def peft_config(workload: Workload) -> Any:
-    """PEFT's configuration of the workload's adapter; raises Refused where PEFT will not have it."""
+    """PEFT's configuration of the workload's adapter; raises Refused where PEFT will not have it.
+
+    It has the options that the installed PEFT knows and that need no data.
+    """
     recipe = workload.recipe
+    given = adapter_options(recipe.adapter) if recipe.adapter else {}
     if workload.adapter_config:
         given = _parsed(workload.adapter_config)
-    elif recipe.adapter:
-        given = adapter_options(recipe.adapter)
-    else:
-        raise ValueError("the workload has no adapter")
-    config = _configuration(given, trained=isinstance(recipe, TrainingSpec))
+    name = str(given.get("peft_type", ""))
+    known = {field.name for field in fields(config_class(name))}
+    options = {key: value for key, value in given.items() if key in known and value not in NEEDS_DATA.get(key, ())}
+    config = adapter.peft_config({**options, "peft_type": name}, isinstance(recipe, TrainingSpec))
+    _refuse_what_depends_on_data(config)
     reason = NO_CHECKPOINTING.get(config.peft_type)
     if reason and isinstance(recipe, TrainingSpec) and recipe.gradient_checkpointing:
-        name = config.peft_type.value.lower()
-        what = f"{name} cannot be trained under gradient checkpointing: {reason}."
+        what = f"{name.lower()} cannot be trained under gradient checkpointing: {reason}."
         raise Refused(what, "Use --no-gradient-checkpointing.")
     return config
 
@@ -68,24 +71,10 @@ def virtual_tokens(model: Any) -> int:
     return int(config.num_virtual_tokens) if config is not None and config.is_prompt_learning else 0
 
 
-def _configuration(given: dict[str, Any], trained: bool) -> Any:
-    """From the options that the installed PEFT knows and that need no data."""
-    name = str(given.get("peft_type", ""))
-    known = {field.name for field in fields(config_class(name))}
-    options = {key: value for key, value in given.items() if key in known and value not in NEEDS_DATA.get(key, ())}
-    config = adapter.peft_config({**options, "peft_type": name}, trained)
-    _refuse_what_depends_on_data(config)
-    return config
-
-
 def _refuse_what_depends_on_data(config: Any) -> None:
     if config.peft_type == "XLORA" and not config.adapters:
-        raise Refused(
-            "xlora mixes trained LoRA adapters, and none is named.",
-            "Pass an adapter_config.json whose adapters are folders on this machine.",
-        )
+        hint = "Pass an adapter_config.json whose adapters are folders on this machine."
+        raise Refused("xlora mixes trained LoRA adapters, and none is named.", hint)
     if getattr(config, "use_dynamic_rank", False):
-        raise Refused(
-            "the ranks that use_dynamic_rank chooses depend on the weights.",
-            "Leave it out: none is larger than subspace_rank.",
-        )
+        hint = "Leave it out: none is larger than subspace_rank."
+        raise Refused("the ranks that use_dynamic_rank chooses depend on the weights.", hint)

@@ -33,7 +33,7 @@ def adapt(model: nn.Module, workload: Workload, recorder: Recorder) -> nn.Module
     """The model with the workload's adapter, if it has one. Raises Refused where PEFT will not put it there."""
     if not (workload.recipe.adapter or workload.adapter_config):
         return model
-    before = [(weakref.ref(tensor), _storage(tensor)) for tensor in _tensors(model)]
+    before = [(weakref.ref(tensor), _storage(tensor)) for tensor in (*model.parameters(), *model.buffers())]
     adapted = _adapted(model, workload, recorder.device_type)
     base = {id(tensor): storage for reference, storage in before if (tensor := reference()) is not None}
     _settle(adapted, workload, set(base))
@@ -71,10 +71,8 @@ def _adapted(model: Any, workload: Workload, device: str) -> nn.Module:
             if isinstance(recipe, TrainingSpec) and recipe.loop == "trainer" and not recipe.quantization:
                 adapted.to(device)  # Trainer._move_model_to_device
     except Exception as error:  # PEFT refuses with errors of every kind
-        raise Refused(
-            f"PEFT cannot put this adapter on the model: {in_a_line(error)}",
-            "Choose other target modules or another type.",
-        ) from error
+        what = f"PEFT cannot put this adapter on the model: {in_a_line(error)}"
+        raise Refused(what, "Choose other target modules or another type.") from error
     return adapted
 
 
@@ -82,17 +80,16 @@ def _adapted(model: Any, workload: Workload, device: str) -> nn.Module:
 def blaming_peft(model: Any, workload: Workload) -> Iterator[None]:
     """Some types of PEFT take a layer and fail in their first step, on real tensors too: say which did, and on what."""
     config = getattr(model, "active_peft_config", None)
-    quantization = workload.recipe.quantization
+    quantization = workload.recipe.quantization if config is not None and config.peft_type != "LORA" else None
     try:
         yield
     except Refused:
         raise
     except Exception as error:
-        quantized = quantization is not None and config is not None and config.peft_type != "LORA"
-        if not (quantized or _stopped_in_peft(error)):
+        if not (quantization or _stopped_in_peft(error)):
             raise
         name = config.peft_type.value.lower() if config is not None else "adapter"
-        layers = f"{quantization.quant_type} weights" if quantization and quantized else "this model"
+        layers = f"{quantization.quant_type} weights" if quantization else "this model"
         what = f"PEFT's {name} does not run on {layers}: {in_a_line(error)}"
         raise Refused(what, "Choose other target modules, another type, or no quantization.") from error
 
@@ -113,11 +110,6 @@ def _settle(model: nn.Module, workload: Workload, base: set[int]) -> None:
         raise Refused("the adapter trains nothing on this model.", "Name modules that the model has.")
     if adapter is not None:
         cast_adapter(model, base, adapter.dtype)
-
-
-def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
 
 
 def _own_tensors(module: nn.Module) -> Iterator[torch.Tensor]:

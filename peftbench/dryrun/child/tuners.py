@@ -18,21 +18,22 @@ from peftbench.dryrun.child.sparse import Sparse
 def stand_in_for_values() -> None:
     """Exchange them in this process, which only does dry runs."""
     changes = {"tuners.boft.layer": _boft, "tuners.frod.layer": _frod, "tuners.adamss.layer": _adamss}
-    for place, change in {**changes, "utils.save_and_load": _xlora}.items():
+    for place, change in changes.items():
         with contextlib.suppress(ModuleNotFoundError):  # a type that the installed PEFT does not have yet
             change(import_module(f"peft.{place}"))
-    fake: Any = FakeTensor
-    fake.data = property(_DATA.__get__, _set_data)
+    # what the adapters that X-LoRA mixes hold does not matter: their shapes are in their own adapter_config.json
+    loading: Any = import_module("peft.utils.save_and_load")
+    loading.load_peft_weights = lambda *_, **__: {}
     torch.sparse_coo_tensor = Sparse  # type: ignore[assignment]
+    fake: Any = FakeTensor
+    real_data: Any = torch.Tensor.data
 
+    def set_data(self: Any, data: Any) -> None:
+        """`parameter.data = …` moves a parameter to where the new data is; a fake one has to be moved."""
+        real_data.__set__(self, data)
+        self.fake_device = data.device
 
-_DATA: Any = torch.Tensor.data
-
-
-def _set_data(self: Any, data: Any) -> None:
-    """`parameter.data = …` moves a parameter to where the new data is, which a fake one has to be told."""
-    _DATA.__set__(self, data)
-    self.fake_device = data.device
+    fake.data = property(real_data.__get__, set_data)
 
 
 def _boft(layer: Any) -> None:
@@ -73,8 +74,3 @@ def _adamss(layer: Any) -> None:
 
     layer.clustering_Z = clusters
     layer.seg_locations = lambda clusters: clusters
-
-
-def _xlora(loading: Any) -> None:
-    """What the mixed adapters hold does not matter: their shapes are in their own adapter_config.json."""
-    loading.load_peft_weights = lambda *_, **__: {}
