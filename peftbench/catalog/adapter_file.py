@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from peftbench.base.errors import CatalogError, NoFormula, SpecError
 from peftbench.catalog.config_file import read_json_file
-from peftbench.inputs.recipe.adapter import ALL_LINEAR, NAMED_AS_PEFT, AdapterSpec
+from peftbench.inputs.recipe import ALL_LINEAR, AdapterSpec
+from peftbench.inputs.recipe.adapter import NAMED_AS_PEFT
 
 _NO_FORMULA = (
     "rank_pattern", "layers_to_transform", "layer_replication", "exclude_modules", "target_parameters",

@@ -12,7 +12,7 @@ from peftbench.cli.ask.format_option import write_file
 from peftbench.cli.ask.options import QUESTION, SECTIONS, SectionedCommand
 from peftbench.cli.ask.plan_question import cards_of, question_of, recipes_of
 from peftbench.decide.card import settle_training
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.recipes.export import TOOLS, export
 
 _ASKED = ("model", "method", "gpu", "from_files")

@@ -21,8 +21,7 @@ from peftbench.decide.plan.dry_plan import notes_on, plan_by_dry_run
 from peftbench.decide.plan.plan import Plan
 from peftbench.dryrun.session import DryRun, DryRunSession
 from peftbench.dryrun.trace.snapshot import snapshot_bytes
-from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.report.format.html import check_extra
 from peftbench.report.timeline.page import peak, timeline_html
 

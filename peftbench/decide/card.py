@@ -13,9 +13,7 @@ from peftbench.estimate.peft_types.table import METHODS, Method
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.model.weights import Role
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import DType, InferenceSpec, TrainingSpec
 
 Notes = tuple[str, ...]
 Recipe = TypeVar("Recipe", TrainingSpec, InferenceSpec)

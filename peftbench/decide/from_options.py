@@ -10,13 +10,18 @@ from peftbench.base.errors import SpecError, did_you_mean
 from peftbench.decide.recipe import LORA, Recipe, names_of, parsed, quantization_for, type_has
 from peftbench.estimate.peft_types.table import METHODS, NOT_DERIVED, Method
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.inference import ADAPTER_KIND, InferenceSpec
+from peftbench.inputs.recipe import (
+    ONE_GPU,
+    AdapterSpec,
+    DType,
+    InferenceSpec,
+    ParallelismSpec,
+    QuantizationSpec,
+    TrainingSpec,
+)
+from peftbench.inputs.recipe.inference import ADAPTER_KIND
 from peftbench.inputs.recipe.option import flag, options_of
-from peftbench.inputs.recipe.parallelism import ONE_GPU, ParallelismSpec, usual_nodes
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe.parallelism import usual_nodes
 from peftbench.inputs.schemes.scheme import OPTIONS as SCHEME_OPTIONS
 from peftbench.inputs.schemes.scheme import scheme_of, schemes_with
 

@@ -8,13 +8,17 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from peftbench.estimate.peft_types.table import METHODS, Method
-from peftbench.inputs.recipe.adapter import ALL_LINEAR, AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe import (
+    ALL_LINEAR,
+    AdapterSpec,
+    DType,
+    InferenceSpec,
+    ParallelismSpec,
+    QuantizationSpec,
+    TrainingSpec,
+)
 from peftbench.inputs.recipe.option import Option, Value, flag, options_of
-from peftbench.inputs.recipe.parallelism import ParallelismSpec, usual_nodes
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe.parallelism import usual_nodes
 from peftbench.inputs.schemes.scheme import OPTIONS as SCHEME_OPTIONS
 
 Options = dict[str, Value]

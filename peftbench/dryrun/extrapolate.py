@@ -18,7 +18,7 @@ from peftbench.dryrun.workload import DEPTH_KEYS, Workload
 from peftbench.estimate.parts.card import traits_of
 from peftbench.estimate.parts.slack import context, slack
 from peftbench.inputs.card.gpu import GpuSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.libraries.refusal import Refused
 from peftbench.memory import MemoryProfile, Part, Phase
 

@@ -11,9 +11,8 @@ from peftbench.base.codec import from_json
 from peftbench.base.errors import SpecError
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.case import recipe_from_json
-from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.inputs.recipe.parallelism import check_one_gpu
-from peftbench.inputs.recipe.training import TrainingSpec
 
 AMPERE = (8, 0)
 """The compute capability of a card that is not named."""

@@ -23,9 +23,7 @@ from peftbench.estimate.sharding.tensor_parallel import check_heads, split_cache
 from peftbench.estimate.tape.ledger import terms_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import DType, InferenceSpec, TrainingSpec
 from peftbench.memory import Component, MemoryProfile, Part, Phase, exact, modelled
 
 PREFILL = frozenset({Phase.PREFILL})

@@ -22,7 +22,7 @@ from peftbench.estimate.peft_types.tensors import adapter_tensors, frozen_bytes
 from peftbench.estimate.tape.ledger import Sizes, terms_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.memory import ALWAYS, STEP, TRAINING, Component, MemoryProfile, Part, Phase, exact, modelled
 
 INPUT_BYTES_PER_TOKEN = 3 * 8

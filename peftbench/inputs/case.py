@@ -10,9 +10,8 @@ from typing import Any
 
 from peftbench.base.codec import from_json
 from peftbench.base.errors import SpecError
-from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.inputs.recipe.parallelism import check_one_gpu
-from peftbench.inputs.recipe.training import TrainingSpec
 
 DEVICES = ("cuda", "cpu")
 TIMEOUT_S = 3600.0

@@ -10,9 +10,7 @@ from typing import Any
 from peftbench.base.codec import from_json
 from peftbench.base.errors import SpecError
 from peftbench.inputs.case import DEVICES, fingerprint
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec
 
 ROUTES = {
     "base": "no adapter",

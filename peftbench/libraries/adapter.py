@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import Any
 
 from peftbench.base.errors import did_you_mean
-from peftbench.inputs.recipe.adapter import ALL_LINEAR, NAMED_AS_PEFT, AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe import ALL_LINEAR, AdapterSpec, DType
+from peftbench.inputs.recipe.adapter import NAMED_AS_PEFT
 from peftbench.libraries.refusal import Refused, in_a_line
 
 TASK = "CAUSAL_LM"

@@ -9,9 +9,7 @@ import torch
 from torch import nn
 
 from peftbench.base.errors import did_you_mean
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import DType, QuantizationSpec, TrainingSpec
 from peftbench.libraries.refusal import Refused, in_a_line
 
 OTHER_INPUTS = {

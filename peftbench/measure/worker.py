@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from peftbench.base.errors import MeasureError, PeftbenchError
 from peftbench.inputs.case import Case, case_from_json
 from peftbench.inputs.comparison import SHIPPED_MODELS, ComparisonCase, QualityCase, comparison_from_json
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.measure.device.environment import described_by_torch
 from peftbench.memory import Phase
 from peftbench.records.environment import Outcome, is_out_of_memory

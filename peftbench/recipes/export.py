@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from peftbench.base.errors import SpecError
 from peftbench.decide.recipe import Difference, differences
-from peftbench.inputs.recipe.parallelism import ParallelismSpec, usual_nodes
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import ParallelismSpec, TrainingSpec
+from peftbench.inputs.recipe.parallelism import usual_nodes
 from peftbench.recipes.documents import yaml_of
 from peftbench.recipes.rows import half, read, write
 from peftbench.recipes.settings import Settings

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from peftbench.base.errors import NoFormula
-from peftbench.inputs.recipe.adapter import ALL_LINEAR
-from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe import ALL_LINEAR, DType
 from peftbench.inputs.recipe.training import ATTENTIONS
 from peftbench.recipes.settings import Settings
 

@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from peftbench.base.errors import CatalogError, SpecError
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import ParallelismSpec, QuantizationSpec, TrainingSpec
 from peftbench.recipes.documents import HINT, read_document
 from peftbench.recipes.rows import Tool, read
 from peftbench.recipes.settings import Reading, Settings

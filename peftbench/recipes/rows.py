@@ -10,10 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec, TrainingSpec
 from peftbench.recipes.kinds import COUNT, Kind
 from peftbench.recipes.settings import Reading, Settings
 from peftbench.recipes.unread import check_kind

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from peftbench.base.errors import NoFormula
-from peftbench.inputs.recipe.parallelism import ONE_GPU, ParallelismSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import ONE_GPU, ParallelismSpec, TrainingSpec
 from peftbench.recipes.kinds import COUNT
 from peftbench.recipes.rows import Row, Rule, give, half, take
 from peftbench.recipes.settings import Settings

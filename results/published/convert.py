@@ -17,11 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from peftbench.check.memory.published import PublishedRecord, record_to_json
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.parallelism import ONE_GPU, ParallelismSpec
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import ONE_GPU, AdapterSpec, DType, ParallelismSpec, QuantizationSpec, TrainingSpec
 
 Row = dict[str, str]
 

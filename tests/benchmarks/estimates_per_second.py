@@ -20,9 +20,7 @@ from peftbench.decide.verdict import judge
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, QuantizationSpec, TrainingSpec
 
 LORA = AdapterSpec(r=16, target_modules=("all-linear",))
 METHODS = ((None, None), (LORA, None), (LORA, QuantizationSpec()))

@@ -13,7 +13,7 @@ import peftbench
 from peftbench.base.errors import SpecError
 from peftbench.decide.from_options import training_recipes
 from peftbench.decide.recipe import differences
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
+from peftbench.inputs.recipe import ParallelismSpec
 
 ON_A100 = ("plan", "--model", "8b", "--gpu", "a100-80gb")
 LARGE = ("plan", "--model", "70b", "--gpu", "a100-80gb")

@@ -14,8 +14,7 @@ from peftbench.base.cache_folder import cache_folder
 from peftbench.dryrun.cache import TraceCache, code_digest
 from peftbench.dryrun.trace.trace import Block, Trace
 from peftbench.dryrun.workload import Workload
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, TrainingSpec
 from peftbench.memory import Part
 
 WORKLOAD = Workload(config='{"model_type": "llama"}', recipe=TrainingSpec())

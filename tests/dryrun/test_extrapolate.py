@@ -17,9 +17,7 @@ pytest.importorskip("bitsandbytes")
 from peftbench.dryrun.extrapolate import DEPTHS, Extrapolation
 from peftbench.dryrun.session import DryRun, DryRunSession
 from peftbench.dryrun.workload import Workload
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, QuantizationSpec, TrainingSpec
 from peftbench.memory import MemoryProfile, Phase
 
 pytestmark = pytest.mark.oracle

@@ -10,10 +10,7 @@ import pytest
 from peftbench.dryrun import runner
 from peftbench.dryrun.runner import DryRunError, DryRunner
 from peftbench.dryrun.workload import Workload, workload_from_json, workload_of, workload_to_json
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, InferenceSpec, QuantizationSpec, TrainingSpec
 from peftbench.libraries.refusal import Refused
 
 WORKLOAD = Workload(config='{"model_type": "llama"}', recipe=TrainingSpec())

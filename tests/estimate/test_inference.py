@@ -12,8 +12,7 @@ from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
 from peftbench.decide.recipe import LORA, quantization_for
 from peftbench.estimate.inference import cached_tokens, estimate_inference
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe import DType, InferenceSpec
 from peftbench.memory import MemoryProfile, Part, Phase
 
 LLAMA, MISTRAL, GEMMA3 = (

@@ -11,8 +11,7 @@ from peftbench.check.runs.comparison import by_formula, compare
 from peftbench.check.runs.dry_validation import by_dry_run_of_case
 from peftbench.cli import main
 from peftbench.dryrun.session import DryRunSession
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, TrainingSpec
 from peftbench.inputs.suite import find_suite, read_suite
 from peftbench.measure.child_process import Stop
 from peftbench.measure.device.open import Host

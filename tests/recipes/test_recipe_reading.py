@@ -10,8 +10,7 @@ import pytest
 from cli_runner import answer, refusal
 
 from peftbench.base.errors import PeftbenchError
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
+from peftbench.inputs.recipe import DType, ParallelismSpec
 from peftbench.recipes.reading import read_files
 from peftbench.recipes.settings import Reading
 

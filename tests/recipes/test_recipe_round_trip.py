@@ -12,10 +12,8 @@ from recipes_and_cards import SMALL
 
 from peftbench.decide.plan.plan import make_plan
 from peftbench.decide.recipe import LORA, quantization_for
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
-from peftbench.inputs.recipe.training import FUSED_KERNELS, LOOPS, LOSSES, TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, DType, ParallelismSpec, TrainingSpec
+from peftbench.inputs.recipe.training import FUSED_KERNELS, LOOPS, LOSSES
 from peftbench.recipes.documents import yaml_of
 from peftbench.recipes.export import export
 from peftbench.recipes.reading import read_files

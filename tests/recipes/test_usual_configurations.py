@@ -10,9 +10,7 @@ import pytest
 from cli_runner import refusal
 
 from peftbench.base.errors import NoFormula
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import DType, ParallelismSpec, TrainingSpec
 from peftbench.recipes.reading import read_files
 from peftbench.recipes.settings import Reading
 

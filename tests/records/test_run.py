@@ -7,7 +7,7 @@ import pytest
 from run_records import CARD, case, environment, measurement, record
 
 from peftbench.base.errors import CatalogError
-from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe import InferenceSpec
 from peftbench.memory import Phase
 from peftbench.records.environment import Outcome
 from peftbench.records.run import SCHEMA_VERSION, PhasePeak, Sample, record_from_json, record_to_json

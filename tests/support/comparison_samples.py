@@ -8,9 +8,7 @@ import random
 from run_records import TINY, environment
 
 from peftbench.inputs.comparison import LatencyCase, QualityCase, Variant
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec
 from peftbench.records.comparison import ComparisonRecord, LatencyResult, LayerError, QualityResult
 from peftbench.records.environment import Outcome
 

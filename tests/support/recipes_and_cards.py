@@ -10,8 +10,8 @@ from peftbench.base.units import GIB
 from peftbench.catalog.gpus import find_gpu, gpu_of_size
 from peftbench.catalog.models import find_model
 from peftbench.decide.recipe import LORA, quantization_for
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.training import LOOPS, LOSSES, TrainingSpec
+from peftbench.inputs.recipe import DType, TrainingSpec
+from peftbench.inputs.recipe.training import LOOPS, LOSSES
 
 SMALL = find_model("Qwen/Qwen2.5-0.5B")
 LLAMA_8B = find_model("8b")

@@ -6,9 +6,7 @@ import json
 from typing import Any
 
 from peftbench.inputs.case import Case
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, DType, TrainingSpec
 from peftbench.memory import Phase
 from peftbench.records.environment import Environment, Outcome
 from peftbench.records.run import Measurement, PhasePeak, RunRecord, Sample

@@ -14,7 +14,7 @@ from peftbench.check.runs.comparison import card_of
 from peftbench.decide.calibrated import card_name
 from peftbench.decide.suite.predict_case import CPU, model_of, predict_case
 from peftbench.inputs.card.gpu import GpuSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.memory import MemoryProfile
 from peftbench.records.calibration import Constant, card_constants
 from peftbench.records.run import RunRecord

@@ -9,7 +9,7 @@ from peftbench.check.speed.constants_fit import Observation, fit
 from peftbench.estimate.time.step import constants_of, step_time
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.records.calibration import Constant
 
 

@@ -13,10 +13,7 @@ from peftbench.decide.verdict import Fit
 from peftbench.estimate.parts.base_weights import checkpoint_bytes, weight_bytes
 from peftbench.estimate.peft_types.tensors import trainable_parameters as adapter_parameters
 from peftbench.inputs.model.weights import num_parameters, weights_of
-from peftbench.inputs.recipe.adapter import ALL_LINEAR, AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import ALL_LINEAR, AdapterSpec, DType, QuantizationSpec, TrainingSpec
 from peftbench.memory import Part
 
 GB = 10**9

@@ -11,9 +11,7 @@ from peftbench.catalog.published_effects import LatencyRow, QualityRow, latency_
 from peftbench.check.claims.claims import MEMORY_CLAIMS, Case, Claim, short_name
 from peftbench.check.speed.published_latency import FOUR_BIT, is_plain
 from peftbench.estimate.time.latency import Latency, estimate_latency
-from peftbench.inputs.recipe.adapter import ALL_LINEAR, AdapterSpec
-from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe import ALL_LINEAR, AdapterSpec, InferenceSpec, QuantizationSpec
 
 NOISE = 1.05
 """Equal models in one published table differ by up to this factor."""

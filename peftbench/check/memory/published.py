@@ -10,7 +10,7 @@ from pathlib import Path
 
 from peftbench.base.codec import from_json
 from peftbench.base.errors import CatalogError, PeftbenchError
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 
 SCHEMA_VERSION = 1
 

@@ -13,7 +13,7 @@ from statistics import mean, median
 
 from peftbench.check.groups import grouped
 from peftbench.check.runs.comparison import Comparison
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.memory import MemoryProfile, Part, Phase
 from peftbench.records.environment import Outcome
 from peftbench.records.run import Measurement

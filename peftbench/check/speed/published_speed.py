@@ -17,8 +17,7 @@ from peftbench.decide.from_options import training_recipes
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.config_json import read_config
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import ParallelismSpec, TrainingSpec
 
 MODELS_FILE = "throughput_models.json"
 """Beside the CSV: config.json of models that the catalogue lacks."""

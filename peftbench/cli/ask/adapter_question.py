@@ -11,7 +11,7 @@ from peftbench.catalog.adapter_file import adapter_of, read_adapter_file
 from peftbench.decide.from_options import within_positions
 from peftbench.estimate.peft_types.table import METHODS
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
-from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe import AdapterSpec
 from peftbench.inputs.recipe.option import options_of
 
 _OWN = tuple(option for option in options_of(AdapterSpec) if option.name != "adapter_dtype")

@@ -19,8 +19,7 @@ from peftbench.decide.choose.ranking import Question
 from peftbench.estimate.time.cost import Band
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import ParallelismSpec, TrainingSpec
 
 COUNTS = (1, 2, 4, 8)
 """Numbers of cards, where the user names the price of one."""

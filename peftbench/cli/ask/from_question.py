@@ -7,7 +7,7 @@ from typing import Any
 from peftbench.base.errors import CatalogError, SpecError
 from peftbench.catalog.models import NamedConfig, find_config, list_models
 from peftbench.decide.from_options import training_recipes
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.recipes.reading import read_files
 from peftbench.recipes.settings import Reading
 

@@ -14,12 +14,10 @@ import click
 from peftbench.cli.ask.calibration_option import CALIBRATION
 from peftbench.cli.ask.format_option import FORMAT
 from peftbench.estimate.time.constants import FRAMEWORKS
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.inference import ADAPTER_KIND, InferenceSpec
+from peftbench.inputs.recipe import AdapterSpec, InferenceSpec, ParallelismSpec, QuantizationSpec, TrainingSpec
+from peftbench.inputs.recipe.inference import ADAPTER_KIND
 from peftbench.inputs.recipe.option import MOST, Option, in_order, options_of
-from peftbench.inputs.recipe.parallelism import MAX_GPUS, ParallelismSpec
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe.parallelism import MAX_GPUS
 
 MAXIMA = ("sequence-length", "micro-batch-size")
 

@@ -20,8 +20,7 @@ from peftbench.dryrun.session import DryRun, DryRunSession
 from peftbench.dryrun.workload import workload_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
-from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.libraries.refusal import Refused
 
 

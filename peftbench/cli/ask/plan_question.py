@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from peftbench.decide.plan.plan import Plan
     from peftbench.inputs.card.gpu import GpuSpec
     from peftbench.inputs.model.spec import ModelSpec, OtherModel
-    from peftbench.inputs.recipe.inference import InferenceSpec
-    from peftbench.inputs.recipe.training import TrainingSpec
+    from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 
     Recipes = tuple[TrainingSpec, ...] | tuple[InferenceSpec, ...]
 
@@ -174,7 +173,7 @@ def plan_of(
     framework: str | None = None,
 ) -> Plan:  # fmt: skip
     from peftbench.decide.plan.plan import make_inference_plan, make_plan
-    from peftbench.inputs.recipe.training import TrainingSpec
+    from peftbench.inputs.recipe import TrainingSpec
 
     if isinstance(recipe, TrainingSpec):
         return make_plan(model, recipe, card, with_changes, framework or "transformers")

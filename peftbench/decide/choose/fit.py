@@ -17,8 +17,7 @@ from peftbench.estimate.time.step import StepTime, step_time
 from peftbench.estimate.training import host_bytes, reserved_components
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import ParallelismSpec, TrainingSpec
 from peftbench.memory import ALWAYS, Component, MemoryProfile
 
 COPIED = "ddp"

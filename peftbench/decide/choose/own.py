@@ -16,8 +16,7 @@ from peftbench.decide.plan.advice import Change, suggest
 from peftbench.decide.verdict import Fit, judge
 from peftbench.estimate.time.cost import break_even_hours, power_usd_per_hour
 from peftbench.estimate.training import estimate_training
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import ParallelismSpec, TrainingSpec
 
 OWN = "your own"
 

@@ -14,8 +14,8 @@ from peftbench.estimate.time.cost import Band, Cost, cost_of, human_hours, human
 from peftbench.estimate.time.step import unknown_time
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.inputs.recipe.parallelism import GPUS_PER_NODE
-from peftbench.inputs.recipe.training import TrainingSpec
 
 CLUSTER_NODES = (1, 2, 4, 8)
 """Only of instances with GPUS_PER_NODE cards: smaller ones are rented without a network between them."""

@@ -15,8 +15,8 @@ from peftbench.estimate.peft_forward.virtual_tokens import virtual_tokens
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.inputs.recipe.option import Value
-from peftbench.inputs.recipe.training import TrainingSpec
 
 MOST_SEQUENCES = 1 << 16
 """Where `largest` stops looking for a micro-batch."""

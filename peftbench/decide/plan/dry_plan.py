@@ -12,8 +12,7 @@ from peftbench.dryrun.extrapolate import Extrapolation
 from peftbench.dryrun.session import DryRun
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
-from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 
 
 def with_dry_run(plan: Plan, dry_run: DryRun | Extrapolation) -> Plan:

@@ -15,7 +15,7 @@ from peftbench.estimate.time.latency import Latency, estimate_latency
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import num_parameters
-from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe import InferenceSpec
 
 
 class Effects(NamedTuple):

@@ -9,9 +9,8 @@ from peftbench.decide.verdict import Fit, judge
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.inputs.recipe.parallelism import GPUS_PER_NODE, ParallelismSpec, usual_nodes
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import InferenceSpec, ParallelismSpec, TrainingSpec
+from peftbench.inputs.recipe.parallelism import GPUS_PER_NODE, usual_nodes
 from peftbench.memory import MemoryProfile
 
 COUNTS = (*range(1, GPUS_PER_NODE + 1), *range(2 * GPUS_PER_NODE, 65, GPUS_PER_NODE))

@@ -20,8 +20,7 @@ from peftbench.estimate.training import estimate_training, trainable_parameters
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.model.weights import Role, num_parameters, weights_of
-from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.memory import MemoryProfile
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from peftbench.decide.recipe import LORA, changed, quantization_for, value_of
 from peftbench.estimate.parts.card import traits_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import DType, TrainingSpec
 
 SEQUENCE_STEP = 128
 """Sequence lengths are suggested in multiples of this."""

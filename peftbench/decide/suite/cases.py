@@ -14,8 +14,7 @@ from peftbench.decide.card import settle
 from peftbench.decide.from_options import inference_requests, training_recipes, within_positions
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.case import Case
-from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.inputs.suite import Suite
 
 DEFAULT_METHOD = "lora"

@@ -16,8 +16,7 @@ from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.case import Case
 from peftbench.inputs.comparison import ComparisonCase, LatencyCase, Variant
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.memory import MemoryProfile
 
 CPU = GpuSpec(name="cpu", product="CPU", memory_bytes=0, memory_source="", is_cpu=True)

@@ -11,9 +11,7 @@ from peftbench.base.errors import SpecError, did_you_mean, located
 from peftbench.decide.recipe import LORA, parsed
 from peftbench.decide.suite.cases import combinations, config_of
 from peftbench.inputs.comparison import ComparisonCase, LatencyCase, QualityCase, Variant
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec
 from peftbench.inputs.schemes.scheme import scheme_of
 from peftbench.inputs.suite import Suite
 

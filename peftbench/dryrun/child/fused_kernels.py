@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 
 GATED_MLP = ("gate_proj", "up_proj", "down_proj")
 """What an MLP has that SwiGLU's kernel takes."""

@@ -11,7 +11,7 @@ from torch import nn
 from peftbench.dryrun.child.peft_config import takes_task_ids, virtual_tokens
 from peftbench.dryrun.trace.recorder import Recorder
 from peftbench.dryrun.workload import Workload
-from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe import InferenceSpec
 from peftbench.libraries.model import causal_lm_of
 from peftbench.memory import Part, Phase
 

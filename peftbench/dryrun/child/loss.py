@@ -15,7 +15,7 @@ from torch import nn
 from peftbench.estimate.forward.generations import loss_variant
 from peftbench.estimate.forward.loss import CHUNKS
 from peftbench.inputs.model.family import find_family
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 
 LossFunction = Callable[..., Any]
 

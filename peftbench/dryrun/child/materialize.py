@@ -14,7 +14,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from peftbench.dryrun.trace.recorder import Recorder
-from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe import QuantizationSpec
 from peftbench.memory import Part
 
 NESTED_BLOCKSIZE = 256

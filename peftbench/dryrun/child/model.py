@@ -14,7 +14,7 @@ from torch import nn
 
 from peftbench.dryrun.child.materialize import is_quantized
 from peftbench.dryrun.workload import DEPTH_KEYS, Workload
-from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe import QuantizationSpec
 from peftbench.libraries.model import (
     base_model,
     bitsandbytes_config,

@@ -21,7 +21,7 @@ from peftbench.estimate.forward.generations import (
     rotary_table_bytes,
 )  # fmt: skip
 from peftbench.inputs.model.config_json import read_config
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.memory import Part, Phase
 
 

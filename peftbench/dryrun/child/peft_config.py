@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from peftbench.dryrun.workload import Workload
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.libraries import adapter
 from peftbench.libraries.adapter import MULTITASK, adapter_options, config_class
 from peftbench.libraries.refusal import Refused

@@ -22,8 +22,7 @@ from peftbench.dryrun.child.peft_config import peft_config
 from peftbench.dryrun.child.tuners import stand_in_for_values
 from peftbench.dryrun.trace.recorder import Recorder
 from peftbench.dryrun.workload import Workload
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import DType, TrainingSpec
 from peftbench.libraries.adapter import cast_adapter
 from peftbench.libraries.refusal import Refused, in_a_line
 from peftbench.memory import Part

@@ -24,7 +24,7 @@ from peftbench.dryrun.fake.card import CARD
 from peftbench.dryrun.trace.recorder import Recorder, classify
 from peftbench.dryrun.trace.trace import Trace
 from peftbench.dryrun.workload import Workload
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.libraries.model import causal_lm_of, count_parameters
 from peftbench.memory import Phase
 

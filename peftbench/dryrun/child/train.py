@@ -17,7 +17,7 @@ from peftbench.dryrun.fake.card import CARD
 from peftbench.dryrun.trace.recorder import Recorder
 from peftbench.dryrun.trace.trace import EMPTY_CACHE
 from peftbench.dryrun.workload import Workload
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.libraries.model import autocast_dtype, causal_lm_of
 from peftbench.libraries.refusal import Refused
 from peftbench.memory import Part, Phase

@@ -15,10 +15,7 @@ from peftbench.estimate.tape.autograd import Tape, Tensor
 from peftbench.estimate.tape.ledger import Ledger, Moment
 from peftbench.estimate.tape.modules import Context, norm
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec, TrainingSpec
 from peftbench.memory import Part
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from peftbench.inputs.model.family import Family
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 
 SHIFTS = ("transformers-4", "fused", "rebound", "rebound-fused", "shifted", "shifted-fused")
 """Losses that copy the logits without the last token's."""

@@ -7,8 +7,7 @@ from typing import NamedTuple
 from peftbench.estimate.parts.card import CardTraits
 from peftbench.estimate.peft_forward.virtual_tokens import is_prefix
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import DType, TrainingSpec
 
 FLASH_MAX_HEAD_DIM = 256
 

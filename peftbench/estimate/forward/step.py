@@ -15,8 +15,7 @@ from peftbench.estimate.peft_types.tensors import adapted_weights, adapter_tenso
 from peftbench.estimate.tape.autograd import FLOAT32
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import QuantizationSpec, TrainingSpec
 
 
 class Step(NamedTuple):

@@ -10,8 +10,7 @@ from typing import NamedTuple
 from peftbench.estimate.parts.tensors import TensorGroup
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role, Weight, num_parameters, weights_of
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe import DType, QuantizationSpec
 from peftbench.inputs.schemes.scheme import Scheme
 from peftbench.memory import Component, Part, Phase, exact
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from peftbench.base.errors import NoFormula, SpecError, did_you_mean
 from peftbench.estimate.parts.tensors import TensorGroup, total_bytes
-from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe import DType
 
 FLOAT32_BYTES = 4
 MIN_8BIT_NUMEL = 4096

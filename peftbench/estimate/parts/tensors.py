@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe import DType
 
 
 @dataclass(frozen=True, slots=True)

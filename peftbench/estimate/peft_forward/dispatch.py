@@ -13,7 +13,7 @@ from peftbench.estimate.peft_types.targets import matches
 from peftbench.estimate.peft_types.tensors import options_of
 from peftbench.estimate.tape.autograd import Tensor
 from peftbench.estimate.tape.modules import Context, base_linear
-from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe import AdapterSpec
 
 _MODULES: Mapping[str, tuple[str, ...]] = {
     "lora": ("lora",),

@@ -14,8 +14,7 @@ from peftbench.estimate.peft_types.tensors import options_of
 from peftbench.estimate.tape.autograd import Storage, Tensor
 from peftbench.estimate.tape.modules import Context
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, TrainingSpec
 
 PROMPTS = ("prompt_tuning", "p_tuning", "multitask_prompt_tuning", "cpt")
 PREFIXES = ("prefix_tuning", "cartridge")

@@ -11,7 +11,7 @@ from functools import lru_cache
 from peftbench.base.errors import SpecError, did_you_mean
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role, Weight, linear_modules, weights_of
-from peftbench.inputs.recipe.adapter import ALL_LINEAR
+from peftbench.inputs.recipe import ALL_LINEAR
 
 
 def matches(path: str, names: tuple[str, ...]) -> bool:

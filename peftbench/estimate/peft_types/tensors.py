@@ -17,8 +17,7 @@ from peftbench.estimate.peft_types.table import METHODS, NOT_DERIVED, Method, Sa
 from peftbench.estimate.peft_types.targets import SPARSE, matches, modules_of, targeted_weights
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role, Weight, weights_of
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe import AdapterSpec, DType
 
 MODEL = "model"
 """Stands for a module name where a tensor belongs to the model as a whole."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from peftbench.inputs.card.gpu import GpuSpec
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
+from peftbench.inputs.recipe import ParallelismSpec
 
 LINK_SHARE = 0.8
 """Share of the data sheet's link rate that NCCL reaches on large messages. Assumed."""

@@ -11,8 +11,7 @@ from peftbench.estimate.sharding.split import code_part_bytes, flat_parameters, 
 from peftbench.estimate.sharding.step import units_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import ParallelismSpec, TrainingSpec
 from peftbench.memory import TRAINING, Basis, Component, Part, Phase
 
 _OWN_STREAMS = (Part.GATHERED, Part.BUCKETS, Part.GRADIENTS)

@@ -13,9 +13,7 @@ from peftbench.estimate.parts.optimizer import RULES, BitsandbytesRule
 from peftbench.estimate.parts.tensors import TensorGroup
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Weight, weights_of
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import DType, ParallelismSpec, TrainingSpec
 from peftbench.memory import Component, Part, Phase, exact
 
 PERSISTENT_NUMEL = 100_000

@@ -17,8 +17,7 @@ from peftbench.estimate.sharding.split import (
     trained_parts,
 )
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import ParallelismSpec, TrainingSpec
 from peftbench.memory import ALWAYS, STEP, TRAINING, Component, Part, Phase, exact
 
 REDUCE_BUCKET_NUMEL = 500_000_000

@@ -13,8 +13,7 @@ from peftbench.estimate.sharding.state import MAX_LIVE_NUMEL, PREFETCH_BUCKET_NU
 from peftbench.estimate.tape.ledger import Moment, Sizes, largest_moments, shift
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role, Weight, num_parameters, weights_of
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import QuantizationSpec, TrainingSpec
 from peftbench.memory import Part
 
 

@@ -6,8 +6,7 @@ from peftbench.base.errors import SpecError
 from peftbench.estimate.parts.base_weights import quantized_weights, weight_bytes
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role, num_parameters, weights_of
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe import DType, QuantizationSpec
 from peftbench.memory import Component, Part, Phase, exact
 
 SPLIT = frozenset({Role.LINEAR, Role.EXPERTS, Role.LM_HEAD})

@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 
 from peftbench.estimate.tape.autograd import FLOAT32, Storage, Tape, Tensor
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, QuantizationSpec, TrainingSpec
 from peftbench.memory import Part
 
 

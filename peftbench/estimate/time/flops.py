@@ -15,8 +15,7 @@ from peftbench.estimate.peft_types.tensors import adapted_weights, adapter_tenso
 from peftbench.estimate.training import trained_tensors
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role, Weight, weights_of
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import DType, TrainingSpec
 
 HALF_BYTES = 2
 FLOAT32_BYTES = 4

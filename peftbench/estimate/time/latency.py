@@ -23,8 +23,7 @@ from peftbench.estimate.time.flops import multiplied
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role, weights_of
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe import DType, InferenceSpec
 
 BANDWIDTH_SHARE = 0.8
 """Share of the data sheet's bandwidth that reading weights reaches. Assumed: no published row is bound by it."""

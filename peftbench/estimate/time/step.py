@@ -23,8 +23,7 @@ from peftbench.estimate.time.constants import BLOCK_LAUNCH_S, FRAMEWORKS, UNCALI
 from peftbench.estimate.time.flops import StepWork, builds_weights, logit_bytes, step_work
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import DType, TrainingSpec
 
 __all__ = ["FRAMEWORKS", "StepTime", "TimeConstants", "constants_of", "step_time"]
 

@@ -13,7 +13,7 @@ from peftbench.inputs.schemes.gptq import HALF_BYTES, linear
 from peftbench.inputs.schemes.scheme import Scheme
 
 if TYPE_CHECKING:
-    from peftbench.inputs.recipe.quantization import QuantizationSpec
+    from peftbench.inputs.recipe import QuantizationSpec
 
 PACKED = 8
 """4-bit zeros in an int32, along the outputs."""

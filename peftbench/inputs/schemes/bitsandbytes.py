@@ -14,7 +14,7 @@ from peftbench.memory import Part
 if TYPE_CHECKING:
     from peftbench.estimate.tape.autograd import Tensor
     from peftbench.estimate.tape.modules import Context
-    from peftbench.inputs.recipe.quantization import QuantizationSpec
+    from peftbench.inputs.recipe import QuantizationSpec
 
 FLOAT32_BYTES = 4
 NESTED_BLOCKSIZE = 256

@@ -15,7 +15,7 @@ from peftbench.memory import Part
 if TYPE_CHECKING:
     from peftbench.estimate.tape.autograd import Tensor
     from peftbench.estimate.tape.modules import Context
-    from peftbench.inputs.recipe.quantization import QuantizationSpec
+    from peftbench.inputs.recipe import QuantizationSpec
 
 HALF_BYTES = 2
 """Scales, and the weights that they make of the codes, are in 16 bit whatever the recipe."""

@@ -12,7 +12,7 @@ from peftbench.base.errors import SpecError, did_you_mean
 if TYPE_CHECKING:
     from peftbench.estimate.tape.autograd import Tensor
     from peftbench.estimate.tape.modules import Context
-    from peftbench.inputs.recipe.quantization import QuantizationSpec
+    from peftbench.inputs.recipe import QuantizationSpec
 
 FILES = {"nf4": "bitsandbytes", "fp4": "bitsandbytes", "int8": "bitsandbytes", "gptq": "gptq", "awq": "awq"}
 """Every scheme by its --quant-type, and the file of this folder that has its row in SCHEMES: loaded when asked for."""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from peftbench.inputs.case import Case
-from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe import InferenceSpec
 from peftbench.libraries.model import causal_lm_of
 from peftbench.measure.child.steps import Steps, now_s
 from peftbench.memory import Phase

@@ -15,10 +15,7 @@ from torch import nn
 
 from peftbench.base.errors import MeasureError
 from peftbench.inputs.case import Case
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec, TrainingSpec
 from peftbench.libraries.adapter import add_adapter
 from peftbench.libraries.model import (
     base_model,

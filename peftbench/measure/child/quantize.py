@@ -15,8 +15,7 @@ import torch
 from torch import nn
 
 from peftbench.base.errors import MeasureError
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe import DType, QuantizationSpec
 from peftbench.libraries.model import torch_dtype
 from peftbench.measure.child.nf4_guard import keep_weights_as_they_are, refuse_packed
 

@@ -11,7 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from peftbench.base.errors import MeasureError
 from peftbench.inputs.case import Case
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.libraries.adapter import MULTITASK
 from peftbench.libraries.model import autocast_dtype, causal_lm_of
 from peftbench.measure.child.steps import Steps

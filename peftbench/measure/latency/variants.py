@@ -17,8 +17,7 @@ from torch import nn
 
 from peftbench.base.errors import MeasureError
 from peftbench.inputs.comparison import LatencyCase, Variant
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe import AdapterSpec, DType
 from peftbench.libraries.adapter import adapter_options, cast_adapter, parameter_ids, peft_config
 from peftbench.measure.child.model import BaseWeights, adapted, load, random_weights
 from peftbench.measure.child.steps import now_s

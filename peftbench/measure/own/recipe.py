@@ -9,10 +9,7 @@ from typing import Any
 import torch
 
 from peftbench.inputs.case import TRACKED_STEPS, Case
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec, TrainingSpec
 from peftbench.libraries.model import causal_lm_of
 
 ReadAdapter = Callable[[Mapping[str, object]], AdapterSpec]

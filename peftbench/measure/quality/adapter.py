@@ -9,7 +9,7 @@ import torch
 
 from peftbench.base.errors import MeasureError
 from peftbench.inputs.comparison import Variant
-from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe import AdapterSpec
 from peftbench.libraries.adapter import add_adapter
 from peftbench.measure.child.nf4_guard import refuse_packed
 from peftbench.measure.child.quantize import copy_of, quantizable, quantize_layers, quantized_layers, write_out

@@ -10,7 +10,7 @@ from torch import nn
 
 from peftbench.base.errors import MeasureError
 from peftbench.inputs.comparison import REFERENCE, QualityCase, Variant
-from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe import AdapterSpec
 from peftbench.measure.child.nf4_guard import refuse_odd_rows
 from peftbench.measure.child.quantize import copy_of, quantizable
 from peftbench.measure.quality.adapter import Adapter, attach, build_variant, new_adapter, state_of

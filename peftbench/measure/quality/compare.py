@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from peftbench.inputs.comparison import REFERENCE, WITH_ADAPTER, QualityCase, Variant
-from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe import AdapterSpec
 from peftbench.measure.child.quantize import (
     bits_per_parameter,
     copy_of,

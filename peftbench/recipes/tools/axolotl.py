@@ -7,9 +7,7 @@ utils/config/__init__.py (dtypes, reentrant checkpointing) and loaders/model.py 
 from __future__ import annotations
 
 from peftbench.base.errors import NoFormula, SpecError
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, DType, TrainingSpec
 from peftbench.recipes.kinds import COUNT, DTYPE, EVERY_LINEAR, FLAG, SHARE, WORD, Kind, attention_of, targets_of
 from peftbench.recipes.rows import DATASET, Found, Row, Rule, Tool, alpha, fixed, give, half, packed, take
 from peftbench.recipes.settings import Settings

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.recipes.settings import Settings
 
 LORA_KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")

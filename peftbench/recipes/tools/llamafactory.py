@@ -8,9 +8,7 @@ float32) and model/model_utils/{quantization,checkpointing}.py.
 from __future__ import annotations
 
 from peftbench.base.errors import NoFormula
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import DType, QuantizationSpec, TrainingSpec
 from peftbench.recipes.kinds import COUNT, EVERY_LINEAR, FLAG, SHARE, WORD, Kind, attention_of, targets_of
 from peftbench.recipes.rows import DATASET, Found, Row, Rule, Tool, alpha, fixed, give, half, packed, take
 from peftbench.recipes.settings import Settings

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from string import Template
 
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, TrainingSpec
 from peftbench.libraries.adapter import adapter_options
 from peftbench.recipes.kinds import ATTENTION, COUNT, DTYPE, FLAG
 from peftbench.recipes.rows import Found, Row, Rule, Tool, give, take

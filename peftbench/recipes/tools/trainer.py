@@ -10,10 +10,7 @@ from collections.abc import Iterator
 
 from peftbench.catalog.adapter_file import adapter_of
 from peftbench.estimate.peft_types.table import METHODS
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec, TrainingSpec
 from peftbench.recipes.kinds import COUNT, DTYPE, FLAG, WORD
 from peftbench.recipes.rows import Found, Row, Rule, Tool, fixed, give, half, take
 from peftbench.recipes.settings import Settings

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import DType, TrainingSpec
 from peftbench.recipes.kinds import ATTENTION, COUNT, DTYPE, FLAG, LIGER, SHARE, TARGETS, WORD, Kind
 from peftbench.recipes.rows import DATASET, Found, Row, Rule, Tool, alpha, fixed, give, packed, take, under_zero
 from peftbench.recipes.settings import Settings

@@ -14,7 +14,7 @@ from peftbench.decide.recipe import differences
 from peftbench.estimate.time.constants import FRAMEWORKS
 from peftbench.estimate.time.cost import SECONDS_PER_HOUR, Band, human_hours, human_usd
 from peftbench.inputs.card.gpu import GpuSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 
 
 class Typed(NamedTuple):

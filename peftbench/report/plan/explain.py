@@ -11,8 +11,7 @@ from peftbench.base.units import human_bytes
 from peftbench.decide.plan.plan import Plan
 from peftbench.estimate.time.step import step_time
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.memory import Component, Part, Phase
 from peftbench.report.format.sheet import UNKNOWN, Table
 from peftbench.report.format.terminal import Style, reflow, render, two_sided, wrap

@@ -10,7 +10,7 @@ from peftbench.estimate.peft_types.table import METHODS
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.model.weights import num_parameters
-from peftbench.inputs.recipe.adapter import ALL_LINEAR, AdapterSpec
+from peftbench.inputs.recipe import ALL_LINEAR, AdapterSpec
 from peftbench.inputs.recipe.option import in_order, options_of
 
 DOT = " · "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.decide.plan.plan import Plan
 from peftbench.estimate.time.step import StepTime, unknown_time
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.report.format.sheet import Column, Table, tabled
 from peftbench.report.plan.views import by_room, may_fit, seconds_text
 

@@ -6,8 +6,7 @@ from statistics import median
 
 from peftbench.check.runs.comparison import Comparison
 from peftbench.decide.recipe import SPECS, recipe_options
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import ParallelismSpec, TrainingSpec
 from peftbench.memory import Phase
 from peftbench.records.run import Measurement, RunRecord
 from peftbench.report.plan.rows import option_columns

@@ -7,10 +7,7 @@ import pytest
 
 from peftbench.base.errors import CatalogError
 from peftbench.check.memory.published import PublishedRecord, read_records, record_from_json, record_to_json
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec, TrainingSpec
 
 RECORD = PublishedRecord(
     id="a-1",

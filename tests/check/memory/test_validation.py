@@ -5,8 +5,7 @@ import pytest
 from peftbench.base.errors import CatalogError
 from peftbench.check.memory.published import PublishedRecord
 from peftbench.check.memory.validation import ValidatedRow, ValidationReport, accuracy_of, figure_of, validate
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, TrainingSpec
 
 
 def record(id="a", measured=1000, metric="allocated_max", model="meta-llama/Llama-3.2-1B", training=None):

@@ -13,7 +13,7 @@ from peftbench.check.runs.parts import accuracies_of_parts, part_rows
 from peftbench.check.runs.validation import promises_of, run_rows
 from peftbench.cli import main
 from peftbench.decide.verdict import Fit
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.memory import Phase
 from peftbench.records.environment import Outcome
 from peftbench.records.file import RecordFile

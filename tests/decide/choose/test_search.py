@@ -17,8 +17,7 @@ from peftbench.decide.from_options import training_recipes
 from peftbench.decide.verdict import Fit, judge
 from peftbench.estimate.time.step import step_time
 from peftbench.estimate.training import estimate_training
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import ParallelismSpec, TrainingSpec
 
 SEQUENCES = 64
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-grad-op")

@@ -21,7 +21,7 @@ from peftbench.decide.verdict import Fit, judge
 from peftbench.estimate.parts.optimizer import OPTIMIZERS
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.card.gpu import GpuSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 
 
 @settings(max_examples=60, deadline=None)

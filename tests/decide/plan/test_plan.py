@@ -16,11 +16,7 @@ from peftbench.decide.recipe import recipe_options
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.config_json import read_config
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, DType, InferenceSpec, QuantizationSpec, TrainingSpec
 
 
 def test_a_plan_without_a_card_has_no_verdict() -> None:

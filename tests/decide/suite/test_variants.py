@@ -5,7 +5,7 @@ import pytest
 from peftbench.base.errors import PeftbenchError
 from peftbench.decide.suite.variants import comparison_of
 from peftbench.inputs.comparison import LatencyCase, QualityCase
-from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe import DType
 from peftbench.inputs.suite import COMPARING, read_suite, shipped_suites
 
 QUALITY = "about: x\nkind: quality\nmodel: small-llama\ndevice: cpu\n"

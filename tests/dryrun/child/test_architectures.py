@@ -21,10 +21,7 @@ from dryruns.real_adapters import alive  # noqa: E402
 from peftbench.dryrun.runner import DryRunError  # noqa: E402
 from peftbench.dryrun.trace.trace import Trace  # noqa: E402
 from peftbench.dryrun.workload import Workload  # noqa: E402
-from peftbench.inputs.recipe.adapter import AdapterSpec  # noqa: E402
-from peftbench.inputs.recipe.inference import InferenceSpec  # noqa: E402
-from peftbench.inputs.recipe.quantization import QuantizationSpec  # noqa: E402
-from peftbench.inputs.recipe.training import TrainingSpec  # noqa: E402
+from peftbench.inputs.recipe import AdapterSpec, InferenceSpec, QuantizationSpec, TrainingSpec  # noqa: E402
 from peftbench.libraries.refusal import Refused  # noqa: E402
 from peftbench.memory import Part, Phase  # noqa: E402
 

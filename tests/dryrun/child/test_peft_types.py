@@ -21,8 +21,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING  # noqa: E402
 from peftbench.dryrun.child.peft_config import NO_CHECKPOINTING  # noqa: E402
 from peftbench.dryrun.trace.trace import Trace  # noqa: E402
 from peftbench.dryrun.workload import Workload  # noqa: E402
-from peftbench.inputs.recipe.adapter import AdapterSpec  # noqa: E402
-from peftbench.inputs.recipe.quantization import QuantizationSpec  # noqa: E402
+from peftbench.inputs.recipe import AdapterSpec, QuantizationSpec  # noqa: E402
 from peftbench.libraries.refusal import Refused  # noqa: E402
 
 Run = Callable[[Workload], Trace]

@@ -37,9 +37,7 @@ from peftbench.dryrun.runner import DryRunner  # noqa: E402
 from peftbench.dryrun.trace.recorder import Recorder  # noqa: E402
 from peftbench.dryrun.trace.trace import Block, Mark, Trace  # noqa: E402
 from peftbench.dryrun.workload import Workload  # noqa: E402
-from peftbench.inputs.recipe.adapter import AdapterSpec  # noqa: E402
-from peftbench.inputs.recipe.dtype import DType  # noqa: E402
-from peftbench.inputs.recipe.training import TrainingSpec  # noqa: E402
+from peftbench.inputs.recipe import AdapterSpec, DType, TrainingSpec  # noqa: E402
 from peftbench.memory import Part, Phase  # noqa: E402
 
 TOLERANCE = 1e-4

@@ -13,7 +13,7 @@ from peftbench.dryrun.trace.profile import profile_of
 from peftbench.dryrun.trace.replay import Walk, alive_at, replay
 from peftbench.dryrun.trace.trace import EMPTY_CACHE, Block, Mark, Trace
 from peftbench.dryrun.workload import Workload
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.memory import Part, Phase
 
 

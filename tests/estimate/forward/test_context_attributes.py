@@ -8,9 +8,7 @@ import pytest
 
 from peftbench.catalog.models import find_model
 from peftbench.estimate.training import estimate_training
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, QuantizationSpec, TrainingSpec
 from peftbench.memory import Part, Phase
 
 LLAMA = find_model("meta-llama/Llama-3.2-1B")

@@ -10,8 +10,7 @@ from peftbench.catalog.models import find_model
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.model.family import Family, find_family
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, TrainingSpec
 
 PHI3 = find_model("microsoft/Phi-3-mini-4k-instruct")
 RECIPES = (

@@ -14,9 +14,8 @@ from peftbench.estimate.forward.moments import step_moments
 from peftbench.estimate.forward.step import Step, step_of
 from peftbench.estimate.parts.card import traits_of
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
-from peftbench.inputs.recipe.training import ATTENTIONS, LOSSES, TRANSFORMERS, TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, ParallelismSpec, TrainingSpec
+from peftbench.inputs.recipe.training import ATTENTIONS, LOSSES, TRANSFORMERS
 
 MODELS = tuple(find_model(name) for name in ("gpt2", "gemma-3-1b-it", "llama-3.2-1b"))
 LORA = AdapterSpec(target_modules=("all-linear",))

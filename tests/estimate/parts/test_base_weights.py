@@ -7,8 +7,7 @@ import pytest
 from peftbench.estimate.parts.base_weights import checkpoint_bytes, quantized_weights, trained_weights, weight_bytes
 from peftbench.inputs.model.config_json import read_config
 from peftbench.inputs.model.weights import num_parameters
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe import DType, QuantizationSpec
 
 MISTRAL_7B = {
     "model_type": "mistral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from peftbench.base.errors import SpecError
 from peftbench.estimate.parts.optimizer import OPTIMIZERS, optimizer_bytes
 from peftbench.estimate.parts.tensors import TensorGroup, total_bytes, total_numel
-from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe import DType
 
 SHAPES = st.tuples(st.integers(1, 3000), st.integers(1, 300))
 GROUP = st.builds(TensorGroup, st.just("q_proj"), SHAPES, st.integers(1, 4), st.sampled_from(list(DType)))

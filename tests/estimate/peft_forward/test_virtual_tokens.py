@@ -12,8 +12,7 @@ from peftbench.estimate.forward.kernels import attention_kernel
 from peftbench.estimate.parts.card import traits_of
 from peftbench.estimate.peft_forward.virtual_tokens import past_tokens, stream_length, stream_tokens
 from peftbench.estimate.training import estimate_training
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, TrainingSpec
 from peftbench.memory import Part, Phase
 
 LLAMA = find_model("meta-llama/Llama-3.2-1B")

@@ -17,8 +17,7 @@ from peftbench.estimate.peft_types.tensors import (
     trainable_parameters,
 )
 from peftbench.inputs.model.config_json import read_config
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe import AdapterSpec, DType
 
 LLAMA_3B = read_config(
     {

@@ -18,9 +18,7 @@ from peftbench.estimate.sharding.reserved import nccl, stream_slack
 from peftbench.estimate.sharding.split import PERSISTENT
 from peftbench.estimate.sharding.step import _gathered_bytes, units_of
 from peftbench.estimate.training import estimate_training, host_bytes
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import DType, ParallelismSpec, TrainingSpec
 from peftbench.memory import MemoryProfile, Part, Phase
 
 LLAMA_8B, LLAMA_70B = find_model("8b"), find_model("70b")

@@ -18,10 +18,8 @@ from peftbench.decide.recipe import LORA, quantization_for
 from peftbench.decide.verdict import Fit, judge
 from peftbench.estimate.inference import estimate_inference
 from peftbench.estimate.training import estimate_training
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.inputs.recipe.parallelism import STRATEGIES, ParallelismSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import DType, InferenceSpec, ParallelismSpec, TrainingSpec
+from peftbench.inputs.recipe.parallelism import STRATEGIES
 from peftbench.memory import MemoryProfile, Part, Phase
 
 LLAMA_8B, LLAMA_70B, LLAMA_405B = find_model("8b"), find_model("70b"), find_model("405b")

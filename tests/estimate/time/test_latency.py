@@ -15,9 +15,7 @@ from peftbench.estimate.time.constants import HOST_COSTS
 from peftbench.estimate.time.latency import Latency, Work, estimate_latency, pass_time
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe import AdapterSpec, DType, InferenceSpec
 
 LLAMA, MIXTRAL, GEMMA3 = find_model("8b"), find_model("8x7b"), find_model("google/gemma-3-1b-it")
 A100, L4 = find_gpu("a100-80gb"), find_gpu("l4")

@@ -13,11 +13,7 @@ from peftbench.estimate.time.constants import best_matmul
 from peftbench.estimate.time.flops import step_work
 from peftbench.estimate.time.step import StepTime, constants_of, step_time, unknown_time
 from peftbench.inputs.card.calibration import CardConstants
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, DType, ParallelismSpec, QuantizationSpec, TrainingSpec
 
 MODEL = find_model("llama-3.2-1b")
 LORA = TrainingSpec(adapter=AdapterSpec(peft_type="lora", r=16, target_modules=("all-linear",)))

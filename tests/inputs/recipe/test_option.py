@@ -17,12 +17,8 @@ import peftbench
 from peftbench.base.errors import SpecError
 from peftbench.decide.from_options import training_recipes
 from peftbench.decide.recipe import SPECS, changed, recipe_options
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe import AdapterSpec, InferenceSpec, ParallelismSpec, QuantizationSpec, TrainingSpec
 from peftbench.inputs.recipe.option import options_of
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
 from peftbench.inputs.schemes.scheme import scheme_of
 from peftbench.report.plan.rows import COLUMNS
 

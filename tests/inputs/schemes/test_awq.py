@@ -14,9 +14,7 @@ from peftbench.decide.plan.plan import make_plan
 from peftbench.decide.recipe import recipe_options
 from peftbench.estimate.parts.base_weights import quantized_weights, weight_bytes
 from peftbench.estimate.training import estimate_training
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
-from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe import DType, ParallelismSpec, QuantizationSpec
 from peftbench.memory import Part
 from peftbench.recipes.export import export
 

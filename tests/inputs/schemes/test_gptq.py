@@ -16,8 +16,7 @@ from peftbench.estimate.parts.base_weights import weight_bytes
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.model.config_json import read_config
 from peftbench.inputs.model.weights import Role, weights_of
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe import DType, QuantizationSpec
 from peftbench.memory import Part
 
 GPTQ = QuantizationSpec(quant_type="gptq")

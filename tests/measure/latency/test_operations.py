@@ -4,7 +4,7 @@ import pytest
 import torch
 from runs.latency_cases import INT8, LORA, NF4, latency_case, variant
 
-from peftbench.inputs.recipe.adapter import AdapterSpec
+from peftbench.inputs.recipe import AdapterSpec
 from peftbench.measure.latency.compare import request_of
 from peftbench.measure.latency.operations import BASE, REPEATS, forward, seconds, time_operations
 from peftbench.measure.latency.variants import base_weights, build_variants, loaded, with_adapters

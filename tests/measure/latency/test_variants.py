@@ -6,8 +6,7 @@ import torch
 from runs.latency_cases import BASE, DYNAMIC, INT8, LORA, MERGED, NF4, latency_case, variant
 
 from peftbench.base.errors import MeasureError, SpecError
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
+from peftbench.inputs.recipe import AdapterSpec, DType
 from peftbench.measure.child.meter import weights_bytes
 from peftbench.measure.latency.compare import logit_differences, peak_bytes, request_of
 from peftbench.measure.latency.variants import build_variants, refuse_unlike

@@ -9,8 +9,7 @@ from run_records import TINY
 import peftbench
 from peftbench.base.errors import SpecError
 from peftbench.check.runs.comparison import compare
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe import DType, QuantizationSpec
 from peftbench.measure.own.recipe import _quantization
 from peftbench.memory import Phase
 from peftbench.records.environment import Outcome

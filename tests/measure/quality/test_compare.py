@@ -11,9 +11,7 @@ from peftbench.base.codec import from_json
 from peftbench.base.errors import MeasureError
 from peftbench.base.paired import mean_difference
 from peftbench.inputs.comparison import REFERENCE, QualityCase, Variant
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec
 from peftbench.measure.child.quantize import copy_of
 from peftbench.measure.quality.adapter import build_variant, train_adapter
 from peftbench.measure.quality.compare import WITH_ADAPTER, compare_quality, layer_error, layer_errors

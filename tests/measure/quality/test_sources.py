@@ -15,7 +15,7 @@ from runs.tiny_llama import TEXT, save_tiny_llama
 from peftbench.base.errors import MeasureError, install_hint
 from peftbench.inputs.case import Case
 from peftbench.inputs.comparison import QualityCase
-from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe import InferenceSpec
 from peftbench.measure import worker
 from peftbench.measure.quality import models as quality_models
 from peftbench.measure.quality.models import load_model

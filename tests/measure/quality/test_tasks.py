@@ -8,9 +8,7 @@ from runs.tiny_llama import save_tiny_llama
 from peftbench.base.codec import from_json
 from peftbench.base.errors import MeasureError, install_hint
 from peftbench.inputs.comparison import QualityCase, Variant, comparison_from_json, comparison_to_json
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec
 from peftbench.measure.quality import lm_eval_tasks
 from peftbench.measure.quality.compare import compare_quality
 from peftbench.measure.quality.lm_eval_tasks import check_tasks

@@ -8,9 +8,7 @@ from runs.tiny_llama import tiny_llama
 
 from peftbench.base.errors import MeasureError
 from peftbench.inputs.comparison import QualityCase, Variant
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec
 from peftbench.measure.child.quantize import copy_of, quantized_layers, written_out
 from peftbench.measure.quality.adapter import Adapter, attach, build_variant, merge, new_adapter, state_of
 from peftbench.measure.quality.checks import check

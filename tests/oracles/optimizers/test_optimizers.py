@@ -21,7 +21,7 @@ from peftbench.estimate.parts.optimizer import (  # noqa: E402
     optimizer_bytes,
 )
 from peftbench.estimate.parts.tensors import TensorGroup  # noqa: E402
-from peftbench.inputs.recipe.dtype import DType  # noqa: E402
+from peftbench.inputs.recipe import DType  # noqa: E402
 
 pytestmark = pytest.mark.oracle
 

@@ -9,7 +9,7 @@ pytest.importorskip("bitsandbytes")
 from peftbench.estimate.parts.base_weights import trained_weights  # noqa: E402
 from peftbench.estimate.parts.optimizer import optimizer_bytes  # noqa: E402
 from peftbench.inputs.model.config_json import read_config  # noqa: E402
-from peftbench.inputs.recipe.dtype import DType  # noqa: E402
+from peftbench.inputs.recipe import DType  # noqa: E402
 
 pytestmark = pytest.mark.oracle
 

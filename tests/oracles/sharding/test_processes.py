@@ -14,10 +14,7 @@ from oracle.sharded_run import CONFIGS, RANK, TOKENS
 from peftbench.estimate.sharding.split import PERSISTENT
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.model.config_json import read_config
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, ParallelismSpec, QuantizationSpec, TrainingSpec
 from peftbench.memory import Part, Phase
 
 pytestmark = [pytest.mark.oracle, pytest.mark.slow]

@@ -19,10 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from peftbench.base.errors import SpecError
 from peftbench.catalog.models import find_model
 from peftbench.estimate.training import estimate_training
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.parallelism import ParallelismSpec
-from peftbench.inputs.recipe.quantization import QuantizationSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, ParallelismSpec, QuantizationSpec, TrainingSpec
 
 pytestmark = pytest.mark.oracle
 

@@ -12,8 +12,7 @@ from oracle.live_bytes import LiveBytes  # noqa: E402
 
 from peftbench.estimate.inference import estimate_inference  # noqa: E402
 from peftbench.inputs.model.config_json import read_config  # noqa: E402
-from peftbench.inputs.recipe.dtype import DType  # noqa: E402
-from peftbench.inputs.recipe.inference import InferenceSpec  # noqa: E402
+from peftbench.inputs.recipe import DType, InferenceSpec  # noqa: E402
 from peftbench.memory import MemoryProfile, Part, Phase  # noqa: E402
 
 BATCH, PROMPT, NEW = 2, 384, 24

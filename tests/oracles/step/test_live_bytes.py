@@ -22,9 +22,7 @@ from oracle.table_peaks import table_peaks  # noqa: E402
 from peftbench.estimate.parts.card import traits_of  # noqa: E402
 from peftbench.estimate.training import moments_of  # noqa: E402
 from peftbench.inputs.model.config_json import read_config  # noqa: E402
-from peftbench.inputs.recipe.adapter import AdapterSpec  # noqa: E402
-from peftbench.inputs.recipe.dtype import DType  # noqa: E402
-from peftbench.inputs.recipe.training import TrainingSpec  # noqa: E402
+from peftbench.inputs.recipe import AdapterSpec, DType, TrainingSpec  # noqa: E402
 
 BATCH, SEQUENCE, RANK = 4, 64, 4
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}

@@ -22,9 +22,7 @@ from peftbench.estimate.peft_forward.dispatch import FORWARDS, WITHOUT_LINEAR, a
 from peftbench.estimate.peft_forward.virtual_tokens import stream_length, stream_tokens  # noqa: E402
 from peftbench.estimate.training import estimate_training  # noqa: E402
 from peftbench.inputs.model.config_json import read_config  # noqa: E402
-from peftbench.inputs.recipe.adapter import AdapterSpec  # noqa: E402
-from peftbench.inputs.recipe.dtype import DType  # noqa: E402
-from peftbench.inputs.recipe.training import TrainingSpec  # noqa: E402
+from peftbench.inputs.recipe import AdapterSpec, DType, TrainingSpec  # noqa: E402
 from peftbench.memory import MemoryProfile, Part, Phase  # noqa: E402
 
 CONFIG = {

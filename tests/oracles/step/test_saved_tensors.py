@@ -25,9 +25,7 @@ from peftbench.estimate.forward.kernels import Kernels  # noqa: E402
 from peftbench.estimate.forward.moments import _layers  # noqa: E402
 from peftbench.estimate.forward.step import step_of  # noqa: E402
 from peftbench.inputs.model.config_json import read_config  # noqa: E402
-from peftbench.inputs.recipe.adapter import AdapterSpec  # noqa: E402
-from peftbench.inputs.recipe.dtype import DType  # noqa: E402
-from peftbench.inputs.recipe.training import TrainingSpec  # noqa: E402
+from peftbench.inputs.recipe import AdapterSpec, DType, TrainingSpec  # noqa: E402
 
 BATCH, SEQUENCE = 4, 24
 TOLERANCE = 0.012

@@ -9,8 +9,7 @@ import pytest
 
 from peftbench.estimate.time.flops import step_work
 from peftbench.inputs.model.config_json import read_config
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, TrainingSpec
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")

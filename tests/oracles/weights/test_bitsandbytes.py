@@ -12,8 +12,7 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from peftbench.estimate.parts.base_weights import weight_bytes  # noqa: E402
 from peftbench.inputs.model.config_json import read_config  # noqa: E402
-from peftbench.inputs.recipe.dtype import DType  # noqa: E402
-from peftbench.inputs.recipe.quantization import QuantizationSpec  # noqa: E402
+from peftbench.inputs.recipe import DType, QuantizationSpec  # noqa: E402
 from peftbench.inputs.schemes.bitsandbytes import FOUR_BIT  # noqa: E402
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]

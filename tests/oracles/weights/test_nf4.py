@@ -7,8 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 bnb = pytest.importorskip("bitsandbytes")
 
-from peftbench.inputs.recipe.dtype import DType  # noqa: E402
-from peftbench.inputs.recipe.quantization import QuantizationSpec  # noqa: E402
+from peftbench.inputs.recipe import DType, QuantizationSpec  # noqa: E402
 from peftbench.measure.child.quantize import bits_per_parameter, copy_of  # noqa: E402
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]

@@ -24,8 +24,7 @@ from peftbench.estimate.peft_types.tensors import (  # noqa: E402
 )
 from peftbench.inputs.model.config_json import read_config  # noqa: E402
 from peftbench.inputs.model.family import find_family, known_families  # noqa: E402
-from peftbench.inputs.recipe.adapter import AdapterSpec  # noqa: E402
-from peftbench.inputs.recipe.dtype import DType  # noqa: E402
+from peftbench.inputs.recipe import AdapterSpec, DType  # noqa: E402
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
 

@@ -11,9 +11,7 @@ from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
 from peftbench.decide.plan.plan import Plan, make_inference_plan, make_plan
 from peftbench.decide.recipe import LORA, quantization_for
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import DType, InferenceSpec, TrainingSpec
 from peftbench.report.plan.document import plan_document
 
 MODEL, T4 = find_model("8b"), find_gpu("t4")

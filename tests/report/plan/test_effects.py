@@ -16,8 +16,7 @@ from peftbench.catalog.models import find_model
 from peftbench.decide.plan.plan import Plan, make_inference_plan
 from peftbench.decide.recipe import LORA, quantization_for
 from peftbench.inputs.card.gpu import GpuSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.inference import InferenceSpec
+from peftbench.inputs.recipe import DType, InferenceSpec
 from peftbench.report.format.sheet import UNKNOWN
 from peftbench.report.plan.time import effects_document, published_notes, time_table
 

@@ -25,7 +25,7 @@ from peftbench.dryrun.trace.timeline import alike, holders
 from peftbench.dryrun.trace.trace import Trace
 from peftbench.dryrun.workload import workload_of
 from peftbench.inputs.card.gpu import GpuSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.memory import Part, Phase
 from peftbench.report.format.figure import COLOURS
 from peftbench.report.format.html import check_extra

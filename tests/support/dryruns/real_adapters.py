@@ -15,9 +15,7 @@ import torch
 from peftbench.dryrun.child.peft_config import peft_config
 from peftbench.dryrun.trace.trace import Trace
 from peftbench.dryrun.workload import Workload
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.inference import InferenceSpec
-from peftbench.inputs.recipe.training import TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, InferenceSpec, TrainingSpec
 from peftbench.memory import Part, Phase
 
 TOKENS = 16

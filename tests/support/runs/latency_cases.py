@@ -8,9 +8,7 @@ from typing import Any
 from run_records import TINY
 
 from peftbench.inputs.comparison import LatencyCase, Variant
-from peftbench.inputs.recipe.adapter import AdapterSpec
-from peftbench.inputs.recipe.dtype import DType
-from peftbench.inputs.recipe.quantization import QuantizationSpec
+from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec
 
 LORA = AdapterSpec(r=4, target_modules=("all-linear",))
 NF4 = QuantizationSpec(compute_dtype=DType.FLOAT32)
