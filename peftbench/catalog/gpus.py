@@ -46,12 +46,13 @@ def find_gpu(text: str) -> GpuSpec:
 
     Raises CatalogError, with the nearest known name, for anything else.
     """
-    try:
-        return _spec(_by_key()[_key(text)])
-    except KeyError:
-        near = did_you_mean(text[:40], (spelling.strip() for row in _rows() for spelling in _spellings(row)))
-        advice = f"`peftbench gpus` lists all {len(list_gpus())}; or give --gpu-memory 16GiB."
-        raise CatalogError(f"unknown GPU {text[:40]!r}.", f"{near} {advice}".strip()) from None
+    wanted = _key(text)
+    for row in _rows():
+        if wanted in map(_key, _spellings(row)):
+            return _spec(row)
+    near = did_you_mean(text[:40], (spelling.strip() for row in _rows() for spelling in _spellings(row)))
+    advice = f"`peftbench gpus` lists all {len(list_gpus())}; or give --gpu-memory 16GiB."
+    raise CatalogError(f"unknown GPU {text[:40]!r}.", f"{near} {advice}".strip())
 
 
 def with_speed(card: GpuSpec) -> GpuSpec:
@@ -80,11 +81,6 @@ def _key(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
-@cache
-def _by_key() -> dict[str, dict[str, str]]:
-    return {_key(spelling): row for row in _rows() for spelling in _spellings(row)}
-
-
 def _spellings(row: dict[str, str]) -> list[str]:
     return [row["name"], row["product"], *row["aliases"].split(";")]
 
@@ -92,7 +88,8 @@ def _spellings(row: dict[str, str]) -> list[str]:
 @cache
 def _rows() -> tuple[dict[str, str], ...]:
     with open(GPUS_CSV, encoding="utf-8", newline="") as file:
-        return tuple(csv.DictReader(file))
+        heading, *rows = csv.reader(file)
+    return tuple(dict(zip(heading, row, strict=True)) for row in rows)
 
 
 def _spec(row: dict[str, str]) -> GpuSpec:

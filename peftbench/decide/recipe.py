@@ -1,7 +1,5 @@
 """A recipe as flat options under their command-line names, both ways: what JSON shows, what an option changes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache

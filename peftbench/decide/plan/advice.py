@@ -1,7 +1,5 @@
 """The nearest changes that would make a recipe fit, and the largest value of an option that still does."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple

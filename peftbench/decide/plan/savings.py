@@ -1,7 +1,5 @@
 """Ways to save memory, from free to costly: what each would set, and its price."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum

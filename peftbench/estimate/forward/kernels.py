@@ -1,7 +1,5 @@
 """Which kernels run the layers of a recipe on a card."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from peftbench.estimate.parts.card import CardTraits

@@ -1,7 +1,5 @@
 """A training step as the tape runs it: the model, the recipe as far as it matters, and the card's kernels."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple

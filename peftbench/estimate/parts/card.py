@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from peftbench.base.units import KIB
-from peftbench.inputs.card.calibration import Seen
 from peftbench.inputs.card.gpu import GpuSpec
+
+if TYPE_CHECKING:
+    from peftbench.inputs.card.calibration import Seen
 
 AMPERE = (8, 0)
 HOPPER = (9, 0)

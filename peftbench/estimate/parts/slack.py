@@ -1,7 +1,5 @@
 """What the caching allocator reserves beyond what tensors need, and the CUDA context below both."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from peftbench.estimate.parts.card import CardTraits

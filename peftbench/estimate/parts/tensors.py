@@ -1,16 +1,13 @@
 """A group of equal tensors: the unit in which parameters, gradients, states and files are counted."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 from peftbench.inputs.recipe import DType
 
 
-@dataclass(frozen=True, slots=True)
-class TensorGroup:
+class TensorGroup(NamedTuple):
     """`count` tensors of one shape and dtype, all of the module kind `module`.
 
     The size of a single tensor matters, not only the sum: bitsandbytes keeps the states of small tensors in
@@ -20,7 +17,7 @@ class TensorGroup:
     module: str
     """The last part of the module's name, as in `target_modules`: "q_proj"."""
     shape: tuple[int, ...]
-    count: int
+    count: int  # type: ignore[assignment]  # tuple.count is not used
     dtype: DType
     is_embedding: bool = False
     """The weight of an nn.Embedding."""

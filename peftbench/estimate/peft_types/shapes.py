@@ -3,12 +3,9 @@
 A matrix has k input and m output features; o holds the type's options. They yield the shapes of one module.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from math import isqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 from peftbench.base.errors import SpecError
 
@@ -17,8 +14,7 @@ Shape = tuple[int, ...]
 Shapes = Iterable[Shape]
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(NamedTuple):
     """A kind of module that an adapter is put on."""
 
     path: str
@@ -26,7 +22,7 @@ class Site:
     """in_features; of an embedding the number of tokens."""
     m: int
     """out_features; of an embedding its width; of a norm its size."""
-    count: int
+    count: int  # type: ignore[assignment]  # tuple.count is not used
     bias: bool = False
     feedforward: bool = False
     """IA3 scales its input, not its output."""

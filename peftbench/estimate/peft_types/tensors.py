@@ -1,12 +1,10 @@
 """What an adapter adds to a model: the tensors it trains, those it only keeps, and its file."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from typing import NamedTuple
 
 from peftbench.base.errors import NoFormula, SpecError, did_you_mean
 from peftbench.estimate.parts.base_weights import HEADER_BYTES_PER_TENSOR
@@ -23,8 +21,7 @@ MODEL = "model"
 """Stands for a module name where a tensor belongs to the model as a whole."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Adapter:
+class _Adapter(NamedTuple):
     """A checked AdapterSpec with its options filled in and its modules found."""
 
     method: Method

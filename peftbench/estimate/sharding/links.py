@@ -1,7 +1,5 @@
 """The links that GPUs talk over, within a machine and between machines, and how long exchanges take on them."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from peftbench.inputs.card.gpu import GpuSpec

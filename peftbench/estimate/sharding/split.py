@@ -99,7 +99,7 @@ def stored(tensors: tuple[TensorGroup, ...], training: TrainingSpec) -> tuple[Te
     """Trained tensors in the dtype that they have between steps."""
     if all(stored_dtype(training, tensor.dtype) is tensor.dtype for tensor in tensors):
         return tensors
-    return tuple(replace(tensor, dtype=stored_dtype(training, tensor.dtype)) for tensor in tensors)
+    return tuple(tensor._replace(dtype=stored_dtype(training, tensor.dtype)) for tensor in tensors)
 
 
 def trained_parts(tensors: tuple[TensorGroup, ...], training: TrainingSpec) -> tuple[TensorGroup, ...]:
@@ -119,7 +119,7 @@ def _parts(tensors: tuple[TensorGroup, ...], parallelism: ParallelismSpec, flat:
             numel = sum(t.count * -(-t.tensor_numel // gpus) for t in tensors)
         return (TensorGroup("flat", (numel,), 1, DType.FLOAT32),)
     if is_fsdp(parallelism) and gpus > 1:
-        return tuple(replace(t, shape=part_of(t.shape, gpus, flat)) for t in tensors)
+        return tuple(t._replace(shape=part_of(t.shape, gpus, flat)) for t in tensors)
     return tensors
 
 

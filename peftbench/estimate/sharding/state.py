@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from peftbench.base.units import MIB
 from peftbench.estimate.parts.optimizer import optimizer_bytes
 from peftbench.estimate.parts.tensors import TensorGroup, total_bytes, total_numel
@@ -48,7 +46,7 @@ def _adapter_part(model: ModelSpec, training: TrainingSpec, tensors: tuple[Tenso
     tensors = stored(tensors, training)
     persistent = persistent_bytes(((t.tensor_numel, t.numel) for t in tensors), training)
     if training.parallelism.strategy == "zero3":
-        tensors = tuple(replace(part, dtype=training.dtype) for part in trained_parts(tensors, training))
+        tensors = tuple(part._replace(dtype=training.dtype) for part in trained_parts(tensors, training))
     elif training.parallelism.shards_weights:
         tensors = trained_parts(tensors, training)
     offloaded = training.parallelism.cpu_offload and training.parallelism.shards_weights

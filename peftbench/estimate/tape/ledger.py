@@ -4,8 +4,6 @@ Sizes are linear in the tokens of the micro-batch, and in the pairs of tokens an
 (per_token + per_pair × sequence length) × tokens + fixed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ is asked for is loaded. Every default is Llama's; where a library knows some fam
 does not know this one.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
