@@ -43,9 +43,9 @@ class Case:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise SpecError(f"steps must be at least 1, not {self.steps}.")
+            raise SpecError(f"steps must be at least 1 (got {self.steps}).")
         if self.warmup_steps < TRACKED_STEPS:
-            why = f"warmup_steps must be at least {TRACKED_STEPS}, not {self.warmup_steps}."
+            why = f"warmup_steps must be at least {TRACKED_STEPS} (got {self.warmup_steps})."
             raise SpecError(why, "Optimizer states are made in the first step and all there in the second.")
         if not 0 < self.learning_rate < 100:
             raise SpecError(f"learning_rate cannot be {self.learning_rate}.", "Write it as in learning_rate: 0.001")

@@ -103,7 +103,7 @@ class QualityCase:
         object.__setattr__(self, "tasks", (self.tasks,) if isinstance(self.tasks, str) else tuple(self.tasks))
         _check(self, ("blocks", 2), ("block_tokens", 8), ("adapter_steps", 0))
         if self.task_limit is not None and self.task_limit < 1:
-            raise SpecError(f"task_limit must be at least 1, not {self.task_limit}.", "Leave it out for all.")
+            raise SpecError(f"task_limit must be at least 1 (got {self.task_limit}).", "Leave it out for all.")
         known = {REFERENCE, *(variant.name for variant in self.variants)}
         for variant in self.variants:
             if variant.name == REFERENCE or variant.against not in known or variant.against == variant.name:
@@ -192,9 +192,9 @@ def comparison_from_json(value: Mapping[str, Any]) -> ComparisonCase:
 def _check(case: ComparisonCase, *least: tuple[str, int]) -> None:
     for name, smallest in least:
         if getattr(case, name) < smallest:
-            raise SpecError(f"{name} must be at least {smallest}, not {getattr(case, name)}.")
+            raise SpecError(f"{name} must be at least {smallest} (got {getattr(case, name)}).")
     names = [variant.name for variant in case.variants]
     if len(set(names)) < len(names):
-        raise SpecError(f"two cases have one name: {', '.join(names)}.")
+        raise SpecError(f"duplicate case name: {', '.join(names)}.")
     if case.device not in DEVICES:
         raise SpecError(f"device cannot be {case.device!r}.", f"Choose one of {', '.join(DEVICES)}.")

@@ -78,7 +78,7 @@ def settings_of(values: Mapping[str, object], path: str) -> Settings:
         if keys & values.keys():
             return Settings(_with_files(values, path), tool)
     found = ", ".join(list(values)[:4])
-    raise CatalogError(f"{path} is the file of no tool that is known here: it has {found[:80]}.", HINT)
+    raise CatalogError(f"{path} is not a recognised configuration file: it has {found[:80]}.", HINT)
 
 
 def _with_files(values: Mapping[str, object], path: str) -> Mapping[str, object]:

@@ -1,4 +1,4 @@
-"""Settings that no formula reads: which are known not to matter for memory, and what is said of the others.
+"""Settings that no formula reads: which are known not to matter for memory, and what is reported of the others.
 
 known_settings.json lists every setting of the tools by what becomes of it here, with the version that was gone
 through: "read" is priced, "not priced" costs or saves memory by the way that stands before it, "refused" belongs to

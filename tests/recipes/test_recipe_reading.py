@@ -157,7 +157,7 @@ def test_a_list_where_a_word_belongs_is_no_crash(tmp_path: Path) -> None:
         ("- a\n- b\n", "holds a list"),
         ("", "holds nothing"),
         ("a: [1\n", "is not YAML"),
-        ("hello: world\n", "the file of no tool"),
+        ("hello: world\n", "not a recognised configuration file"),
         ("1: 2\n", "not a mapping"),
         ("base_model: x/y\nmicro_batch_size: two\n", "micro_batch_size"),
         ("base_model: x/y\nmicro_batch_size: true\n", "micro_batch_size"),

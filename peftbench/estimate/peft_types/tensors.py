@@ -247,9 +247,9 @@ def _check_option(peft_type: str, name: str, value: Value, method: Method) -> No
     if type(value) is not wanted and not (wanted is float and type(value) is int):
         raise SpecError(f"{name} of {peft_type} must be of type {wanted.__name__}, not {value!r}.", usual)
     if isinstance(value, float) and not 0 <= value < 1:
-        raise SpecError(f"{name} must be at least 0 and less than 1, not {value}.", usual)
+        raise SpecError(f"{name} must be at least 0 and less than 1 (got {value}).", usual)
     if wanted is int and isinstance(value, int) and value < _least(name, default):
-        raise SpecError(f"{name} must be at least {_least(name, default)}, not {value}.", usual)
+        raise SpecError(f"{name} must be at least {_least(name, default)} (got {value}).", usual)
 
 
 def _least(name: str, default: Value) -> int:

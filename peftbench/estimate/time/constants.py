@@ -99,7 +99,7 @@ PRIOR = TimeConstants(
     stream_passes=2.44,
     shard_launch_s=6.2e-3,
 )
-"""Of transformers with PEFT on a card whose products reach all of the data sheet's rate."""
+"""Constants of transformers with PEFT on a card whose products reach all of the data sheet's rate."""
 HOPPER_ATTENTION_SHARE = 0.261
 """FlashAttention 2 does not use the instructions that Hopper's rate, and Blackwell's, is of."""
 UNSLOTH_LAYER_S = 6.9e-3 / 4 - 14 * PRIOR.adapter_launch_s
@@ -108,7 +108,7 @@ UNSLOTH_LAYER_S = 6.9e-3 / 4 - 14 * PRIOR.adapter_launch_s
 COMPILED_LAYER_S = 0.25e-3
 """torch.compile launches a layer in a few kernels: 1 ms a layer and micro-step. Assumed."""
 FUSED_STREAM_SHARE = 0.5
-"""Of the bytes between linear layers that fused kernels still move: torchtune's 1.27 times from compiling alone."""
+"""Share of the bytes between linear layers that fused kernels still move: torchtune gains ×1.27 by compiling."""
 BLOCK_LAUNCH_S = 5.9e-6
 """For one block of torch.block_diag: two slices, a copy, and their backward. Measured on a CPU with torch 2.13: a lower
 bound, because nothing is launched there."""

@@ -36,7 +36,7 @@ COMPUTE_SHARE: dict[tuple[int, int] | None, float] = {
 12.0: assumed, a little below the 0.66 of one source's GeForce runs, as professional cards share the capabilities.
 No published prefill is bound by arithmetic, so none of them judges these."""
 OTHER_COMPUTE_SHARE = 0.5
-"""Of cards without such a run: assumed."""
+"""The same on cards without such a run: assumed."""
 CACHE_PASSES = 3
 """A step reads the cache to concatenate the new token, writes it, and reads it for attention (DynamicLayer.update)."""
 BAND = 1.5

@@ -31,7 +31,7 @@ class ModelSpec:
     hidden_act: str
 
     stored_quantization: str = ""
-    """The quant_method of the checkpoint's quantization_config; it is said, not priced: the recipe decides."""
+    """The quant_method of the checkpoint's quantization_config; it is shown, not priced: the recipe decides."""
     embedding_size: int
     """Width of the token embedding; only OPT-350m projects it to `hidden_size`."""
     learned_positions: int = 0

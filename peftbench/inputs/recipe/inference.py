@@ -16,7 +16,7 @@ ADAPTER_KIND = declared(
     "dynamic", "Whether the adapter is merged into the weights.", name="adapter",
     choices=("merged", "dynamic", "none"),
 )  # fmt: skip
-"""Of a merged one nothing is left in the spec."""
+"""What --adapter takes; a merged one leaves nothing in the spec."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ class Option(NamedTuple):
     default: Any
     help: str
     choices: tuple[Any, ...] = ()
-    """Of a bool: the words for False and True. Of names: those that stand alone."""
+    """For a bool the words for False and True; for names those that stand alone."""
     unset: Any = None
     """A value that nobody types: None in JSON."""
     least: int | None = None

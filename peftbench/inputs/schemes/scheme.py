@@ -27,7 +27,7 @@ class Scheme(NamedTuple):
     library: str
     """Who stores weights so, in messages: "bitsandbytes"."""
     bits: int
-    """Of a weight's code: 4 (two in a byte) or 8."""
+    """Bits of a weight's code: 4 (two in a byte) or 8."""
     constants_bytes: Callable[[int, int, QuantizationSpec], int]
     """What dequantizing one matrix of (out_features, in_features) needs beside its codes."""
     constants: Callable[[QuantizationSpec], str]
