@@ -11,6 +11,7 @@ import pytest
 
 from peftbench.base.errors import CatalogError, PeftbenchError, SpecError
 from peftbench.catalog.config_file import MOST_BYTES
+from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import CatalogModel, find_model, list_models
 
 TINY = {
@@ -169,3 +170,8 @@ def test_a_config_in_the_hub_cache_needs_no_network(monkeypatch: pytest.MonkeyPa
     (repository / "snapshots" / commit).mkdir(parents=True)
     write(repository / "snapshots" / commit / "config.json", TINY)
     assert find_model("somebody/tiny").hidden_size == TINY["hidden_size"]
+
+
+def test_a_model_and_a_card_are_shown_by_their_names():
+    assert repr(find_model("8b")) == "ModelSpec('meta-llama/Llama-3.1-8B')"
+    assert repr(find_gpu("t4")).startswith("GpuSpec('t4', memory_bytes=")

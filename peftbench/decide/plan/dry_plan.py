@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from peftbench.base.errors import PeftbenchError
 from peftbench.base.units import human_bytes
 from peftbench.decide.plan.plan import Plan
@@ -32,7 +30,7 @@ def plan_by_dry_run(
     """A plan whose memory is the dry run's alone; it has no changes."""
     facts, profile = dry_run.facts, dry_run.profile
     if isinstance(model, OtherModel):
-        model = replace(model, num_parameters=facts["num_parameters"])
+        model = model._replace(num_parameters=facts["num_parameters"])
     return Plan(
         model=model, gpu=gpu, recipe=recipe, profile=profile, verdict=judge(profile, gpu) if gpu else None, changes=(),
         trainable_parameters=facts["trainable_parameters"] if isinstance(recipe, TrainingSpec) else 0,

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from peftbench.inputs.card.calibration import CardConstants
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class GpuSpec:
     """One card as CUDA reports it, not as the box says."""
 
@@ -56,6 +56,10 @@ class GpuSpec:
     """What was measured on this card; None: what holds for cards in general."""
     notes: str = ""
     """What a reader of the figures should know; never calculated with."""
+
+    def __repr__(self) -> str:
+        """Its name and size stand for its fields."""
+        return f"GpuSpec({self.name!r}, memory_bytes={self.memory_bytes})"
 
     @property
     def usable_bytes(self) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from peftbench.inputs.model.family import Family, find_family
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ModelSpec:
     """Everything about a model that decides its memory; built by `config_json.read_config`.
 
@@ -72,6 +73,10 @@ class ModelSpec:
     dense_layers: tuple[int, ...] = ()
     """Layers with a plain MLP among experts (Qwen3-MoE's mlp_only_layers and decoder_sparse_step)."""
 
+    def __repr__(self) -> str:
+        """Its name stands for all its fields."""
+        return f"ModelSpec({self.name!r})"
+
     @cached_property
     def family(self) -> Family:
         """What is particular to models of this type."""
@@ -90,8 +95,7 @@ class ModelSpec:
         return self.num_key_value_heads * self.head_dim
 
 
-@dataclass(frozen=True, kw_only=True)
-class OtherModel:
+class OtherModel(NamedTuple):
     """A model whose architecture is not known by formula: only a dry run can say what it needs."""
 
     name: str

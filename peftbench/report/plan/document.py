@@ -36,9 +36,10 @@ SIZES = ("allocated_bytes", "reserved_bytes", "device_bytes", "device_low_bytes"
 
 def plan_document(model: ModelSpec | OtherModel, plans: Iterable[Plan]) -> Document:
     """Everything that `plan` found out about one model, ready for json.dumps."""
+    fields = asdict(model) if isinstance(model, ModelSpec) else model._asdict()
     return {
         "schema_version": SCHEMA_VERSION,
-        "model": {"name": model.name, "num_parameters": num_parameters(model), **asdict(model)},
+        "model": {"name": model.name, "num_parameters": num_parameters(model), **fields},
         "plans": [_plan(plan) for plan in plans],
     }
 
