@@ -101,11 +101,11 @@ class DryRunner:
         assert self._child is not None and self._child.stdout is not None
         with _killed_after(self._child, self._timeout_s) as late:
             line = self._child.stdout.readline()
-        if late.is_set() and not line.endswith("\n"):
+        if not line.endswith("\n"):
+            if not late.is_set():
+                raise self._error_from_exit()
             self.close()
             raise DryRunError(f"the dry run gave no sign of life for {self._timeout_s:g} s and was ended.", REPORT)
-        if not line.endswith("\n"):
-            raise self._error_from_exit()
         answer: Mapping[str, Any] = json.loads(line)
         return answer
 

@@ -43,7 +43,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What is said, where it is commonly heard, and why it is so or not."""
+    """A common claim, where it is heard, the cases that decide it, and the reason why it holds or not."""
 
     said: str
     heard: str

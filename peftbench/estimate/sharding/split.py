@@ -114,9 +114,10 @@ def _parts(tensors: tuple[TensorGroup, ...], parallelism: ParallelismSpec, flat:
     """
     gpus = parallelism.gpus
     if is_zero(parallelism):
-        numel = ZERO_ALIGNMENT * -(-sum(t.numel for t in tensors) // (ZERO_ALIGNMENT * gpus))
         if parallelism.strategy == "zero3":
             numel = sum(t.count * -(-t.tensor_numel // gpus) for t in tensors)
+        else:
+            numel = ZERO_ALIGNMENT * -(-sum(t.numel for t in tensors) // (ZERO_ALIGNMENT * gpus))
         return (TensorGroup("flat", (numel,), 1, DType.FLOAT32),)
     if is_fsdp(parallelism) and gpus > 1:
         return tuple(t._replace(shape=part_of(t.shape, gpus, flat)) for t in tensors)
