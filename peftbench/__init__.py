@@ -129,6 +129,8 @@ def PeftbenchCallback(path: str | None = None, steps: int = 10) -> RunCallback:
     Samples the device to the end, and takes torch's peaks by phase in the first `steps` steps. The record is appended
     to `path`, where `peftbench validate` and `report` read it; None: it is only printed.
     """
+    from peftbench.base.screen import say
+    from peftbench.base.screen import tell as tell_user
     from peftbench.catalog.adapter_file import adapter_of
     from peftbench.check.runs.comparison import compare
     from peftbench.estimate.peft_types.table import METHODS
@@ -141,9 +143,9 @@ def PeftbenchCallback(path: str | None = None, steps: int = 10) -> RunCallback:
         return adapter_of(config, method.options if method else {})
 
     def tell(record: RunRecord) -> None:
-        print(described(compare([record])[0]))
+        say(described(compare([record])[0]))
         if path is not None:
-            with RecordFile(path, print) as file:
+            with RecordFile(path, tell_user) as file:
                 file.append(record)
 
     return RunCallback(read_adapter, tell, steps)

@@ -166,6 +166,37 @@ def test_every_part_of_the_house_has_a_rank() -> None:
     assert {part for part in parts if rank_in(RANKS, part) is None} == set()
 
 
+SCREEN = "base.screen"
+
+
+def ways_out(tree: ast.AST) -> Iterator[int]:
+    """Lines that could write to a terminal: print and click.echo by any name, and writing to a standard stream."""
+    for node in ast.walk(tree):
+        attribute = getattr(node, "attr", "")
+        to_stream = attribute in ("write", "writelines", "buffer")
+        if (
+            (isinstance(node, ast.Name) and node.id == "print")
+            or "echo" in attribute
+            or (to_stream and getattr(getattr(node, "value", None), "attr", "").strip("_") in ("stdout", "stderr"))
+            or (isinstance(node, ast.ImportFrom) and node.module == "click" and "echo" in ast.unparse(node))
+        ):
+            yield node.lineno
+
+
+def test_one_module_writes_to_the_terminal() -> None:
+    """It makes text from outside visible and encodable; two children answer on a pipe of their own."""
+    for path, tree in sources().items():
+        if name_of(path) != SCREEN:
+            assert list(ways_out(tree)) == [], path
+
+
+def test_a_way_out_is_seen() -> None:
+    seen = ("print(1)", "f(tell=print)", "click.echo(1)", "sys.stderr.write(x)", "sys.stdout.buffer.write(b)",
+            "from click import echo")  # fmt: skip
+    assert all(list(ways_out(ast.parse(written))) for written in seen)
+    assert list(ways_out(ast.parse("file.write(x); show(x); sys.stdout.isatty()"))) == []
+
+
 ROWS = {"model_type": ("inputs.model.family", "libraries.model")}
 """Names that decide nothing, because a row does: where each may be looked up all the same.
 

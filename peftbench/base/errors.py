@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from peftbench.base.visible import shown
+
 
 class PeftbenchError(Exception):
     """Bad input, in one message: `what` happened and a `hint` of what to type next."""
@@ -15,7 +17,9 @@ class PeftbenchError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.what}\n  {self.hint}" if self.hint else self.what
+        """Fit to show, whatever was quoted: `what` is one line, a hint keeps its lines."""
+        hint = "\n".join(map(shown, self.hint.split("\n")))
+        return f"{shown(self.what)}\n  {hint}" if hint else shown(self.what)
 
 
 class SpecError(PeftbenchError):

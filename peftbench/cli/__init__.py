@@ -8,11 +8,14 @@ import gc
 import os
 import sys
 from importlib import import_module
+from io import StringIO
 from typing import IO, Any
 
 import click
 
 from peftbench.base.errors import PeftbenchError, did_you_mean
+from peftbench.base.screen import fail, say, take_any_character
+from peftbench.base.visible import shown
 
 VERBS = {
     "plan": "Predict the memory of a fine-tuning run and say whether it fits.",
@@ -41,16 +44,23 @@ GC_THRESHOLDS = (50_000, 20, 20)
 
 
 class Failure(click.ClickException):
-    """A PeftbenchError on its way to stderr: what is wrong and what to type next, exit code 2."""
+    """An error on its way to stderr: what is wrong and what to type next, exit code 2."""
 
     exit_code = 2
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print "Error: what" and the hint, with what the terminal cannot encode replaced."""
-        stream = file or sys.stderr
-        encoding = getattr(stream, "encoding", None) or "utf-8"
-        text = f"Error: {self.message}".encode(encoding, "replace").decode(encoding)
-        click.echo(text, file=stream)
+        """Print it."""
+        fail(self.message)
+
+
+def _usage(error: click.ClickException) -> Failure:
+    """An error of click's own, whose words from the command line are made fit to show."""
+    for name in ("message", "option_name", "param_hint"):
+        if isinstance(text := getattr(error, name, None), str):
+            setattr(error, name, shown(text))
+    told = StringIO()
+    error.show(told)
+    return Failure(told.getvalue().rstrip("\n"))
 
 
 class Verbs(click.Group):
@@ -84,32 +94,43 @@ class Verbs(click.Group):
             raise PeftbenchError(what, f"Verbs: {', '.join(VERBS)}. Try: peftbench plan --model 8b --gpu t4")
         return super().resolve_command(ctx, args)
 
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        """Read what stands before the verb; click prints its help itself, on streams that take any character."""
+        take_any_character()
+        try:
+            return super().make_context(*args, **more)
+        except click.ClickException as error:
+            raise _usage(error) from error
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb; bad input ends in one message, a closed pipe and Ctrl-C in none."""
         try:
             return super().invoke(ctx)
         except PeftbenchError as error:
-            raise Failure(str(error)) from error
+            raise Failure(f"Error: {error}") from error
+        except click.ClickException as error:
+            raise _usage(error) from error
         except KeyboardInterrupt:
             raise click.exceptions.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             _drop_output()
             raise click.exceptions.Exit(PIPE_CLOSED) from None
         except OSError as error:
-            raise Failure(_told(error)) from error
+            raise Failure(f"Error: {_told(error)}") from error
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
-def _told(error: OSError) -> str:
+def _told(error: OSError) -> PeftbenchError:
     """Only what stdout refuses names no file: everything else keeps what is buffered, and says which file it is."""
     if error.filename is None and error.errno in _NO_ROOM:
         _drop_output()
-        return f"cannot write the answer: {error.strerror}.\n  Send it elsewhere."
+        return PeftbenchError(f"cannot write the answer: {error.strerror}.", "Send it elsewhere.")
     if error.filename is not None:
-        return f"cannot use {os.fsdecode(error.filename)}: {error.strerror}.\n  Check that path and its permissions."
-    return f"the system refused what was asked of it: {error}.\n  Try again, or report this where it stays."
+        what = f"cannot use {os.fsdecode(error.filename)}: {error.strerror}."
+        return PeftbenchError(what, "Check that path and its permissions.")
+    return PeftbenchError(f"the system refused what was asked of it: {error}.", "Try again, or report this.")
 
 
 def _drop_output() -> None:
@@ -121,7 +142,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     if wanted and not ctx.resilient_parsing:
         from peftbench import __version__
 
-        click.echo(f"peftbench {__version__}")
+        say(f"peftbench {__version__}")
         ctx.exit()
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from peftbench.base.errors import CatalogError
+from peftbench.base.screen import tell
 from peftbench.check.calibration.fit import calibrate as fitted
 from peftbench.cli.ask.format_option import format_option, show
-from peftbench.cli.progress import tell
 from peftbench.decide.calibrated import card_name
 from peftbench.records.calibration import default_path, write_calibration
 from peftbench.records.file import holds_records, read_results, record_files
@@ -39,4 +39,4 @@ def calibrate(path: str, output: str | None, format_: str) -> None:
     file = Path(output) if output else default_path(card_name(found.product))
     write_calibration(found, file)
     show(calibration_sheet(found), format_)
-    click.echo(f"written to {file}", err=True)
+    tell(f"written to {file}", label="")

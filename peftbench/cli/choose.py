@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from peftbench.base.errors import SpecError
+from peftbench.base.screen import say
 from peftbench.catalog.models import find_config
 from peftbench.cli.ask.choose_options import SECTIONS
 from peftbench.cli.ask.choose_question import dataset_of, own_offers, question_of
 from peftbench.cli.ask.command_line import broken
-from peftbench.cli.ask.format_option import show, show_text
+from peftbench.cli.ask.format_option import show
 from peftbench.cli.ask.options import SectionedCommand
 from peftbench.decide.choose.own import break_evens, own_answer
 from peftbench.decide.choose.ranking import NothingFits, Question
@@ -46,7 +47,7 @@ def choose(**given: Any) -> None:
     dataset = dataset_of(given, (named.name, given["model"], named.source))
     answer = _answer(question_of(model, dataset, given), dataset.how, given)
     if given["expand"]:
-        show_text(_expanded(answer, model, given))
+        say(_expanded(answer, model, given))
     else:
         show(choose_sheet(answer, given["top"]), given["format"])
 

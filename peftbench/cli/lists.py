@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from peftbench.base.screen import say
 from peftbench.cli.ask.format_option import format_option, show
 
 
@@ -59,4 +60,4 @@ def claims() -> None:
     from peftbench.check.speed.published_latency import leave_one_out, price_rows
     from peftbench.report.lists.claims import claims_page
 
-    click.echo(claims_page(all_claims(), price_rows(), leave_one_out()))
+    say(claims_page(all_claims(), price_rows(), leave_one_out()))

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from peftbench.base.screen import say
 from peftbench.cli.ask.format_option import show
 from peftbench.cli.ask.options import SECTIONS, SectionedCommand
 
@@ -44,7 +45,7 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
     if given["from_files"]:
         plans = [plan._replace(notes=(*given["reading"].notes, *plan.notes)) for plan in plans]
     if given["max"]:
-        click.echo(largest_of(plans, given))
+        say(largest_of(plans, given))
     else:
         show(sheet_of(plans, notes, given, ctx), given["format"])
     if given["check"] and all(p.final_verdict and p.final_verdict.fit is Fit.DOES_NOT_FIT for p in plans):

@@ -6,22 +6,18 @@ import sys
 import time
 from types import TracebackType
 
-import click
+from peftbench.base.screen import redraw
+from peftbench.base.visible import shown
 
 PATIENCE_S = 2.0
 WIDTH = 30
-
-
-def tell(text: str) -> None:
-    """Say something on stderr that is not part of the answer."""
-    click.echo(f"note  {text}", err=True)
 
 
 class Progress:
     """Call it with the share that is done; it clears its line at the end."""
 
     def __init__(self, label: str, remark: str = "", patience_s: float = PATIENCE_S) -> None:
-        self.label, self.remark, self.patience_s = label, remark, patience_s
+        self.label, self.remark, self.patience_s = shown(label), remark, patience_s
         self.began_s = time.monotonic()
         self.widest = 0
         self.watched = sys.stderr is not None and sys.stderr.isatty()
@@ -35,11 +31,12 @@ class Progress:
             full = round(WIDTH * share)
             bar = "#" * full + "-" * (WIDTH - full)
             text = f"{self.label}  [{bar}] {share:4.0%}  {elapsed_s:.0f} s  {self.remark}".rstrip()
-            click.echo("\r" + text.ljust(self.widest), nl=False, err=True)
+            redraw(text.ljust(self.widest))
             self.widest = max(self.widest, len(text))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
     ) -> None:
         if self.widest:
-            click.echo("\r" + " " * self.widest + "\r", nl=False, err=True)
+            redraw(" " * self.widest)
+            redraw("")

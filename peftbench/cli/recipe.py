@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from peftbench.base.errors import SpecError
+from peftbench.base.screen import say, tell
 from peftbench.cli.ask.format_option import write_file
 from peftbench.cli.ask.options import QUESTION, SECTIONS, SectionedCommand
 from peftbench.cli.ask.plan_question import cards_of, question_of, recipes_of
@@ -47,9 +48,9 @@ def recipe(tool: str, output: str | None, **given: Any) -> None:
     written = export(_name(named), training, tool)
     _check_typed(written.differences, given, tool)
     for change in written.differences:
-        click.echo(f"{tool} does otherwise: {' '.join(change.arguments)}", err=True)
+        tell(f"{tool} does otherwise: {' '.join(change.arguments)}", label="")
     if output is None:
-        click.echo(written.text, nl=False)
+        say(written.text, end="")
     else:
         write_file(output, written.text, "Name another file: -o train.py.")
 

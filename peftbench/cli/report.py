@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from peftbench.base.errors import PeftbenchError
+from peftbench.base.screen import say, tell
 from peftbench.check.runs.comparison import compare
 from peftbench.cli.ask.format_option import format_option, show, write_file
-from peftbench.cli.progress import tell
 from peftbench.records.file import holds_records, read_results, record_files
 from peftbench.report.format.writers import written
 from peftbench.report.runs.sheet import runs_sheet
@@ -41,4 +41,7 @@ def report(path: str, format_: str, output: str | None) -> None:
         show(sheet, format_)
         return
     write_file(file, written(sheet, format_).removesuffix("\n") + "\n", "Name another file with -o.")
-    click.echo(f"{file}: open it in a browser" if file.endswith(".html") else file, err=not file.endswith(".html"))
+    if file.endswith(".html"):
+        say(f"{file}: open it in a browser")
+    else:
+        tell(file, label="")

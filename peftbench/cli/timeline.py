@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 import click
 
 from peftbench.base.errors import PeftbenchError, SpecError
+from peftbench.base.screen import put_page, say, tell
 from peftbench.cli.ask.format_option import write_file
 from peftbench.cli.ask.options import DRY_RUN, QUESTION, SEVERAL_GPUS, SectionedCommand
 from peftbench.cli.ask.options import SECTIONS as OF_PLAN
 from peftbench.cli.ask.plan_dry import model_of, run_dry
 from peftbench.cli.ask.plan_question import cards_of, check_question, question_of, recipes_of
-from peftbench.cli.progress import tell
 from peftbench.decide.card import settle
 from peftbench.decide.plan.dry_plan import notes_on, plan_by_dry_run
 from peftbench.decide.plan.plan import Plan
@@ -132,14 +132,15 @@ def _write_page(path: str, plan: Plan) -> None:
     """The page, and one line that says where it is and what the peak was."""
     page = timeline_html(plan)
     if path == STDOUT:
-        click.echo(page, nl=False)
+        put_page(page)
+        tell(f"the page: {peak(plan)}", label="")
     else:
         write_file(path, page, "Name another file with --output.")
-    click.echo(f"{'the page' if path == STDOUT else path}: {peak(plan)}", err=path == STDOUT)
+        say(f"{path}: {peak(plan)}")
 
 
 def _write_snapshot(path: str, plan: Plan) -> None:
     assert isinstance(plan.dry_run, DryRun)
     snapshot = snapshot_bytes(plan.dry_run.trace, plan.dry_run.settings)
     write_file(path, snapshot, "Name another file with --snapshot.")
-    click.echo(f"{path}: drop it on {VIEWER}", err=True)
+    tell(f"{path}: drop it on {VIEWER}", label="")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import click
 
 from peftbench.base.errors import PeftbenchError
+from peftbench.base.screen import tell
 from peftbench.check.calibration.validation import compare_calibrated, step_accuracy
 from peftbench.check.memory.published import PublishedRecord, read_records
 from peftbench.check.memory.validation import ValidatedRow, ValidationReport
@@ -20,7 +21,7 @@ from peftbench.check.runs.validation import promises_of, run_rows
 from peftbench.check.speed.published_speed import read_speeds
 from peftbench.check.speed.throughput import GROUPS, LEFT_OUT, accuracies, leave_one_out, possible
 from peftbench.cli.ask.format_option import format_option, show
-from peftbench.cli.progress import Progress, tell
+from peftbench.cli.progress import Progress
 from peftbench.dryrun.session import DryRunSession
 from peftbench.records.file import holds_records, read_results, record_files
 from peftbench.records.run import RunRecord
@@ -85,7 +86,7 @@ def validate(
         sheet = accuracy_sheet(report.accuracies(by), by, found.note)
     show(with_promises(sheet, promises_of(found.comparisons)), format_)
     if report.worst_allocated_error > limit:
-        click.echo(f"Off by {report.worst_allocated_error:.2%} at worst, more than {fail_above}.", err=True)
+        tell(f"Off by {report.worst_allocated_error:.2%} at worst, more than {fail_above}.", label="")
         raise click.exceptions.Exit(TOO_INACCURATE)
 
 

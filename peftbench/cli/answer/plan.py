@@ -79,7 +79,7 @@ def _command(chosen: Plan, given: dict[str, Any], ctx: click.Context) -> str:
 def largest_of(plans: list[Plan], given: dict[str, Any]) -> str:
     """Answer --max: the number alone for one card and method, else a table."""
     from peftbench.decide.plan.advice import largest
-    from peftbench.report.format.terminal import Style, encodable, terminal_width, wants_colour
+    from peftbench.report.format.terminal import Style, terminal_width, wants_colour
     from peftbench.report.plan.screens import maxima
 
     field = given["max"].replace("-", "_")
@@ -87,4 +87,4 @@ def largest_of(plans: list[Plan], given: dict[str, Any]) -> str:
         (plan.variable[2].name, plan.method): largest(*plan.variable, field) for plan in plans if plan.variable
     }
     style = Style(terminal_width(), wants_colour(sys.stdout))
-    return encodable(maxima(found, given["max"], plans, style), getattr(sys.stdout, "encoding", None))
+    return maxima(found, given["max"], plans, style)

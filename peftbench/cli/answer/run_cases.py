@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-import click
-
+from peftbench.base.screen import fail, say, tell
 from peftbench.base.units import gib, human_bytes
-from peftbench.cli.progress import Progress, tell
+from peftbench.base.visible import one_line, shown
+from peftbench.cli.progress import Progress
 from peftbench.decide.suite.cases import SuiteCase, grown
 from peftbench.decide.suite.predict_case import predict_largest
 from peftbench.inputs.card.gpu import GpuSpec
@@ -35,8 +35,8 @@ WIDEST = 34
 def predict_suite(suite: Suite, cases: tuple[SuiteCase, ...], gpu: GpuSpec | None) -> None:
     """Print what the formulas say of every case, and which will not fit."""
     where = f" on {gpu.name}, {gib(gpu.memory_bytes)} GiB visible" if gpu else ""
-    click.echo(f"{suite.name}: {len(cases)} cases{where}\n{suite.about}\n")
-    click.echo(render(predictions_table(cases, gpu), terminal_width(), indent=""))
+    say(f"{one_line(suite.name)}: {len(cases)} cases{where}\n{suite.about}\n")
+    say(render(predictions_table(cases, gpu), terminal_width(), indent=""))
     for note in dict.fromkeys(note for each in cases for note in each.notes):
         tell(note)
 
@@ -48,17 +48,17 @@ def run_suite(
     """Run every case that is not in the file yet; returns whether every record was written."""
     with RecordFile(path, tell) as file, Stop() as stop:
         known = {} if fresh else finished(read_results(path, tell).runs, device)
-        click.echo(f"{device.product} → {path}")
+        say(one_line(f"{device.product} → {path}"))
         going = _Going(suite.name, device, gpu, file, timeout_s, stop, known, len(cases))
         try:
             for each in cases:
                 going.case(each)
         except Interrupted:
-            click.echo("interrupted: what was measured until now is in the file.", err=True)
+            tell("interrupted: what was measured until now is in the file.", label="")
             raise KeyboardInterrupt from None
         finally:
             written = going.finish()
-    click.echo(going.summary(path))
+    say(going.summary(path))
     return written
 
 
@@ -99,14 +99,14 @@ class _Going:
             pass
         largest = predict_largest(each.case, option, self.gpu)
         predicted = f" (predicted: {largest.text})" if largest else ""
-        click.echo(f"       {each.case.id}: the largest {option} that runs is {best or 'none'}{predicted}")
+        say(f"       {shown(each.case.id)}: the largest {option} that runs is {best or 'none'}{predicted}")
 
     def _run(self, case: Case) -> Outcome:
         before = self.known.get(case.key)
-        label = f"{self.place:3}/{self.total}  {case.id}"
+        label = f"{self.place:3}/{self.total}  {shown(case.id)}"
         if before:
             self.skipped += 1
-            click.echo(f"{label:{WIDEST}}  {described(before)}  (done before)")
+            say(f"{label:{WIDEST}}  {described(before)}  (done before)")
             return before.measurement.outcome
         with Progress(label, self._remaining(), patience_s=0.0) as progress:
             record = run_case(case, self.device, self.suite, self.stop, self.timeout_s, _shares(case, progress))
@@ -116,7 +116,7 @@ class _Going:
         self._write_kept()
         if self.unwritten:
             tell(f"{self.file.path} cannot be written; {len(self.unwritten)} records are kept until it can.")
-        click.echo(f"{label:{WIDEST}}  {described(record)}")
+        say(f"{label:{WIDEST}}  {described(record)}")
         return record.measurement.outcome
 
     def _remaining(self) -> str:
@@ -137,9 +137,9 @@ class _Going:
         """Try once more; what still cannot be written goes to stdout, where it is not lost."""
         self._write_kept()
         for record in self.unwritten:
-            click.echo(json.dumps(record_to_json(record), sort_keys=True))
+            say(json.dumps(record_to_json(record), sort_keys=True))
         if self.unwritten:
-            click.echo(f"Error: {self.file.path} could not be written: its records are above, one a line.", err=True)
+            fail(f"Error: {self.file.path} could not be written: its records are above, one a line.")
         return not self.unwritten
 
     def summary(self, path: Path) -> str:
@@ -164,7 +164,8 @@ def described(record: RunRecord) -> str:
     """A record in half a line: what it took, or how it ended."""
     found = record.measurement
     if found.outcome is not Outcome.OK:
-        return f"{found.outcome}{f': {found.message}' if found.message and found.outcome is not Outcome.OOM else ''}"
+        message = "" if found.outcome is Outcome.OOM else shown(one_line(found.message))
+        return f"{found.outcome}: {message}" if message else str(found.outcome)
     size = human_bytes(found.allocated_bytes or 0)
     unit = "s/step" if record.case.task == "training" else "s"
     retries = f", {found.alloc_retries} retries" if found.alloc_retries else ""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import click
-
-from peftbench.cli.progress import Progress, tell
+from peftbench.base.screen import fail, say, tell
+from peftbench.base.visible import one_line
+from peftbench.cli.progress import Progress
 from peftbench.inputs.comparison import ComparisonCase
 from peftbench.inputs.suite import Suite
 from peftbench.measure.child_process import Interrupted, Stop
@@ -17,13 +17,13 @@ from peftbench.records.comparison import ComparisonRecord, comparison_record_to_
 from peftbench.records.environment import Outcome
 from peftbench.records.file import RecordFile, read_results
 from peftbench.report.comparisons.table import comparison_tables, variants_table
-from peftbench.report.format.terminal import encodable, render, terminal_width
+from peftbench.report.format.terminal import render, terminal_width
 
 
 def predict_comparison(suite: Suite, case: ComparisonCase) -> None:
     """Print the variants, and what the formulas say of their memory where the model has a config."""
-    click.echo(f"{suite.name}: {len(case.variants)} variants of {case.model}\n{suite.about}\n")
-    click.echo(render(variants_table(case), terminal_width(), indent=""))
+    say(f"{one_line(suite.name)}: {len(case.variants)} variants of {one_line(case.model)}\n{suite.about}\n")
+    say(render(variants_table(case), terminal_width(), indent=""))
 
 
 def run_comparison_suite(
@@ -31,11 +31,11 @@ def run_comparison_suite(
 ) -> bool:
     """Compare, unless the same comparison is in the file; returns whether it was done to its end and written."""
     with RecordFile(path, tell) as file, Stop() as stop:
-        click.echo(f"{device.product} → {path}")
+        say(one_line(f"{device.product} → {path}"))
         before = None if fresh else finished(read_results(path, tell).comparisons, device).get(case.key)
         if before:
             _show(before)
-            click.echo("done before; --fresh measures it again.")
+            say("done before; --fresh measures it again.")
             return True
         try:
             with Progress(f"{suite.name}: {len(case.variants)} variants", patience_s=0.0) as progress:
@@ -43,13 +43,13 @@ def run_comparison_suite(
                     case, device, suite.name, stop, timeout_s, lambda course: progress(course.progress)
                 )
         except Interrupted:
-            click.echo("interrupted: a comparison has no result before its end.", err=True)
+            tell("interrupted: a comparison has no result before its end.", label="")
             raise KeyboardInterrupt from None
         written = _write(file, record)
     _show(record)
     if record.outcome not in FINISHED:
         return False
-    click.echo(f"measured in {record.duration_s:.0f} s.   next: peftbench report {path.parent}")
+    say(f"measured in {record.duration_s:.0f} s.   next: peftbench report {path.parent}")
     return written
 
 
@@ -58,14 +58,14 @@ def _write(file: RecordFile, record: ComparisonRecord) -> bool:
     try:
         file.append(record)
     except OSError as error:
-        click.echo(json.dumps(comparison_record_to_json(record), sort_keys=True))
-        click.echo(f"Error: {file.path} could not be written: {error.strerror}. The record is above.", err=True)
+        say(json.dumps(comparison_record_to_json(record), sort_keys=True))
+        fail(f"Error: {file.path} could not be written: {error.strerror}. The record is above.")
         return False
     return True
 
 
 def _show(record: ComparisonRecord) -> None:
     if record.outcome is not Outcome.OK:
-        click.echo(f"{record.outcome}: {record.message}", err=True)
+        tell(f"{record.outcome}: {one_line(record.message)}", label="")
     for table in comparison_tables(record):
-        click.echo(encodable(render(table, terminal_width(), indent="") + "\n", None))
+        say(render(table, terminal_width(), indent="") + "\n")

@@ -22,7 +22,7 @@ def calibrated(cards: tuple[GpuSpec, ...], file: str | None, transformers: str |
     """The cards; what reads calibrations is loaded where a file is named, or some lie in their place."""
     if not file and not _any_calibration(calibration_place()):
         return cards
-    from peftbench.cli.progress import tell
+    from peftbench.base.screen import tell
     from peftbench.decide.calibrated import calibrated_cards
 
     return calibrated_cards(cards, file, tell, transformers)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from peftbench.base.errors import PeftbenchError
+from peftbench.base.screen import put_page, say
 from peftbench.report.format.writers import FORMATS, check_installed, written
 
 if TYPE_CHECKING:
@@ -29,21 +29,15 @@ format_option = click.option("--format", "format_", **_SETTINGS)
 
 
 def show(sheet: Sheet, format_: str) -> None:
-    """Print an answer as the stream can encode it."""
-    show_text(written(sheet, format_))
-
-
-def show_text(text: str) -> None:
-    """Print text as the stream can encode it."""
-    from peftbench.report.format.terminal import encodable
-
-    click.echo(encodable(text, getattr(sys.stdout, "encoding", None)))
+    """Print an answer."""
+    print_as = put_page if format_ == "html" else say
+    print_as(written(sheet, format_))
 
 
 def write_file(path: str, content: str | bytes, otherwise: str) -> None:
     """Write a file that was asked for; `otherwise` is the hint where that fails. Raises PeftbenchError."""
     try:
         with open(path, "wb") as file:
-            file.write(content if isinstance(content, bytes) else content.encode())
+            file.write(content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise PeftbenchError(f"cannot write {path}: {error.strerror}.", otherwise) from None

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from peftbench.base.errors import NoFormula, SpecError
+from peftbench.base.screen import tell
 from peftbench.catalog.adapter_file import adapter_text, read_adapter_file
 from peftbench.catalog.models import NamedConfig
 from peftbench.cli.ask.adapter_question import has_formula
 from peftbench.cli.ask.plan_question import cards_of, plan_of, recipes_of
-from peftbench.cli.progress import Progress, tell
+from peftbench.cli.progress import Progress
 from peftbench.decide.card import settle
 from peftbench.decide.plan.dry_plan import plan_by_dry_run, with_dry_run, without_dry_run
 from peftbench.decide.plan.plan import Plan

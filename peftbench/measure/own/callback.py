@@ -12,6 +12,7 @@ import torch
 from transformers import TrainerCallback
 
 from peftbench.base.errors import PeftbenchError
+from peftbench.base.screen import say
 from peftbench.inputs.case import TRACKED_STEPS
 from peftbench.measure.child.meter import Meter, start_meter, weights_bytes
 from peftbench.measure.child.steps import now_s
@@ -78,7 +79,7 @@ class RunCallback(TrainerCallback):
         try:
             case = case_of(model, args, self._batches, len(self._step_s), self._read_adapter)
         except PeftbenchError as error:
-            print(f"peftbench: this run cannot be recorded: {error}")
+            say(f"peftbench: this run cannot be recorded: {error}")
             return
         losses = tuple(float(entry["loss"]) for entry in state.log_history if "loss" in entry)
         environment = environment_of(self._device, described_by_torch(self._on_card))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from peftbench.base.paired import Interval
+from peftbench.base.visible import one_line
 from peftbench.check.runs.effects import LatencyRatio, QualityEffect, latency_ratios, quality_effects
 from peftbench.inputs.comparison import LatencyCase
 from peftbench.records.comparison import ComparisonRecord, QualityResult
@@ -12,7 +13,7 @@ from peftbench.records.environment import Outcome
 from peftbench.report.comparisons.table import comparison_tables, comparison_title, quantized_effect
 from peftbench.report.format.figure import INK, SERIES, figure, plain, points, upright
 from peftbench.report.format.html import Section
-from peftbench.report.format.sheet import Figure, one_line
+from peftbench.report.format.sheet import Figure
 
 COLOUR, OTHER = SERIES[:2]
 ROW_PX, AROUND_PX = 34, 90
@@ -81,7 +82,7 @@ def _ratios(ratios: Sequence[LatencyRatio]) -> Figure:
 
 def _intervals(names: Sequence[str], series: Sequence[tuple[str, str, Sequence[Interval]]], axis: Figure) -> Figure:
     """Rows of points with error bars; the first name is on top."""
-    labels = [plain(one_line(name)) for name in names]
+    labels = [plain(name) for name in names]
     data = [
         points(name, [i.value for i in intervals], labels, "%{y}<br>%{x:.4g}<extra></extra>",
                marker={"color": colour, "size": 9},
@@ -96,7 +97,7 @@ def _intervals(names: Sequence[str], series: Sequence[tuple[str, str, Sequence[I
 
 
 def _by_layer(result: QualityResult) -> tuple[str, Figure]:
-    names = [plain(one_line(name)) for name, _ in result.kl_by_layer]
+    names = [plain(name) for name, _ in result.kl_by_layer]
     bars = {"type": "bar", "x": names, "y": [kl for _, kl in result.kl_by_layer], "marker": {"color": COLOUR},
             "hovertemplate": "%{x}<br>KL %{y:.3g}<extra></extra>"}  # fmt: skip
     axes = {"xaxis": {"type": "category"}, "yaxis": {"title": {"text": "nats a token"}}}
@@ -105,7 +106,7 @@ def _by_layer(result: QualityResult) -> tuple[str, Figure]:
 
 def _weight_errors(result: QualityResult) -> tuple[str, Figure]:
     """Every matrix, in the model's order."""
-    names = [plain(one_line(layer.name)) for layer in result.layers]
+    names = [plain(layer.name) for layer in result.layers]
     errors, marker = [layer.relative_rmse for layer in result.layers], {"color": COLOUR, "size": 5}
     dots = points("", list(range(len(names))), errors, "%{text}<br>%{y:.4f}<extra></extra>", text=names, marker=marker)
     axes = {"xaxis": {"title": {"text": "matrix, from the input on"}}, "yaxis": {"title": {"text": "relative RMSE"}}}

@@ -8,11 +8,12 @@ from statistics import median
 
 from peftbench.base.paired import Interval
 from peftbench.base.units import human_bytes
+from peftbench.base.visible import one_line
 from peftbench.check.runs.effects import QualityEffect, latency_ratios, quality_effects, tokens_per_s
 from peftbench.decide.suite.predict_case import predict_variant
 from peftbench.inputs.comparison import ComparisonCase, LatencyCase, Variant
 from peftbench.records.comparison import ComparisonRecord, LatencyResult
-from peftbench.report.format.sheet import UNKNOWN, Column, Table, one_line, tabled
+from peftbench.report.format.sheet import UNKNOWN, Column, Table, tabled
 
 WORST_LAYERS = 5
 MOST_DIGITS = 5

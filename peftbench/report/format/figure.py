@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from peftbench.base.visible import one_line
 from peftbench.memory import Part
 from peftbench.report.format.sheet import Figure
 
@@ -81,4 +82,4 @@ def words(text: str, **where: Any) -> Figure:
 
 def plain(name: str) -> str:
     """A name inside a chart, where plotly would read tags and entities."""
-    return name.replace("<", "‹").replace(">", "›").replace("&", "&amp;")
+    return one_line(name).replace("<", "‹").replace(">", "›").replace("&", "&amp;")

@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from peftbench.base.errors import PeftbenchError, install_hint
+from peftbench.base.visible import visible
 from peftbench.report.format.sheet import Figure, Page, Table
 
 _BUTTONS = ["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]
@@ -51,9 +52,14 @@ def page(page: Page, template: str = "sheet.html.j2", **more: Any) -> str:
 
     templates = Environment(
         loader=PackageLoader("peftbench.report", "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, finalize=_visible,
     )  # fmt: skip
     return templates.get_template(template).render(page=page, draw=_draw(), **more)
+
+
+def _visible(value: object) -> object:
+    """What a template puts in: plain text is made visible, then escaped; figures are HTML of ours."""
+    return visible(value) if type(value) is str else value
 
 
 def _draw() -> Callable[[Figure, str], str]:

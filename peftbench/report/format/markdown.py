@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from peftbench.base.visible import shown
 from peftbench.report.format.sheet import Page, Table
 
 
@@ -23,5 +24,9 @@ def render(table: Table) -> str:
     return f"**{_cell(table.title)}**\n\n{text}" if table.title else text
 
 
+_INERT = str.maketrans({"<": "&lt;", ">": "&gt;", "&": "&amp;"} | {letter: f"\\{letter}" for letter in "\\|`[]"})
+"""No tag, entity, code or link of a text works, and no text ends its cell."""
+
+
 def _cell(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    return shown(" ".join(text.split("\n"))).translate(_INERT)

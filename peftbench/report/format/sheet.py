@@ -109,8 +109,3 @@ def listing(
     names = tuple(dict.fromkeys(name for row in rows for name in row)) or tuple(shown_names)
     page = Page([tabled(columns, rows if shown is None else shown)], [Note(note)], title)
     return Sheet(lambda: page, lambda: rows, lambda: (names, rows))
-
-
-def one_line(text: str) -> str:
-    """Without line breaks and control characters, which would break a table or rewrite the screen."""
-    return "".join(letter if letter.isprintable() else "·" for letter in " ".join(text.split()))

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable
 from typing import TextIO
 
+from peftbench.base.screen import is_verdict, painted
+from peftbench.base.visible import shown
 from peftbench.report.format.sheet import Page, Table
 
 WIDEST, NARROWEST = 80, 40
@@ -14,14 +16,6 @@ NARROWEST_COLUMN = 12
 GAP = "  "
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
-_COLOURS = {"fits": "32", "tight": "33", "does not fit": "31"}
-"""Green, yellow and red for a cell that says the same in words."""
-_ASCII = str.maketrans(
-    {"·": "-", "—": "-", "–": "-", "×": "x", "…": "...", "≥": ">=", "±": "+-", "→": "->", "¹": "^1", "²": "^2"}
-    | {"█": "#"}
-    | dict.fromkeys("▏▎▍", "")
-    | dict.fromkeys("▌▋▊▉", "#")
-)
 
 
 class Style:
@@ -36,8 +30,8 @@ class Style:
 
 def terminal_width(stream: TextIO | None = None) -> int:
     """Columns to write: those of the terminal, at most 80; COLUMNS wins. (shutil would cost milliseconds.)"""
-    columns = os.environ.get("COLUMNS", "")
-    if columns.isdigit() and int(columns):
+    columns = os.environ.get("COLUMNS", "")[:9]
+    if columns.isdecimal() and int(columns):
         return max(NARROWEST, min(int(columns), WIDEST))
     try:
         return max(NARROWEST, min(os.get_terminal_size((stream or sys.stdout).fileno()).columns, WIDEST))
@@ -49,15 +43,6 @@ def wants_colour(stream: TextIO | None) -> bool:
     """Colour for a person at a terminal who has not asked for none (NO_COLOR, TERM=dumb); None is a closed stream."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return stream is not None and stream.isatty() and not plain
-
-
-def encodable(text: str, encoding: str | None) -> str:
-    """The text itself, or its nearest ASCII where the stream cannot encode it: `#` for bars."""
-    try:
-        text.encode(encoding or "utf-8")
-    except (UnicodeEncodeError, LookupError):
-        return text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
-    return text
 
 
 def bar(size: int, full: int, width: int) -> str:
@@ -78,7 +63,7 @@ def page(page: Page, width: int) -> str:
 def render(table: Table, width: int = WIDEST, colour: bool = False, indent: str = GAP) -> str:
     """Write a table with aligned columns; left-aligned ones are wrapped where lines would grow too long."""
     table = table.within(width) if table.spare else table
-    lines = [*([table.headings] if any(table.headings) else ()), *table.rows]
+    lines = [*([table.headings] if any(table.headings) else ()), *(tuple(map(shown, row)) for row in table.rows)]
     widths, gap = _fitting(lines, table.alignments, width - len(indent))
     text = wrap(table.title, width) if table.title else []
     for line in lines:
@@ -112,7 +97,7 @@ def _narrowed(widths: list[int], least: list[int], alignments: str, room: int) -
 
 def _words(cell: str) -> list[str]:
     """What stays on one line: the words, or a verdict as a whole."""
-    return [cell] if cell in _COLOURS else cell.split(" ")
+    return [cell] if is_verdict(cell) else cell.split(" ")
 
 
 def _rows(
@@ -128,15 +113,18 @@ def _rows(
 
 def _pad(cell: str, width: int, alignment: str, colour: bool) -> str:
     padded = cell.rjust(width) if alignment == "r" else cell.ljust(width)
-    if colour and cell in _COLOURS:
-        return padded.replace(cell, f"\x1b[{_COLOURS[cell]}m{cell}\x1b[0m")
-    return padded
+    return padded.replace(cell, painted(cell)) if colour and cell else padded
 
 
 def wrap(text: str, width: int) -> list[str]:
     """Break text between words into lines of at most `width`, and a longer word after a hyphen or where it must."""
+    return joined(shown(text).split(" "), width)
+
+
+def joined(words: Iterable[str], width: int) -> list[str]:
+    """Lines of at most `width` made of words, which may have spaces in them."""
     lines: list[str] = []
-    for word in text.split(" "):
+    for word in words:
         if lines and len(lines[-1]) + 1 + len(word) <= width:
             lines[-1] += " " + word
             continue
@@ -171,5 +159,6 @@ def labelled(label: str, text: str, width: int) -> str:
 
 def two_sided(left: str, right: str, width: int) -> str:
     """`left` at the margin and `right` at the other one, or on a line of its own where both do not fit."""
+    left, right = shown(left), shown(right)
     gap = width - len(left) - len(right)
     return left + " " * gap + right if gap >= 2 else f"{left}\n{right}"

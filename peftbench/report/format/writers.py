@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from peftbench.base.visible import visible
 from peftbench.report.format.sheet import Sheet
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -96,6 +97,6 @@ def _cell(value: object) -> object:
         value = " ".join(map(str, value))
     elif isinstance(value, dict):
         value = " ".join(f"{name}={each}" for name, each in value.items())
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
-        return f"'{value}"
-    return value
+    if not isinstance(value, str):
+        return value
+    return visible(f"'{value}" if value.startswith(_FORMULA_STARTS) else value)

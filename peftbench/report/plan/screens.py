@@ -9,7 +9,7 @@ from peftbench.decide.plan.plan import Plan
 from peftbench.decide.verdict import Fit, Verdict
 from peftbench.memory import Part
 from peftbench.report.format.sheet import Table
-from peftbench.report.format.terminal import Style, bar, labelled, render, two_sided, wrap
+from peftbench.report.format.terminal import Style, bar, joined, labelled, render, two_sided, wrap
 from peftbench.report.plan import views
 from peftbench.report.plan.header import DOT, assumptions, card_title, model_title
 from peftbench.report.plan.time import published_notes, time_notes, time_table
@@ -160,6 +160,5 @@ def _changes(plan: Plan, style: Style) -> str:
               for c in plan.changes if c.fit is Fit.DOES_NOT_FIT]  # fmt: skip
     if not little:
         return text
-    pieces = wrap(DOT.join(little).replace(" ", "\0").replace("\0·\0", " · "), style.width - 14)
-    lines = [piece.replace("\0", " ") for piece in pieces]
-    return text + "\n  too little: " + ("\n" + " " * 14).join(lines)
+    words = [word for piece in little for word in (DOT.strip(), piece)][1:]
+    return text + "\n  too little: " + ("\n" + " " * 14).join(joined(words, style.width - 14))

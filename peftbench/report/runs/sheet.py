@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from peftbench.base.screen import tell as tell_user
+from peftbench.base.visible import one_line
 from peftbench.check.runs.comparison import Comparison
 from peftbench.records.comparison import ComparisonRecord
 from peftbench.report.comparisons.rows import COLUMNS as COMPARISON_COLUMNS
 from peftbench.report.comparisons.rows import comparison_rows
 from peftbench.report.comparisons.table import comparison_tables
 from peftbench.report.format.html import Section
-from peftbench.report.format.sheet import Page, Row, Sheet, one_line
+from peftbench.report.format.sheet import Page, Row, Sheet
 from peftbench.report.runs.charts import PARTS, parts_figure, parts_of, scatter_figure, step_figure, time_figures
 from peftbench.report.runs.rows import COLUMNS, SCHEMA_VERSION, run_row
 from peftbench.report.runs.table import Group, group_table, grouped, on_card
@@ -23,8 +25,9 @@ EXPLAINED = (
 
 
 def runs_sheet(
-    comparisons: Sequence[Comparison], compared: Sequence[ComparisonRecord] = (), tell: Callable[[str], None] = print
-) -> Sheet:
+    comparisons: Sequence[Comparison], compared: Sequence[ComparisonRecord] = (),
+    tell: Callable[[str], None] = tell_user,
+) -> Sheet:  # fmt: skip
     """Rows are of one kind: those of the runs where there are any; `tell` gets what is left out of them."""
     return Sheet(
         lambda: _page(comparisons, compared),

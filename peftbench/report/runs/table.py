@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from peftbench.base.errors import SpecError
 from peftbench.base.units import human_bytes
+from peftbench.base.visible import one_line
 from peftbench.check.runs.comparison import Comparison
 from peftbench.decide.suite.predict_case import device_of, predict_case, predict_largest
 from peftbench.decide.verdict import judge
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.records.environment import Outcome
-from peftbench.report.format.sheet import UNKNOWN, Column, Table, one_line, tabled
+from peftbench.report.format.sheet import UNKNOWN, Column, Table, tabled
 from peftbench.report.runs.rows import step_median_s
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peftbench.report.format.sheet import Table
-from peftbench.report.format.terminal import bar, encodable, render, terminal_width, wants_colour, wrap
+from peftbench.report.format.terminal import bar, render, terminal_width, wants_colour, wrap
 
 
 def test_columns_are_aligned_and_unwrapped_when_there_is_room() -> None:
@@ -62,7 +62,10 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
     assert not wants_colour(Terminal())
 
 
-@pytest.mark.parametrize(("columns", "width"), [("60", 60), ("200", 80), ("10", 40), ("", 80), ("wide", 80), ("0", 80)])
+@pytest.mark.parametrize(
+    ("columns", "width"),
+    [("60", 60), ("200", 80), ("10", 40), ("", 80), ("wide", 80), ("0", 80), ("²", 80), ("9" * 5000, 80)],
+)
 def test_the_width_follows_the_terminal_up_to_80(monkeypatch: pytest.MonkeyPatch, columns: str, width: int) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     assert terminal_width(io.StringIO()) == width
@@ -74,12 +77,6 @@ def test_a_bar_is_in_proportion_and_never_too_long(size: int, full: int, width: 
     assert len(drawn) <= width
     if full:
         assert abs(len(drawn) - width * min(size / full, 1)) <= 1
-
-
-def test_a_stream_without_utf_8_gets_ascii() -> None:
-    assert encodable("██▌ 9.31–11.40 × 2 · —", "ascii") == "### 9.31-11.40 x 2 - -"
-    assert encodable("8¹", "ascii") == "8^1"
-    assert encodable("██▌", "utf-8") == "██▌"
 
 
 @given(st.text("ab- ", max_size=60), st.integers(1, 20))

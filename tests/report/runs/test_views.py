@@ -74,7 +74,7 @@ def test_a_terminal_is_told_no_control_characters():
     stopped = replace(FIRST.measurement, outcome=Outcome.ERROR, message="bad\x1b[31m\nvalue")
     strange = replace(FIRST, case=replace(FIRST.case, id="a\x1b[2J\nb"), measurement=stopped)
     (row,) = runs_sheet(compare([strange])).page().tables[0].rows
-    assert row[0] == "a·[2J b" and row[-1] == "error: bad·[31m value"
+    assert row[0] == r"a\x1b[2J b" and row[-1] == r"error: bad\x1b[31m value"
     assert row[1].startswith("≥"), "what it had reached"
 
 
