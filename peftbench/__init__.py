@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from peftbench.decide.plan.plan import Plan
     from peftbench.dryrun.session import DryRun
     from peftbench.inputs.card.gpu import GpuSpec
+    from peftbench.inputs.case import DeviceType
     from peftbench.inputs.model.spec import ModelSpec
     from peftbench.measure.own.callback import RunCallback
     from peftbench.records.run import RunRecord
@@ -90,7 +91,7 @@ def dry_run(model: str, gpu: str | GpuSpec | None = None, method: str = "lora", 
 
 
 def measure_training(
-    model: str, method: str = "lora", device: str = "cuda", steps: int = 5, timeout_s: float | None = None,
+    model: str, method: str = "lora", device: DeviceType = "cuda", steps: int = 5, timeout_s: float | None = None,
     **recipe: Any,
 ) -> RunRecord:  # fmt: skip
     """Train for a few real steps in a child process, as `peftbench run` does, and return what they took.

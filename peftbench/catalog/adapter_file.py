@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 
 from peftbench.base.errors import CatalogError, NoFormula, SpecError
-from peftbench.catalog.config_file import read_json_file
+from peftbench.catalog.config_file import read_json_object
 from peftbench.inputs.recipe import ALL_LINEAR, AdapterSpec
 from peftbench.inputs.recipe.adapter import NAMED_AS_PEFT
 
@@ -23,7 +23,7 @@ def read_adapter_file(path: str) -> Mapping[str, object]:
     """The parsed file; `path` may be its folder. Raises CatalogError where it cannot be read or names no type."""
     if os.path.isdir(path):
         path = os.path.join(path, "adapter_config.json")
-    config = read_json_file(path, _HINT)
+    config = read_json_object(path, _HINT)
     if not isinstance(config.get("peft_type"), str):
         raise CatalogError(f"{path} has no peft_type.", _HINT)
     return config

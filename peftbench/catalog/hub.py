@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from peftbench.base.errors import CatalogError, install_hint
-from peftbench.catalog.config_file import MOST_BYTES, read_config_file
+from peftbench.base.files import MOST_BYTES
+from peftbench.catalog.config_file import read_config_file
 
 _FILE = "config.json"
 _TIMEOUT_S = 5.0

@@ -17,7 +17,7 @@ from peftbench.cli.answer.run_comparison import predict_comparison, run_comparis
 from peftbench.decide.suite.cases import SuiteCase, cases_of
 from peftbench.decide.suite.variants import comparison_of
 from peftbench.inputs.card.gpu import GpuSpec
-from peftbench.inputs.case import TIMEOUT_S
+from peftbench.inputs.case import TIMEOUT_S, DeviceType
 from peftbench.inputs.suite import COMPARING, Suite, find_suite, read_suite
 from peftbench.measure.device.local_gpu import find_local_gpus
 from peftbench.measure.device.open import Device, open_device
@@ -78,7 +78,7 @@ def _file(out: str | None, device: Device, suite: Suite) -> Path:
 
 
 def _compare(
-    suite: Suite, kind: str, dry_run: bool, out: str | None, timeout: float, fresh: bool, force: bool
+    suite: Suite, kind: DeviceType, dry_run: bool, out: str | None, timeout: float, fresh: bool, force: bool
 ) -> None:  # fmt: skip
     """A suite of kind quality or latency: all its variants in one child."""
     case = comparison_of(suite, kind)
@@ -97,7 +97,7 @@ def folder_of(device: Device) -> str:
     return "cpu" if device.kind == "cpu" else slug(device.product)
 
 
-def _open(kind: str, force: bool) -> Device:
+def _open(kind: DeviceType, force: bool) -> Device:
     """The device, when everything that a child needs is there and nobody is in the way; raises MeasureError else."""
     missing = [name for name in ("torch", "transformers", "peft", "bitsandbytes", "accelerate") if not find_spec(name)]
     if missing:
@@ -112,7 +112,7 @@ def _open(kind: str, force: bool) -> Device:
     return device
 
 
-def _card(kind: str, suite: Suite) -> GpuSpec | None:
+def _card(kind: DeviceType, suite: Suite) -> GpuSpec | None:
     """The card of this machine, or else the one that the suite is meant for."""
     if kind == "cpu":
         return None
@@ -122,7 +122,7 @@ def _card(kind: str, suite: Suite) -> GpuSpec | None:
         return find_gpu(suite.gpu) if suite.gpu else None
 
 
-def _cases(suite: Suite, gpu: GpuSpec | None, kind: str, memory_limit: str | None) -> tuple[SuiteCase, ...]:
+def _cases(suite: Suite, gpu: GpuSpec | None, kind: DeviceType, memory_limit: str | None) -> tuple[SuiteCase, ...]:
     cases = cases_of(suite, gpu, kind)
     if kind == "cpu" and suite.largest and not memory_limit:
         what = f"suite {suite.name} runs cases until they run out of memory, and a CPU has too much."

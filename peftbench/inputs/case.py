@@ -6,14 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from peftbench.base.codec import from_json
-from peftbench.base.errors import SpecError
+from peftbench.base.codec import Count, Within, check_fields, from_json
 from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.inputs.recipe.parallelism import check_one_gpu
 
-DEVICES = ("cuda", "cpu")
+DeviceType = Literal["cuda", "cpu"]
 TIMEOUT_S = 3600.0
 """The most that one case may take, where nothing else is asked."""
 TRACKED_STEPS = 2
@@ -31,26 +30,19 @@ class Case:
     config: str
     """The config.json of the model, as text with sorted keys."""
     recipe: TrainingSpec | InferenceSpec
-    steps: int = 5
+    steps: Annotated[int, Within(1, 1_000_000)] = 5
     """Timed steps, or timed generations."""
-    warmup_steps: int = TRACKED_STEPS
-    """Steps before those, whose time does not count; their memory does."""
-    learning_rate: float = 1e-3
-    seed: int = 0
-    device: str = "cuda"
-    memory_limit_bytes: int | None = None
+    warmup_steps: Annotated[int, Within(TRACKED_STEPS, 1_000_000)] = TRACKED_STEPS
+    """Steps before those, whose time does not count; their memory does. Optimizer states are made in the first step and
+    all there in the second."""
+    learning_rate: Annotated[float, Within(0, 100)] = 1e-3
+    seed: Count = 0
+    device: DeviceType = "cuda"
+    memory_limit_bytes: Count | None = None
     """What the child may take of the card, or of memory on a CPU; None: all there is."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise SpecError(f"steps must be at least 1 (got {self.steps}).")
-        if self.warmup_steps < TRACKED_STEPS:
-            why = f"warmup_steps must be at least {TRACKED_STEPS} (got {self.warmup_steps})."
-            raise SpecError(why, "Optimizer states are made in the first step and all there in the second.")
-        if not 0 < self.learning_rate < 100:
-            raise SpecError(f"learning_rate cannot be {self.learning_rate}.", "Write it as in learning_rate: 0.001")
-        if self.device not in DEVICES:
-            raise SpecError(f"device cannot be {self.device!r}.", f"Choose one of {', '.join(DEVICES)}.")
+        check_fields(self)
         check_one_gpu(self.recipe.parallelism, "a run")
 
     @property
@@ -78,9 +70,14 @@ def case_from_json(value: Mapping[str, Any]) -> Case:
     """The inverse of case_to_json; raises SpecError for what cannot be, KeyError and TypeError for other JSON."""
     given = dict(value)
     given["recipe"] = recipe_from_json(given.pop("task"), given["recipe"])
-    given["config"] = json.dumps(given["config"], sort_keys=True)
+    given["config"] = config_text(given["config"])
     case: Case = from_json(Case, given, "case")
     return case
+
+
+def config_text(value: object) -> str:
+    """The config.json of a model as text with sorted keys; raises SpecError for what is no object."""
+    return json.dumps(from_json(Mapping[str, object], value, "config"), sort_keys=True)
 
 
 def recipe_from_json(task: str, value: object) -> TrainingSpec | InferenceSpec:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from peftbench.base.codec import from_json
+from peftbench.base.codec import Count, Within, check_fields, from_json
 from peftbench.base.errors import SpecError
-from peftbench.inputs.case import DEVICES, fingerprint
+from peftbench.inputs.case import DeviceType, config_text, fingerprint
 from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec
 
 ROUTES = {
@@ -30,6 +30,8 @@ REFERENCE = "reference"
 WITH_ADAPTER = f"{REFERENCE}+adapter"
 """The reference with the dynamic adapter: the standard of variants that have one, unless they name another."""
 
+_MANY = 10_000_000
+"""More tokens, steps or rounds than that are a typing error."""
 SHIPPED_MODELS = ("small-llama", "smollm2-135m-instruct")
 """Models whose quality can be measured without a network: trained on the spot, and out of a package."""
 
@@ -45,21 +47,22 @@ class Variant:
     route: str = "base"
     adapter: AdapterSpec | None = None
     """None on the route "base"."""
-    adapters: int = 1
+    adapters: Annotated[int, Within(1, 10_000)] = 1
     """How many are loaded; the first is active."""
-    round_trips: int = 0
+    round_trips: Annotated[int, Within(0, 1_000_000)] = 0
     """How often it was merged and unmerged."""
     against: str = REFERENCE
     """The variant whose predictions are the standard (quality only)."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.route not in ROUTES:
             raise SpecError(f"{self.name}: adapter cannot be {self.route!r}.", f"Choose one of {', '.join(ROUTES)}.")
         if (self.adapter is None) != (self.route == "base"):
             raise SpecError(f"{self.name}: the route {self.route} does not go with this adapter.")
         if self.route in ("dequantized", "requantized") and self.quantization is None:
             raise SpecError(f"{self.name}: only quantized weights can be {self.route}.", "Use adapter: merged.")
-        if self.adapters < 1 or (self.adapters > 1 and self.route != "dynamic"):
+        if self.adapters > 1 and self.route != "dynamic":
             what = f"{self.name}: cannot have {self.adapters} adapters."
             raise SpecError(what, "More than one need adapter: dynamic.")
         if (self.round_trips > 0) != (self.route == "round-trips"):
@@ -85,25 +88,25 @@ class QualityCase:
     """ "small-llama", which is trained on the spot, "smollm2-135m-instruct", a folder, or a name on the Hub."""
     text: str = "sample"
     """ "sample", a play that comes with peftbench, "pydoc", which Python ships, "wikitext", or a file."""
-    blocks: int = 24
-    block_tokens: int = 256
+    blocks: Annotated[int, Within(2, _MANY)] = 24
+    block_tokens: Annotated[int, Within(8, _MANY)] = 256
     variants: tuple[Variant, ...] = ()
-    adapter_steps: int = 30
+    adapter_steps: Annotated[int, Within(0, _MANY)] = 30
     """Steps that the adapter is trained for before it is merged anywhere; with 0 no variant may have one."""
     by_layer: str | None = None
     """A variant whose quantization is put on one decoder layer at a time, to see which matter."""
     tasks: tuple[str, ...] = ()
     """Also run these of lm-evaluation-harness: names, or YAML files, whose data may be local."""
-    task_limit: int | None = None
+    task_limit: Annotated[int, Within(1, _MANY)] | None = None
     """Documents of each task; None: all."""
-    seed: int = 0
-    device: str = "cpu"
+    seed: Count = 0
+    device: DeviceType = "cpu"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tasks", (self.tasks,) if isinstance(self.tasks, str) else tuple(self.tasks))
-        _check(self, ("blocks", 2), ("block_tokens", 8), ("adapter_steps", 0))
-        if self.task_limit is not None and self.task_limit < 1:
-            raise SpecError(f"task_limit must be at least 1 (got {self.task_limit}).", "Leave it out for all.")
+        if isinstance(self.tasks, str):
+            object.__setattr__(self, "tasks", (self.tasks,))
+        check_fields(self)
+        _check_names(self.variants)
         known = {REFERENCE, *(variant.name for variant in self.variants)}
         for variant in self.variants:
             if variant.name == REFERENCE or variant.against not in known or variant.against == variant.name:
@@ -131,31 +134,30 @@ class LatencyCase:
     """What the suite calls the model, for people; only `config` is run."""
     config: str
     """The config.json of the model, as text with sorted keys."""
-    prompt_tokens: int = 64
-    new_tokens: int = 8
-    batch_size: int = 1
-    rounds: int = 20
+    prompt_tokens: Annotated[int, Within(1, _MANY)] = 64
+    new_tokens: Annotated[int, Within(1, _MANY)] = 8
+    batch_size: Annotated[int, Within(1, _MANY)] = 1
+    rounds: Annotated[int, Within(5, _MANY)] = 20
     """At least so many."""
-    most_rounds: int = 60
+    most_rounds: Annotated[int, Within(5, _MANY)] = 60
     """No more than so many, be the interval as wide as it is."""
-    interval: float = 0.08
+    interval: Annotated[float, Within(1e-6, 0.999)] = 0.08
     """Half the width of a ratio's 95 % interval at which rounds stop, as a share of the ratio."""
     variants: tuple[Variant, ...] = ()
     switching: bool = False
     """Also time set_adapter, hotswap, loading, merging and mixed batches."""
-    seed: int = 0
-    device: str = "cuda"
+    seed: Count = 0
+    device: DeviceType = "cuda"
 
     def __post_init__(self) -> None:
-        _check(self, ("prompt_tokens", 1), ("new_tokens", 1), ("batch_size", 1), ("rounds", 5))
+        check_fields(self)
+        _check_names(self.variants)
         for variant in self.variants:
             if variant.route not in LATENCY_ROUTES:
                 what = f"{variant.name}: the speed of an adapter that is {variant.route} is not measured."
                 raise SpecError(what, f"Choose one of {', '.join(LATENCY_ROUTES)}.")
         if self.most_rounds < self.rounds:
             raise SpecError(f"most_rounds cannot be less than rounds, {self.rounds}.")
-        if not 0 < self.interval < 1:
-            raise SpecError(f"interval cannot be {self.interval}.", "Write it as in interval: 0.08")
 
     @property
     def task(self) -> str:
@@ -184,17 +186,12 @@ def comparison_from_json(value: Mapping[str, Any]) -> ComparisonCase:
     given = dict(value)
     kind = QualityCase if given.pop("task") == "quality" else LatencyCase
     if "config" in given:
-        given["config"] = json.dumps(given["config"], sort_keys=True)
+        given["config"] = config_text(given["config"])
     case: ComparisonCase = from_json(kind, given, "case")
     return case
 
 
-def _check(case: ComparisonCase, *least: tuple[str, int]) -> None:
-    for name, smallest in least:
-        if getattr(case, name) < smallest:
-            raise SpecError(f"{name} must be at least {smallest} (got {getattr(case, name)}).")
-    names = [variant.name for variant in case.variants]
+def _check_names(variants: tuple[Variant, ...]) -> None:
+    names = [variant.name for variant in variants]
     if len(set(names)) < len(names):
         raise SpecError(f"duplicate case name: {', '.join(names)}.")
-    if case.device not in DEVICES:
-        raise SpecError(f"device cannot be {case.device!r}.", f"Choose one of {', '.join(DEVICES)}.")

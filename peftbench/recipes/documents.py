@@ -4,49 +4,33 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 from collections.abc import Iterator, Mapping
 
-from peftbench.base.documents import parse_yaml
+from peftbench.base.documents import read_yaml
 from peftbench.base.errors import CatalogError
-from peftbench.catalog.config_file import read_json_file
+from peftbench.base.files import read_text
+from peftbench.catalog.config_file import read_json_object
 
 HINT = "Pass an axolotl, LLaMA-Factory, TRL, accelerate or DeepSpeed file, training_args.json, or a script of `recipe`."
-MOST_BYTES = 1_000_000
+MOST_SCRIPT_BYTES = 1_000_000
 
 
 def read_document(path: str) -> Mapping[str, object]:
     """The mapping that the file holds. Raises CatalogError for whatever is not one."""
     if path.endswith(".json"):
-        return read_json_file(path, HINT)
-    text = _text(path)
-    value = _constants(text, path) if path.endswith(".py") else parse_yaml(text, path, HINT)
+        return read_json_object(path, HINT)
+    value = _constants(path) if path.endswith(".py") else read_yaml(path, HINT, object)
     if not isinstance(value, Mapping) or not value or not all(isinstance(key, str) for key in value):
         kind = "nothing" if value is None or value == {} else f"a {type(value).__name__}"
         raise CatalogError(f"{path} holds {kind}, not a mapping of settings to values.", HINT)
     return value
 
 
-def _text(path: str) -> str:
-    try:
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise CatalogError(f"{path} is a {'folder' if os.path.isdir(path) else 'device'}, not a file.", HINT)
-        if os.path.getsize(path) > MOST_BYTES:
-            raise CatalogError(f"{path} is far too long for a configuration.", HINT)
-        with open(path, encoding="utf-8-sig") as file:
-            return file.read()
-    except UnicodeDecodeError as error:
-        raise CatalogError(f"{path} is not text in UTF-8.", HINT) from error
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise CatalogError(f"cannot read {path}: {why}.", HINT) from error
-
-
-def _constants(text: str, path: str) -> dict[str, object]:
+def _constants(path: str) -> dict[str, object]:
     """Upper-case names that a script gives plain values; nothing of the script is run."""
     try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError) as error:
+        tree = ast.parse(read_text(path, HINT, MOST_SCRIPT_BYTES))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise CatalogError(f"{path} is not a Python script.", HINT) from error
     found: dict[str, object] = {}
     for node in tree.body:

@@ -11,11 +11,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from peftbench.base.cache_folder import calibration_place
-from peftbench.base.codec import from_json
-from peftbench.base.errors import CatalogError, SpecError
+from peftbench.base.codec import Count, Within, from_json
+from peftbench.base.documents import read_json
+from peftbench.base.errors import CatalogError, SpecError, shown
 from peftbench.base.units import human_bytes, slug
 from peftbench.inputs.card.calibration import CardConstants, Seen
 from peftbench.records.environment import read_versioned
@@ -35,15 +36,20 @@ TIME = ("matmul_share", "layer_launch_s", "adapter_launch_s", "quantized_launch_
 _WANTED = "Make one: peftbench calibrate results/<card>"
 
 
+NotNegative = Annotated[float, Within(0, 1e30)]
+Factor = Annotated[float, Within(1, 1e6)]
+"""How far off, whichever way: 1 when exact."""
+
+
 @dataclass(frozen=True)
 class Constant:
     """One number; where no record decided it, it is the prior, and `records` is 0."""
 
-    value: float
-    low: float
-    high: float
+    value: NotNegative
+    low: NotNegative
+    high: NotNegative
     unit: str
-    records: int
+    records: Count
 
     @property
     def fitted(self) -> bool:
@@ -58,15 +64,15 @@ class HeldOut:
     A factor is 1 when exact, and the same for twice and for half.
     """
 
-    cases: int
-    time_median: float | None
-    time_p90: float | None
+    cases: Count
+    time_median: Factor | None
+    time_p90: Factor | None
     """The factor that nine of ten cases were within; None too where fewer than ENOUGH cases were timed."""
-    prior_time_median: float | None
+    prior_time_median: Factor | None
     """The priors' error on the same cases."""
-    device_median: float | None
+    device_median: NotNegative | None
     """Error of the device's peak as a fraction."""
-    prior_device_median: float | None
+    prior_device_median: NotNegative | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +86,9 @@ class Calibration:
     stack: Mapping[str, str]
     """Minor versions of STACK."""
     driver: str | None
-    tensor_flops: float | None
+    tensor_flops: NotNegative | None
     """What efficiency is a share of; None: no time was fitted."""
-    memory_bandwidth: float | None
+    memory_bandwidth: NotNegative | None
     """Bytes per second, which the dequantization factor is relative to."""
     constants: Mapping[str, Constant]
     held_out: HeldOut
@@ -180,12 +186,7 @@ def _readable(value: Any) -> Any:
 
 def read_calibration(path: str | os.PathLike[str]) -> Calibration:
     """Raises CatalogError for a file that is not one, or is of a newer version."""
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CatalogError(f"cannot read the calibration {path}: {error.strerror}.", _WANTED) from None
-    except (ValueError, RecursionError):
-        raise CatalogError(f"{path} is not a calibration: it is not JSON.", _WANTED) from None
+    value = read_json(path, _WANTED)
     try:
         return read_versioned(value, SCHEMA_VERSION, "a calibration", _from_json)
     except CatalogError as error:
@@ -197,17 +198,9 @@ def _from_json(given: Mapping[str, Any]) -> Calibration:
     found: Calibration = from_json(Calibration, given, "calibration")
     for name, constant in found.constants.items():
         if name not in (*MEMORY, *TIME):
-            raise SpecError(f"no constant is called {name!r}.")
-        for number in (constant.value, constant.low, constant.high):
-            _check_number(name, number, 0.0, name == "slack_factor")  # only an allocator can do without: slack
-    for name in ("time_median", "time_p90", "prior_time_median"):
-        if getattr(found.held_out, name) is not None:
-            _check_number(name, getattr(found.held_out, name), 1.0)
+            raise SpecError(f"no constant is called {shown(name)}.")
+        zero = name == "slack_factor"  # only an allocator can do without
+        if not constant.low <= constant.value <= constant.high or (constant.low == 0 and not zero):
+            wanted = "of low, value and high in this order" if constant.low else "above 0"
+            raise SpecError(f"constant {name} must be {wanted}.")
     return found
-
-
-def _check_number(name: str, number: float, least: float, itself: bool = True) -> None:
-    """Raises SpecError for a number below the least, or the least where it may not be."""
-    if number < least or (number == least and not itself):
-        wanted = f"{'at least' if itself else 'above'} {least:g}"
-        raise SpecError(f"{name} must be {wanted} (got {number!r}).")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from peftbench.base.errors import CatalogError, PeftbenchError, SpecError
-from peftbench.catalog.config_file import MOST_BYTES
+from peftbench.base.files import MOST_BYTES
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import CatalogModel, find_model, list_models
 
@@ -93,14 +93,14 @@ def test_other_file_names_and_relative_paths(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        (b"", "not valid JSON"),
-        (json.dumps(TINY).encode()[:40], "not valid JSON"),
-        (b"[" * 100_000, "out of bounds"),
-        (b"[" + b"9" * 5000 + b"]", "out of bounds"),
+        (b"", "not JSON"),
+        (json.dumps(TINY).encode()[:40], "not JSON"),
+        (b"[" * 100_000, "nested too deep"),
+        (b"[" + b"9" * 5000 + b"]", "thousands of digits"),
         (b"\x80\x02PK\xff\xfe", "not text in UTF-8"),
         (b"[1, 2]", "a JSON list, not an object"),
         (b"null", "a JSON NoneType, not an object"),
-        (b" " * (MOST_BYTES + 1), "far too many"),
+        (b" " * (MOST_BYTES + 1), "far too long"),
     ],
     ids=["empty", "truncated", "deep", "digits", "binary", "list", "null", "huge file"],
 )
@@ -126,13 +126,13 @@ def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
     assert "No such file" in refusal(str(tmp_path / "missing.json")).what
     assert "null" in refusal("a\0b.json").what
     (tmp_path / "config.json").mkdir()
-    assert "not a regular file" in refusal(str(tmp_path)).what
+    assert "is a folder, not a file" in refusal(str(tmp_path)).what
 
 
 @pytest.mark.skipif(os.name != "posix" or not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.json")
-    assert "not a regular file" in refusal(str(tmp_path / "pipe.json")).what
+    assert "is a pipe, not a file" in refusal(str(tmp_path / "pipe.json")).what
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root reads everything")

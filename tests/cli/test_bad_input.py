@@ -89,8 +89,8 @@ def write(path: Path, content: object) -> str:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (json.dumps(LLAMA)[:200], "not valid JSON"),
-        ("weights", "not valid JSON"),
+        (json.dumps(LLAMA)[:200], "this is not JSON"),
+        ("weights", "this is not JSON"),
         ([1, 2], "not an object"),
         ({**LLAMA, "model_type": "bert"}, "--dry-run"),
         ({k: v for k, v in LLAMA.items() if k != "hidden_size"}, "hidden_size"),

@@ -13,7 +13,7 @@ from peftbench.catalog.models import NamedConfig, find_config
 from peftbench.decide.card import settle
 from peftbench.decide.from_options import inference_requests, training_recipes, within_positions
 from peftbench.inputs.card.gpu import GpuSpec
-from peftbench.inputs.case import Case
+from peftbench.inputs.case import Case, DeviceType
 from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.inputs.suite import Suite
 
@@ -29,7 +29,7 @@ class SuiteCase(NamedTuple):
     """The option that is raised until the case runs out of memory."""
 
 
-def cases_of(suite: Suite, gpu: GpuSpec | None = None, device: str | None = None) -> tuple[SuiteCase, ...]:
+def cases_of(suite: Suite, gpu: GpuSpec | None = None, device: DeviceType | None = None) -> tuple[SuiteCase, ...]:
     """Every case with every combination of the sweep. `gpu` is the card that they are to run on.
 
     Raises SpecError or CatalogError, naming the case, for a recipe that cannot be.
@@ -54,7 +54,7 @@ def config_of(suite: Suite) -> NamedConfig:
 
 
 def _case(
-    suite: Suite, model: NamedConfig, id: str, options: Mapping[str, Any], gpu: GpuSpec | None, device: str
+    suite: Suite, model: NamedConfig, id: str, options: Mapping[str, Any], gpu: GpuSpec | None, device: DeviceType
 ) -> SuiteCase:
     with located(f"suite {suite.name}, case {id!r}"):
         recipe, notes = settle(model.other, _recipe(suite, model, options), gpu)

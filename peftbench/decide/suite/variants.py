@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from peftbench.base.errors import SpecError, did_you_mean, located
+from peftbench.base.codec import from_json
+from peftbench.base.errors import SpecError, did_you_mean, located, shown
 from peftbench.decide.recipe import LORA, parsed
 from peftbench.decide.suite.cases import combinations, config_of
 from peftbench.inputs.comparison import ComparisonCase, LatencyCase, QualityCase, Variant
@@ -37,13 +38,10 @@ def comparison_of(suite: Suite, device: str | None = None) -> ComparisonCase:
         "variants": tuple(_variants(suite, place)),
     }  # fmt: skip
     with located(f"suite {suite.name}"):
-        try:
-            if kind is QualityCase:
-                return QualityCase(model=_quality_model(suite), **shared)
-            model = config_of(suite)
-            return LatencyCase(model=model.name, config=json.dumps(model.config, sort_keys=True), **shared)
-        except TypeError:
-            raise SpecError("a value below compare is of the wrong type.") from None
+        if kind is QualityCase:
+            return QualityCase(model=_quality_model(suite), **shared)
+        model = config_of(suite)
+        return LatencyCase(model=model.name, config=json.dumps(model.config, sort_keys=True), **shared)
 
 
 def _quality_model(suite: Suite) -> str:
@@ -56,10 +54,7 @@ def _quality_model(suite: Suite) -> str:
 def _variants(suite: Suite, device: str) -> Iterator[Variant]:
     for name, options in combinations(suite):
         with located(f"suite {suite.name}, case {name!r}"):
-            try:
-                variant = _variant(name, options, device)
-            except TypeError:
-                raise SpecError("a value is of the wrong type.") from None
+            variant = _variant(name, options, device)
         yield variant
 
 
@@ -74,11 +69,11 @@ def _variant(name: str, given: Mapping[str, Any], device: str) -> Variant:
     dtype = DType(_one_of("dtype", given.get("dtype", default if quantized else weights), tuple(DType)))
     if not quantized and (dtype.value != weights or {"blocksize", "double_quant", "compute_dtype"} & {*given}):
         raise SpecError(f"weights in {weights} have no other dtype and no blocks.", "Leave those options out.")
-    route = given.get("adapter", "base")
+    route = from_json(str, given.get("adapter", "base"), "adapter")
     more = {option: given[option] for option in ("adapters", "round_trips", "against") if option in given}
     return Variant(
         name=name, dtype=dtype, quantization=_quantization(weights, dtype, given) if quantized else None,
-        route=str(route), adapter=None if route == "base" else _adapter(given), **more,
+        route=route, adapter=None if route == "base" else _adapter(given), **more,
     )  # fmt: skip
 
 
@@ -90,12 +85,12 @@ def _quantization(weights: str, dtype: DType, given: Mapping[str, Any]) -> Quant
 
 def _adapter(given: Mapping[str, Any]) -> AdapterSpec:
     """`plan`'s LoRA, or another type with PEFT's defaults."""
-    method = given.get("method", "lora")
-    adapter = LORA if method == "lora" else AdapterSpec(peft_type=str(method).replace("-", "_"))
+    method = from_json(str, given.get("method", "lora"), "method")
+    adapter = LORA if method == "lora" else AdapterSpec(peft_type=method.replace("-", "_"))
     return replace(adapter, **parsed(AdapterSpec, given))
 
 
 def _one_of(name: str, value: object, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise SpecError(f"{name} cannot be {value!r}.", f"Choose one of {', '.join(map(str, known))}.")
+    if not isinstance(value, str) or value not in known:
+        raise SpecError(f"{name} cannot be {shown(value)}.", f"Choose one of {', '.join(map(str, known))}.")
     return str(value)
