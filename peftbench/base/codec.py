@@ -11,7 +11,8 @@ from operator import is_
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from peftbench.base.errors import SpecError, did_you_mean, shown
+from peftbench.base.errors import SpecError, did_you_mean
+from peftbench.base.written import written
 
 Reader = Callable[[Any], Any]
 
@@ -153,12 +154,12 @@ def _dataclass(kind: Any) -> Reader:
 
 def _unknown(name: object, known: list[str]) -> _Wrong:
     near = did_you_mean(str(name)[:60], known)
-    return _Wrong(f"has no field {shown(name)}.", near or f"It may have {', '.join(known)}.")
+    return _Wrong(f"has no field {written(name)}.", near or f"It may have {', '.join(known)}.")
 
 
 def _object(value: object) -> Mapping[str, object]:
     if not isinstance(value, Mapping):
-        raise _Wrong(f"must be an object, not {shown(value)}.")
+        raise _Wrong(f"must be an object, not {written(value)}.")
     return value
 
 
@@ -179,7 +180,7 @@ def _mapping(_: Any, inner: Any) -> Reader:
 
 def _key(name: Any) -> str:
     if type(name) is not str:
-        raise _Wrong(f"is no name: names are text, not {shown(name)}.", "Put it in quotation marks.")
+        raise _Wrong(f"is no name: names are text, not {written(name)}.", "Put it in quotation marks.")
     return _text(name)
 
 
@@ -189,7 +190,7 @@ def _tuple(*kinds: Any) -> Reader:
 
     def read(value: Any) -> Any:
         if not isinstance(value, (list, tuple)):
-            raise _Wrong(f"must be a list, not {shown(value)}.")
+            raise _Wrong(f"must be a list, not {written(value)}.")
         if not endless and len(value) != len(readers):
             raise _Wrong(f"must have {len(readers)} values, not {len(value)}.")
         found: list[Any] = []
@@ -222,7 +223,7 @@ def _union(*kinds: Any) -> Reader:
                 continue
         if len(readers) > 1 and not _looks_like(held[-1], value):
             wanted = list(dict.fromkeys(map(_in_words, sorted(readers, key=_is_list))))
-            raise _Wrong(f"must be {', '.join(wanted[:-1])} or {wanted[-1]}, not {shown(value)}.")
+            raise _Wrong(f"must be {', '.join(wanted[:-1])} or {wanted[-1]}, not {written(value)}.")
         return readers[held[-1]](value)
 
     return read
@@ -261,7 +262,7 @@ def _one_of(members: Mapping[str, Any]) -> Reader:
         if isinstance(value, str) and value in members:
             return members[value]
         near = did_you_mean(value[:60], members) if isinstance(value, str) else ""
-        raise _Wrong(f"must be one of {known}, not {shown(value)}.", near)
+        raise _Wrong(f"must be one of {known}, not {written(value)}.", near)
 
     return read
 
@@ -278,7 +279,7 @@ def _ranged(kind: Any, within: Within) -> Reader:
         if not least <= found <= most:
             wanted = f"be at least {least:,}" if found < least else f"be at most {most:,}"
             wanted = "not be negative" if found < least == 0 else wanted
-            raise _Wrong(f"must {wanted} (got {shown(found)}).")
+            raise _Wrong(f"must {wanted} (got {written(found)}).")
         return found
 
     return read_within
@@ -320,8 +321,8 @@ def _flag(value: Any) -> bool:
 
 def _wrong(kind: type, value: object) -> _Wrong:
     if type(value) is int and kind in (int, float):
-        return _Wrong(f"must be a number of at most 18 digits (got {shown(value)}).")
-    return _Wrong(f"must be {_WANTED[kind]}, not {shown(value)}.")
+        return _Wrong(f"must be a number of at most 18 digits (got {written(value)}).")
+    return _Wrong(f"must be {_WANTED[kind]}, not {written(value)}.")
 
 
 def _any(value: Any) -> Any:
@@ -337,7 +338,7 @@ def _object_value(value: Any) -> Any:
 def _real(value: Any) -> float:
     """Of a kind that a float can hold, be it infinite."""
     if type(value) is int and value.bit_length() > 1000:
-        raise _Wrong(f"must be a number of at most 300 digits (got {shown(value)}).")
+        raise _Wrong(f"must be a number of at most 300 digits (got {written(value)}).")
     number: float = value
     return number
 
@@ -365,13 +366,13 @@ def _check_plain(value: Any, left: _Left, number: Reader) -> None:
     elif isinstance(value, Mapping):
         _check_inner(value, ((f".{_plain_key(name)}", each) for name, each in value.items()), left, number)
     else:
-        raise _Wrong(f"must be a plain value, not {shown(value)}.")
+        raise _Wrong(f"must be a plain value, not {written(value)}.")
 
 
 def _plain_key(name: Any) -> Any:
     """YAML has numbers for names too: max_memory: {0: 20GiB}."""
     if name is not None and type(name) not in (str, int, float, bool):
-        raise _Wrong(f"has a name that is no text: {shown(name)}.")
+        raise _Wrong(f"has a name that is no text: {written(name)}.")
     return _text(name) if type(name) is str else name
 
 

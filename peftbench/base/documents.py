@@ -9,8 +9,9 @@ from functools import lru_cache
 from typing import Any
 
 from peftbench.base.codec import Lined, from_json
-from peftbench.base.errors import CatalogError, install_hint, located, shown
+from peftbench.base.errors import CatalogError, install_hint, located
 from peftbench.base.files import MOST_BYTES, read_text
+from peftbench.base.written import written
 
 MOST_YAML_BYTES = 1_000_000
 """A suite of thousands of cases is smaller, and PyYAML reads about so much in a second."""
@@ -20,7 +21,7 @@ class Twice(ValueError):
     """A mapping has one key twice."""
 
     def __init__(self, key: object, line: int | None = None) -> None:
-        super().__init__(f"the key {shown(key)} comes twice")
+        super().__init__(f"the key {written(key)} comes twice")
         self.line = line
 
 
@@ -128,7 +129,7 @@ def _loader() -> Any:
             except (yaml.YAMLError, RecursionError, Twice):
                 raise
             except Exception as error:
-                what = f"{shown(getattr(node, 'value', ''))} is no {node.tag.rpartition(':')[2]}"
+                what = f"{written(getattr(node, 'value', ''))} is no {node.tag.rpartition(':')[2]}"
                 raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from error
 
         def construct_lined(self, node: Any) -> Any:

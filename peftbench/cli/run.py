@@ -42,7 +42,7 @@ HELD_BY_OTHERS_BYTES = 512 << 20
 @click.option("--force", is_flag=True, help="Measure although other processes hold memory of the card.")
 def run(
     suite: str, dry_run: bool, only: tuple[str, ...], fresh: bool, out: str | None, timeout: float,
-    device: str | None, memory_limit: str | None, force: bool,
+    device: DeviceType | None, memory_limit: str | None, force: bool,
 ) -> None:  # fmt: skip
     """Run the cases of SUITE, one child process each, and append a record of each to a file.
 

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from peftbench.base.codec import Count, Lined, Within, check_fields, from_json
 from peftbench.base.documents import read_yaml
-from peftbench.base.errors import CatalogError, SpecError, did_you_mean, located, shown
+from peftbench.base.errors import CatalogError, SpecError, did_you_mean, located
+from peftbench.base.written import written
 from peftbench.inputs.case import TRACKED_STEPS, DeviceType
 
 COMPARING = ("quality", "latency")
@@ -61,7 +62,7 @@ class Suite:
             raise SpecError("the suite has no cases.", "Name one, as in cases: {lora: {method: lora}}.")
         for case in self.cases:
             if not _NAME.fullmatch(case):
-                raise SpecError(f"a case cannot be named {shown(case)}.", "Use a-z, 0-9, dots and dashes.")
+                raise SpecError(f"a case cannot be named {written(case)}.", "Use a-z, 0-9, dots and dashes.")
         for name, values in self.sweep.items():
             if not values:
                 raise SpecError(f"sweep.{name} must be a list of values, not an empty one.")
@@ -104,7 +105,7 @@ def read_suite(path: str | os.PathLike[str]) -> Suite:
     value = read_yaml(place, "Name a suite: a .yaml file.")
     with located(str(place)):
         if not _NAME.fullmatch(place.stem):
-            raise SpecError(f"a suite cannot be named {shown(place.stem)}.", "Use a-z, 0-9, dots and dashes.")
+            raise SpecError(f"a suite cannot be named {written(place.stem)}.", "Use a-z, 0-9, dots and dashes.")
         return _suite(place.stem, value)
 
 

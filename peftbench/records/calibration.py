@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from peftbench.base.cache_folder import calibration_place
 from peftbench.base.codec import Count, Within, from_json
 from peftbench.base.documents import read_json
-from peftbench.base.errors import CatalogError, SpecError, shown
+from peftbench.base.errors import CatalogError, SpecError
 from peftbench.base.units import human_bytes, slug
+from peftbench.base.written import written
 from peftbench.inputs.card.calibration import CardConstants, Seen
 from peftbench.records.environment import read_versioned
 
@@ -198,7 +199,7 @@ def _from_json(given: Mapping[str, Any]) -> Calibration:
     found: Calibration = from_json(Calibration, given, "calibration")
     for name, constant in found.constants.items():
         if name not in (*MEMORY, *TIME):
-            raise SpecError(f"no constant is called {shown(name)}.")
+            raise SpecError(f"no constant is called {written(name)}.")
         zero = name == "slack_factor"  # only an allocator can do without
         if not constant.low <= constant.value <= constant.high or (constant.low == 0 and not zero):
             wanted = "of low, value and high in this order" if constant.low else "above 0"

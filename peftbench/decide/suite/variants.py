@@ -8,7 +8,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from peftbench.base.codec import from_json
-from peftbench.base.errors import SpecError, did_you_mean, located, shown
+from peftbench.base.errors import SpecError, did_you_mean, located
+from peftbench.base.written import written
 from peftbench.decide.recipe import LORA, parsed
 from peftbench.decide.suite.cases import combinations, config_of
 from peftbench.inputs.comparison import ComparisonCase, LatencyCase, QualityCase, Variant
@@ -92,5 +93,5 @@ def _adapter(given: Mapping[str, Any]) -> AdapterSpec:
 
 def _one_of(name: str, value: object, known: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in known:
-        raise SpecError(f"{name} cannot be {shown(value)}.", f"Choose one of {', '.join(map(str, known))}.")
+        raise SpecError(f"{name} cannot be {written(value)}.", f"Choose one of {', '.join(map(str, known))}.")
     return str(value)
