@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import lru_cache
@@ -12,18 +11,20 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from peftbench.base.errors import SpecError, did_you_mean
+from peftbench.base.plain import (
+    MOST,
+    WANTED,
+    Reader,
+    Wrong,
+    read_flag,
+    read_key,
+    read_loose,
+    read_number,
+    read_plain,
+    read_text,
+    read_whole,
+)
 from peftbench.base.written import written
-
-Reader = Callable[[Any], Any]
-
-MOST = 10**18
-"""The largest whole number that is one: bytes and tokens are far below."""
-DEEPEST = 100
-"""Lists in lists and objects in objects; real files have ten."""
-MOST_VALUES = 300_000
-"""Values of one plain document, where an alias of YAML counts as often as it is used."""
-
-_WANTED = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
 
 
 class Within(NamedTuple):
@@ -41,41 +42,6 @@ Share = Annotated[float, Within(0, 1)]
 """A part of a whole."""
 
 
-class Lined(dict[str, Any]):
-    """A mapping of a file whose parser knows the line of each key."""
-
-    def __init__(self, values: Mapping[str, Any], lines: Mapping[str, int]) -> None:
-        super().__init__(values)
-        self.lines = lines
-
-
-class _Wrong(Exception):
-    """A value that cannot be; who holds it puts its place before it, and its line where that is known."""
-
-    def __init__(self, what: str, hint: str = "") -> None:
-        super().__init__(what)
-        self.what, self.hint = what, hint
-        self.place, self.line = "", 0
-        self.of_all = False
-        """Whether it is about the whole document, wherever it was noticed."""
-
-    def within(self, place: str, holder: object = None) -> _Wrong:
-        """The same, of a value at this place."""
-        if self.of_all:
-            return self
-        self.place = place + self.place
-        if not self.line and isinstance(holder, Lined):
-            self.line = holder.lines.get(place[1:], 0)
-        return self
-
-    def error(self, where: str) -> SpecError:
-        """As users see it: "case.recipe.r (line 3) must be a whole number, not '64'."."""
-        place = f"{where}{self.place}".lstrip(".")
-        place = place if len(place) <= 120 else f"{place[:80]} … {place[-30:]}"
-        line = f" (line {self.line})" if self.line else ""
-        return SpecError(f"{place or 'it'}{line} {self.what}", self.hint)
-
-
 def from_json(kind: Any, value: object, where: str) -> Any:
     """`value` as the annotation `kind` wants it: an object becomes a dataclass, a list a tuple, a name an Enum.
 
@@ -86,7 +52,7 @@ def from_json(kind: Any, value: object, where: str) -> Any:
     """
     try:
         return _reader(kind)(value)
-    except _Wrong as wrong:
+    except Wrong as wrong:
         raise wrong.error(where) from None
 
 
@@ -101,7 +67,7 @@ def check_fields(spec: Any, *names: str) -> None:
         given = getattr(spec, name)
         try:
             found = readers[name](given)
-        except _Wrong as wrong:
+        except Wrong as wrong:
             raise wrong.error(name) from None
         if found is not given:
             object.__setattr__(spec, name, found)
@@ -142,24 +108,24 @@ def _dataclass(kind: Any) -> Reader:
                 raise _unknown(name, known).within("", value)
             try:
                 found[name] = readers[name](each)
-            except _Wrong as wrong:
+            except Wrong as wrong:
                 raise wrong.within(f".{name}", value) from None
         for name in needed:
             if name not in found:
-                raise _Wrong(f"lacks the field {name!r}.")
+                raise Wrong(f"lacks the field {name!r}.")
         return kind(**found)
 
     return read
 
 
-def _unknown(name: object, known: list[str]) -> _Wrong:
+def _unknown(name: object, known: list[str]) -> Wrong:
     near = did_you_mean(str(name)[:60], known)
-    return _Wrong(f"has no field {written(name)}.", near or f"It may have {', '.join(known)}.")
+    return Wrong(f"has no field {written(name)}.", near or f"It may have {', '.join(known)}.")
 
 
 def _object(value: object) -> Mapping[str, object]:
     if not isinstance(value, Mapping):
-        raise _Wrong(f"must be an object, not {written(value)}.")
+        raise Wrong(f"must be an object, not {written(value)}.")
     return value
 
 
@@ -170,18 +136,12 @@ def _mapping(_: Any, inner: Any) -> Reader:
         found = {}
         for name, each in _object(value).items():
             try:
-                found[_key(name)] = read(each)
-            except _Wrong as wrong:
+                found[read_key(name)] = read(each)
+            except Wrong as wrong:
                 raise wrong.within(f".{name}", value) from None
         return found
 
     return read_all
-
-
-def _key(name: Any) -> str:
-    if type(name) is not str:
-        raise _Wrong(f"is no name: names are text, not {written(name)}.", "Put it in quotation marks.")
-    return _text(name)
 
 
 def _tuple(*kinds: Any) -> Reader:
@@ -190,14 +150,14 @@ def _tuple(*kinds: Any) -> Reader:
 
     def read(value: Any) -> Any:
         if not isinstance(value, (list, tuple)):
-            raise _Wrong(f"must be a list, not {written(value)}.")
+            raise Wrong(f"must be a list, not {written(value)}.")
         if not endless and len(value) != len(readers):
-            raise _Wrong(f"must have {len(readers)} values, not {len(value)}.")
+            raise Wrong(f"must have {len(readers)} values, not {len(value)}.")
         found: list[Any] = []
         try:
             for each in value:
                 found.append(readers[0 if endless else len(found)](each))
-        except _Wrong as wrong:
+        except Wrong as wrong:
             raise wrong.within(f"[{len(found)}]") from None
         return value if type(value) is tuple and all(map(is_, found, value)) else tuple(found)
 
@@ -219,11 +179,11 @@ def _union(*kinds: Any) -> Reader:
         for each in held[:-1]:
             try:
                 return readers[each](value)
-            except (_Wrong, SpecError):
+            except (Wrong, SpecError):
                 continue
         if len(readers) > 1 and not _looks_like(held[-1], value):
             wanted = list(dict.fromkeys(map(_in_words, sorted(readers, key=_is_list))))
-            raise _Wrong(f"must be {', '.join(wanted[:-1])} or {wanted[-1]}, not {written(value)}.")
+            raise Wrong(f"must be {', '.join(wanted[:-1])} or {wanted[-1]}, not {written(value)}.")
         return readers[held[-1]](value)
 
     return read
@@ -248,7 +208,7 @@ def _in_words(kind: Any) -> str:
         return _in_words(get_args(kind)[0])
     if origin is tuple:
         return "a list"
-    return _WANTED.get(kind, "one of some words" if origin is Literal else "an object")
+    return WANTED.get(kind, "one of some words" if origin is Literal else "an object")
 
 
 def _literal(*words: Any) -> Reader:
@@ -262,12 +222,9 @@ def _one_of(members: Mapping[str, Any]) -> Reader:
         if isinstance(value, str) and value in members:
             return members[value]
         near = did_you_mean(value[:60], members) if isinstance(value, str) else ""
-        raise _Wrong(f"must be one of {known}, not {written(value)}.", near)
+        raise Wrong(f"must be one of {known}, not {written(value)}.", near)
 
     return read
-
-
-# ── plain values ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _ranged(kind: Any, within: Within) -> Reader:
@@ -279,122 +236,20 @@ def _ranged(kind: Any, within: Within) -> Reader:
         if not least <= found <= most:
             wanted = f"be at least {least:,}" if found < least else f"be at most {most:,}"
             wanted = "not be negative" if found < least == 0 else wanted
-            raise _Wrong(f"must {wanted} (got {written(found)}).")
+            raise Wrong(f"must {wanted} (got {written(found)}).")
         return found
 
     return read_within
 
 
-def _whole(value: Any) -> int:
-    if type(value) is not int or not -MOST <= value <= MOST:
-        raise _wrong(int, value)
-    return value
-
-
-def _number(value: Any) -> float:
-    if type(value) is float and math.isfinite(value):
-        return value
-    if type(value) is not int or not -MOST <= value <= MOST:
-        raise _wrong(float, value)
-    return value
-
-
-def _text(value: Any) -> str:
-    if type(value) is not str or not (value.isascii() or _encodes(value)):
-        raise _wrong(str, value)
-    return value
-
-
-def _encodes(text: str) -> bool:
-    """Half a surrogate pair, which JSON can write, is no text."""
-    try:
-        return bool(text.encode()) or True
-    except UnicodeEncodeError:
-        return False
-
-
-def _flag(value: Any) -> bool:
-    if type(value) is not bool:
-        raise _wrong(bool, value)
-    return value
-
-
-def _wrong(kind: type, value: object) -> _Wrong:
-    if type(value) is int and kind in (int, float):
-        return _Wrong(f"must be a number of at most 18 digits (got {written(value)}).")
-    return _Wrong(f"must be {_WANTED[kind]}, not {written(value)}.")
-
-
-def _any(value: Any) -> Any:
-    _check_plain(value, _Left(), _number)
-    return value
-
-
-def _object_value(value: Any) -> Any:
-    _check_plain(value, _Left(), _real)
-    return value
-
-
-def _real(value: Any) -> float:
-    """Of a kind that a float can hold, be it infinite."""
-    if type(value) is int and value.bit_length() > 1000:
-        raise _Wrong(f"must be a number of at most 300 digits (got {written(value)}).")
-    number: float = value
-    return number
-
-
-class _Left:
-    """How much of a plain value may still come."""
-
-    def __init__(self) -> None:
-        self.values, self.depth = MOST_VALUES, DEEPEST
-
-
-def _check_plain(value: Any, left: _Left, number: Reader) -> None:
-    """Raise _Wrong for what JSON does not have, nested too deep, or unrolled to too many values."""
-    left.values -= 1
-    if left.values < 0:
-        raise _of_all(f"holds more than {MOST_VALUES:,} values, those behind aliases included.")
-    if value is None or type(value) is bool:
-        return
-    if type(value) in (int, float):
-        number(value)
-    elif isinstance(value, str):
-        _text(str(value))
-    elif isinstance(value, (list, tuple)):
-        _check_inner(value, ((f"[{place}]", each) for place, each in enumerate(value)), left, number)
-    elif isinstance(value, Mapping):
-        _check_inner(value, ((f".{_plain_key(name)}", each) for name, each in value.items()), left, number)
-    else:
-        raise _Wrong(f"must be a plain value, not {written(value)}.")
-
-
-def _plain_key(name: Any) -> Any:
-    """YAML has numbers for names too: max_memory: {0: 20GiB}."""
-    if name is not None and type(name) not in (str, int, float, bool):
-        raise _Wrong(f"has a name that is no text: {written(name)}.")
-    return _text(name) if type(name) is str else name
-
-
-def _of_all(what: str) -> _Wrong:
-    wrong = _Wrong(what, "Write out what is meant.")
-    wrong.of_all = True
-    return wrong
-
-
-def _check_inner(holder: object, named: Iterable[tuple[str, Any]], left: _Left, number: Reader) -> None:
-    if not left.depth:
-        raise _of_all("is nested too deep, or holds itself.")
-    left.depth -= 1
-    for place, each in named:
-        try:
-            _check_plain(each, left, number)
-        except _Wrong as wrong:
-            raise wrong.within(place, holder) from None
-    left.depth += 1
-
-
-_PLAIN: Mapping[Any, Reader] = {int: _whole, float: _number, str: _text, bool: _flag, Any: _any, object: _object_value}
+_PLAIN: Mapping[Any, Reader] = {
+    int: read_whole,
+    float: read_number,
+    str: read_text,
+    bool: read_flag,
+    Any: read_plain,
+    object: read_loose,
+}
 _OF_ORIGIN: Mapping[Any, Callable[..., Reader]] = {
     Annotated: _ranged, Union: _union, UnionType: _union, tuple: _tuple, Mapping: _mapping, dict: _mapping,
     Literal: _literal,

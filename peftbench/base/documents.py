@@ -8,9 +8,10 @@ from collections import Counter
 from functools import lru_cache
 from typing import Any
 
-from peftbench.base.codec import Lined, from_json
+from peftbench.base.codec import from_json
 from peftbench.base.errors import CatalogError, install_hint, located
 from peftbench.base.files import MOST_BYTES, read_text
+from peftbench.base.plain import Lined
 from peftbench.base.written import written
 
 MOST_YAML_BYTES = 1_000_000
