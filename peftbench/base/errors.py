@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from peftbench.base.visible import shown
+from peftbench.base.visible import shown, shown_lines
 
 
 class PeftbenchError(Exception):
@@ -18,8 +18,7 @@ class PeftbenchError(Exception):
 
     def __str__(self) -> str:
         """Fit to show, whatever was quoted: `what` is one line, a hint keeps its lines."""
-        hint = "\n".join(map(shown, self.hint.split("\n")))
-        return f"{shown(self.what)}\n  {hint}" if hint else shown(self.what)
+        return f"{shown(self.what)}\n  {shown_lines(self.hint)}" if self.hint else shown(self.what)
 
 
 class SpecError(PeftbenchError):

@@ -36,6 +36,25 @@ def shown(text: str) -> str:
     return shortened(" ".join(words), LONGEST)
 
 
+def quoted(word: str) -> str:
+    """The word as a shell takes it, in printable characters: bash and zsh read the bytes of $'\\x1b' as they were."""
+    from shlex import quote
+
+    return quote(word) if word.isprintable() else f"$'{''.join(map(_bytes_of, word))}'"
+
+
+def _bytes_of(letter: str) -> str:
+    if letter.isprintable() and letter not in "'\\":
+        return letter
+    from_bytes = "surrogateescape" if "\udc80" <= letter <= "\udcff" else "surrogatepass"
+    return "".join(f"\\x{byte:02x}" for byte in letter.encode("utf-8", from_bytes))
+
+
+def shown_lines(text: str) -> str:
+    """The same for a text of several lines."""
+    return shortened("\n".join(map(shown, text.split("\n"))), LONGEST)
+
+
 def shortened(text: str, most: int) -> str:
     """At most so many characters: the beginning and the end of a longer text."""
     if len(text) <= most:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from peftbench.base.errors import SpecError
+from peftbench.base.visible import shown
 from peftbench.decide.recipe import Difference, differences
 from peftbench.inputs.recipe import ParallelismSpec, TrainingSpec
 from peftbench.inputs.recipe.parallelism import usual_nodes
@@ -77,7 +78,7 @@ def _header(tool: str, parallelism: ParallelismSpec, remarks: tuple[str, ...]) -
     lines = [
         f"# Written by peftbench. Run it: {_run(tool, parallelism)}",
         f"# Plan it: peftbench plan --from {_FILE[tool]}{_counted(parallelism)}",
-        *(f"# {remark}" for remark in remarks),
+        *(f"# {shown(remark)}" for remark in remarks),
     ]
     return "\n".join(lines) + "\n" + _NEEDS.get(tool, "")
 

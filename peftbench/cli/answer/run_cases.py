@@ -12,7 +12,7 @@ from statistics import median
 
 from peftbench.base.screen import fail, say, tell
 from peftbench.base.units import gib, human_bytes
-from peftbench.base.visible import one_line, shown
+from peftbench.base.visible import one_line, shown, shown_lines
 from peftbench.cli.progress import Progress
 from peftbench.decide.suite.cases import SuiteCase, grown
 from peftbench.decide.suite.predict_case import predict_largest
@@ -35,7 +35,7 @@ WIDEST = 34
 def predict_suite(suite: Suite, cases: tuple[SuiteCase, ...], gpu: GpuSpec | None) -> None:
     """Print what the formulas say of every case, and which will not fit."""
     where = f" on {gpu.name}, {gib(gpu.memory_bytes)} GiB visible" if gpu else ""
-    say(f"{one_line(suite.name)}: {len(cases)} cases{where}\n{suite.about}\n")
+    say(f"{shown(suite.name)}: {len(cases)} cases{where}\n{shown_lines(suite.about)}\n")
     say(render(predictions_table(cases, gpu), terminal_width(), indent=""))
     for note in dict.fromkeys(note for each in cases for note in each.notes):
         tell(note)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from peftbench.base.screen import fail, say, tell
-from peftbench.base.visible import one_line
+from peftbench.base.visible import one_line, shown, shown_lines
 from peftbench.cli.progress import Progress
 from peftbench.inputs.comparison import ComparisonCase
 from peftbench.inputs.suite import Suite
@@ -22,7 +22,7 @@ from peftbench.report.format.terminal import render, terminal_width
 
 def predict_comparison(suite: Suite, case: ComparisonCase) -> None:
     """Print the variants, and what the formulas say of their memory where the model has a config."""
-    say(f"{one_line(suite.name)}: {len(case.variants)} variants of {one_line(case.model)}\n{suite.about}\n")
+    say(f"{shown(suite.name)}: {len(case.variants)} variants of {one_line(case.model)}\n{shown_lines(suite.about)}\n")
     say(render(variants_table(case), terminal_width(), indent=""))
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from peftbench.base.visible import quoted
+
 WIDEST = 78
 
 
@@ -30,15 +32,13 @@ def broken(words: Iterable[str]) -> str:
 
 def _typed(param: click.Parameter, given: dict[str, Any]) -> list[str]:
     """One option as it was typed; nothing where it was left at its default."""
-    from shlex import quote
-
     value = given.get(param.name or "")
     if value is None or (value is False and not param.secondary_opts) or value == param.default:
         return []
     if isinstance(value, bool):
         return [param.opts[0] if value else param.secondary_opts[0]]
     values = value if isinstance(value, tuple) else (value,)
-    return [f"{param.opts[0]} {quote(str(each))}" for each in values]
+    return [f"{param.opts[0]} {quoted(str(each))}" for each in values]
 
 
 def _options(words: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from string import Template
 
+from peftbench.base.visible import visible
 from peftbench.inputs.recipe import AdapterSpec, TrainingSpec
 from peftbench.libraries.adapter import adapter_options
 from peftbench.recipes.kinds import ATTENTION, COUNT, DTYPE, FLAG
@@ -82,9 +83,13 @@ def text(constants: Mapping[str, object], header: str) -> str:
 
 
 def _written(value: object, indent: str = "") -> str:
-    """A constant as people write it: a mapping with an entry a line, text in double quotes."""
+    """A constant as people write it: a mapping with an entry a line, text in double quotes with Python's escapes."""
     if isinstance(value, dict) and value:
         inner = f"{indent}    "
-        lines = [f"{inner}{json.dumps(name)}: {_written(each, inner)},\n" for name, each in value.items()]
+        lines = [f"{inner}{_text(name)}: {_written(each, inner)},\n" for name, each in value.items()]
         return "{\n" + "".join(lines) + indent + "}"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    return _text(value) if isinstance(value, str) else repr(value)
+
+
+def _text(text: str) -> str:
+    return visible(json.dumps(text, ensure_ascii=False))

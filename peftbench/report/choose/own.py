@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from shlex import quote
 from typing import NamedTuple
 
 from peftbench.base.units import human_bytes
+from peftbench.base.visible import quoted
 from peftbench.decide.card import settle_training
 from peftbench.decide.choose.own import OwnAnswer
 from peftbench.decide.choose.ranking import Choice, Question
@@ -36,7 +36,7 @@ def plan_words(training: TrainingSpec, gpu: GpuSpec, question: Question, typed: 
     words += [word for each in differences(default, training) for word in each.arguments]
     words += ["--framework", question.framework] if question.framework != FRAMEWORKS[0] else []
     words += ["--calibration", typed.calibration] if typed.calibration else []
-    return [quote(word) for word in words]
+    return [quoted(word) for word in words]
 
 
 def own_sentences(own: OwnAnswer, question: Question, typed: Typed) -> list[str]:
