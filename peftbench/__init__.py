@@ -13,11 +13,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from peftbench.decide.plan.plan import Plan
     from peftbench.dryrun.session import DryRun
     from peftbench.inputs.card.gpu import GpuSpec
     from peftbench.inputs.case import DeviceType
     from peftbench.inputs.model.spec import ModelSpec
+    from peftbench.inputs.recipe import TrainingSpec
     from peftbench.measure.own.callback import RunCallback
     from peftbench.records.run import RunRecord
 
@@ -59,13 +62,18 @@ def plan(
     """
     from peftbench.catalog.gpus import find_gpu
     from peftbench.catalog.models import find_model
+    from peftbench.decide.asked import Asked
     from peftbench.decide.from_options import training_recipes, within_positions
     from peftbench.decide.plan.plan import make_plan
 
     spec = find_model(model) if isinstance(model, str) else model
     card = find_gpu(gpu) if isinstance(gpu, str) else gpu
-    (training,) = training_recipes((method,), within_positions(spec, "training", (method,), recipe))
-    return make_plan(spec, training, card, framework=framework)
+
+    def build(method: str, options: Mapping[str, Any]) -> TrainingSpec:
+        return training_recipes((method,), within_positions(spec, "training", (method,), options))[0]
+
+    training = build(method, recipe)
+    return make_plan(spec, training, card, framework=framework, asked=Asked(training.method, recipe, build))
 
 
 def dry_run(model: str, gpu: str | GpuSpec | None = None, method: str = "lora", **recipe: Any) -> DryRun:

@@ -144,6 +144,21 @@ def _method_has(name: str, peft_type: str | None, quantized: bool, quant_type: s
     return peft_type is not None and type_has(name, METHODS[peft_type])
 
 
+def effective(method: str, options: Given) -> dict[str, Any]:
+    """Those of the options that can change a recipe of this method; a question about several methods has others."""
+    peft_type, quantized = split_method(method)
+    quant_type = options.get("quant_type") or QuantizationSpec().quant_type
+    own = (*_ADAPTER, *_QUANTIZATION)
+    found = {
+        name: value for name, value in options.items()
+        if name not in own or _method_has(name, peft_type, quantized, quant_type)
+    }  # fmt: skip
+    if "adapter_options" in found and peft_type:
+        known = METHODS[peft_type].options
+        found["adapter_options"] = {name: value for name, value in found["adapter_options"].items() if name in known}
+    return found
+
+
 def _owner(name: str, quant_type: str) -> str:
     """Where the option belongs, as a hint."""
     if name in SCHEME_OPTIONS and name not in scheme_of(quant_type).options:

@@ -1,7 +1,6 @@
 """A recipe as flat options under their command-line names, both ways: what JSON shows, what an option changes."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,7 +15,6 @@ from peftbench.inputs.recipe import (
     TrainingSpec,
 )
 from peftbench.inputs.recipe.option import Option, Value, flag, options_of
-from peftbench.inputs.recipe.parallelism import usual_nodes
 from peftbench.inputs.schemes.scheme import OPTIONS as SCHEME_OPTIONS
 
 Options = dict[str, Value]
@@ -42,10 +40,6 @@ def quantization_for(dtype: DType, **given: Any) -> QuantizationSpec:
 def names_of(*specs: type) -> tuple[str, ...]:
     """Flat names of every option of these specs."""
     return tuple(option.name for spec in specs for option in options_of(spec))
-
-
-METHOD_OPTIONS = frozenset(names_of(AdapterSpec, QuantizationSpec))
-"""Options that --method sets."""
 
 
 def type_has(option: str, method: Method) -> bool:
@@ -97,20 +91,6 @@ def _quantization_options(quantization: QuantizationSpec | None) -> Options:
 # ── from options ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def changed(recipe: Recipe, name: str, value: Any) -> Recipe:
-    """The recipe with another value of one option; raises SpecError for one that cannot be.
-
-    An option of a part that the recipe does not have changes nothing.
-    """
-    kind: Any = type(recipe)
-    part, option = _home(kind, name)
-    if part is None:
-        return replace(recipe, **{option.field: option.parse(value)})
-    whole = getattr(recipe, part)
-    given: Any = {part: whole and replace(whole, **{option.field: option.parse(value)})}
-    return replace(recipe, **given)
-
-
 def value_of(recipe: TrainingSpec | InferenceSpec, name: str) -> Value:
     """The value of one option; None where the recipe does not have the part that it belongs to."""
     kind: Any = type(recipe)
@@ -141,32 +121,41 @@ def parsed(spec: type, given: Mapping[str, Any]) -> dict[str, Any]:
 class Difference(NamedTuple):
     """One option that two recipes set differently."""
 
-    option: str
-    """As typed: "--micro-batch-size"."""
+    name: str
     before: Value
     after: Value
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """What to type to get `after`; nothing for what no longer applies."""
-        if isinstance(self.after, bool):
-            return (self.option if self.after else self.option.replace("--", "--no-", 1),)
-        if isinstance(self.after, dict):
-            pairs = ((self.option, f"{name}={value}") for name, value in self.after.items())
-            return tuple(word for pair in pairs for word in pair)
-        if self.after is None:
-            return ()
-        return (self.option, ",".join(self.after) if isinstance(self.after, list) else str(self.after))
+        return words_of(self.name, self.after)
+
+    @property
+    def option(self) -> str:
+        """As typed: "--micro-batch-size"."""
+        return flag(self.name)
 
 
 def differences(before: TrainingSpec, after: TrainingSpec) -> tuple[Difference, ...]:
-    """What to type to turn one recipe into the other; --method stands for the options that come with it."""
+    """The options that differ between two recipes of one method."""
     old, new = recipe_options(before), recipe_options(after)
-    if old["gpus"] != new["gpus"]:
-        old["nodes"] = usual_nodes(after.parallelism.gpus)  # what --gpus alone would mean
-    changed = [name for name in old if old[name] != new[name]]
-    if before.method == after.method:
-        return tuple(Difference(flag(name), old[name], new[name]) for name in changed)
-    method = Difference("--method", before.method, after.method)
-    rest = (name for name in changed if name not in METHOD_OPTIONS)
-    return (method, *(Difference(flag(name), old[name], new[name]) for name in rest))
+    return tuple(Difference(name, old[name], new[name]) for name in old if old[name] != new[name])
+
+
+def words_of(name: str, value: Value) -> tuple[str, ...]:
+    """An option as it is typed, unquoted: ("--r", "8"); nothing for None, which says that it does not apply."""
+    if isinstance(value, bool):
+        return (flag(name) if value else flag(name).replace("--", "--no-", 1),)
+    if isinstance(value, dict):
+        return tuple(word for each, setting in value.items() for word in (flag(name), f"{each}={setting}"))
+    if value is None:
+        return ()
+    return (flag(name), ",".join(value) if isinstance(value, list) else str(value))
+
+
+def can_be_typed(name: str, value: Value) -> bool:
+    """Whether the command line has words for this value of an option."""
+    if value is None or name == "task":
+        return False
+    option = next(option for spec in SPECS for option in options_of(spec) if option.name == name)
+    return option.typed and not (value is False and option.alone)

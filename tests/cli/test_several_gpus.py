@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,6 @@ from cli_runner import answer, refusal
 
 import peftbench
 from peftbench.base.errors import SpecError
-from peftbench.decide.from_options import training_recipes
-from peftbench.decide.recipe import differences
-from peftbench.inputs.recipe import ParallelismSpec
 
 ON_A100 = ("plan", "--model", "8b", "--gpu", "a100-80gb")
 LARGE = ("plan", "--model", "70b", "--gpu", "a100-80gb")
@@ -73,14 +69,6 @@ def test_more_gpus_than_a_machine_has_are_in_several() -> None:
     counts = {8: 1, 16: 2, 20: 4, 11: 11}
     assert {gpus: nodes("--gpus", str(gpus)) for gpus in counts} == counts
     assert nodes("--gpus", "16", "--nodes", "1") == 1
-
-
-def test_a_machine_of_sixteen_is_typed() -> None:
-    """What --gpus alone would mean has to be said otherwise."""
-    (lora,) = training_recipes(("lora",), {})
-    large, usual = (replace(lora, parallelism=ParallelismSpec(gpus=16, nodes=n, strategy="fsdp")) for n in (1, 2))
-    assert [d.option for d in differences(lora, usual)] == ["--gpus", "--parallel"]
-    assert ("--nodes", "1") in [d.arguments for d in differences(lora, large)]
 
 
 def test_only_formulas_know_of_several_gpus(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import click
 from peftbench.report.plan.sheet import plan_sheet
 
 if TYPE_CHECKING:
+    from peftbench.decide.plan.advice import Change
     from peftbench.decide.plan.plan import Plan
     from peftbench.report.format.sheet import Sheet
     from peftbench.report.format.terminal import Style
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
 
 def sheet_of(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: click.Context) -> Sheet:
     """The plans, and what of them was asked for."""
-    return plan_sheet(plans, lambda style: _screen(plans, notes, given, ctx, style))
+
+    def command(plan: Plan, change: Change) -> str:
+        from peftbench.cli.ask.command_line import one_line
+
+        return one_line(_words(plan, change, {**given, "format": None}, ctx))
+
+    return plan_sheet(plans, lambda style: _screen(plans, notes, given, ctx, style), command)
 
 
 def _screen(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: click.Context, style: Style) -> str:
@@ -34,6 +41,7 @@ def _screen(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: cli
 
 def _one_card(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: click.Context, style: Style) -> str:
     """Look closer at the best plan: what would make it fit, or how much longer its sequences may be."""
+    from peftbench.cli.ask.plan_question import asked_of
     from peftbench.decide.plan.advice import suggest
     from peftbench.decide.verdict import Fit
     from peftbench.report.plan.screens import one_card
@@ -48,7 +56,8 @@ def _one_card(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: c
             next_step = f"--method {chosen.method} --max sequence-length finds the longest sequence that fits."
     elif chosen.gpu:
         if chosen.variable and not chosen.changes:  # a comparison leaves them out: finding them takes long
-            chosen = chosen._replace(changes=suggest(*chosen.variable))
+            asked = asked_of(chosen.variable[0], chosen.method, given)
+            chosen = chosen._replace(changes=suggest(*chosen.variable, asked))
         command = _command(chosen, given, ctx)
     return one_card(plans, chosen, notes, next_step, command, style)
 
@@ -66,14 +75,26 @@ def _next_step(chosen: Plan) -> str:
 
 
 def _command(chosen: Plan, given: dict[str, Any], ctx: click.Context) -> str:
-    """What to type for the nearest change that fits: the options as given, with those of the change."""
-    from peftbench.cli.ask.command_line import retyped
+    """What to type for the nearest change that fits."""
+    from peftbench.cli.ask.command_line import broken
 
     fitting = [change for change in chosen.changes if change.fit.value != "does_not_fit"]
     if not fitting:
         return ""
     nearest = min(fitting, key=lambda change: change.fit.rank)
-    return retyped(ctx.command.params, {**given, "method": (chosen.method,)}, nearest.arguments)
+    return broken(_words(chosen, nearest, given, ctx))
+
+
+def _words(plan: Plan, change: Change, given: dict[str, Any], ctx: click.Context) -> list[str]:
+    """What leads to a change of a plan: the options as given, as far as they still mean something, and its own."""
+    from peftbench.cli.ask.command_line import retyped
+    from peftbench.cli.ask.plan_question import with_effect
+
+    kept = {**with_effect(given, change.training.method), "method": (plan.method,)}
+    if plan.gpu and len(given["gpu"]) + bool(given["gpu_memory"]) != 1:
+        by_size = plan.gpu.name == "given"
+        kept |= {"gpu": () if by_size else (plan.gpu.name,), "gpu_memory": given["gpu_memory"] if by_size else None}
+    return retyped(ctx.command.params, kept, change.arguments)
 
 
 def largest_of(plans: list[Plan], given: dict[str, Any]) -> str:

@@ -19,8 +19,9 @@ _OWN = tuple(option for option in options_of(AdapterSpec) if option.name != "ada
 
 
 def recipe_with_adapter(
-    model: ModelSpec | OtherModel, options: dict[str, Any], given: dict[str, Any], build: Callable[..., Any]
-) -> Any:
+    model: ModelSpec | OtherModel, methods: tuple[str, ...], options: dict[str, Any], given: dict[str, Any],
+    build: Callable[..., Any],
+) -> Any:  # fmt: skip
     """One recipe with the adapter of the file. Raises NoFormula, unless a dry run will tell."""
     for option in _OWN:
         if option.name in options:
@@ -29,7 +30,7 @@ def recipe_with_adapter(
     if not (known or given["dry_run"]):
         _spec_of(given["adapter_config"])  # says why
     peft_type = adapter.peft_type
-    base = "qlora" if _quantized(given["method"], peft_type) else "lora"
+    base = "qlora" if _quantized(methods, peft_type) else "lora"
     (recipe,) = build((base,), within_positions(model, given["task"], (base,), options))
     return (replace(recipe, adapter=replace(adapter, dtype=recipe.adapter.dtype) if recipe.adapter else None),)
 

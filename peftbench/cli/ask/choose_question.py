@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from peftbench.base.errors import SpecError
@@ -10,7 +11,8 @@ from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.prices import KINDS, Offer, find_offers, list_offers, read_offers
 from peftbench.cli.ask.calibration_option import calibrated
 from peftbench.cli.ask.choose_options import RECIPES
-from peftbench.cli.ask.plan_question import recipes_of
+from peftbench.cli.ask.plan_question import build_recipes, recipes_of
+from peftbench.decide.asked import Build
 from peftbench.decide.card import settle_training
 from peftbench.decide.choose.dataset import Dataset
 from peftbench.decide.choose.fit import SHARDED, Sharing
@@ -47,12 +49,25 @@ def question_of(model: ModelSpec, dataset: Dataset, given: dict[str, Any]) -> Qu
     )  # fmt: skip
 
 
+_AS_PLAN = {"task": "training", "gpus": None, "from_files": (), "dry_run": False}
+"""Questions of `plan` that a ranking does not ask."""
+
+
 def _recipes(model: ModelSpec, given: dict[str, Any]) -> tuple[TrainingSpec, ...]:
     """Those of `plan` with the same options, one a method."""
     options = {str(option.name): given[str(option.name)] for section in RECIPES.values() for option in section}
-    asked = {"method": given["method"], "task": "training", "gpus": None, "from_files": (), "dry_run": False}
-    recipes: tuple[TrainingSpec, ...] = recipes_of(model, {**options, **asked})  # type: ignore[assignment]
+    recipes: tuple[TrainingSpec, ...] = recipes_of(model, {**options, **_AS_PLAN, "method": given["method"]})  # type: ignore[assignment]
     return recipes
+
+
+def build_of(model: ModelSpec, given: dict[str, Any]) -> Build:
+    """What makes a recipe of options, as `plan` does."""
+
+    def build(method: str, options: Mapping[str, Any]) -> TrainingSpec:
+        (recipe,) = build_recipes(model, (method,), dict(options), {**given, **_AS_PLAN})
+        return recipe  # type: ignore[return-value]
+
+    return build
 
 
 def dataset_of(given: dict[str, Any], names: tuple[str, ...]) -> Dataset:

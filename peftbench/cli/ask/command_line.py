@@ -12,11 +12,16 @@ from peftbench.base.visible import quoted
 WIDEST = 78
 
 
-def retyped(params: Iterable[click.Parameter], given: dict[str, Any], changed: Sequence[str]) -> str:
-    """The command with the given options, those of `changed` in place of theirs; broken before an option."""
+def retyped(params: Iterable[click.Parameter], given: dict[str, Any], changed: Sequence[str]) -> list[str]:
+    """The options that were given, each quoted with its value, those of `changed` in place of theirs."""
     names = {word.replace("--no-", "--", 1) for word in changed if word.startswith("--")}
     pieces = [piece for param in params if param.opts[0] not in names for piece in _typed(param, given)]
-    return broken((*pieces, *_options(changed)))
+    return [*pieces, *_options([quoted(word) for word in changed])]
+
+
+def one_line(pieces: Iterable[str]) -> str:
+    """`peftbench plan` with these words, quoted already, on one line."""
+    return " ".join(("peftbench plan", *pieces))
 
 
 def broken(words: Iterable[str]) -> str:

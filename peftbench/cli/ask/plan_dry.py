@@ -68,7 +68,7 @@ def _estimate(
     if not isinstance(model, ModelSpec) or not has_formula(given):
         return None
     try:
-        return plan_of(model, recipe, card, given["format"] == "json", given["framework"])
+        return plan_of(model, recipe, card, given["format"] == "json", given)
     except NoFormula:
         return None
 

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 from peftbench.base.errors import SpecError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from peftbench.catalog.models import NamedConfig
+    from peftbench.decide.asked import Asked
     from peftbench.decide.plan.plan import Plan
     from peftbench.inputs.card.gpu import GpuSpec
     from peftbench.inputs.model.spec import ModelSpec, OtherModel
@@ -77,23 +80,63 @@ def question_of(given: dict[str, Any]) -> tuple[NamedConfig, dict[str, Any]]:
 
 def recipes_of(model: ModelSpec | OtherModel, given: dict[str, Any]) -> Recipes:
     """One recipe a method, from the options that were given; one recipe for an adapter_config.json."""
-    from peftbench.decide.from_options import COMPARED, OPTIONS, inference_requests, training_recipes, within_positions
+    from peftbench.decide.from_options import COMPARED
+
+    of_file = given["adapter_config"] or given["from_files"]  # that says itself which method it is
+    methods = given["method"] or (() if of_file else COMPARED)
+    return build_recipes(model, methods, _options(given), given)
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """The flat options that were given."""
+    from peftbench.decide.from_options import OPTIONS
 
     options = {name: given[name] for name in OPTIONS if given.get(name) not in (None, "auto")}
     if given["adapter_option"]:
         options["adapter_options"] = dict(map(_assignment, given["adapter_option"]))
-    methods = given["method"] or COMPARED
+    return options
+
+
+def build_recipes(
+    model: ModelSpec | OtherModel, methods: tuple[str, ...], options: dict[str, Any], given: dict[str, Any]
+) -> Recipes:
+    """One recipe a method from flat options, over the files that were given; every question goes through here."""
+    from peftbench.decide.from_options import inference_requests, training_recipes, within_positions
+
     build = inference_requests if given["task"] == "inference" else training_recipes
     if given["adapter_config"]:
         from peftbench.cli.ask.adapter_question import recipe_with_adapter
 
-        recipes: Recipes = recipe_with_adapter(model, options, given, build)
+        recipes: Recipes = recipe_with_adapter(model, methods, options, given, build)
         return recipes
     if given["from_files"]:
         from peftbench.cli.ask.from_question import recipe_with_files
 
-        return recipe_with_files(given["reading"].recipe, given["method"], options)
+        return recipe_with_files(given["reading"].recipe, methods, options)
     return build(methods, within_positions(model, given["task"], methods, options))
+
+
+def asked_of(model: ModelSpec, method: str, given: dict[str, Any]) -> Asked:
+    """One of the methods with the options that were given: what advice is typed over."""
+    from peftbench.decide.asked import Asked
+
+    def build(method: str, options: Mapping[str, Any]) -> TrainingSpec:
+        (recipe,) = build_recipes(model, (method,), dict(options), given)
+        return recipe  # type: ignore[return-value]
+
+    return Asked(method, _options(given), build)
+
+
+def with_effect(given: dict[str, Any], method: str) -> dict[str, Any]:
+    """What was given, without the options that only other methods have."""
+    from peftbench.decide.from_options import effective
+
+    options = _options(given)
+    kept = effective(method, options)
+    unset = {name: None for name in options if name not in kept}
+    extra = kept.get("adapter_options", {})
+    words = tuple(word for word in given["adapter_option"] if _assignment(word)[0] in extra)
+    return {**given, **unset, "adapter_option": words}
 
 
 def _assignment(text: str) -> tuple[str, int | float | bool | str]:
@@ -144,7 +187,7 @@ def plans_of(model: ModelSpec, recipes: Recipes, given: dict[str, Any]) -> tuple
     for card in cards:
         try:
             chosen = [_on_fewest(model, recipe, card) for recipe in recipes] if given["gpus"] == "auto" else recipes
-            plans += [plan_of(model, recipe, card, with_changes, given["framework"]) for recipe in chosen]
+            plans += [plan_of(model, recipe, card, with_changes, given) for recipe in chosen]
         except SpecError as error:
             if card is None or not chosen_by_us:
                 raise
@@ -170,11 +213,13 @@ def _on_fewest(
 
 def plan_of(
     model: ModelSpec, recipe: TrainingSpec | InferenceSpec, card: GpuSpec | None, with_changes: bool,
-    framework: str | None = None,
+    given: dict[str, Any],
 ) -> Plan:  # fmt: skip
+    """The plan of one recipe by formula."""
     from peftbench.decide.plan.plan import make_inference_plan, make_plan
     from peftbench.inputs.recipe import TrainingSpec
 
     if isinstance(recipe, TrainingSpec):
-        return make_plan(model, recipe, card, with_changes, framework or "transformers")
+        asked = asked_of(model, recipe.method, given) if with_changes else None
+        return make_plan(model, recipe, card, with_changes, given["framework"] or "transformers", asked)
     return make_inference_plan(model, recipe, card)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from peftbench.base.errors import SpecError
-from peftbench.decide.card import settle_training
+from peftbench.decide.asked import Asked, arguments_of, asked_over, in_order
 from peftbench.decide.plan.savings import SAVINGS, SEQUENCE_STEP, Reach, Saving
-from peftbench.decide.recipe import Difference, differences
+from peftbench.decide.recipe import Difference, Options, recipe_options
 from peftbench.decide.verdict import Fit, Verdict, judge
 from peftbench.estimate.peft_forward.virtual_tokens import virtual_tokens
 from peftbench.estimate.training import estimate_training
@@ -23,7 +24,10 @@ MOST_SEQUENCES = 1 << 16
 class Change(NamedTuple):
     """One or more options set differently, and what that leads to."""
 
+    options: Options
+    """All that is to be typed over the question, in the order of `arguments`."""
     differences: tuple[Difference, ...]
+    """Those of them that have another value now."""
     price: str
     """What it costs, in words."""
     training: TrainingSpec
@@ -55,7 +59,7 @@ class Change(NamedTuple):
     @property
     def arguments(self) -> tuple[str, ...]:
         """What to type: ("--loss", "liger")."""
-        return tuple(word for d in self.differences for word in d.arguments)
+        return arguments_of(self.options)
 
     @staticmethod
     def _joined(values: Sequence[Value]) -> Value:
@@ -69,13 +73,16 @@ class _Setting(NamedTuple):
     value: Any
 
 
-def suggest(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> tuple[Change, ...]:
+def suggest(
+    model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, asked: Asked | None = None
+) -> tuple[Change, ...]:
     """The changes that improve the verdict, from free to costly; none when the recipe fits already.
 
     Each saving is tried alone, first those that only change how the step is computed. Where none
     of them fits, the cheapest that fit together follow; then likewise what changes the result and the method.
+    A change is what typing its options makes of the question: `asked`, or else the recipe itself.
     """
-    search = _Search(model, training, gpu)
+    search = _Search(model, training, gpu, asked or asked_over(training))
     if search.start.fit is Fit.FITS:
         return ()
     found: list[Change] = []
@@ -138,17 +145,26 @@ def _replaces(cheaper: Change, change: Change) -> bool:
 
 
 class _Search:
-    """Tries savings on one recipe and remembers what it starts from."""
+    """Tries savings on one question and remembers what it starts from.
 
-    def __init__(self, model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> None:
-        self.model, self.training, self.gpu = model, training, gpu
+    What is tried are options; every recipe is made of them as the command line makes it.
+    """
+
+    def __init__(self, model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, asked: Asked) -> None:
+        self.model, self.training, self.gpu, self.asked = model, training, gpu, asked
         self.start = judge(estimate_training(model, training, gpu), gpu)
+        self.made: dict[tuple[Any, ...], TrainingSpec | None] = {}
+
+    @cached_property
+    def needed(self) -> Options | None:
+        """What has to be typed to get the recipe itself: what a question about several methods has in common."""
+        return self.asked.leading_to(self.training, self.model, self.gpu)
 
     def alone(self, savings: Iterable[Saving], before: Sequence[Change]) -> list[Change]:
         """Add each saving at its mildest value that fits, unless a cheaper change of its option does it too."""
         found = list(before)
         for saving in savings:
-            setting = self.mildest(self.training, saving)
+            setting = self.mildest([], saving)
             change = setting and self.change([setting])
             if change and self._improves(change) and not any(_replaces(c, change) for c in found):
                 found.append(change)
@@ -158,9 +174,8 @@ class _Search:
         """Add savings, the cheapest first, until the recipe fits; then take back what turns out not to be needed."""
         settings: list[_Setting] = []
         for saving in savings:
-            current = self.apply(settings)
-            setting = self.mildest(current, saving)
-            if setting and self._saves(current, [*settings, setting]):
+            setting = self.mildest(settings, saving)
+            if setting and self._saves(settings, setting):
                 settings.append(setting)
             if self._fits(settings):
                 break
@@ -171,45 +186,66 @@ class _Search:
         change = self.change(settings) if len(settings) > 1 else None
         return [change] if change and self._improves(change) else []
 
-    def mildest(self, training: TrainingSpec, saving: Saving) -> _Setting | None:
-        """The first value that fits, or the strongest; more strength never needs more memory."""
-        values = saving.values(training, self.model, self.gpu)
+    def mildest(self, settings: Sequence[_Setting], saving: Saving) -> _Setting | None:
+        """The first value that fits beside these settings, or the strongest; more strength never needs more memory."""
+        current = self.recipe(self.options(settings))
+        values = saving.values(current, self.model, self.gpu) if current else ()
         if not values:
             return None
 
         def misses(number: int) -> bool:
-            settled, _ = settle_training(self.model, saving.apply(training, values[number - 1]), self.gpu)
-            verdict = _judged(self.model, settled, self.gpu)
-            return verdict is None or verdict.fit is not Fit.FITS
+            return not self._fits([*settings, _Setting(saving, values[number - 1])])
 
         return _Setting(saving, values[min(_last(misses, 1, len(values)), len(values) - 1)])
 
-    def apply(self, settings: Iterable[_Setting]) -> TrainingSpec:
-        """The recipe with these settings, made runnable on the card."""
-        training = self.training
+    def options(self, settings: Iterable[_Setting]) -> Options:
+        """What to type for these settings, each with what those before it have set."""
+        typed: Options = {}
         for setting in settings:
-            training = setting.saving.apply(training, setting.value)
-        return settle_training(self.model, training, self.gpu)[0]
+            typed |= setting.saving.options(self.recipe(typed) or self.training, setting.value)
+        return typed
+
+    def recipe(self, typed: Options) -> TrainingSpec | None:
+        """What typing these options leads to; None where they cannot be typed or run."""
+        key = tuple(typed.items())
+        if key not in self.made:
+            self.made[key] = self._recipe(typed)
+        return self.made[key]
+
+    def _recipe(self, typed: Options) -> TrainingSpec | None:
+        if self.needed is None:
+            return None
+        try:
+            return self.asked.recipe({**self.needed, **typed}, self.model, self.gpu)
+        except SpecError:
+            return None
 
     def change(self, settings: Sequence[_Setting]) -> Change | None:
         """These settings as a Change; None where they change nothing or cannot be."""
-        training = self.apply(settings)
-        different = differences(self.training, training)
+        before = {"method": self.training.method, **recipe_options(self.training)}
+        typed = {name: value for name, value in self.options(settings).items() if before[name] != value}
+        training = self.recipe(typed)
+        if training is None or not typed:
+            return None
         try:
             profile = estimate_training(self.model, training, self.gpu)
         except SpecError:
             return None
         price = "; ".join(dict.fromkeys(s.saving.price for s in settings))
-        verdict = judge(profile, self.gpu)
-        return Change(different, price, training, profile.device_bytes, verdict) if different else None
+        differences = tuple(Difference(name, before[name], value) for name, value in in_order(typed).items())
+        options = in_order({**(self.needed or {}), **typed})
+        return Change(options, differences, price, training, profile.device_bytes, judge(profile, self.gpu))
+
+    def _verdict(self, settings: Sequence[_Setting]) -> Verdict | None:
+        training = self.recipe(self.options(settings))
+        return _judged(self.model, training, self.gpu) if training else None
 
     def _fits(self, settings: Sequence[_Setting]) -> bool:
-        verdict = _judged(self.model, self.apply(settings), self.gpu)
+        verdict = self._verdict(settings)
         return verdict is not None and verdict.fit is Fit.FITS
 
-    def _saves(self, current: TrainingSpec, settings: Sequence[_Setting]) -> bool:
-        before = _judged(self.model, current, self.gpu)
-        after = _judged(self.model, self.apply(settings), self.gpu)
+    def _saves(self, settings: Sequence[_Setting], setting: _Setting) -> bool:
+        before, after = self._verdict(settings), self._verdict([*settings, setting])
         return before is not None and after is not None and after.high_bytes < before.high_bytes
 
     def _improves(self, change: Change) -> bool:

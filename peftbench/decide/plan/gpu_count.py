@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from peftbench.base.errors import SpecError
+from peftbench.decide.asked import Asked, arguments_of, asked_over
 from peftbench.decide.verdict import Fit, judge
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.card.gpu import GpuSpec
@@ -32,6 +33,22 @@ def smallest_count(
         if judge(_profile(model, replace(recipe, parallelism=parallelism), gpu), gpu).fit is Fit.FITS:
             return parallelism
     return None
+
+
+def more_cards(
+    model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, asked: Asked | None
+) -> tuple[ParallelismSpec, tuple[str, ...]] | None:
+    """The smallest count above the recipe's own that fits, and what to type for it; None where there is none."""
+    try:
+        found = smallest_count(model, training, gpu)
+    except SpecError:  # one GPU can run it, several cannot share it: a bitsandbytes optimizer
+        return None
+    if found is None or found.gpus <= training.parallelism.gpus:
+        return None
+    typed = (asked or asked_over(training)).leading_to(
+        replace(training, parallelism=found), model, gpu, {"gpus": found.gpus}
+    )
+    return (found, arguments_of(typed)) if typed else None
 
 
 def on_fewest(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from peftbench.base.errors import SpecError
 from peftbench.base.units import human_bytes, human_count
 from peftbench.decide.card import Notes, settle_inference, settle_training
 from peftbench.decide.recipe import Options, recipe_options
@@ -24,6 +23,7 @@ from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.memory import MemoryProfile
 
 if TYPE_CHECKING:
+    from peftbench.decide.asked import Asked
     from peftbench.decide.plan.advice import Change
     from peftbench.decide.plan.effects import Effects
     from peftbench.dryrun.extrapolate import Extrapolation
@@ -99,34 +99,35 @@ class Plan(NamedTuple):
 
 def make_plan(
     model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None = None, with_changes: bool = True,
-    framework: str = "transformers",
+    framework: str = "transformers", asked: Asked | None = None,
 ) -> Plan:  # fmt: skip
     """Price a training recipe and judge it on a card; without a card there is no verdict.
 
-    Raises SpecError where the model, the card or PEFT cannot run it.
+    `asked` is the question that led to it, over which its advice is typed; None: over the recipe itself. Raises
+    SpecError where the model, the card or PEFT cannot run it.
     """
     settled, notes = settle_training(model, training, gpu)
     profile = estimate_training(model, settled, gpu)
     verdict = judge(profile, gpu) if gpu else None
     return Plan(
         model=model, gpu=gpu, recipe=settled, profile=profile, verdict=verdict,
-        changes=_changes(model, settled, gpu) if gpu and with_changes else (),
+        changes=_changes(model, settled, gpu, asked) if gpu and with_changes else (),
         trainable_parameters=trainable_parameters(model, settled),
         adapter_file_bytes=_file_bytes(model, settled),
         notes=(
             *notes, *_weight_notes(model, settled), *_attention_notes(model, settled, gpu),
             *_activation_notes(settled), *_sharding_notes(model, settled),
-            *(_count_notes(model, settled, gpu, verdict) if with_changes else ()),
+            *(_count_notes(model, settled, gpu, verdict, asked) if with_changes else ()),
         ),
         time=step_time(model, settled, gpu, framework) if gpu else None,
     )  # fmt: skip
 
 
-def _changes(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> tuple[Change, ...]:
+def _changes(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, asked: Asked | None) -> tuple[Change, ...]:
     """Advice is loaded where it is wanted: a comparison starts faster without."""
     from peftbench.decide.plan.advice import suggest
 
-    return suggest(model, training, gpu)
+    return suggest(model, training, gpu, asked)
 
 
 def make_inference_plan(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec | None = None) -> Plan:
@@ -197,19 +198,19 @@ def _host_notes(model: ModelSpec, training: TrainingSpec) -> Notes:
     return (f"{moved}, {human_bytes(each_bytes)} for each GPU: every node needs that beside what its programs take.",)
 
 
-def _count_notes(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None, verdict: Verdict | None) -> Notes:
+def _count_notes(
+    model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None, verdict: Verdict | None, asked: Asked | None
+) -> Notes:
     """How many of these cards would do, where one, or as many as were asked for, is too few."""
     if gpu is None or gpu.is_cpu or verdict is None or verdict.fit is not Fit.DOES_NOT_FIT:
         return ()
-    from peftbench.decide.plan.gpu_count import smallest_count  # a plan that fits does not pay for the search
+    from peftbench.decide.plan.gpu_count import more_cards  # a plan that fits does not pay for the search
 
-    try:
-        found = smallest_count(model, training, gpu)
-    except SpecError:  # one GPU can run it, several cannot share it: a bitsandbytes optimizer
+    found = more_cards(model, training, gpu, asked)
+    if found is None:
         return ()
-    if found is None or found.gpus <= training.parallelism.gpus:
-        return ()
-    return (f"fits on {found.gpus} × {gpu.name} with {found.strategy}: --gpus {found.gpus}.",)
+    shared, words = found
+    return (f"fits on {shared.gpus} × {gpu.name} with {shared.strategy}: {' '.join(words)}.",)
 
 
 @lru_cache(maxsize=1024)

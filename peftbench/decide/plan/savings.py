@@ -1,12 +1,11 @@
-"""Ways to save memory, from free to costly: what each would set, and its price."""
+"""Ways to save memory, from free to costly: which options each would set, and its price."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from functools import partial
 from typing import Any, NamedTuple
 
-from peftbench.decide.recipe import LORA, changed, quantization_for, value_of
+from peftbench.decide.recipe import LORA, value_of
 from peftbench.estimate.parts.card import traits_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
@@ -54,7 +53,8 @@ class Saving(NamedTuple):
 
     price: str
     values: Callable[[TrainingSpec, ModelSpec, GpuSpec], Sequence[Any]]
-    apply: Callable[[TrainingSpec, Any], TrainingSpec]
+    options: Callable[[TrainingSpec, Any], Mapping[str, Any]]
+    """What to type for one of the values."""
     reach: Reach = Reach.RUN
 
 
@@ -64,30 +64,31 @@ Condition = Callable[[TrainingSpec, ModelSpec, GpuSpec], bool]
 def _to(
     name: str, value: Any, price: str, when: Condition = lambda t, m, g: True, reach: Reach = Reach.RUN
 ) -> Saving:
-    """Set one option to one value, where it has another and that can matter. `value` may depend on the recipe."""
+    """Set one option to one value, where it has another and that can matter. `value` may depend on recipe and card."""
 
     def values(training: TrainingSpec, model: ModelSpec, gpu: GpuSpec) -> Sequence[Any]:
-        wanted = value(training) if callable(value) else value
+        wanted = value(training, gpu) if callable(value) else value
         if wanted is None or value_of(training, name) in (wanted, None):
             return ()
         return (wanted,) if when(training, model, gpu) else ()
 
-    return Saving(price, values, partial(_set, name), reach)
+    return Saving(price, values, _set(name), reach)
 
 
-def _set(name: str, training: TrainingSpec, value: Any) -> TrainingSpec:
-    return changed(training, name, value)
+def _set(name: str) -> Callable[[TrainingSpec, Any], Mapping[str, Any]]:
+    return lambda training, value: {name: value}
 
 
 def _smaller_batches(training: TrainingSpec, model: ModelSpec, gpu: GpuSpec) -> Sequence[int]:
     """Divisors of the micro-batch, the largest first, so that accumulation keeps the batch."""
     size = training.micro_batch_size
-    return [n for n in range(size // 2, 0, -1) if size % n == 0]
+    small = [n for n in range(1, math.isqrt(size) + 1) if size % n == 0]
+    return sorted({*small, *(size // n for n in small)} - {size}, reverse=True)
 
 
-def _accumulate(training: TrainingSpec, micro_batch_size: int) -> TrainingSpec:
+def _accumulate(training: TrainingSpec, micro_batch_size: int) -> Mapping[str, int]:
     passes = training.micro_batch_size // micro_batch_size * training.gradient_accumulation_steps
-    return replace(training, micro_batch_size=micro_batch_size, gradient_accumulation_steps=passes)
+    return {"micro_batch_size": micro_batch_size, "gradient_accumulation_steps": passes}
 
 
 def _ranks(training: TrainingSpec, model: ModelSpec, gpu: GpuSpec) -> Sequence[int]:
@@ -101,15 +102,10 @@ def _shorter(training: TrainingSpec, model: ModelSpec, gpu: GpuSpec) -> Sequence
     return range((training.sequence_length - 1) // SEQUENCE_STEP * SEQUENCE_STEP, 0, -SEQUENCE_STEP)
 
 
-def _qlora(training: TrainingSpec, model: ModelSpec, gpu: GpuSpec) -> Sequence[str]:
+def _on_four_bit(training: TrainingSpec, model: ModelSpec, gpu: GpuSpec) -> Sequence[str]:
     adapter = training.adapter or LORA
     possible = training.quantization is None and adapter.peft_type in ON_BITSANDBYTES
-    return ("qlora",) if possible else ()
-
-
-def _method(training: TrainingSpec, method: str) -> TrainingSpec:
-    quantization = quantization_for(training.dtype) if method == "qlora" else None
-    return replace(training, adapter=training.adapter or LORA, quantization=quantization)
+    return (f"q{adapter.peft_type.replace('_', '-')}",) if possible else ()
 
 
 def _stream_is_wide(training: TrainingSpec, model: ModelSpec, gpu: GpuSpec) -> bool:
@@ -142,22 +138,22 @@ SAVINGS: tuple[Saving, ...] = (
         lambda t, m, g: t.attention == "sdpa" and traits_of(g).flash),
     Saving("the same batch in smaller passes", _smaller_batches, _accumulate),
     _to("gradient_checkpointing", True, "a second forward pass, about 30 % more time"),
-    _to("optimizer", lambda t: EIGHT_BIT.get(t.optimizer), "needs bitsandbytes; optimizer states in 8 bit"),
-    _to("optimizer", lambda t: PAGED.get(EIGHT_BIT.get(t.optimizer, t.optimizer)),
+    _to("optimizer", lambda t, g: EIGHT_BIT.get(t.optimizer), "needs bitsandbytes; optimizer states in 8 bit"),
+    _to("optimizer", lambda t, g: PAGED.get(EIGHT_BIT.get(t.optimizer, t.optimizer)),
         "needs bitsandbytes; 8-bit states that may move to the host"),
     _to("cpu_offload", True, "slower steps, and the host's memory for what is sharded", _may_offload),
     # float16 cannot be trained under a GradScaler, so full fine-tuning needs bfloat16
-    _to("dtype", "bfloat16", "weights in 16 bit",
+    _to("dtype", lambda t, g: "bfloat16" if g.has_bfloat16 else "float16", "weights in 16 bit",
         lambda t, m, g: t.dtype is DType.FLOAT32 and (g.has_bfloat16 or t.adapter is not None), Reach.RESULT),
-    Saving("a smaller batch", _smaller_batches, partial(_set, "micro_batch_size"), Reach.RESULT),
+    Saving("a smaller batch", _smaller_batches, _set("micro_batch_size"), Reach.RESULT),
     _to("adapter_dtype", "bfloat16", "adapter and its updates in 16 bit",
         lambda t, m, g: value_of(t, "adapter_dtype") == "float32" and g.has_bfloat16, Reach.RESULT),
-    Saving("fewer trained parameters", _ranks, partial(_set, "r"), Reach.RESULT),
-    Saving("a shorter context", _shorter, partial(_set, "sequence_length"), Reach.RESULT),
+    Saving("fewer trained parameters", _ranks, _set("r"), Reach.RESULT),
+    Saving("a shorter context", _shorter, _set("sequence_length"), Reach.RESULT),
     _to("quant_type", "nf4", "4-bit base weights",
         lambda t, m, g: t.quantization is not None and t.quantization.scheme.bits > 4, Reach.RESULT),
     Saving("trains an adapter instead of the model",
-           lambda t, m, g: () if t.adapter else ("lora",), _method, Reach.METHOD),
-    Saving("trains an adapter on 4-bit weights, at slower steps", _qlora, _method, Reach.METHOD),
+           lambda t, m, g: () if t.adapter else ("lora",), _set("method"), Reach.METHOD),
+    Saving("trains an adapter on 4-bit weights, at slower steps", _on_four_bit, _set("method"), Reach.METHOD),
 )  # fmt: skip
 """30 % for checkpointing: 29 s became 38 s in PEFT's method comparison (peft#3157)."""

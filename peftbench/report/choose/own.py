@@ -6,22 +6,23 @@ from typing import NamedTuple
 
 from peftbench.base.units import human_bytes
 from peftbench.base.visible import quoted
-from peftbench.decide.card import settle_training
+from peftbench.decide.asked import Asked, Build, arguments_of
 from peftbench.decide.choose.own import OwnAnswer
 from peftbench.decide.choose.ranking import Choice, Question
-from peftbench.decide.from_options import training_recipes
-from peftbench.decide.recipe import differences
 from peftbench.estimate.time.constants import FRAMEWORKS
 from peftbench.estimate.time.cost import SECONDS_PER_HOUR, Band, human_hours, human_usd
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.recipe import TrainingSpec
+from peftbench.records.calibration import OFF
 
 
 class Typed(NamedTuple):
-    """What a command repeats as it was typed."""
+    """What a command repeats as it was typed, and what makes a recipe of its options."""
 
     model: str
+    build: Build
     calibration: str | None = None
+    adapter_config: str | None = None
 
 
 def command_of(training: TrainingSpec, gpu: GpuSpec, question: Question, typed: Typed) -> str:
@@ -31,11 +32,14 @@ def command_of(training: TrainingSpec, gpu: GpuSpec, question: Question, typed: 
 
 def plan_words(training: TrainingSpec, gpu: GpuSpec, question: Question, typed: Typed) -> list[str]:
     """The model as it was named, the card, the method, and all that is not a default; quoted for a shell."""
-    default, _ = settle_training(question.model, training_recipes((training.method,), {})[0], gpu)
+    options = Asked(training.method, {}, typed.build).leading_to(training, question.model, gpu)
+    assert options is not None, "every recipe of a ranking is made of options"
     words = ["--model", typed.model, "--gpu", gpu.name, "--method", training.method]
-    words += [word for each in differences(default, training) for word in each.arguments]
+    words += ["--adapter-config", typed.adapter_config] if typed.adapter_config else []
+    words += arguments_of(options)
     words += ["--framework", question.framework] if question.framework != FRAMEWORKS[0] else []
-    words += ["--calibration", typed.calibration] if typed.calibration else []
+    if typed.calibration:  # of one card: the others were ranked without
+        words += ["--calibration", typed.calibration if gpu.calibration else OFF]
     return [quoted(word) for word in words]
 
 

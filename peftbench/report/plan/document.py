@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from peftbench.memory import Component, MemoryProfile
 from peftbench.report.plan.time import effects_document, time_document
 
 if TYPE_CHECKING:
+    from peftbench.decide.plan.advice import Change
     from peftbench.dryrun.extrapolate import Extrapolation
     from peftbench.dryrun.session import DryRun
     from peftbench.dryrun.trace.timeline import Holder, Point
@@ -25,26 +26,27 @@ SCHEMA_VERSION = 1
 """Raised when a key changes its meaning or goes; new keys do not raise it."""
 
 Document = dict[str, Any]
+Command = Callable[["Plan", "Change"], str]
 GPU = ("name", "product", "memory_bytes", "memory_source", "context_bytes", "in_use_bytes", "usable_bytes")
 VERDICT = ("fit", "headroom_bytes", "reason", "required_bytes", "high_bytes", "usable_bytes")
 CHANGE = ("option", "before", "after", "device_bytes", "fit", "price", "arguments")
-"""`arguments` are what to type; `before` and `after` of several options are joined by " + "."""
+"""`arguments` are what to type over the question; `before` and `after` of several options are joined by " + "."""
 POINTS, HOLDERS = 400, 50
 """So many of each are in the course of a dry run."""
 SIZES = ("allocated_bytes", "reserved_bytes", "device_bytes", "device_low_bytes", "device_high_bytes")
 
 
-def plan_document(model: ModelSpec | OtherModel, plans: Iterable[Plan]) -> Document:
-    """Everything that `plan` found out about one model, ready for json.dumps."""
+def plan_document(model: ModelSpec | OtherModel, plans: Iterable[Plan], command: Command | None = None) -> Document:
+    """Everything that `plan` found out about one model, ready for json.dumps; `command` is what leads to a change."""
     fields = asdict(model) if isinstance(model, ModelSpec) else model._asdict()
     return {
         "schema_version": SCHEMA_VERSION,
         "model": {"name": model.name, "num_parameters": num_parameters(model), **fields},
-        "plans": [_plan(plan) for plan in plans],
+        "plans": [_plan(plan, command) for plan in plans],
     }
 
 
-def _plan(plan: Plan) -> Document:
+def _plan(plan: Plan, command: Command | None) -> Document:
     return {
         "gpu": _gpu(plan.gpu) if plan.gpu else None,
         "task": plan.task,
@@ -55,12 +57,17 @@ def _plan(plan: Plan) -> Document:
         "adapter_file_bytes": plan.adapter_file_bytes,
         "memory": _memory(plan.profile),
         "verdict": _named(plan.verdict, *VERDICT) if plan.verdict else None,
-        "changes": [_named(change, *CHANGE) for change in plan.changes],
+        "changes": [_change(plan, change, command) for change in plan.changes],
         "notes": list(plan.notes),
         **({"dry_run": _dry_run(plan.dry_run, plan.dry_verdict)} if plan.dry_run else {}),
         **(effects_document(plan.effects) if plan.effects else {}),
         **({"time": time_document(plan.time)} if plan.task == "training" else {}),
     }
+
+
+def _change(plan: Plan, change: Change, command: Command | None) -> Document:
+    """The whole command too, where there was a question to type it over."""
+    return {**_named(change, *CHANGE), **({"command": command(plan, change)} if command else {})}
 
 
 def _dry_run(dry_run: DryRun | Extrapolation, verdict: Verdict | None) -> Document:

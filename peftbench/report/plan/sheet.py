@@ -10,20 +10,24 @@ from peftbench.report.format.sheet import Note, Page, Sheet
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from peftbench.decide.plan.advice import Change
     from peftbench.decide.plan.plan import Plan
     from peftbench.report.format.sheet import Row
     from peftbench.report.format.terminal import Style
 
 
-def plan_sheet(plans: list[Plan], screen: Callable[[Style], str] | None = None) -> Sheet:
-    """Plans of one model; `screen` is what the terminal shows of them."""
-    return Sheet(lambda: _page(plans), lambda: _document(plans), lambda: _rows(plans), screen)
+def plan_sheet(
+    plans: list[Plan], screen: Callable[[Style], str] | None = None,
+    command: Callable[[Plan, Change], str] | None = None,
+) -> Sheet:  # fmt: skip
+    """Plans of one model; `screen` is what the terminal shows of them, `command` what leads to a change."""
+    return Sheet(lambda: _page(plans), lambda: _document(plans, command), lambda: _rows(plans), screen)
 
 
-def _document(plans: list[Plan]) -> object:
+def _document(plans: list[Plan], command: Callable[[Plan, Change], str] | None) -> object:
     from peftbench.report.plan.document import plan_document
 
-    return plan_document(plans[0].model, plans)
+    return plan_document(plans[0].model, plans, command)
 
 
 def _rows(plans: list[Plan]) -> tuple[Sequence[str], Iterable[Row]]:

@@ -15,7 +15,7 @@ from peftbench.catalog.models import find_model
 from peftbench.decide.card import settle_training
 from peftbench.decide.plan.advice import MOST_SEQUENCES, largest, suggest
 from peftbench.decide.plan.plan import make_plan
-from peftbench.decide.plan.savings import EIGHT_BIT, PAGED, SEQUENCE_STEP
+from peftbench.decide.plan.savings import EIGHT_BIT, PAGED, SAVINGS, SEQUENCE_STEP
 from peftbench.decide.recipe import recipe_options
 from peftbench.decide.verdict import Fit, judge
 from peftbench.estimate.parts.optimizer import OPTIMIZERS
@@ -107,6 +107,13 @@ def test_quantization_is_no_advice_where_bitsandbytes_quantizes_nothing() -> Non
 
 def test_suggested_optimizers_can_be_priced() -> None:
     assert {*EIGHT_BIT.values(), *PAGED.values()} <= set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 12, 36, 97, 120, 1000])
+def test_a_batch_is_made_smaller_by_its_divisors(size: int) -> None:
+    (accumulate,) = (each for each in SAVINGS if each.price == "the same batch in smaller passes")
+    values = accumulate.values(replace(FULL, micro_batch_size=size), SMALL, T4)
+    assert list(values) == [n for n in range(size - 1, 0, -1) if size % n == 0]
 
 
 # ── the largest value that fits ─────────────────────────────────────────────────────────────────────────
