@@ -37,6 +37,14 @@ class MeasureError(PeftbenchError):
     """This machine cannot be measured: no card, no driver, or a missing library."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal asks this process to stop, as Ctrl-C does; `number` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
 @contextmanager
 def located(where: str, kind: type[PeftbenchError] | None = None) -> Iterator[None]:
     """Put the file and line, or the case, before the message of an error that is raised within; as `kind` if given."""

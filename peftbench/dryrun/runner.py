@@ -6,25 +6,30 @@ lives on and says so.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import subprocess
 import sys
-import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from peftbench.base.errors import PeftbenchError, install_hint
-from peftbench.dryrun.trace.trace import Trace, trace_from_json
+from peftbench.dryrun.trace.trace import UNREADABLE, Trace, trace_from_json
 from peftbench.dryrun.workload import Workload, workload_to_json
 from peftbench.libraries.refusal import Refused
+from peftbench.libraries.worker import Worker, end_by_signal
 
 REPORT = "Leave out --dry-run for the estimate, and please report this."
 MODULE = "peftbench.dryrun.worker"
 TIMEOUT_S = 600.0
-"""The longest silence of the child; it tells its progress at every layer."""
+"""The longest silence of the child. It tells its progress at every layer; the longest of all models of the catalogue
+is 24 s, in the optimizer step of Qwen3-235B on half a core."""
+IDLE_SHARE = 0.1
+"""The share of it after which a child is ended that does not even compute: it waits for what will not come."""
+LONGEST_ANSWER = 1 << 28
+"""Bytes of all that it writes to one question; the largest trace of the catalogue's models has 5 million."""
+KINDS = ("progress", "trace", "refused", "unavailable", "failed")
+"""What its messages are, each an object of one key."""
 
 Progress = Callable[[float], None]
 
@@ -36,11 +41,9 @@ class DryRunError(PeftbenchError):
 class DryRunner:
     """One child process for any number of workloads; a context manager that ends it."""
 
-    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
-        self._timeout_s = timeout_s
-        self._child: subprocess.Popen[str] | None = None
+    def __init__(self) -> None:
+        self._worker: Worker | None = None
         self._device = ""
-        self._errors: IO[bytes] | None = None
 
     def __enter__(self) -> DryRunner:
         return self
@@ -49,117 +52,110 @@ class DryRunner:
         self.close()
 
     def close(self) -> None:
-        """End the child; after an interrupt it is killed, for it may be deep in a run."""
-        if self._child is None:
-            return
-        child, self._child = self._child, None
-        with contextlib.suppress(OSError):
-            child.stdin.close()  # type: ignore[union-attr]
-        try:
-            child.wait(timeout=1.0)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-        child.stdout.close()  # type: ignore[union-attr]
-        if self._errors:
-            self._errors.close()
+        """End the child, however deep in a run it is."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
 
-    def run(self, workload: Workload, progress: Progress = lambda share: None) -> Trace:
-        """Trace one workload. `progress` is given the share that is done.
+    def run(
+        self, workload: Workload, progress: Progress = lambda share: None, timeout_s: float = TIMEOUT_S
+    ) -> Trace:  # fmt: skip
+        """Trace one workload. `progress` is given the share that is done; `timeout_s` is the longest silence.
 
         Raises Refused where the libraries refuse the workload, DryRunError for everything else.
         """
-        self._start(workload.device)
-        assert self._child is not None and self._child.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # the child is dead: _receive says of what
-            self._child.stdin.write(json.dumps(workload_to_json(workload)) + "\n")
-            self._child.stdin.flush()
-        while "progress" in (answer := self._receive()):
-            progress(float(answer["progress"]))
+        worker = self._worker_for(workload.device)
+        try:
+            worker.send(json.dumps(workload_to_json(workload)))
+            answer = _answer(worker, progress, timeout_s)
+        except BaseException:  # an interrupt too: the next question must not get the answer to this one
+            self.close()
+            raise
         return _trace(answer)
 
-    def _start(self, device: str) -> None:
-        """Start a child for this device: autograd counts the devices of a process once.
-
-        It finds the package where this process found it, and computes the little that it computes in one thread.
-        """
-        if self._child is not None and self._device == device:
-            return
-        self.close()
-        self._device = device
-        home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH", ""))))
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the child)
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", MODULE],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-            text=True, encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        )  # fmt: skip
-
-    def _receive(self) -> Mapping[str, Any]:
-        assert self._child is not None and self._child.stdout is not None
-        with _killed_after(self._child, self._timeout_s) as late:
-            line = self._child.stdout.readline()
-        if not line.endswith("\n"):
-            if not late.is_set():
-                raise self._error_from_exit()
+    def _worker_for(self, device: str) -> Worker:
+        """A child for this device: autograd counts the devices of a process once. It computes in one thread."""
+        if self._worker is None or self._device != device:
             self.close()
-            raise DryRunError(f"the dry run gave no sign of life for {self._timeout_s:g} s and was ended.", REPORT)
+            environment = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+            self._worker = Worker((sys.executable, "-m", MODULE), LONGEST_ANSWER, environment)
+            self._device = device
+        return self._worker
+
+
+# ── what the child says ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _answer(worker: Worker, progress: Progress, timeout_s: float) -> Mapping[str, Any]:
+    """Its last word on the question, with progress passed on until then."""
+    taken = 0
+    while taken <= LONGEST_ANSWER:
+        line = _line(worker, timeout_s)
+        taken += len(line)
+        answer = _read(line)
+        if "progress" not in answer:
+            return answer
+        progress(answer["progress"])
+    raise DryRunError("the dry run's process wrote without an end and was ended.", REPORT)
+
+
+def _line(worker: Worker, timeout_s: float) -> bytes:
+    began_s = time.monotonic()
+    try:
+        line = worker.line(began_s + timeout_s, IDLE_SHARE * timeout_s)
+    except TimeoutError:
+        what = f"the dry run gave no sign of life for {time.monotonic() - began_s:.0f} s and was ended."
+        hint = f"If this machine is only slow, give it longer: --timeout {2 * timeout_s:g}. Else leave out --dry-run."
+        raise DryRunError(what, hint) from None
+    if line is None:
+        raise _error_from_exit(worker)
+    return line
+
+
+def _read(line: bytes) -> Mapping[str, Any]:
+    """One message; raises DryRunError for what no worker writes."""
+    try:
         answer: Mapping[str, Any] = json.loads(line)
-        return answer
-
-    def _error_from_exit(self) -> DryRunError:
-        assert self._child is not None and self._errors is not None
-        code = self._child.wait()
-        self._errors.seek(0)
-        last = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-        self.close()
-        what = f"was ended by {_signal_name(-code)}" if code < 0 else f"stopped with exit code {code}"
-        hint = f"Its last line: {last[-1][:200]}. {REPORT}" if last else REPORT
-        return DryRunError(f"the dry run's process {what}.", hint)
-
-
-@contextlib.contextmanager
-def _killed_after(child: subprocess.Popen[str], timeout_s: float) -> Iterator[threading.Event]:
-    """Not every system can read a pipe with a time limit: a thread kills the child, which ends the reading."""
-    late = threading.Event()
-
-    def kill() -> None:
-        late.set()
-        child.kill()
-
-    timer = threading.Timer(timeout_s, kill)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield late
-    finally:
-        timer.cancel()
-
-
-def _signal_name(number: int) -> str:
-    import signal
-
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+        (kind,) = answer
+        if kind not in KINDS or (kind == "progress" and not 0 <= answer[kind] <= 1):
+            raise ValueError
+    except UNREADABLE:
+        raise _unreadable(line) from None
+    return answer
 
 
 def _trace(answer: Mapping[str, Any]) -> Trace:
-    if "trace" in answer:
-        return trace_from_json(answer["trace"])
+    try:
+        if "trace" in answer:
+            return trace_from_json(answer["trace"])
+        raise _error(answer)
+    except UNREADABLE:
+        raise _unreadable(json.dumps(answer).encode()) from None
+
+
+def _error(answer: Mapping[str, Any]) -> PeftbenchError:
     if "refused" in answer:
-        raise Refused(answer["refused"]["what"], answer["refused"]["hint"])
+        return Refused(answer["refused"]["what"], answer["refused"]["hint"])
     if "unavailable" in answer:
-        raise DryRunError(answer["unavailable"]["what"], answer["unavailable"]["hint"])
+        return DryRunError(answer["unavailable"]["what"], answer["unavailable"]["hint"])
     what = str(answer["failed"]["what"]).strip().splitlines()[0][:300]
     if what.startswith("ModuleNotFoundError"):
         missing = f"a dry run needs the real libraries: {what.partition(': ')[2]}."
-        raise DryRunError(missing, install_hint(extra="bench"))
+        return DryRunError(missing, install_hint(extra="bench"))
     place = _place(str(answer["failed"]["traceback"]))
-    raise DryRunError(f"the step cannot be run on fake tensors: {what}", f"It stopped in {place}. {REPORT}")
+    return DryRunError(f"the step cannot be run on fake tensors: {what}", f"It stopped in {place}. {REPORT}")
+
+
+def _unreadable(line: bytes) -> DryRunError:
+    return DryRunError(f"the dry run's process wrote what cannot be read: {line[:80]!r}.", REPORT)
+
+
+def _error_from_exit(worker: Worker) -> DryRunError:
+    if not worker.ends():
+        return DryRunError("the dry run's process closed its output and did not end.", REPORT)
+    what = f"was ended by {end_by_signal(-worker.code)}" if worker.code < 0 else f"stopped with exit code {worker.code}"
+    hint = f"Its last line: {worker.last_words}. {REPORT}" if worker.last_words else REPORT
+    return DryRunError(f"the dry run's process {what}.", hint)
 
 
 def _place(traceback: str) -> str:

@@ -12,7 +12,7 @@ from peftbench.base.cache_folder import cache_folder
 from peftbench.dryrun.allocator.settings import AllocatorSettings
 from peftbench.dryrun.cache import TraceCache
 from peftbench.dryrun.extrapolate import Extrapolation, extrapolate
-from peftbench.dryrun.runner import DryRunner, Progress
+from peftbench.dryrun.runner import TIMEOUT_S, DryRunner, Progress
 from peftbench.dryrun.trace.profile import profile_of
 from peftbench.dryrun.trace.replay import DEFAULT, Replay, replay, replay_on_host
 from peftbench.dryrun.trace.trace import Trace
@@ -79,8 +79,11 @@ def one_child() -> Iterator[DryRunner]:
 class DryRunSession:
     """Dry runs one after another, with one child process that is started when it is first needed."""
 
-    def __init__(self, use_cache: bool = True, tell: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, use_cache: bool = True, tell: Callable[[str], None] = lambda text: None, timeout_s: float | None = None
+    ) -> None:  # fmt: skip
         self._runner = _shared or DryRunner()
+        self._timeout_s = timeout_s or TIMEOUT_S
         self._cache = TraceCache(cache_folder("dryrun"), tell) if use_cache else None
 
     def __enter__(self) -> DryRunSession:
@@ -94,7 +97,7 @@ class DryRunSession:
         """The trace of a workload. Raises Refused and DryRunError as DryRunner.run does."""
         found = self._cache.read(workload) if self._cache else None
         if found is None:
-            found = self._runner.run(workload, progress)
+            found = self._runner.run(workload, progress, self._timeout_s)
             if self._cache:
                 self._cache.write(workload, found)
         return found

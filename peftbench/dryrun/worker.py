@@ -17,12 +17,14 @@ from peftbench.base.errors import PeftbenchError
 from peftbench.dryrun.trace.trace import trace_to_json
 from peftbench.dryrun.workload import Workload, workload_from_json
 from peftbench.libraries.refusal import Refused
+from peftbench.libraries.worker import die_with_parent
 
 PROGRESS_EVERY_S = 0.1
 
 
 def main() -> None:
     """Serve until stdin ends; what libraries print goes to stderr, so that stdout holds answers only."""
+    die_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import selectors
 import signal
-import subprocess
 import sys
-import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
 
+from peftbench.base.errors import Interrupted
 from peftbench.inputs.case import Case, case_to_json
 from peftbench.inputs.comparison import ComparisonCase, comparison_to_json
+from peftbench.libraries.worker import Worker, end_by_signal
 from peftbench.memory import Phase
 from peftbench.records.environment import Outcome
 from peftbench.records.run import PhasePeak, keep_highest
 
 COMMAND = (sys.executable, "-m", "peftbench.measure.worker")
-EXIT_TIMEOUT_S = 5.0
-"""How long a child may take to end after it has closed its output."""
 LONGEST_LINE = 1 << 20
 """Bytes; no event is longer, garbage may be."""
-
-
-class Interrupted(Exception):
-    """SIGINT or SIGTERM came while a case was running: it has no result."""
 
 
 @dataclass
@@ -78,131 +71,97 @@ class Course:
 
 
 class Stop:
-    """SIGINT and SIGTERM as a file that becomes readable, so that they are noticed between two events only.
+    """SIGINT, SIGTERM and SIGHUP as a file that becomes readable, so that they are noticed between two events only.
 
-    A record that is being written is written to its end; nothing is raised in the middle of anything.
+    A record that is being written is written to its end; nothing is raised in the middle of anything. A signal that
+    was ignored before, as nohup does, stays ignored; in a thread, which gets none, this does nothing.
     """
 
     def __enter__(self) -> Stop:
         self.reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
-        noted = (signal.SIGINT, signal.SIGTERM)  # by the wakeup file: the handlers have nothing to do
-        self._before = {number: signal.signal(number, lambda *_: None) for number in noted}
-        self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._before, self._wakeup = {}, -1
+        if threading.current_thread() is threading.main_thread():
+            noted = (number for number in _NOTED if signal.getsignal(number) is not signal.SIG_IGN)
+            # by the wakeup file: the handlers have nothing to do
+            self._before = {number: signal.signal(number, lambda *_: None) for number in noted}
+            self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(self._wakeup)
+        if self._before:
+            signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             signal.signal(number, handler)
         os.close(self.reader)
         os.close(self._writer)
+
+    def interrupt(self, file: int) -> None:
+        """Raise Interrupted for the signal that has come."""
+        raise Interrupted(os.read(file, 1)[0])
+
+
+_NOTED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Child:
     """A worker that runs one case; a context manager after which nothing of it is left."""
 
     def __init__(self, case: Case | ComparisonCase, uuid: str | None) -> None:
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the child)
-        self._process = subprocess.Popen(
-            [*COMMAND, str(os.getpid())], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=self._errors, env=_environment(case, uuid), start_new_session=True,
-        )  # fmt: skip
-        self.group = self._process.pid
+        self._worker = Worker(COMMAND, LONGEST_LINE, _environment(case, uuid))
+        self.group = self._worker.group
         self.course = Course()
         asked = case_to_json(case) if isinstance(case, Case) else comparison_to_json(case)
-        self._text = json.dumps(asked).encode()
+        self._worker.send(json.dumps(asked))
 
     def __enter__(self) -> Child:
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it is dead already: its exit code tells why
-            self._process.stdin.write(self._text)
-            self._process.stdin.close()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._kill()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._errors.close()
+        self._worker.close()
 
     def watch(self, timeout_s: float, stop: Stop, progress: Callable[[Course], None]) -> Course:
         """Follow the child to its end, or to ours. Raises Interrupted when a signal asks this process to stop."""
-        deadline_s = time.monotonic() + timeout_s
+        self._worker.also(stop.reader, stop.interrupt)
         try:
-            for line in self._lines(deadline_s, stop):
-                self._take(line)
-                progress(self.course)
-                if self.course.outcome is not None:  # its last word; what it started may hold the pipe open
-                    break
+            self._follow(time.monotonic() + timeout_s, progress)
         except TimeoutError:
             self.course.outcome = Outcome.TIMEOUT
             self.course.message = f"after {timeout_s:g} s"
         else:
-            self._wait_for_its_end()
-        self._kill()
+            ended = self._worker.ends()  # how it ends is part of the result
+            if not ended and self.course.outcome is None:
+                self.course.outcome, self.course.message = Outcome.ERROR, "it closed its output and did not end"
+        self._worker.kill()
         if self.course.outcome is None:
             self._outcome_from_exit()
         return self.course
 
-    def _lines(self, deadline_s: float, stop: Stop) -> Iterator[bytes]:
-        """Whole lines of its output. Raises TimeoutError and Interrupted."""
-        assert self._process.stdout is not None
-        output, rest = self._process.stdout.fileno(), b""
-        with selectors.DefaultSelector() as selector:
-            selector.register(output, selectors.EVENT_READ)
-            selector.register(stop.reader, selectors.EVENT_READ)
-            while True:
-                ready = {key.fd for key, _ in selector.select(max(deadline_s - time.monotonic(), 0.0))}
-                if stop.reader in ready:
-                    raise Interrupted
-                if not ready:
-                    raise TimeoutError
-                read = os.read(output, LONGEST_LINE)
-                *lines, rest = (rest + read).split(b"\n")
-                yield from lines
-                if len(rest) > LONGEST_LINE:
-                    yield rest
-                if not read or len(rest) > LONGEST_LINE:
-                    return
+    def _follow(self, until_s: float, progress: Callable[[Course], None]) -> None:
+        """To its last word; what it started may hold the pipe open."""
+        while self.course.outcome is None and (line := self._worker.line(until_s)) is not None:
+            self._take(line)
+            progress(self.course)
+            if self.course.outcome is None and time.monotonic() > until_s:
+                raise TimeoutError
 
     def _take(self, line: bytes) -> None:
         try:
             self.course.take(json.loads(line))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
             self.course.outcome = Outcome.ERROR
             self.course.message = f"its output cannot be read: {line[:80]!r}"
-
-    def _wait_for_its_end(self) -> None:
-        """It has nothing more to say; how it ends is part of the result."""
-        try:
-            self._process.wait(EXIT_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            if self.course.outcome is None:
-                self.course.outcome, self.course.message = Outcome.ERROR, "it closed its output and did not end"
-
-    def _kill(self) -> None:
-        """The whole group: what the child may have started goes with it."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.group, signal.SIGKILL)
-        self._process.wait()
+            self._worker.kill()  # how it would go on is of no interest
 
     def _outcome_from_exit(self) -> None:
         """It ended without saying how."""
-        code = self._process.returncode
+        code, last = self._worker.code, self._worker.last_words
         self.course.outcome = Outcome.KILLED if code < 0 else Outcome.ERROR
-        self._errors.seek(0)
-        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"it stopped with exit code {code}"
-        if code == -signal.SIGKILL:
-            how += ", as the kernel does where memory runs out"
-        self.course.message = f"{how}; its last line: {lines[-1][:200]}" if lines else how
+        how = f"by {end_by_signal(-code)}" if code < 0 else f"it stopped with exit code {code}"
+        self.course.message = f"{how}; its last line: {last}" if last else how
 
 
 def _environment(case: Case | ComparisonCase, uuid: str | None) -> dict[str, str]:
-    """The child finds the package where this process found it, and the one card, or none."""
-    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH", ""))))
-    threads = os.environ.get("OMP_NUM_THREADS", "1")
+    """The child finds the one card, or none."""
     visible = uuid if case.device == "cuda" and uuid else ""
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": visible}
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "CUDA_VISIBLE_DEVICES": visible}

@@ -5,10 +5,8 @@ It is a process so that it may die: of memory, of a signal, of a bug in a librar
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -19,22 +17,22 @@ from peftbench.base.errors import MeasureError, PeftbenchError
 from peftbench.inputs.case import Case, case_from_json
 from peftbench.inputs.comparison import SHIPPED_MODELS, ComparisonCase, QualityCase, comparison_from_json
 from peftbench.inputs.recipe import TrainingSpec
+from peftbench.libraries.worker import die_with_parent
 from peftbench.measure.device.environment import described_by_torch
 from peftbench.memory import Phase
 from peftbench.records.environment import Outcome, is_out_of_memory
 
 Send = Callable[[dict[str, Any]], None]
-PR_SET_PDEATHSIG = 1
 MESSAGE_LENGTH = 300
 """Characters that are kept of an error."""
 
 
 def main() -> None:
     """Run the case; what libraries print goes to stderr, so that stdout holds events only."""
-    _die_with_parent()
+    die_with_parent()
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    asked = json.loads(sys.stdin.read())
+    asked = json.loads(sys.stdin.readline())
     case = (case_from_json if asked["task"] in ("training", "inference") else comparison_from_json)(asked)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -59,14 +57,6 @@ def _may_fetch(case: Case | ComparisonCase) -> bool:
         return False
     on_the_hub = case.model not in SHIPPED_MODELS and not os.path.isdir(case.model)
     return on_the_hub or case.text == "wikitext" or not all(map(os.path.isfile, case.tasks))
-
-
-def _die_with_parent() -> None:
-    """Should the parent be killed, nothing may stay on the card. Linux only; elsewhere a closed pipe has to do."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(sys.argv[1]):  # it is dead already
-            os._exit(1)
 
 
 def _measured(case: Case | ComparisonCase, events: TextIO) -> dict[str, Any]:

@@ -59,6 +59,9 @@ def test_killed_in_a_phase(name, phase):
     ("name", "outcome", "says"),
     [
         ("segv", Outcome.KILLED, "SIGSEGV"),
+        ("unnamed", Outcome.KILLED, "by signal 3"),
+        ("heir", Outcome.KILLED, "SIGKILL"),
+        ("noise", Outcome.OK, ""),
         ("oom", Outcome.OOM, "CUDA out of memory"),
         ("exit", Outcome.ERROR, "exit code 1; its last line: ImportError"),
         ("silent", Outcome.ERROR, "exit code 0"),
@@ -84,7 +87,7 @@ def test_a_hanging_child_is_ended_when_its_time_is_over():
 
 
 def test_a_child_that_says_nothing_more_is_ended(monkeypatch):
-    monkeypatch.setattr(child, "EXIT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("peftbench.libraries.worker.GRACE_S", 0.1)
     found = measured("deaf")
     assert (found.outcome, found.message) == (Outcome.ERROR, "it closed its output and did not end")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from peftbench.base.errors import Interrupted
 from peftbench.base.screen import fail, say, tell
 from peftbench.base.units import gib, human_bytes
 from peftbench.base.visible import one_line, shown, shown_lines
@@ -19,7 +20,7 @@ from peftbench.decide.suite.predict_case import predict_largest
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.case import Case
 from peftbench.inputs.suite import Suite
-from peftbench.measure.child_process import Course, Interrupted, Stop
+from peftbench.measure.child_process import Course, Stop
 from peftbench.measure.device.open import Device
 from peftbench.measure.runner import finished, growing, run_case
 from peftbench.records.environment import Outcome
@@ -55,7 +56,7 @@ def run_suite(
                 going.case(each)
         except Interrupted:
             tell("interrupted: what was measured until now is in the file.", label="")
-            raise KeyboardInterrupt from None
+            raise
         finally:
             written = going.finish()
     say(going.summary(path))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from peftbench.base.errors import Interrupted
 from peftbench.base.screen import fail, say, tell
 from peftbench.base.visible import one_line, shown, shown_lines
 from peftbench.cli.progress import Progress
 from peftbench.inputs.comparison import ComparisonCase
 from peftbench.inputs.suite import Suite
-from peftbench.measure.child_process import Interrupted, Stop
+from peftbench.measure.child_process import Stop
 from peftbench.measure.device.open import Device
 from peftbench.measure.runner import FINISHED, finished, run_comparison
 from peftbench.records.comparison import ComparisonRecord, comparison_record_to_json
@@ -44,7 +45,7 @@ def run_comparison_suite(
                 )
         except Interrupted:
             tell("interrupted: a comparison has no result before its end.", label="")
-            raise KeyboardInterrupt from None
+            raise
         written = _write(file, record)
     _show(record)
     if record.outcome not in FINISHED:

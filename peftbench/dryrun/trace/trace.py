@@ -52,6 +52,9 @@ class Trace:
     """What the run found out besides: parameter counts, attention kernels, versions of the libraries."""
 
 
+UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
+
+
 def trace_to_json(trace: Trace) -> dict[str, Any]:
     """Columns rather than rows, and each text once: a hundred thousand blocks take a few megabytes."""
     texts: dict[str, int] = {}
@@ -66,7 +69,7 @@ def trace_to_json(trace: Trace) -> dict[str, Any]:
 
 
 def trace_from_json(value: Mapping[str, Any]) -> Trace:
-    """The inverse of trace_to_json. Raises ValueError, KeyError or TypeError for anything else."""
+    """The inverse of trace_to_json. Raises one of UNREADABLE for anything else."""
     if value["version"] != VERSION:
         raise ValueError(f"a trace of version {value['version']}")
     texts = value["texts"]

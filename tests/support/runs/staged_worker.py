@@ -43,6 +43,14 @@ def main(name: str) -> None:
     elif kind == "segv":
         steps()
         os.kill(os.getpid(), signal.SIGSEGV)
+    elif kind == "unnamed":
+        os.kill(os.getpid(), signal.SIGRTMIN + 1)
+    elif kind == "noise":
+        sys.stderr.write("x" * (3 << 20) + "\n")
+        main("ok")
+    elif kind == "heir":  # dies, and what it has started keeps its pipes open
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "orphan-of-a-test"])
+        os.kill(os.getpid(), signal.SIGKILL)
     elif kind == "oom":
         say(mark="load", step=0)
         say(failed={"outcome": "out of memory", "message": "CUDA out of memory."})
@@ -67,4 +75,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.stdin.read())["id"].split()[0])
+    main(json.loads(sys.stdin.readline())["id"].split()[0])
