@@ -55,7 +55,7 @@ SUB_RANKS = {
     ),
     "check": (("groups",), ("speed", "memory"), ("runs",), ("calibration", "claims")),
     "report": (("format",), ("plan",), ("choose", "lists", "comparisons"), ("timeline", "runs")),
-    "cli": (("progress",), ("ask",), ("answer",)),
+    "cli": (("progress", "signals"), ("ask",), ("answer",)),
 }  # fmt: skip
 """The same within a part, from the ground up."""
 

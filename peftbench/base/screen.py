@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
+from typing import IO, Any
 
 import click
 
@@ -28,7 +31,7 @@ def say(text: str, end: str = "\n") -> None:
 
 def tell(text: str, label: str = "note  ") -> None:
     """Print one line on stderr that is no part of the answer."""
-    _put(label + shown(text) + "\n", error=True)
+    _put_beside(label + shown(text) + "\n")
 
 
 def fail(text: str) -> None:
@@ -38,7 +41,7 @@ def fail(text: str) -> None:
 
 def redraw(text: str) -> None:
     """Write over the line of stderr that the cursor is in, and leave it there."""
-    _put(f"\r{visible(text)}", error=True)
+    _put_beside(f"\r{visible(text)}")
 
 
 def put_page(page: str) -> None:
@@ -51,6 +54,22 @@ def take_any_character() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def fill_closed_streams() -> None:
+    """Keep the numbers of standard streams that are closed from the next files that are opened, records among them.
+
+    What is printed on a closed stream goes nowhere, as its user wants it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (open to the end)
+
+
+def drop(stream: IO[Any]) -> None:
+    """Let what is still buffered go nowhere when Python flushes the stream at exit."""
+    with suppress(OSError):  # a stand-in that is no file has nothing to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def painted(word: str) -> str:
@@ -70,6 +89,14 @@ def encodable(text: str, encoding: str | None) -> str:
     except (UnicodeEncodeError, LookupError):
         return text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
     return text
+
+
+def _put_beside(text: str) -> None:
+    """Print on stderr what may be missing: where that is full or closed, the answer goes on without."""
+    try:
+        _put(text, error=True)
+    except OSError:
+        drop(sys.stderr)
 
 
 def _put(text: str, error: bool) -> None:

@@ -7,6 +7,8 @@ import errno
 import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from io import StringIO
 from typing import IO, Any
@@ -14,7 +16,7 @@ from typing import IO, Any
 import click
 
 from peftbench.base.errors import PeftbenchError, did_you_mean
-from peftbench.base.screen import fail, say, take_any_character
+from peftbench.base.screen import drop, fail, fill_closed_streams, say, take_any_character
 from peftbench.base.visible import shown
 
 VERBS = {
@@ -35,9 +37,9 @@ VERBS = {
 LISTS = ("models", "gpus", "doctor", "claims")
 """… but these, which list what is known, are in `peftbench/cli/lists.py`."""
 
-INTERRUPTED = 130
-PIPE_CLOSED = 141
-"""What a shell reports for a process that SIGINT or SIGPIPE ended."""
+SIGNALLED = 128
+"""A shell adds the number of the signal that ended a process: 130 for SIGINT, 143 for SIGTERM."""
+SIGINT, SIGPIPE = 2, 13
 
 GC_THRESHOLDS = (50_000, 20, 20)
 """Start-up makes many objects that stay: Python's 700 would walk over them again and again."""
@@ -77,6 +79,8 @@ class Verbs(click.Group):
             gc.set_threshold(*GC_THRESHOLDS)
             atexit.register(gc.freeze)  # the last collections of a process would walk over them once more
             command: click.Command = getattr(import_module(f"peftbench.cli.{file}"), cmd_name)
+            if cmd_name != "plan":  # which has answered before anybody could end it, unless by a dry run
+                import_module("peftbench.cli.signals").end_on_signals(ctx)
             return command
         return None
 
@@ -94,48 +98,62 @@ class Verbs(click.Group):
             raise PeftbenchError(what, f"Verbs: {', '.join(VERBS)}. Try: peftbench plan --model 8b --gpu t4")
         return super().resolve_command(ctx, args)
 
-    def make_context(self, *args: Any, **more: Any) -> click.Context:
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        """Do what was asked and end the process; where not even stderr takes a message, its exit code is all."""
+        fill_closed_streams()
+        try:
+            return super().main(*arguments, **settings)
+        except OSError:
+            drop(sys.stdout)
+            drop(sys.stderr)
+            sys.exit(Failure.exit_code)
+
+    def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
         """Read what stands before the verb; click prints its help itself, on streams that take any character."""
         take_any_character()
-        try:
-            return super().make_context(*args, **more)
-        except click.ClickException as error:
-            raise _usage(error) from error
+        with _ended():
+            return super().make_context(*arguments, **settings)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb; bad input ends in one message, a closed pipe and Ctrl-C in none."""
-        try:
+        """Run the verb."""
+        with _ended():
             return super().invoke(ctx)
-        except PeftbenchError as error:
-            raise Failure(f"Error: {error}") from error
-        except click.ClickException as error:
-            raise _usage(error) from error
-        except KeyboardInterrupt:
-            raise click.exceptions.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            _drop_output()
-            raise click.exceptions.Exit(PIPE_CLOSED) from None
-        except OSError as error:
-            raise Failure(f"Error: {_told(error)}") from error
+
+
+@contextmanager
+def _ended() -> Iterator[None]:
+    """Bad input and a system that refuses end in one message, a closed pipe and a signal in none."""
+    try:
+        yield
+    except PeftbenchError as error:
+        raise Failure(f"Error: {error}") from error
+    except click.ClickException as error:
+        raise _usage(error) from error
+    except KeyboardInterrupt as error:
+        raise click.exceptions.Exit(SIGNALLED + getattr(error, "number", SIGINT)) from None
+    except BrokenPipeError:
+        drop(sys.stdout)
+        raise click.exceptions.Exit(SIGNALLED + SIGPIPE) from None
+    except (OSError, MemoryError) as error:
+        raise Failure(f"Error: {_told(error)}") from error
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
-def _told(error: OSError) -> PeftbenchError:
+def _told(error: OSError | MemoryError) -> PeftbenchError:
     """Only what stdout refuses names no file: everything else keeps what is buffered, and says which file it is."""
+    if isinstance(error, MemoryError):
+        return PeftbenchError("memory has run out.", "Ask for less at a time, or raise the limit: ulimit -v.")
     if error.filename is None and error.errno in _NO_ROOM:
-        _drop_output()
+        drop(sys.stdout)
         return PeftbenchError(f"cannot write the answer: {error.strerror}.", "Send it elsewhere.")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return PeftbenchError(f"{error.strerror}.", "Raise the limit: ulimit -n.")
     if error.filename is not None:
         what = f"cannot use {os.fsdecode(error.filename)}: {error.strerror}."
         return PeftbenchError(what, "Check that path and its permissions.")
     return PeftbenchError(f"the system refused what was asked of it: {error}.", "Try again, or report this.")
-
-
-def _drop_output() -> None:
-    """What is still buffered goes nowhere when Python flushes stdout at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

@@ -37,7 +37,9 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
     notes: list[str] = []
     if given["dry_run"]:
         from peftbench.cli.ask.plan_dry import dry_plans_of
+        from peftbench.cli.signals import end_on_signals
 
+        end_on_signals(ctx)
         plans = dry_plans_of(named, given)
     else:
         model = named.spec

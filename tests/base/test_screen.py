@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from peftbench.base import screen
 from peftbench.base.screen import encodable, painted, redraw, say, take_any_character, tell
 
 
@@ -40,3 +45,14 @@ def test_a_stream_without_utf_8_gets_ascii() -> None:
     assert encodable("██▌ 9.31–11.40 × 2 · —", "ascii") == "### 9.31-11.40 x 2 - -"
     assert encodable("8¹", "ascii") == "8^1"
     assert encodable("██▌", "utf-8") == "██▌"
+
+
+def test_the_number_of_a_closed_stream_is_taken_by_no_file(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from peftbench.base.screen import fill_closed_streams, say, tell; fill_closed_streams(); "
+        "say('an answer'); tell('a note'); print(open('file', 'w').fileno(), file=open('number', 'w'))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(screen.__file__).parents[2])}
+    command = f"'{sys.executable}' -c \"{code}\" <&- >&- 2>&-"
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment, check=True)
+    assert int((tmp_path / "number").read_text()) > 2

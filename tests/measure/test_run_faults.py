@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from peftbench.measure.device.open import Host
 from peftbench.measure.runner import growing, run_case
 from peftbench.memory import Phase
 from peftbench.records.environment import Outcome
-from peftbench.records.file import read_results
+from peftbench.records.file import RecordFile, read_results
 
 HERE = Path(__file__).parents[1] / "support" / "runs"
 LONG_S = 60.0
@@ -198,6 +199,29 @@ def test_equal_cases_are_told_apart_by_what_they_run(tmp_path):
     path.write_text(path.read_text().replace("micro_batch_size: 2", "micro_batch_size: 1"))
     out, _ = start(tmp_path, path).communicate()
     assert len(ids(tmp_path)) == 1 and "1 measured, 1 done before" in out
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_ends_the_child_and_keeps_what_was_measured(tmp_path, number, code):
+    process = start(tmp_path, suite(tmp_path, "ok", "hang"))
+    while "ok  " not in process.stdout.readline():
+        pass
+    process.send_signal(number)
+    _, err = process.communicate()
+    assert (process.returncode, err) == (code, "interrupted: what was measured until now is in the file.\n")
+    assert ids(tmp_path) == [("ok", Outcome.OK)] and processes("staged_worker.py") == []
+    with RecordFile(tmp_path / "results" / "cpu" / "staged.jsonl", print):  # nobody holds its lock
+        pass
+
+
+def test_a_thread_can_measure():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(measured("ok").outcome))
+    thread.start()
+    thread.join()
+    assert found == [Outcome.OK]
 
 
 @pytest.mark.parametrize("runs", [4, pytest.param(100, marks=pytest.mark.slow)])
