@@ -65,9 +65,11 @@ def plan(
     from peftbench.decide.asked import Asked
     from peftbench.decide.from_options import training_recipes, within_positions
     from peftbench.decide.plan.plan import make_plan
+    from peftbench.inputs.card.gpu import GpuSpec
+    from peftbench.inputs.model.spec import ModelSpec
 
-    spec = find_model(model) if isinstance(model, str) else model
-    card = find_gpu(gpu) if isinstance(gpu, str) else gpu
+    spec = model if isinstance(model, ModelSpec) else find_model(model)
+    card = gpu if gpu is None or isinstance(gpu, GpuSpec) else find_gpu(gpu)
 
     def build(method: str, options: Mapping[str, Any]) -> TrainingSpec:
         return training_recipes((method,), within_positions(spec, "training", (method,), options))[0]
@@ -88,9 +90,10 @@ def dry_run(model: str, gpu: str | GpuSpec | None = None, method: str = "lora", 
     from peftbench.decide.from_options import training_recipes, within_positions
     from peftbench.dryrun.session import DryRunSession
     from peftbench.dryrun.workload import workload_of
+    from peftbench.inputs.card.gpu import GpuSpec
 
     named = find_config(model)
-    card = find_gpu(gpu) if isinstance(gpu, str) else gpu
+    card = gpu if gpu is None or isinstance(gpu, GpuSpec) else find_gpu(gpu)
     batches = {name: recipe.pop(name) for name in ("batch_lengths", "empty_cache_steps") if name in recipe}
     options = within_positions(named.other, "training", (method,), recipe)
     training, _ = settle_training(named.other, training_recipes((method,), options)[0], card)

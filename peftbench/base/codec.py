@@ -89,7 +89,7 @@ def _reader(kind: Any) -> Reader:
         return _dataclass(kind)
     if isinstance(kind, type) and issubclass(kind, Enum):
         return _one_of({member.value: member for member in kind})
-    return _PLAIN[kind]
+    return _PLAIN.get(kind) or _instance(kind)
 
 
 # ── objects and lists ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -142,6 +142,17 @@ def _mapping(_: Any, inner: Any) -> Reader:
         return found
 
     return read_all
+
+
+def _instance(kind: Any) -> Reader:
+    """What is no JSON and can only be kept."""
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise Wrong(f"must be of class {kind.__name__}, not {written(value)}.")
+        return value
+
+    return read
 
 
 def _tuple(*kinds: Any) -> Reader:

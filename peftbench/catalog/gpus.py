@@ -24,6 +24,7 @@ from functools import cache
 
 from peftbench.base.errors import CatalogError, SpecError, did_you_mean
 from peftbench.base.units import MIB, human_bytes
+from peftbench.base.written import written
 from peftbench.inputs.card.cuda_context import context_bytes
 from peftbench.inputs.card.gpu import GpuSpec
 
@@ -46,6 +47,8 @@ def find_gpu(text: str) -> GpuSpec:
 
     Raises CatalogError, with the nearest known name, for anything else.
     """
+    if not isinstance(text, str):
+        raise CatalogError(f"a GPU is a name, not {written(text)}.", "As in t4; `peftbench gpus` lists all.")
     wanted = _key(text)
     for row in _rows():
         if wanted in map(_key, _spellings(row)):

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from peftbench.base.errors import CatalogError, did_you_mean
+from peftbench.base.written import written
 from peftbench.inputs.model.config_json import read_config
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 
@@ -84,6 +85,8 @@ def find_config(text: str) -> NamedConfig:
     that exists, a Hub id. A folder named like a catalogue entry is reached with "./" in front.
     Raises CatalogError.
     """
+    if not isinstance(text, str):
+        raise CatalogError(f"a model is a name, not {written(text)}.", "As in 8b, or the path of a config.json.")
     text = text.strip()
     if text.endswith(".json") or text.startswith((".", "/", "~")):
         return _from_path(text)

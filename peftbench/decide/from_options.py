@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from peftbench.base.errors import SpecError, did_you_mean
-from peftbench.decide.recipe import LORA, Recipe, names_of, parsed, quantization_for, type_has
+from peftbench.base.written import written
+from peftbench.decide.recipe import LORA, SPECS, Recipe, names_of, parsed, quantization_for, type_has
 from peftbench.estimate.peft_types.table import METHODS, NOT_DERIVED, Method
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.recipe import (
@@ -35,6 +36,8 @@ _QUANTIZATION = names_of(QuantizationSpec)
 OPTIONS = tuple(dict.fromkeys((*sum(_OF_TASK.values(), ()), *names_of(ParallelismSpec), *_ADAPTER, *_QUANTIZATION)))
 """Every flat option, named as on the command line with underscores."""
 
+_DECLARED = {option.name: option for spec in SPECS for option in options_of(spec)} | {ADAPTER_KIND.name: ADAPTER_KIND}
+
 Given = Mapping[str, Any]
 """Options that were given: those that are None were not."""
 
@@ -61,6 +64,7 @@ def within_positions(
     model: ModelSpec | OtherModel, task: str, methods: tuple[str, ...], options: Given
 ) -> dict[str, Any]:
     """Cut a default length to the positions of the model; lengths that were given stay as they are."""
+    check_values(options)
     name = "prompt_tokens" if task == "inference" else "sequence_length"
     new_tokens = options.get("new_tokens") or InferenceSpec.new_tokens
     most = model.max_position_embeddings - max(_virtual_tokens(method, options) for method in methods)
@@ -75,7 +79,16 @@ def _virtual_tokens(method: str, options: Given) -> int:
     """Positions that a prompt or prefix takes, with PEFT's default length where none is given."""
     peft_type, _ = split_method(method)
     default: Any = METHODS[peft_type].options.get("num_virtual_tokens", 0) if peft_type else 0
-    return int(options.get("num_virtual_tokens") or default) if default else 0
+    return options.get("num_virtual_tokens") or default if default else 0
+
+
+def check_values(options: Given) -> None:
+    """Raise SpecError for an option that there is not, and for a value that it cannot have."""
+    for name, value in options.items():
+        if name not in _DECLARED:
+            raise SpecError(f"unknown option {written(name)}. {did_you_mean(str(name)[:60], OPTIONS)}".rstrip())
+        if value is not None:
+            _DECLARED[name].parse(value)
 
 
 # ── methods ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -86,6 +99,8 @@ def split_method(name: str) -> tuple[str | None, bool]:
 
     Raises SpecError for a name that is not a method.
     """
+    if not isinstance(name, str):
+        raise SpecError(f"a method is a name, not {written(name)}.", "As in lora.")
     plain = name.strip().lower().replace("-", "_")
     if plain == "full":
         return None, False
@@ -116,11 +131,10 @@ def _unknown_method(name: str, plain: str) -> SpecError:
 def _checked(methods: tuple[str, ...], options: Given, task: str, base: QuantizationSpec | None) -> Given:
     """The given options; each belongs to the task or to at least one of the methods."""
     given = {name: value for name, value in options.items() if value is not None}
+    check_values(given)
     kinds = [split_method(method) for method in methods]
     quant_type = given.get("quant_type", (base or QuantizationSpec()).quant_type)
     for name in given:
-        if name not in OPTIONS:
-            raise SpecError(f"unknown option {name!r}. {did_you_mean(name, OPTIONS)}".rstrip())
         if name in _ADAPTER or name in _QUANTIZATION:
             if not any(_method_has(name, peft_type, quantized, quant_type) for peft_type, quantized in kinds):
                 of_scheme = name in SCHEME_OPTIONS and any(quantized for _, quantized in kinds)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from peftbench.base.codec import from_json
-from peftbench.base.errors import SpecError
+from peftbench.base.codec import Count, Within, check_fields, from_json
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.case import recipe_from_json
 from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
+from peftbench.inputs.recipe.option import MOST
 from peftbench.inputs.recipe.parallelism import check_one_gpu
 
 AMPERE = (8, 0)
@@ -23,6 +23,9 @@ STEPS = 2
 """Optimizer states exist from the second step on; a third adds nothing."""
 
 
+Positive = Annotated[int, Within(1, MOST)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workload:
     """One dry run. Two that are equal have the same trace, so this is also the key of the cache."""
@@ -32,20 +35,19 @@ class Workload:
     recipe: TrainingSpec | InferenceSpec
     adapter_config: str = ""
     """The adapter_config.json that PEFT wrote, as text; empty: the adapter of the recipe."""
-    compute_capability: tuple[int, int] = AMPERE
-    multiprocessors: int = A100_MULTIPROCESSORS
-    batch_lengths: tuple[int, ...] = ()
+    compute_capability: tuple[Count, Count] = AMPERE
+    multiprocessors: Positive = A100_MULTIPROCESSORS
+    batch_lengths: tuple[Positive, ...] = ()
     """Tokens of the sequences of each step in turn; empty: the recipe's own length, twice."""
-    empty_cache_steps: int = 0
+    empty_cache_steps: Annotated[int, Within(0, MOST)] = 0
     """torch_empty_cache_steps: call torch.cuda.empty_cache() after every so many steps; 0: never."""
-    layers: int | None = None
+    layers: Positive | None = None
     """Decoder layers to keep; None: all."""
-    device: str = "cuda"
+    device: Literal["cuda", "cpu", "host"] = "cuda"
     """"cuda"; "cpu", which stands for a card where fake CUDA does not hold; or "host", a run on a CPU as it is."""
 
     def __post_init__(self) -> None:
-        if any(length < 1 for length in self.batch_lengths):
-            raise SpecError("batch lengths must be at least 1.", "Write them as in --batch-lengths 696,610.")
+        check_fields(self)
         check_one_gpu(self.recipe.parallelism, "a dry run")
 
     @property

@@ -53,7 +53,7 @@ LLAMA = next(dict(m.config) for m in list_models() if m.config["model_type"] == 
         ((*PLAN, "--adapter-option", "r=8"), "Use --r"),
         ((*PLAN, "--method", "oft", "--adapter-option", "oft_blocksize=8"), "Did you mean oft_block_size?"),
         ((*PLAN, "--method", "oft", "--adapter-option", "oft_block_size=big"), "must be of type int"),
-        ((*PLAN, "--lora-dropout", "nan"), "less than 1"),
+        ((*PLAN, "--lora-dropout", "nan"), "must be a number, not nan"),
         ((*PLAN, "--prompt-tokens", "5"), "--task training"),
         ((*PLAN, "--task", "inference", "--loss", "liger"), "--task inference"),
         ((*PLAN, "--task", "inference", "--adapter", "none", "--r", "8"), "no adapter"),

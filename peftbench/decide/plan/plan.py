@@ -14,6 +14,7 @@ from peftbench.estimate.parts.base_weights import checkpoint_bytes, quantized_we
 from peftbench.estimate.parts.card import traits_of
 from peftbench.estimate.peft_forward.dispatch import activations_modelled
 from peftbench.estimate.peft_types.tensors import adapter_file_bytes
+from peftbench.estimate.time.constants import check_framework
 from peftbench.estimate.time.step import StepTime, step_time
 from peftbench.estimate.training import estimate_training, trainable_parameters
 from peftbench.inputs.card.gpu import GpuSpec
@@ -106,6 +107,7 @@ def make_plan(
     `asked` is the question that led to it, over which its advice is typed; None: over the recipe itself. Raises
     SpecError where the model, the card or PEFT cannot run it.
     """
+    check_framework(framework)
     settled, notes = settle_training(model, training, gpu)
     profile = estimate_training(model, settled, gpu)
     verdict = judge(profile, gpu) if gpu else None

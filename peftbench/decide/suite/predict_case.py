@@ -19,7 +19,7 @@ from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.memory import MemoryProfile
 
-CPU = GpuSpec(name="cpu", product="CPU", memory_bytes=0, memory_source="", is_cpu=True)
+CPU = GpuSpec(name="cpu", product="CPU", memory_bytes=1, memory_source="", is_cpu=True)
 """Stands for a CPU in a formula: other kernels, no caching allocator, no context; its memory is not judged."""
 
 

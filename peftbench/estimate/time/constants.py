@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from peftbench.base.errors import SpecError, did_you_mean
+from peftbench.base.written import written
 from peftbench.inputs.card.gpu import GpuSpec
 
 FRAMEWORKS = ("transformers", "unsloth", "torchtune")
@@ -117,9 +118,14 @@ bound, because nothing is launched there."""
 @lru_cache(maxsize=1024)
 def constants_of(gpu: GpuSpec, framework: str = "transformers") -> TimeConstants:
     """What holds for cards of its kind, or what was measured on this one; raises SpecError for other frameworks."""
-    if framework not in FRAMEWORKS:
-        raise SpecError(f"unknown framework {framework[:40]!r}.", did_you_mean(framework[:40], FRAMEWORKS))
+    check_framework(framework)
     return _measured(with_framework(of_card(PRIOR, HOPPER_ATTENTION_SHARE, gpu), framework), gpu, framework)
+
+
+def check_framework(framework: str) -> None:
+    """Raise SpecError for another than those of FRAMEWORKS."""
+    if not isinstance(framework, str) or framework not in FRAMEWORKS:
+        raise SpecError(f"unknown framework {written(framework)}.", did_you_mean(str(framework)[:40], FRAMEWORKS))
 
 
 def of_card(prior: TimeConstants, hopper_attention: float, gpu: GpuSpec) -> TimeConstants:

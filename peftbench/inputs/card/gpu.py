@@ -1,12 +1,12 @@
 """A card: how much memory a process can use on it, and what it can compute."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Annotated
 
-if TYPE_CHECKING:
-    from peftbench.inputs.card.calibration import CardConstants
+from peftbench.base.codec import Count, Within, check_fields
+from peftbench.inputs.card.calibration import CardConstants
+
+Positive = Annotated[int, Within(1)]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -17,38 +17,38 @@ class GpuSpec:
     """What to type: "t4"."""
     product: str
     """What the driver says: "Tesla T4"."""
-    memory_bytes: int
+    memory_bytes: Positive
     """torch.cuda.get_device_properties().total_memory."""
     memory_source: str
     """Where `memory_bytes` comes from; derived values say from what."""
-    nominal_gb: int | None = None
+    nominal_gb: Positive | None = None
     """What the box says; never calculated with."""
-    compute_capability: tuple[int, int] | None = None
+    compute_capability: tuple[Count, Count] | None = None
     """None when unknown or not CUDA."""
-    memory_bandwidth: int | None = None
+    memory_bandwidth: Positive | None = None
     """Bytes per second."""
-    multiprocessors: int | None = None
-    tensor_flops: int | None = None
+    multiprocessors: Positive | None = None
+    tensor_flops: Positive | None = None
     """Dense bfloat16 or float16 FLOP/s with float32 accumulation, per the data sheet."""
-    best_flops: int | None = None
+    best_flops: Positive | None = None
     """The largest of them that was ever measured on a matrix product."""
-    best_matmul_share: float | None = None
+    best_matmul_share: Annotated[float, Within(0.01, 10)] | None = None
     """What stands for `best_flops` by `tensor_flops` where nobody measured one; None: by the card's power."""
-    power_w: int | None = None
+    power_w: Positive | None = None
     """What the board may draw."""
-    link_bandwidth: int | None = None
+    link_bandwidth: Positive | None = None
     """Bytes per second that it sends over NVLink or Infinity Fabric, per the data sheet; None: sold without."""
-    link_cards: int | None = None
+    link_cards: Positive | None = None
     """How many cards a bridge of those joins; None: all of a machine."""
-    network_bandwidth: int | None = None
+    network_bandwidth: Positive | None = None
     """Bytes per second of the network card beside each GPU; None: one for all of a machine."""
-    pcie_bandwidth: int | None = None
+    pcie_bandwidth: Positive | None = None
     """Bytes per second that a ring of such cards reaches over PCIe."""
     steps_published: bool = False
     """Published steps of this card hold the expected times to account."""
-    context_bytes: int = 0
+    context_bytes: Count = 0
     """CUDA context and loaded kernels, before any tensor."""
-    in_use_bytes: int = 0
+    in_use_bytes: Count = 0
     """Held by other processes; only known for the card in this machine."""
     is_cpu: bool = False
     """Not a card: other kernels, and neither a caching allocator nor a context."""
@@ -56,6 +56,9 @@ class GpuSpec:
     """What was measured on this card; None: what holds for cards in general."""
     notes: str = ""
     """What a reader of the figures should know; never calculated with."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __repr__(self) -> str:
         """Its name and size stand for its fields."""
@@ -71,7 +74,7 @@ class GpuSpec:
         """Native bfloat16: NVIDIA since Ampere (8.0); cards of unknown capability are taken as modern."""
         return self.compute_capability is None or self.compute_capability >= (8, 0)
 
-    def calibrated(self, found: CardConstants) -> GpuSpec:
+    def calibrated(self, found: CardConstants) -> "GpuSpec":
         """The card with what was measured on it."""
         seen = found.context_bytes
         return replace(self, calibration=found, context_bytes=round(seen.value) if seen else self.context_bytes)

@@ -1,12 +1,18 @@
 """A decoder-only transformer in the words of its config.json, known by formula or by name only."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
+from peftbench.base.codec import Count, Share, Within, check_fields
+from peftbench.base.errors import NoFormula, SpecError
+from peftbench.base.written import written
+from peftbench.inputs.model.config_keys import ACTIVATIONS, LIMITS
 from peftbench.inputs.model.family import Family, find_family
+
+Positive = Annotated[int, Within(1)]
+Layers = tuple[Count, ...]
+"""Numbers of layers, from 0."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -20,26 +26,26 @@ class ModelSpec:
     name: str
     source: str
     model_type: str
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    vocab_size: int
-    max_position_embeddings: int
+    hidden_size: Positive
+    intermediate_size: Positive
+    num_hidden_layers: Positive
+    num_attention_heads: Positive
+    num_key_value_heads: Positive
+    head_dim: Positive
+    vocab_size: Positive
+    max_position_embeddings: Positive
     tie_word_embeddings: bool
     hidden_act: str
 
     stored_quantization: str = ""
     """The quant_method of the checkpoint's quantization_config; it is shown, not priced: the recipe decides."""
-    embedding_size: int
+    embedding_size: Positive
     """Width of the token embedding; only OPT-350m projects it to `hidden_size`."""
-    learned_positions: int = 0
+    learned_positions: Count = 0
     """Rows of a learned position table; 0 when positions are rotary or ALiBi."""
-    rotary_dim: int = 0
+    rotary_dim: Count = 0
     """Channels of each head that are rotated; 0 without rotary embedding."""
-    layers_without_rope: tuple[int, ...] = ()
+    layers_without_rope: Layers = ()
     """Layers that skip the rotation (SmolLM3)."""
     alibi: bool = False
 
@@ -47,31 +53,49 @@ class ModelSpec:
     attention_output_bias: bool = False
     mlp_bias: bool = False
     lm_head_bias: bool = False
-    qk_norm: str = "none"
+    qk_norm: Literal["none", "head", "full"] = "none"
     """Norm of queries and keys: "none", "head" (over head_dim), "full" (over all heads)."""
     attention_sinks: bool = False
-    attn_logit_softcapping: float | None = None
-    final_logit_softcapping: float | None = None
-    sliding_window: int | None = None
-    sliding_layers: tuple[int, ...] = ()
+    attn_logit_softcapping: Annotated[float, Within(0, 1e6)] | None = None
+    final_logit_softcapping: Annotated[float, Within(0, 1e6)] | None = None
+    sliding_window: Positive | None = None
+    sliding_layers: Layers = ()
     """Layers that attend within `sliding_window` only."""
 
-    attention_dropout: float = 0.0
-    residual_dropout: float = 0.0
-    embedding_dropout: float = 0.0
+    attention_dropout: Share = 0.0
+    residual_dropout: Share = 0.0
+    embedding_dropout: Share = 0.0
 
     parallel_attention: bool = False
     """Attention and MLP read the same residual (GPT-NeoX, Phi, Falcon)."""
-    norms_per_layer: int = 2
+    norms_per_layer: Annotated[int, Within(1, 8)] = 2
     norm_before: bool = True
     """False for post-norm OPT-350m."""
     final_norm: bool = True
 
-    num_experts: int = 0
-    num_experts_per_tok: int = 0
-    moe_intermediate_size: int = 0
-    dense_layers: tuple[int, ...] = ()
+    num_experts: Count = 0
+    num_experts_per_tok: Count = 0
+    moe_intermediate_size: Count = 0
+    dense_layers: Layers = ()
     """Layers with a plain MLP among experts (Qwen3-MoE's mlp_only_layers and decoder_sparse_step)."""
+
+    def __post_init__(self) -> None:
+        """Raise SpecError for sizes that no model can have; a config.json is held to them by its own keys before."""
+        check_fields(self)
+        for name, most in LIMITS.items():
+            if getattr(self, name) > most:
+                what = f"{name} must be at most {most:,} (got {written(getattr(self, name))})."
+                raise SpecError(what, "Check the sizes of the model: no model has more.")
+        if find_family(self.model_type) is None:
+            raise NoFormula(f"model_type {written(self.model_type)} has no formula.", "`peftbench models` lists all.")
+        if self.hidden_act not in ACTIVATIONS:
+            raise SpecError(f"hidden_act must be an activation of transformers, not {written(self.hidden_act)}.")
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise SpecError(f"{self.num_attention_heads} heads cannot share {self.num_key_value_heads} key heads.")
+        if self.num_experts_per_tok > self.num_experts or (self.num_experts and not self.moe_intermediate_size):
+            raise SpecError(f"a token cannot use {self.num_experts_per_tok} of {self.num_experts} experts.")
+        if max((*self.layers_without_rope, *self.sliding_layers, *self.dense_layers, 0)) >= self.num_hidden_layers:
+            raise SpecError(f"a layer beyond the {self.num_hidden_layers} that there are is named.")
 
     def __repr__(self) -> str:
         """Its name stands for all its fields."""
@@ -101,6 +125,6 @@ class OtherModel(NamedTuple):
     name: str
     source: str
     model_type: str
-    max_position_embeddings: int
+    max_position_embeddings: Positive
     num_parameters: int = 0
     """0 until a dry run has built it."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from peftbench.base.errors import SpecError
+from peftbench.base.written import written
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.option import check, declared, option, options_of
 
@@ -72,6 +76,26 @@ class AdapterSpec:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.options != ():
+            object.__setattr__(self, "options", _sorted_options(self.options))
+
+
+*_HELD, _OTHERS = (option for option in options_of(AdapterSpec) if option.field == "options")
+
+
+def _sorted_options(value: Any) -> tuple[tuple[str, Any], ...]:
+    """Pairs of a name and a plain value, or a mapping of them, sorted. Raises SpecError."""
+    pairs = value.items() if isinstance(value, Mapping) else value
+    if isinstance(pairs, (str, bytes)) or not isinstance(pairs, Iterable):
+        raise SpecError(f"options must be pairs of a name and a value, not {written(value)}.")
+    pairs = [tuple(pair) if isinstance(pair, (list, tuple)) else (pair,) for pair in pairs]
+    if not all(len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
+        raise SpecError(f"options must be pairs of a name and a value, not {written(pairs)}.")
+    found = _OTHERS.parse(dict(pairs))
+    for held in _HELD:
+        if held.name in found:
+            held.check(found[held.name])
+    return tuple(sorted(found.items()))
 
 
 NAMED_AS_PEFT = tuple(

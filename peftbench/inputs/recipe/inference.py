@@ -35,7 +35,7 @@ class InferenceSpec:
     """Only "tensor" splits a request over GPUs."""
 
     def __post_init__(self) -> None:
-        check(self)
+        check(self, adapter=AdapterSpec, quantization=QuantizationSpec, parallelism=ParallelismSpec)
         if self.parallelism.strategy not in ("none", "tensor"):
             raise SpecError(f"a request is not generated with {self.parallelism.strategy!r}.", "Choose tensor.")
 

@@ -8,15 +8,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field, fields
 from enum import Enum
 from functools import lru_cache
+from math import isfinite
 from typing import Any, NamedTuple
 
 from peftbench.base.errors import SpecError, did_you_mean
+from peftbench.base.written import written
 
 MOST = 10_000_000
 """More tokens, sequences or ranks than that are a typing error."""
 
 Value = int | float | str | bool | list[str] | dict[str, int | float | str | bool] | None
 """An option's value in JSON; None where it does not apply."""
+
+_LONGEST_WORD = 10_000
+"""Characters of a word; names of modules by the hundred are shorter."""
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", dict: "names with values"}
 
@@ -84,7 +89,7 @@ class Option(NamedTuple):
 
     def check(self, value: Any) -> None:
         """Raise SpecError for a field's value of another type, out of range, or none of the choices."""
-        if (value is None and self.default is None) or self.kind in (tuple, dict):
+        if (value is None and self.default is None) or self.kind is tuple:
             return
         if self.kind in _WORDS:
             self._check_type(value)
@@ -92,11 +97,11 @@ class Option(NamedTuple):
             self._check_choice(value)
         if self.least is not None and value < self.least:
             wanted = "not be negative" if self.least == 0 else f"be at least {self.least}"
-            raise SpecError(f"{self.name} must {wanted} (got {value}).")
+            raise SpecError(f"{self.name} must {wanted} (got {written(value)}).")
         if self.most is not None and value > self.most:
-            raise SpecError(f"{self.name} must be at most {self.most:,} (got {value}).")
+            raise SpecError(f"{self.name} must be at most {self.most:,} (got {written(value)}).")
         if self.below is not None and not value < self.below:
-            raise SpecError(f"{self.name} must be less than {self.below:g} (got {value}).")
+            raise SpecError(f"{self.name} must be less than {self.below:g} (got {written(value)}).")
 
     def shown(self, spec: Any, value: Value) -> str:
         """The wording in the header of an answer for a value as JSON has it; "" for what goes without saying."""
@@ -108,22 +113,44 @@ class Option(NamedTuple):
         return (wording or "").format(value)
 
     def _check_type(self, value: object) -> None:
-        known: Any = {float: (float, int), dict: Mapping}.get(self.kind, self.kind)
-        if not isinstance(value, known) or (isinstance(value, bool) and self.kind is not bool):
-            raise SpecError(f"{self.flag} must be {_WORDS[self.kind]}, not {value!r}.")
+        if not _is(self.kind, value):
+            raise SpecError(f"{self.flag} must be {_WORDS[self.kind]}, not {written(value)}.")
 
     def _check_choice(self, value: object) -> None:
-        if value not in self.choices:
+        if not isinstance(value, str) or value not in self.choices:
             words = [str(choice) for choice in self.choices]
-            near = did_you_mean(value, words) if isinstance(value, str) else ""
-            raise SpecError(f"{self.name} cannot be {value!r}. {near}".rstrip(), f"Choose one of {', '.join(words)}.")
+            near = did_you_mean(value[:60], words) if isinstance(value, str) else ""
+            what = f"{self.name} cannot be {written(value)}. {near}".rstrip()
+            raise SpecError(what, f"Choose one of {', '.join(words)}.")
+
+
+def _is(kind: type, value: object) -> bool:
+    """Whether the value is of the kind of an option: no truth value is a number, and a number is finite."""
+    if kind is dict:
+        named = isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+        return named and all(map(_is_plain, value.values()))  # type: ignore[attr-defined]
+    if isinstance(value, bool):
+        return kind is bool
+    if kind is float:
+        return isinstance(value, (int, float)) and abs(value) < 1e300 and isfinite(value)
+    return isinstance(value, kind) and (kind is not str or len(str(value)) <= _LONGEST_WORD)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a value that an option of PEFT can have: text, or a number that is not beyond all sizes."""
+    if isinstance(value, (str, bool)):
+        return len(str(value)) <= _LONGEST_WORD
+    return _is(float, value) and abs(value) <= 10**18  # type: ignore[arg-type]
 
 
 def _names(value: Any) -> tuple[str, ...]:
     """Names with commas between, or a sequence of names; each once."""
-    names = tuple(str(name).strip() for name in (value.split(",") if isinstance(value, str) else value))
+    listed = value.split(",") if isinstance(value, str) else value
+    if not isinstance(listed, (list, tuple, set, frozenset)) or not all(isinstance(name, str) for name in listed):
+        raise SpecError(f"target modules must be names, not {written(value)}.", "Write q_proj,v_proj, or all-linear.")
+    names = tuple(name.strip() for name in listed)
     if not names or not all(names):
-        raise SpecError(f"target modules {value!r} hold an empty name.", "Write q_proj,v_proj, or all-linear.")
+        raise SpecError(f"target modules {written(value)} hold an empty name.", "Write q_proj,v_proj, or all-linear.")
     return tuple(dict.fromkeys(names))
 
 
@@ -177,22 +204,31 @@ def in_order(options: Iterable[Option]) -> list[Option]:
     return ordered
 
 
-def check(spec: Any) -> None:
-    """Raise SpecError for a field whose value cannot be."""
+def check(spec: Any, **parts: type) -> None:
+    """Hold the fields of a spec to their declarations, and those that hold another spec to its class.
+
+    A dtype that was given by its name becomes a DType, a list of names a tuple. Raises SpecError.
+    """
     for option, choices, least, most in _limits(spec.__class__):
         value = getattr(spec, option.field)
         usual = type(value) is option.kind and (choices is None or value in choices)
         if not usual or (least is not None and not least <= value <= most):
             option.check(value)
+            if value is not None and issubclass(option.kind, (tuple, Enum)):
+                object.__setattr__(spec, option.field, option.parse(value))
+    for name, kind in parts.items():
+        value = getattr(spec, name)
+        if not isinstance(value, kind) and (value is not None or spec.__dataclass_fields__[name].default is not None):
+            raise SpecError(f"{name} must be of class {kind.__name__}, not {written(value)}.")
 
 
 @lru_cache(maxsize=16)
 def _limits(spec: Any) -> tuple[tuple[Option, tuple[Any, ...] | None, Any, Any], ...]:
     """What most values can be passed by quickly: specs are made by the thousand."""
-    checked = (each for each in options_of(spec) if not each.held and each.kind not in (tuple, dict))
+    checked = [each for each in options_of(spec) if not each.held and each.kind is not dict]
+    words = [() if each.kind is tuple else None if each.kind is bool else each.choices or None for each in checked]
     return tuple(
-        (each, None if each.kind is bool else each.choices or None, each.least, each.most if each.most else each.least)
-        for each in checked
+        (each, choices, each.least, each.most or each.least) for each, choices in zip(checked, words, strict=True)
     )
 
 

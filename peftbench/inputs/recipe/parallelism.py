@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from peftbench.base.errors import SpecError, did_you_mean
+from peftbench.base.errors import SpecError
+from peftbench.base.written import written
 from peftbench.inputs.recipe.option import check, option
 
 STRATEGIES = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-grad-op", "tensor")
@@ -49,8 +50,8 @@ class ParallelismSpec:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.link is not None and self.link not in LINKS:
-            raise SpecError(f"unknown link {self.link!r}.", did_you_mean(self.link, LINKS))
+        if self.link is not None and (not isinstance(self.link, str) or self.link not in LINKS):
+            raise SpecError(f"unknown link {written(self.link)}.", f"Choose one of {', '.join(LINKS)}.")
         self._check_counts()
         if self.cpu_offload and self.strategy == "tensor":
             raise SpecError("tensor parallelism keeps every part on its GPU.", "Leave out --cpu-offload, or add GPUs.")

@@ -90,7 +90,7 @@ class TrainingSpec:
     parallelism: ParallelismSpec = ONE_GPU
 
     def __post_init__(self) -> None:
-        check(self)
+        check(self, adapter=AdapterSpec, quantization=QuantizationSpec, parallelism=ParallelismSpec)
         if self.quantization and not self.adapter:
             raise SpecError(
                 "quantized weights cannot be trained: bitsandbytes has no gradient for them.",
