@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import lru_cache
+from math import isfinite
 from operator import is_
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -158,10 +159,13 @@ def _instance(kind: Any) -> Reader:
 def _tuple(*kinds: Any) -> Reader:
     endless = len(kinds) == 2 and kinds[1] is Ellipsis
     readers = [_reader(kind) for kind in (kinds[:1] if endless else kinds)]
+    numbers = _numbers(kinds[0]) if endless else None
 
     def read(value: Any) -> Any:
         if not isinstance(value, (list, tuple)):
             raise Wrong(f"must be a list, not {written(value)}.")
+        if numbers and _all_within(value, *numbers):
+            return tuple(value)
         if not endless and len(value) != len(readers):
             raise Wrong(f"must have {len(readers)} values, not {len(value)}.")
         found: list[Any] = []
@@ -175,6 +179,28 @@ def _tuple(*kinds: Any) -> Reader:
     return read
 
 
+def _numbers(kind: Any) -> tuple[frozenset[type], Within] | None:
+    """The types and the range of a number, which may be optional; None for anything else."""
+    kinds = set(get_args(kind)) if get_origin(kind) in (Union, UnionType) else {kind}
+    (bare,) = kinds - {NoneType} if len(kinds - {NoneType}) == 1 else (None,)
+    bare, within = get_args(bare) if get_origin(bare) is Annotated else (bare, Within(-MOST))
+    if bare not in (int, float):
+        return None
+    return frozenset({int, bare} | kinds & {NoneType}), within
+
+
+def _all_within(values: Collection[Any], types: frozenset[type], within: Within) -> bool:
+    """Whether all are such numbers, found out at once: a record has hundreds, and nearly all are right.
+
+    False may be wrong: whoever reads them one by one finds out, and what to say.
+    """
+    found = set(map(type, values))
+    known = [value for value in values if value is not None] if NoneType in found else values
+    if not found <= types or not known:
+        return False
+    return within.least <= min(known) and max(known) <= within.most and isfinite(sum(known))
+
+
 # ── one of several ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -182,6 +208,9 @@ def _union(*kinds: Any) -> Reader:
     """The value as the first kind that takes it; where none does, the complaint is that of the kind it looks like."""
     readers = {each: _reader(each) for each in kinds if each is not NoneType}
     optional = NoneType in kinds
+    if len(readers) == 1:
+        (read_it,) = readers.values()
+        return lambda value: None if value is None else read_it(value)
 
     def read(value: Any) -> Any:
         if value is None and optional:

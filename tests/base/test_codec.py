@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -114,3 +115,29 @@ def test_a_long_value_is_cut_in_the_message():
     with pytest.raises(SpecError) as caught:
         from_json(int, ["x" * 1000] * 1000, "it")
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "says"),
+    [
+        (tuple[Share, ...], [0.5, math.nan, 1], "x[1] must be a finite number, not nan"),
+        (tuple[Share, ...], [math.nan, 0.5], "x[0] must be a finite number, not nan"),
+        (tuple[float, ...], [1.0, math.inf, -math.inf], "x[1] must be a finite number, not inf"),
+        (tuple[float, ...], [1.0, 10**400], "x[1] must be a number of at most 18 digits"),
+        (tuple[float, ...], [1.0, True], "x[1] must be a finite number, not True"),
+        (tuple[Count, ...], [1, 2.0], "x[1] must be a whole number, not 2.0"),
+        (tuple[Count, ...], [1, -1], "x[1] must not be negative (got -1)"),
+        (tuple[Count, ...], [1, None], "x[1] must be a whole number, not None"),
+        (tuple[Count | None, ...], [None, -1], "x[1] must not be negative (got -1)"),
+        (tuple[Count | None, ...], [None, "1"], "x[1] must be a whole number, not '1'"),
+    ],
+)
+def test_a_wrong_number_in_a_list_is_found(kind, values, says):
+    with pytest.raises(SpecError) as error:
+        from_json(kind, values, "x")
+    assert says in error.value.what
+
+
+@pytest.mark.parametrize("values", [(), (None,), (None, 3), (0, 5)])
+def test_lists_of_numbers_come_back_as_they_are(values):
+    assert from_json(tuple[Count | None, ...], list(values), "x") == values
