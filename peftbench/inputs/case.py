@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 from peftbench.base.codec import Count, Within, check_fields, from_json
+from peftbench.base.errors import SpecError
+from peftbench.base.written import written
 from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.inputs.recipe.parallelism import check_one_gpu
 
@@ -66,9 +68,9 @@ def case_to_json(case: Case) -> dict[str, Any]:
     return {**asdict(case), "config": json.loads(case.config), "task": case.task}
 
 
-def case_from_json(value: Mapping[str, Any]) -> Case:
-    """The inverse of case_to_json; raises SpecError for what cannot be, KeyError and TypeError for other JSON."""
-    given = dict(value)
+def case_from_json(value: object) -> Case:
+    """The inverse of case_to_json; raises SpecError for anything else."""
+    given = object_with(("task", "recipe", "config"), value, "case")
     given["recipe"] = recipe_from_json(given.pop("task"), given["recipe"])
     given["config"] = config_text(given["config"])
     case: Case = from_json(Case, given, "case")
@@ -80,8 +82,18 @@ def config_text(value: object) -> str:
     return json.dumps(from_json(Mapping[str, object], value, "config"), sort_keys=True)
 
 
-def recipe_from_json(task: str, value: object) -> TrainingSpec | InferenceSpec:
+def object_with(needed: Iterable[str], value: object, where: str) -> dict[str, Any]:
+    """A copy of an object that has these fields; raises SpecError that begins with `where`."""
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{where} must be an object, not {written(value)}.")
+    for name in needed:
+        if name not in value:
+            raise SpecError(f"{where} lacks the field {name!r}.")
+    return dict(value)
+
+
+def recipe_from_json(task: object, value: object) -> TrainingSpec | InferenceSpec:
     """The recipe of a task, "training" or "inference", from what dataclasses.asdict made of it; raises SpecError."""
-    kind = TrainingSpec if task == "training" else InferenceSpec
-    recipe: TrainingSpec | InferenceSpec = from_json(kind, value, task)
+    kind = from_json(Literal["training", "inference"], task, "task")
+    recipe: TrainingSpec | InferenceSpec = from_json(TrainingSpec if kind == "training" else InferenceSpec, value, kind)
     return recipe

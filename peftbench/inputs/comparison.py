@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from peftbench.base.codec import Count, Within, check_fields, from_json
 from peftbench.base.errors import SpecError
-from peftbench.inputs.case import DeviceType, config_text, fingerprint
+from peftbench.inputs.case import DeviceType, config_text, fingerprint, object_with
 from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec
 
 ROUTES = {
@@ -181,13 +180,13 @@ def comparison_to_json(case: ComparisonCase) -> dict[str, Any]:
     return value
 
 
-def comparison_from_json(value: Mapping[str, Any]) -> ComparisonCase:
-    """The inverse of comparison_to_json; raises SpecError for what cannot be, KeyError and TypeError for other JSON."""
-    given = dict(value)
-    kind = QualityCase if given.pop("task") == "quality" else LatencyCase
+def comparison_from_json(value: object) -> ComparisonCase:
+    """The inverse of comparison_to_json; raises SpecError for anything else."""
+    given = object_with(("task",), value, "case")
+    kind = from_json(Literal["quality", "latency"], given.pop("task"), "case.task")
     if "config" in given:
         given["config"] = config_text(given["config"])
-    case: ComparisonCase = from_json(kind, given, "case")
+    case: ComparisonCase = from_json(QualityCase if kind == "quality" else LatencyCase, given, "case")
     return case
 
 
