@@ -37,7 +37,7 @@ def run_case(
         first_s = time.monotonic()
         course = child.watch(timeout_s, stop, progress)
     duration_s, after_j = time.monotonic() - began_s, device.energy_j()
-    energy_j = None if before_j is None or after_j is None else after_j - before_j
+    energy_j = None if before_j is None or after_j is None else max(after_j - before_j, 0.0)
     found = _measurement(course, sampler, baseline_bytes, first_s)
     found = replace(found, duration_s=duration_s, energy_j=energy_j)
     return RunRecord(suite=suite, case=case, environment=environment_of(device, course.device), measurement=found)
@@ -57,7 +57,7 @@ def _measurement(course: Course, sampler: Sampler, baseline_bytes: int | None, f
         trainable_parameters=course.facts.get("trainable_parameters"),
         num_parameters=course.facts.get("num_parameters"),
         baseline_bytes=baseline_bytes,
-        device_peak_bytes=None if peak is None or baseline_bytes is None else peak - baseline_bytes,
+        device_peak_bytes=None if peak is None or baseline_bytes is None else max(peak - baseline_bytes, 0),
         process_peak_bytes=sampler.peak("process_bytes"),
         samples=thin(sampler.samples),
         marks=tuple((began_s - first_s, phase) for began_s, phase in course.marks[:SHOWN]),

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from peftbench.base.errors import CatalogError, PeftbenchError
+from peftbench.base.codec import Count, Within
+from peftbench.base.errors import CatalogError, PeftbenchError, SpecError
+from peftbench.base.written import written
+from peftbench.inputs.case import DeviceType
 
 Record = TypeVar("Record")
+Took = Annotated[float, Within(1e-9, 1e10)]
+"""Seconds that something took: positive, so that ratios of them are finite."""
+Moment = Annotated[float, Within(-1e10, 1e10)]
+"""Seconds since something began, or until it did."""
 
 
 class Outcome(str, Enum):
@@ -36,18 +44,17 @@ def is_out_of_memory(error: BaseException) -> bool:
 class Environment:
     """Where a case ran. Two that are equal but for `started_at` should give the same memory."""
 
-    device: str
-    """ "cuda" or "cpu"."""
+    device: DeviceType
     product: str
     """Name of the card, or of the CPU."""
     uuid: str | None
     """The card's; None for a CPU."""
-    memory_bytes: int
+    memory_bytes: Count
     """torch.cuda.get_device_properties().total_memory, or the memory of the machine."""
-    compute_capability: tuple[int, int] | None
-    multiprocessors: int | None
+    compute_capability: tuple[Count, Count] | None
+    multiprocessors: Count | None
     driver: str | None
-    threads: int
+    threads: Count
     """torch.get_num_threads()."""
     platform: str
     """ "Linux-6.1-x86_64"; no name of the machine."""
@@ -56,7 +63,13 @@ class Environment:
     alloc_conf: str
     """PYTORCH_ALLOC_CONF (or PYTORCH_CUDA_ALLOC_CONF) as it was set."""
     started_at: str
-    """UTC, ISO 8601, to the second."""
+    """UTC, ISO 8601, to the second: "2026-11-01T12:00:00Z"."""
+
+    def __post_init__(self) -> None:
+        try:
+            time.strptime(self.started_at, "%Y-%m-%dT%H:%M:%SZ")
+        except ValueError:
+            raise SpecError(f"started_at must be a moment in UTC, not {written(self.started_at)}.") from None
 
 
 def read_versioned(value: object, newest: int, what: str, read: Callable[[Mapping[str, Any]], Record]) -> Record:
@@ -66,13 +79,11 @@ def read_versioned(value: object, newest: int, what: str, read: Callable[[Mappin
         raise CatalogError(f"{what} must be an object.")
     version = value.get("schema_version")
     if type(version) is not int or version < 1:
-        raise CatalogError(f"schema_version is {version!r}, not a number.")
+        raise CatalogError(f"schema_version is {written(version)}, not a number.")
     if version > newest:
-        problem = f"schema_version is {version}; this version of peftbench reads up to {newest}."
+        problem = f"schema_version is {written(version)}; this version of peftbench reads up to {newest}."
         raise CatalogError(problem, "Upgrade peftbench to the version that wrote it.")
     try:
         return read({name: field for name, field in value.items() if name != "schema_version"})
     except PeftbenchError as error:
         raise CatalogError(f"not {what}: {error.what}", error.hint) from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CatalogError(f"not {what}: {type(error).__name__} {error}.") from None

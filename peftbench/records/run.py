@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from functools import lru_cache, partial
+from typing import Annotated, Any, get_type_hints
 
-from peftbench.base.codec import from_json
-from peftbench.inputs.case import Case, case_from_json, case_to_json
+from peftbench.base.codec import Count, Seconds, Share, Within, from_json
+from peftbench.base.errors import SpecError
+from peftbench.inputs.case import Case, case_from_json, case_to_json, object_with
 from peftbench.memory import Phase
-from peftbench.records.environment import Environment, Outcome, read_versioned
+from peftbench.records.environment import Environment, Moment, Outcome, Took, read_versioned
 
 SCHEMA_VERSION = 1
 
@@ -18,17 +20,17 @@ SCHEMA_VERSION = 1
 class Sample:
     """One reading of a device, taken by the parent while the child runs. None is what the device does not report."""
 
-    time_s: float
+    time_s: Moment
     """Since the first sample."""
-    used_bytes: int | None = None
+    used_bytes: Count | None = None
     """In use on the whole device, by other processes too. None on a CPU."""
-    process_bytes: int | None = None
+    process_bytes: Count | None = None
     """Held by the child's process group: on a GPU as the driver counts, on a CPU the resident set."""
-    power_w: float | None = None
-    utilization: float | None = None
+    power_w: Annotated[float, Within(0, 1e6)] | None = None
+    utilization: Share | None = None
     """Share of the last period in which a kernel ran, 0 to 1."""
-    temperature_c: float | None = None
-    clock_mhz: int | None = None
+    temperature_c: Annotated[float, Within(-300, 1e4)] | None = None
+    clock_mhz: Count | None = None
     """Clock of the multiprocessors."""
 
 
@@ -36,13 +38,13 @@ class Sample:
 class PhasePeak:
     """The most that torch's allocator held between two marks of the child."""
 
-    step: int
+    step: Count
     phase: Phase
-    allocated_bytes: int
+    allocated_bytes: Count
     """Tensors."""
-    reserved_bytes: int | None = None
+    reserved_bytes: Count | None = None
     """Segments of the caching allocator; None on a CPU, which has none."""
-    held_bytes: int | None = None
+    held_bytes: Count | None = None
     """Tensors that were there when the phase began."""
 
 
@@ -63,29 +65,29 @@ class Measurement:
     last_phase: Phase | None = None
     """The phase that was under way when it ended; None after a run that ended well."""
     phases: tuple[PhasePeak, ...] = ()
-    step_s: tuple[float, ...] = ()
+    step_s: tuple[Took, ...] = ()
     """Seconds of every timed step, or generation; warm-up is not among them."""
-    prefill_s: tuple[float, ...] = ()
+    prefill_s: tuple[Took, ...] = ()
     """The seconds of each to its first token."""
-    losses: tuple[float, ...] = ()
+    losses: tuple[Annotated[float, Within(-1e39, 1e39)], ...] = ()
     """The loss of every step, warm-up included."""
-    alloc_retries: int | None = None
+    alloc_retries: Count | None = None
     """Times the cache was flushed to make room: above 0 it only just fitted. None on a CPU."""
-    trainable_parameters: int | None = None
-    num_parameters: int | None = None
-    baseline_bytes: int | None = None
+    trainable_parameters: Count | None = None
+    num_parameters: Count | None = None
+    baseline_bytes: Count | None = None
     """In use on the device before the child started."""
-    device_peak_bytes: int | None = None
+    device_peak_bytes: Count | None = None
     """The highest sample of the device less the baseline: allocator, context and libraries."""
-    process_peak_bytes: int | None = None
+    process_peak_bytes: Count | None = None
     """The highest sample of the child itself: on a CPU its resident set, with the libraries' code in it."""
-    energy_j: float | None = None
+    energy_j: Annotated[float, Within(0, 1e15)] | None = None
     """From the card's counter over the timed steps' process, start-up included."""
-    duration_s: float = 0.0
+    duration_s: Seconds = 0.0
     """Wall time of the child, start-up included."""
     samples: tuple[Sample, ...] = ()
     """Thinned to a few hundred; the peaks above are of all of them."""
-    marks: tuple[tuple[float, Phase], ...] = ()
+    marks: tuple[tuple[Moment, Phase], ...] = ()
     """When phases began, in seconds since the first sample; a few hundred at most."""
 
     @property
@@ -125,16 +127,21 @@ def record_to_json(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def record_from_json(value: object) -> RunRecord:
-    """The inverse of record_to_json; raises CatalogError that says what is wrong."""
-    return read_versioned(value, SCHEMA_VERSION, "a record of a run", _record)
+def record_from_json(value: object, curves: bool = True) -> RunRecord:
+    """The inverse of record_to_json; without `curves`, samples and marks are looked through and not kept.
+
+    Raises CatalogError that says what is wrong.
+    """
+    return read_versioned(value, SCHEMA_VERSION, "a record of a run", partial(_record, curves))
 
 
-def _record(value: Mapping[str, Any]) -> RunRecord:
+def _record(curves: bool, value: Mapping[str, Any]) -> RunRecord:
     """There is only one version yet: a second one brings the lifting of the first."""
-    own = {"case": case_from_json(value["case"]), "measurement": _with_rows(value["measurement"])}
-    record: RunRecord = from_json(RunRecord, {**value, **own}, "record")
-    return record
+    given = object_with(("case", "measurement"), value, "record")
+    given["case"] = case_from_json(given["case"])
+    given["measurement"] = _with_rows(given["measurement"], curves)
+    record: RunRecord = from_json(RunRecord, given, "record")
+    return record if curves else replace(record, measurement=replace(record.measurement, marks=()))
 
 
 def _compact(measurement: Measurement) -> dict[str, Any]:
@@ -149,10 +156,30 @@ def _compact(measurement: Measurement) -> dict[str, Any]:
 _ROWS: dict[str, type[PhasePeak] | type[Sample]] = {"phases": PhasePeak, "samples": Sample}
 
 
-def _with_rows(measurement: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of _compact."""
-    given = dict(measurement)
-    for name in _ROWS:
-        columns = given[name]["columns"]
-        given[name] = [dict(zip(columns, row, strict=True)) for row in given[name]["rows"]]
+def _with_rows(measurement: object, curves: bool) -> dict[str, Any]:
+    """The inverse of _compact. Raises SpecError."""
+    given = object_with(_ROWS, measurement, "measurement")
+    for name, kind in _ROWS.items():
+        columns = _columns(kind, given[name], f"measurement.{name}")
+        rows = zip(*columns.values(), strict=True) if curves or kind is not Sample else ()
+        given[name] = tuple(kind(**dict(zip(columns, row, strict=True))) for row in rows)
     return given
+
+
+def _columns(kind: Any, table: object, where: str) -> dict[str, tuple[Any, ...]]:
+    """The columns of a table by their names. There are hundreds of rows, so each column is checked as a whole."""
+    given = object_with(("columns", "rows"), table, where)
+    names, rows = from_json(tuple[str, ...], given["columns"], f"{where}.columns"), given["rows"]
+    even = type(rows) is list and {*map(type, rows)} <= {list} and {*map(len, rows)} <= {len(names)}
+    if not even or len(set(names)) < len(names):
+        raise SpecError(f"{where} must have rows of {len(names)} values, one for each of its columns.")
+    if rows:
+        from_json(kind, dict(zip(names, rows[0], strict=True)), where)
+    columns = zip(names, zip(*rows, strict=True), strict=True) if rows else ()
+    return {name: from_json(_column(kind, name), values, f"{where}.{name}") for name, values in columns}
+
+
+@lru_cache(maxsize=32)
+def _column(kind: Any, name: str) -> Any:
+    """What a column may hold."""
+    return tuple[get_type_hints(kind, include_extras=True)[name], ...]  # type: ignore[misc]

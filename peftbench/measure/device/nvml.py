@@ -16,6 +16,7 @@ from importlib import metadata
 from typing import Any
 
 from peftbench.base.errors import MeasureError, install_hint
+from peftbench.inputs.case import DeviceType
 from peftbench.measure.device.sampler import LostDevice, Reading
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -44,7 +45,7 @@ class Holder:
 class Card:
     """One card, or one MIG instance of it, for as long as it is open."""
 
-    kind = "cuda"
+    kind: DeviceType = "cuda"
 
     def __init__(self, pynvml: Any, uuid: str) -> None:
         self._pynvml = pynvml

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from peftbench.base.errors import MeasureError
+from peftbench.inputs.case import DeviceType
 from peftbench.measure.device.host_memory import ProcessGroup, cpu_product, machine_bytes
 from peftbench.measure.device.nvml import Card, Holder, open_card
 from peftbench.measure.device.sampler import Reading
@@ -16,7 +17,7 @@ WSL = "Use Linux, or WSL on Windows."
 class Host:
     """The CPU and its memory, which every process shares: there is no baseline, only what the child itself holds."""
 
-    kind = "cpu"
+    kind: DeviceType = "cpu"
     uuid = driver = None
 
     def __init__(self) -> None:
