@@ -67,6 +67,6 @@ def step_accuracy(records: Iterable[RunRecord], calibration: str | None = None) 
     """None where no run was timed and can be expected: of a CPU nothing is known but what a calibration says."""
     fields = read_calibration(calibration).time_constants if calibration else {}
     ended = (Run(record) for record in records if record.measurement.outcome is Outcome.OK)
-    timed = (run.timed for run in ended if run.timed and (fields or not run.card.is_cpu))
+    timed = (run.timed for run in ended if (fields or not run.card.is_cpu) and run.timed)
     factors = [factor_of(run.step_s(fields) / run.measured_s) for run in timed]
     return StepAccuracy(len(factors), median(factors), nine_of_ten(factors)) if factors else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from peftbench.base.errors import SpecError
@@ -25,7 +26,12 @@ CPU = GpuSpec(name="cpu", product="CPU", memory_bytes=1, memory_source="", is_cp
 
 def model_of(case: Case | LatencyCase) -> ModelSpec:
     """The model by formula. Raises SpecError for an architecture that has none."""
-    return NamedConfig(json.loads(case.config), case.model, f"case {case.id}").spec
+    return _model(case.config, case.model)
+
+
+@lru_cache(maxsize=64)
+def _model(config: str, name: str) -> ModelSpec:
+    return NamedConfig(json.loads(config), name, "the config of a case").spec
 
 
 def device_of(case: Case, gpu: GpuSpec | None) -> GpuSpec | None:
@@ -40,10 +46,16 @@ def device_of(case: Case, gpu: GpuSpec | None) -> GpuSpec | None:
 
 def predict_case(case: Case, gpu: GpuSpec | None) -> MemoryProfile:
     """The estimate of a case on this card. Raises SpecError where there is no formula."""
-    model, device = model_of(case), device_of(case, gpu)
-    if isinstance(case.recipe, TrainingSpec):
-        return estimate_training(model, case.recipe, device)
-    return estimate_inference(model, case.recipe, device)
+    return _predicted(case.config, case.model, case.recipe, device_of(case, gpu))
+
+
+@lru_cache(maxsize=256)
+def _predicted(config: str, name: str, recipe: TrainingSpec | InferenceSpec, device: GpuSpec | None) -> MemoryProfile:
+    """Of thousands of records most repeat the cases of a few suites."""
+    model = _model(config, name)
+    if isinstance(recipe, TrainingSpec):
+        return estimate_training(model, recipe, device)
+    return estimate_inference(model, recipe, device)
 
 
 class Largest(NamedTuple):
