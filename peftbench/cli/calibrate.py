@@ -13,7 +13,7 @@ from peftbench.check.calibration.fit import calibrate as fitted
 from peftbench.cli.ask.format_option import format_option, show
 from peftbench.decide.calibrated import card_name
 from peftbench.records.calibration import default_path, write_calibration
-from peftbench.records.file import holds_records, read_results, record_files
+from peftbench.records.file import read_results
 from peftbench.report.lists.known import calibration_sheet
 
 
@@ -33,9 +33,10 @@ def calibrate(path: str, output: str | None, format_: str) -> None:
 
     A constant that the records say too little about keeps its prior. Errors are of cases that were left out of the fit.
     """
-    if not any(map(holds_records, record_files(path))):
+    runs = read_results(path, tell, curves=0).runs
+    if not runs:
         raise CatalogError(f"{path} holds no record of a run.", "Measure some: peftbench run SUITE")
-    found = fitted(read_results(path, tell).runs, datetime.now(timezone.utc).strftime("%Y-%m-%d"))
+    found = fitted(runs, datetime.now(timezone.utc).strftime("%Y-%m-%d"))
     file = Path(output) if output else default_path(card_name(found.product))
     write_calibration(found, file)
     show(calibration_sheet(found), format_)

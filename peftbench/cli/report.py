@@ -8,11 +8,13 @@ from peftbench.base.errors import PeftbenchError
 from peftbench.base.screen import say, tell
 from peftbench.check.runs.comparison import compare
 from peftbench.cli.ask.format_option import format_option, show, write_file
-from peftbench.records.file import holds_records, read_results, record_files
+from peftbench.records.file import read_results
 from peftbench.report.format.writers import written
 from peftbench.report.runs.sheet import runs_sheet
 
 STDOUT = "-"
+CURVES = 100
+"""Runs whose memory over time a page can show."""
 
 
 @click.command("report")
@@ -30,9 +32,7 @@ def report(path: str, format_: str, output: str | None) -> None:
 
     The page is one file that loads nothing from the network. CSV has a row a record, with units in the column names.
     """
-    found = [read_results(file, tell) for file in record_files(path) if holds_records(file)]
-    runs = [record for results in found for record in results.runs]
-    compared = tuple(record for results in found for record in results.comparisons)
+    runs, compared = read_results(path, tell, CURVES if format_ == "html" else 0)
     if not runs and not compared:
         raise PeftbenchError(f"{path} holds no record of a run.", "Make some: peftbench run. Published ones: validate.")
     file = output or ("report.html" if format_ == "html" else STDOUT)

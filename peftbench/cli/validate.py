@@ -10,7 +10,7 @@ import click
 from peftbench.base.errors import PeftbenchError
 from peftbench.base.screen import tell
 from peftbench.check.calibration.validation import compare_calibrated, step_accuracy
-from peftbench.check.memory.published import PublishedRecord, read_records
+from peftbench.check.memory.published import PublishedRecord, published_reader
 from peftbench.check.memory.validation import ValidatedRow, ValidationReport
 from peftbench.check.memory.validation import validate as compare
 from peftbench.check.runs.comparison import Comparison
@@ -23,7 +23,8 @@ from peftbench.check.speed.throughput import GROUPS, LEFT_OUT, accuracies, leave
 from peftbench.cli.ask.format_option import format_option, show
 from peftbench.cli.progress import Progress
 from peftbench.dryrun.session import DryRunSession
-from peftbench.records.file import holds_records, read_results, record_files
+from peftbench.records.file import Record, is_published, record_of
+from peftbench.records.lines import read_lines
 from peftbench.records.run import RunRecord
 from peftbench.report.lists.accuracy import (
     accuracy_sheet,
@@ -97,16 +98,21 @@ class _Validated(NamedTuple):
     comparisons: tuple[Comparison, ...]
     note: str
 
+
 def _read(path: str) -> tuple[tuple[PublishedRecord, ...], tuple[RunRecord, ...]]:
-    """The published records and the runs of a path, each file of one kind."""
-    files = record_files(path)
-    runs = [file for file in files if holds_records(file)]
-    published = [record for file in files if file not in runs for record in read_records(file)]
-    own = tuple(record for file in runs for record in read_results(file, tell).runs)
-    if not published and not own:
+    """The published records and the runs of a path."""
+    published_of = published_reader()
+
+    def read(value: object) -> PublishedRecord | Record:
+        return published_of(value) if is_published(value) else record_of(value, curves=False)
+
+    records = list(read_lines(path, read, tell))
+    published = tuple(record for record in records if isinstance(record, PublishedRecord))
+    runs = tuple(record for record in records if isinstance(record, RunRecord))
+    if not published and not runs:
         what = f"{path} holds no run that is predicted; variants that were compared with each other are not."
         raise PeftbenchError(what, "Look at those: peftbench report.")
-    return tuple(published), own
+    return published, runs
 
 
 def _validated(
@@ -115,7 +121,7 @@ def _validated(
     if dry_run:
         rows, comparisons, left_out = _by_dry_run(published, runs)
     else:
-        rows, left_out = compare(published).rows, ""
+        rows, left_out = compare(published, tell).rows, ""
         comparisons = compare_calibrated(runs, calibration) if calibration else compare_runs(runs)
     own = tuple(row for comparison in comparisons for row in run_rows(comparison))
     unpredicted = sum(comparison.profile is None for comparison in comparisons)
@@ -137,7 +143,7 @@ def _by_dry_run(
         def report(key: object, share: float) -> None:
             progress((places[key] + share) / len(places))
 
-        rows = compare(known, by_dry_run(session, report)).rows
+        rows = compare(known, tell, by_dry_run(session, report)).rows
         predict = by_dry_run_of_case(session, lambda record, share: report(id(record), share))
         comparisons = compare_runs(runs, predict)
     why = "records of GPTQ or of several GPUs are left out: a dry run knows neither."
@@ -149,7 +155,7 @@ def _validate_speed(path: str, by: str, list_rows: bool, format_: str) -> None:
     """Predict every source, card or framework by constants fitted to the others, and print how far off that is."""
     if by not in GROUPS:
         raise PeftbenchError(f"--by {by} is of memory.", f"Choose one of {', '.join(GROUPS)}.")
-    records = read_speeds(path)
+    records = read_speeds(path, tell)
     kept = possible(records)
     left_out = by if by in LEFT_OUT else "source"
     rows = leave_one_out(kept, left_out)

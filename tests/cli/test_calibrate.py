@@ -128,7 +128,7 @@ def test_published_figures_and_other_files_are_no_runs(tmp_path: Path) -> None:
     published = Path(peftbench.__file__).parents[1] / "results" / "published"
     (tmp_path / "binary.jsonl").write_bytes(b"\x00\xff" * 50)
     for path in (published, tmp_path):
-        assert refusal("calibrate", str(path)).count("\n") <= 2
+        assert refusal("calibrate", str(path)).count("\n") <= 3
         assert "holds no record of a run" in refusal("calibrate", str(path))
 
 

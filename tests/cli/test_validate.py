@@ -54,7 +54,7 @@ def test_fail_above(limit, code):
         ((PUBLISHED, "--fail-above", "much"), "takes a percentage"),
         ((PUBLISHED, "--fail-above", "nan"), "takes a percentage"),
         ((PUBLISHED, "--by", "moon"), "'moon' is not one of"),
-        ((f"{PUBLISHED}/README.md",), "line 1: this is not JSON"),
+        ((f"{PUBLISHED}/README.md",), "line 1: left out, it is not JSON"),
     ],
 )
 def test_bad_input_is_one_message(arguments, says):

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from peftbench.base.codec import from_json
-from peftbench.base.errors import CatalogError, PeftbenchError
+from peftbench.base.codec import Count, Within, from_json
+from peftbench.base.errors import CatalogError
+from peftbench.base.written import written
+from peftbench.inputs.case import object_with
 from peftbench.inputs.recipe import TrainingSpec
+from peftbench.inputs.recipe.option import MOST
+from peftbench.records.environment import read_versioned
 
 SCHEMA_VERSION = 1
-
-METRICS = ("allocated_max", "reserved_max", "nvml_used")
-"""Peak of torch.cuda.memory_allocated(), of memory_reserved(), and of the device as nvidia-smi sees it."""
-
-_WANTED = "Give a .jsonl file of records, or a folder that has some."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,33 +29,18 @@ class PublishedRecord:
     model: str
     """A Hub id of the catalogue."""
     training: TrainingSpec
-    trainable_parameters: int | None = None
+    trainable_parameters: Count | None = None
     """As the source counts them; None where it does not say."""
     gpu: str
-    metric: str
-    measured_bytes: int
+    metric: Literal["allocated_max", "reserved_max", "nvml_used"]
+    """Peak of torch.cuda.memory_allocated(), of memory_reserved(), and of the device as nvidia-smi sees it."""
+    measured_bytes: Annotated[int, Within(1)]
     stack: Mapping[str, str]
     """Versions of the libraries: {"torch": "2.4.1"}."""
     notes: str = ""
-    batch_lengths: tuple[int, ...] = ()
+    batch_lengths: tuple[Annotated[int, Within(1, MOST)], ...] = ()
     """Lengths of batches that came before and with the peak, for a dry run; empty where all were alike."""
-    torch_empty_cache_steps: int = 0
-
-
-def read_records(path: str | os.PathLike[str]) -> tuple[PublishedRecord, ...]:
-    """Read one .jsonl file, or every .jsonl file directly in a folder, in the order of their names.
-
-    Raises CatalogError, with file and line, for whatever cannot be read; nothing is skipped.
-    """
-    place = Path(path)
-    if not place.exists():
-        raise CatalogError(f"no such file or folder: {place}.", _WANTED)
-    files = sorted(place.glob("*.jsonl")) if place.is_dir() else [place]
-    records = tuple(record for file in files for record in _read_file(file))
-    if not records:
-        raise CatalogError(f"{place} holds no records.", _WANTED)
-    _check_unique(records, place)
-    return records
+    torch_empty_cache_steps: Count = 0
 
 
 def record_to_json(record: PublishedRecord) -> dict[str, object]:
@@ -75,46 +57,26 @@ def record_to_json(record: PublishedRecord) -> dict[str, object]:
 
 
 def record_from_json(value: object) -> PublishedRecord:
-    """The inverse of record_to_json; raises CatalogError or SpecError that say what is wrong."""
-    if not isinstance(value, dict):
-        raise CatalogError("a record is an object.")
-    version = value.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise CatalogError(f"schema_version is {version!r}; this version reads {SCHEMA_VERSION}.")
-    given = {name: field for name, field in value.items() if name not in ("schema_version", "source")}
-    record: PublishedRecord = from_json(PublishedRecord, {**given, **(value.get("source") or {})}, "record")
-    if not all(type(length) is int and length > 0 for length in record.batch_lengths):
-        raise CatalogError(f"batch_lengths are {list(record.batch_lengths)!r}, not lengths.")
-    if record.metric not in METRICS:
-        raise CatalogError(f"metric is {record.metric!r}, not one of {', '.join(METRICS)}.")
-    if record.measured_bytes <= 0:
-        raise CatalogError(f"measured_bytes is {record.measured_bytes}, not a size.")
+    """The inverse of record_to_json; raises CatalogError that says what is wrong."""
+    return read_versioned(value, SCHEMA_VERSION, "a published record", _record)
+
+
+def _record(value: Mapping[str, Any]) -> PublishedRecord:
+    given = object_with(("source",), value, "record")
+    source = object_with(("repository", "path", "commit"), given.pop("source"), "source")
+    record: PublishedRecord = from_json(PublishedRecord, {**source, **given}, "record")
     return record
 
 
-def _read_file(file: Path) -> Iterator[PublishedRecord]:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CatalogError(f"cannot read {file}: {error}.", _WANTED) from None
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield _read_line(line, f"{file}, line {number}")
-
-
-def _read_line(line: str, where: str) -> PublishedRecord:
-    try:
-        return record_from_json(json.loads(line))
-    except (ValueError, RecursionError):
-        raise CatalogError(f"{where}: this is not JSON.", "Restore the line, or delete it.") from None
-    except PeftbenchError as error:
-        raise CatalogError(f"{where}: {error.what}", error.hint or "Correct the line, or delete it.") from None
-
-
-def _check_unique(records: tuple[PublishedRecord, ...], place: Path) -> None:
-    """Raise CatalogError where two records have one id: a figure would count twice."""
+def published_reader() -> Callable[[object], PublishedRecord]:
+    """record_from_json for the lines of one answer: an id that came before is refused, or its figure counted twice."""
     seen: set[str] = set()
-    for record in records:
+
+    def read(value: object) -> PublishedRecord:
+        record = record_from_json(value)
         if record.id in seen:
-            raise CatalogError(f"{place} has two records with the id {record.id!r}.", "Delete one of them.")
+            raise CatalogError(f"the id {written(record.id)} came before.")
         seen.add(record.id)
+        return record
+
+    return read

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import mean, median
 
-from peftbench.base.errors import CatalogError, PeftbenchError
+from peftbench.base.errors import CatalogError, SpecError
+from peftbench.base.written import written
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
 from peftbench.check.groups import grouped, nine_of_ten
 from peftbench.check.memory.published import PublishedRecord
 from peftbench.estimate.training import estimate_training
 from peftbench.memory import MemoryProfile, Part
+from peftbench.records.lines import LeftOut, Tell
 
 PREDICTED: dict[str, Callable[[MemoryProfile], int]] = {
     "allocated_max": lambda profile: profile.allocated_bytes,
@@ -123,9 +125,16 @@ def by_formula(record: PublishedRecord) -> MemoryProfile:
     return estimate_training(find_model(record.model), record.training, find_gpu(record.gpu))
 
 
-def validate(records: Iterable[PublishedRecord], predict: Predictor = by_formula) -> ValidationReport:
-    """Predict every run afresh; raises CatalogError where a record names what cannot be predicted."""
-    return ValidationReport(tuple(_validated(record, predict) for record in records))
+def validate(records: Iterable[PublishedRecord], tell: Tell, predict: Predictor = by_formula) -> ValidationReport:
+    """Predict every run afresh; a record that names what cannot be predicted is told and left out."""
+    rows, left_out = [], LeftOut(tell)
+    for record in records:
+        try:
+            rows.append(row_of(figure_of(record), predict(record)))
+        except (CatalogError, SpecError) as error:
+            left_out.tell(f"record {written(record.id)}: left out, {error.what}")
+    left_out.end()
+    return ValidationReport(tuple(rows))
 
 
 def accuracy_of(group: str, metric: str, rows: Iterable[ValidatedRow]) -> Accuracy:
@@ -137,13 +146,6 @@ def accuracy_of(group: str, metric: str, rows: Iterable[ValidatedRow]) -> Accura
         median_error=median(errors), p90_error=nine_of_ten(errors), worst_error=max(errors),
         in_band=None if metric == "allocated_max" else mean(row.in_band for row in rows),
     )  # fmt: skip
-
-
-def _validated(record: PublishedRecord, predict: Predictor) -> ValidatedRow:
-    try:
-        return row_of(figure_of(record), predict(record))
-    except PeftbenchError as error:
-        raise CatalogError(f"record {record.id!r} cannot be predicted: {error.what}", error.hint) from None
 
 
 def figure_of(record: PublishedRecord) -> Figure:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
+from io import TextIOWrapper
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from peftbench.base.errors import CatalogError, located
+from peftbench.base.codec import from_json
+from peftbench.base.documents import read_json
+from peftbench.base.errors import CatalogError, PeftbenchError
+from peftbench.base.files import open_regular
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
 from peftbench.decide.from_options import training_recipes
@@ -18,7 +20,10 @@ from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.config_json import read_config
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import ParallelismSpec, TrainingSpec
+from peftbench.records.environment import Took
+from peftbench.records.lines import LeftOut, Tell
 
+Configs = Mapping[str, Mapping[str, Any]]
 MODELS_FILE = "throughput_models.json"
 """Beside the CSV: config.json of models that the catalogue lacks."""
 COUNTS = ("sequence_length", "micro_batch_size", "gradient_accumulation_steps")
@@ -29,6 +34,8 @@ COLUMNS = (
 )  # fmt: skip
 OPTIONAL = ("r", "num_virtual_tokens")
 """Numbers of an adapter, empty for those that lack them; the second may be missing as a column."""
+
+_WANTED = "Give a CSV like throughput.csv."
 
 
 class SpeedRecord(NamedTuple):
@@ -46,34 +53,38 @@ class SpeedRecord(NamedTuple):
     notes: str
 
 
-def read_speeds(path: str) -> tuple[SpeedRecord, ...]:
-    """Every row of the file; raises CatalogError, with the line, for one that cannot be read."""
+def read_speeds(path: str, tell: Tell) -> tuple[SpeedRecord, ...]:
+    """Every row of the file; one that cannot be read is told with its line and left out.
+
+    Raises CatalogError for a file that is no such CSV.
+    """
+    own, left_out = _configs(Path(path).with_name(MODELS_FILE)), LeftOut(tell)
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with TextIOWrapper(open_regular(path, _WANTED), encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             if missing := set(COLUMNS) - set(reader.fieldnames or ()):
-                raise CatalogError(f"{path} has no column {min(missing)!r}.", "Give a CSV like throughput.csv.")
-            return tuple(_numbered(reader, Path(path)))
+                raise CatalogError(f"{path} has no column {min(missing)!r}.", _WANTED)
+            found = [_read_row(row, own, f"{path}, line {reader.line_num}", left_out) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CatalogError(f"cannot read {path}: {error}.", "Give a CSV like throughput.csv.") from None
+        raise CatalogError(f"cannot read {path}: {error}.", _WANTED) from None
+    left_out.end()
+    return tuple(record for record in found if record)
 
 
-def _numbered(rows: csv.DictReader[str], path: Path) -> Iterator[SpeedRecord]:
-    for row in rows:
-        with located(f"{path}, line {rows.line_num}", CatalogError):
-            try:
-                record = _record(row, path.parent / MODELS_FILE)
-            except (ValueError, TypeError, AttributeError):
-                raise CatalogError("a number is missing.", "Correct the line.") from None
-        yield record
+def _read_row(row: Mapping[str, str], own: Configs, where: str, left_out: LeftOut) -> SpeedRecord | None:
+    try:
+        return _record(row, own)
+    except PeftbenchError as error:
+        left_out.tell(f"{where}: left out, {error.what}")
+    except (ValueError, TypeError, AttributeError):
+        left_out.tell(f"{where}: left out, a number is missing.")
+    return None
 
 
-def _record(row: Mapping[str, str], models: Path) -> SpeedRecord:
-    step_s = float(row["step_s"])
-    if not 0 < step_s < float("inf"):
-        raise CatalogError(f"step_s is {row['step_s']}, not a time.", "Correct the line.")
-    name, own = row["model"], _configs(models)
-    model = read_config(own[name], name, str(models)) if name in own else find_model(name)
+def _record(row: Mapping[str, str], own: Configs) -> SpeedRecord:
+    step_s: float = from_json(Took, float(row["step_s"]), "step_s")
+    name = row["model"]
+    model = read_config(own[name], name, MODELS_FILE) if name in own else find_model(name)
     return SpeedRecord(
         row["id"], row["source"], row["citation"], model, _training(row), find_gpu(row["gpu"]), row["framework"],
         step_s, row["notes"],
@@ -92,10 +103,6 @@ def _training(row: Mapping[str, str]) -> TrainingSpec:
     return replace(recipe, parallelism=parallel)
 
 
-@cache
-def _configs(models: Path) -> Mapping[str, Mapping[str, object]]:
-    if not models.exists():
-        return {}
-    with models.open(encoding="utf-8") as file:
-        found: dict[str, Mapping[str, object]] = json.load(file)
+def _configs(models: Path) -> Configs:
+    found: Configs = read_json(models, _WANTED, Configs) if models.exists() else {}
     return found

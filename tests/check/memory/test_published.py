@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 
 from peftbench.catalog.models import find_model
-from peftbench.check.memory.published import read_records
+from peftbench.check.memory.published import published_reader
 from peftbench.check.memory.validation import accuracy_of, validate
 from peftbench.estimate.training import trainable_parameters
+from peftbench.records.lines import read_lines
 
 PUBLISHED = Path(__file__).parents[3] / "results" / "published"
 
-RECORDS = read_records(PUBLISHED)
-REPORT = validate(RECORDS)
+RECORDS = tuple(read_lines(PUBLISHED, published_reader(), pytest.fail))
+REPORT = validate(RECORDS, pytest.fail)
 
 
 def accuracy(metric):

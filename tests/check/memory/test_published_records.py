@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from peftbench.base.errors import CatalogError
-from peftbench.check.memory.published import PublishedRecord, read_records, record_from_json, record_to_json
+from peftbench.check.memory.published import PublishedRecord, published_reader, record_from_json, record_to_json
 from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec, TrainingSpec
+from peftbench.records.lines import read_lines
 
 RECORD = PublishedRecord(
     id="a-1",
@@ -38,6 +38,10 @@ def written(tmp_path, *lines):
     return tmp_path / "records.jsonl"
 
 
+def ids(path, tell=pytest.fail):
+    return [record.id for record in read_lines(path, published_reader(), tell)]
+
+
 def test_round_trip():
     assert record_from_json(json.loads(line())) == RECORD
     full = replace(RECORD, training=TrainingSpec(adapter=None), trainable_parameters=None)
@@ -48,7 +52,7 @@ def test_a_folder_is_its_files_in_order(tmp_path):
     (tmp_path / "b.jsonl").write_text(line(id="second") + "\n\n")
     (tmp_path / "a.jsonl").write_text(line(id="first") + "\n")
     (tmp_path / "README.md").write_text("not a record")
-    assert [record.id for record in read_records(tmp_path)] == ["first", "second"]
+    assert ids(tmp_path) == ["first", "second"]
 
 
 @pytest.mark.parametrize(
@@ -56,13 +60,17 @@ def test_a_folder_is_its_files_in_order(tmp_path):
     [
         ("{not json", "not JSON"),
         ("[" * 100_000, "not JSON"),
-        ("[]", "an object"),
+        ("[]", "must be an object"),
         (line(schema_version=2), "schema_version is 2"),
-        (line(metric="vibes"), "metric is 'vibes'"),
+        (line(metric="vibes"), "record.metric must be one of allocated_max, reserved_max, nvml_used, not 'vibes'"),
         (line(measured_bytes=1.5), "measured_bytes must be a whole number"),
         (line(measured_bytes=True), "measured_bytes must be a whole number"),
-        (line(measured_bytes=0), "not a size"),
+        (line(measured_bytes=0), "record.measured_bytes must be at least 1 (got 0)"),
+        (line(measured_bytes=-5), "record.measured_bytes must be at least 1 (got -5)"),
+        (line(measured_bytes=10**400), "record.measured_bytes must be a number of at most 18 digits"),
+        (line(batch_lengths=[0]), "record.batch_lengths[0] must be at least 1"),
         (line(source={"repository": "x"}), "lacks the field 'path'"),
+        (line(source=[]), "source must be an object"),
         (line(training=None), "training must be an object"),
         (line(training={"sequence_length": "long"}), "training.sequence_length must be a whole number, not 'long'"),
         (line(training={"sequence_len": 5}), "no field 'sequence_len'"),
@@ -73,27 +81,14 @@ def test_a_folder_is_its_files_in_order(tmp_path):
         (line(training={"optimizer": None}), "training.optimizer must be text, not None"),
     ],
 )
-def test_a_corrupt_line_is_named(tmp_path, corrupt, says):
-    path = written(tmp_path, line(), corrupt)
-    with pytest.raises(CatalogError) as error:
-        read_records(path)
-    assert f"{path}, line 2" in error.value.what
-    assert says in error.value.what
-    assert error.value.hint
+def test_a_corrupt_line_is_named_and_costs_itself_only(tmp_path, corrupt, says):
+    path, told = written(tmp_path, line(), corrupt, line(id="a-2")), []
+    assert ids(path, told.append) == ["a-1", "a-2"]
+    assert len(told) == 1 and f"{path}, line 2: left out" in told[0]
+    assert says in told[0]
 
 
-def test_what_cannot_be_read_at_all(tmp_path):
-    binary = tmp_path / "x.jsonl"
-    binary.write_bytes(b"\xff\xfe\x00")
-    for path in (binary, tmp_path / "missing", tmp_path / "missing.jsonl"):
-        with pytest.raises(CatalogError) as error:
-            read_records(path)
-        assert str(path) in error.value.what
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(CatalogError, match="holds no records"):
-        read_records(tmp_path / "empty")
-
-
-def test_one_id_twice_is_refused(tmp_path):
-    with pytest.raises(CatalogError, match="two records with the id 'a-1'"):
-        read_records(written(tmp_path, line(), line()))
+def test_one_id_twice_counts_once(tmp_path):
+    told = []
+    assert ids(written(tmp_path, line(), line()), told.append) == ["a-1"]
+    assert "line 2: left out, the id 'a-1' came before." in told[0]

@@ -2,7 +2,6 @@
 
 import pytest
 
-from peftbench.base.errors import CatalogError
 from peftbench.check.memory.published import PublishedRecord
 from peftbench.check.memory.validation import ValidatedRow, ValidationReport, accuracy_of, figure_of, validate
 from peftbench.inputs.recipe import AdapterSpec, TrainingSpec
@@ -57,7 +56,8 @@ def test_groups_never_mix_sizes():
 def test_each_size_is_compared_with_its_own():
     """The band of a reserved figure is the device's without the context."""
     metrics = ("allocated_max", "reserved_max", "nvml_used")
-    allocated, reserved, device = validate(record(metric, metric=metric) for metric in metrics).rows
+    found = validate((record(metric, metric=metric) for metric in metrics), pytest.fail)
+    allocated, reserved, device = found.rows
     assert allocated.predicted_bytes < reserved.predicted_bytes < device.predicted_bytes
     assert reserved.low_bytes < device.low_bytes
     assert reserved.low_bytes <= reserved.predicted_bytes <= reserved.high_bytes
@@ -66,7 +66,8 @@ def test_each_size_is_compared_with_its_own():
 @pytest.mark.parametrize(
     "bad", [{"model": "no/such-model-anywhere"}, {"training": TrainingSpec(optimizer="adamw9")}]
 )
-def test_a_record_that_cannot_be_predicted_is_named(bad, monkeypatch):
+def test_a_record_that_cannot_be_predicted_is_named_and_left_out(bad, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(CatalogError, match="record 'odd' cannot be predicted"):
-        validate([record("odd", **bad)])
+    told = []
+    assert [row.record.id for row in validate([record("odd", **bad), record("even")], told.append).rows] == ["even"]
+    assert len(told) == 1 and "record 'odd': left out" in told[0]

@@ -27,7 +27,7 @@ FILE = Path(peftbench.__file__).parents[1] / "results" / "published" / "throughp
 
 @pytest.fixture(scope="module")
 def records() -> tuple[SpeedRecord, ...]:
-    return read_speeds(str(FILE))
+    return read_speeds(str(FILE), pytest.fail)
 
 
 def test_every_row_is_of_a_known_card_and_has_its_own_id(records: tuple[SpeedRecord, ...]) -> None:
@@ -98,7 +98,7 @@ def test_a_file_from_before_virtual_tokens_is_read(tmp_path: Path, records: tupl
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    assert [record.step_s for record in read_speeds(str(path))] == [record.step_s for record in records]
+    assert [record.step_s for record in read_speeds(str(path), pytest.fail)] == [record.step_s for record in records]
 
 
 def test_what_an_adapter_does_beside_its_parameters_is_priced(records: tuple[SpeedRecord, ...]) -> None:
@@ -110,16 +110,27 @@ def test_what_an_adapter_does_beside_its_parameters_is_priced(records: tuple[Spe
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("h100-sxm", "h100-smx", "line 2: unknown GPU"),
-        (",2048,", ",many,", "line 2"),
-        (",MPT-70b,", ",MPT-71b,", "line 2"),
-        ("step_s", "steps", "no column"),
+        ("h100-sxm", "h100-smx", "unknown GPU"),
+        (",2048,", ",many,", "a number is missing"),
+        (",MPT-70b,", ",MPT-71b,", "MPT-71b"),
+        (",16.27,", ",nan,", "step_s must be a finite number"),
+        (",16.27,", ",0,", "step_s must be at least"),
+        (",512,64,", ",-512,64,", "must be at least 1"),
+        (",2048,", f",{'9' * 401},", "must be at most"),
     ],
 )
-def test_a_broken_file_is_named_with_its_line(tmp_path: Path, old: str, new: str, said: str) -> None:
-    head, first, *_ = FILE.read_text().splitlines()
+def test_a_wrong_row_costs_itself_only(tmp_path: Path, old: str, new: str, said: str) -> None:
+    head, first, second, *_ = FILE.read_text().splitlines()
     (tmp_path / "throughput_models.json").write_text(FILE.with_name("throughput_models.json").read_text())
+    path, told = tmp_path / "speeds.csv", []
+    path.write_text(f"{head}\n{first.replace(old, new)}\n{second}\n")
+    assert len(read_speeds(str(path), told.append)) == 1
+    (note,) = told
+    assert f"{path}, line 2: left out" in note and said in note
+
+
+def test_a_file_of_other_columns_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "speeds.csv"
-    path.write_text(f"{head}\n{first}\n".replace(old, new))
-    with pytest.raises(CatalogError, match=said):
-        read_speeds(str(path))
+    path.write_text(FILE.read_text().replace("step_s", "steps", 1))
+    with pytest.raises(CatalogError, match="no column 'step_s'"):
+        read_speeds(str(path), pytest.fail)
