@@ -6,6 +6,7 @@ import codecs
 import glob
 import os.path
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import IO, Any, NamedTuple
 
 from peftbench.base.errors import SpecError
@@ -153,7 +154,10 @@ def _strings(value: Any) -> Iterable[str]:
 
 
 def local_tokenizer(names: Iterable[str]) -> Counter | None:
-    """A counter from the model's tokenizer.json, beside its config or in the Hub's cache; None where there is none."""
+    """A counter from the model's tokenizer.json, beside its config or in the Hub's cache; None where there is none.
+
+    Raises SpecError for a file that the tokenizers library cannot use, as the counter does.
+    """
     path = next((found for name in names for found in _tokenizer_files(name)), None)
     if path is None:
         return None
@@ -161,8 +165,24 @@ def local_tokenizer(names: Iterable[str]) -> Counter | None:
         from tokenizers import Tokenizer  # of transformers; planning does without
     except ImportError:
         return None
-    tokenizer = Tokenizer.from_file(path)
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+    with _usable(path):
+        tokenizer = Tokenizer.from_file(path)
+
+    def count(text: str) -> int:
+        with _usable(path):
+            return len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    return count
+
+
+@contextmanager
+def _usable(path: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # all that the library raises
+        why = " ".join(str(error).split())[:80]
+        hint = "Without that file tokens are estimated from the bytes; or give --tokens 50M."
+        raise SpecError(f"cannot count with {path}: {why}.", hint) from None
 
 
 def _tokenizer_files(name: str) -> Iterable[str]:

@@ -151,3 +151,13 @@ def test_a_tokenizer_beside_the_model_is_found(tmp_path: Path, monkeypatch: pyte
     tokenizer.save(str(folder / "tokenizer.json"))
     count = local_tokenizer(("org/name",))
     assert count and count("one two one") == 3
+
+
+@pytest.mark.parametrize("vocabulary", ["2", '{"one": 0}'])  # no tokenizer, and one whose unknown word is missing
+def test_a_broken_tokenizer_is_named(tmp_path: Path, vocabulary: str) -> None:
+    pytest.importorskip("tokenizers")
+    model = f'{{"type": "WordLevel", "vocab": {vocabulary}, "unk_token": "[UNK]"}}'
+    (tmp_path / "tokenizer.json").write_text(f'{{"version": "1.0", "added_tokens": [], "model": {model}}}')
+    (tmp_path / "data.txt").write_text("two")
+    with pytest.raises(SpecError, match=r"cannot count with .*tokenizer\.json"):
+        dataset_tokens(str(tmp_path / "data.txt"), local_tokenizer([str(tmp_path)]))
