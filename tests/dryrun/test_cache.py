@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import multiprocessing
 import resource
 import signal
@@ -138,3 +139,17 @@ def test_the_folder_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.delenv("PEFTBENCH_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder("dryrun") == tmp_path / "peftbench" / "dryrun"
+
+
+def test_an_entry_with_other_numbers_is_run_again(tmp_path: Path) -> None:
+    told: list[str] = []
+    cache = TraceCache(tmp_path, told.append)
+    cache.write(WORKLOAD, TRACE)
+    path = cache.path(WORKLOAD)
+    for old, new in ((b'"events": [0, -1]', b'"events": [0, 0]'), (b"[8]", b"[-8]")):
+        content = gzip.decompress(path.read_bytes())
+        assert old in content
+        path.write_bytes(gzip.compress(content.replace(old, new)))
+        assert cache.read(WORKLOAD) is None
+        cache.write(WORKLOAD, TRACE)
+    assert len(told) == 2 and all("it is run again" in text for text in told)
