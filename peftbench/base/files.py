@@ -18,7 +18,7 @@ def open_regular(path: str | os.PathLike[str], hint: str) -> IO[bytes]:
     `hint` says what to pass instead.
     """
     try:
-        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer would wait for one
+        number = open_at_once(path, os.O_RDONLY)
     except (OSError, ValueError) as error:
         raise unreadable(path, error, hint) from None
     mode = os.fstat(number).st_mode
@@ -27,6 +27,14 @@ def open_regular(path: str | os.PathLike[str], hint: str) -> IO[bytes]:
         kind = "folder" if stat.S_ISDIR(mode) else "pipe" if stat.S_ISFIFO(mode) else "device"
         raise CatalogError(f"{os.fspath(path)} is a {kind}, not a file.", hint)
     return open(number, "rb")
+
+
+def open_at_once(path: str | os.PathLike[str], flags: int) -> int:
+    """An opener for `open`: of a pipe with nobody at its other end, too, which is empty then, or raises OSError."""
+    number = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    if hasattr(os, "O_NONBLOCK"):
+        os.set_blocking(number, True)
+    return number
 
 
 def read_text(path: str | os.PathLike[str], hint: str, most_bytes: int = MOST_BYTES) -> str:

@@ -14,6 +14,7 @@ from functools import cache
 from typing import IO, Any
 
 from peftbench.base.errors import CatalogError, did_you_mean, located
+from peftbench.base.files import read_text
 from peftbench.catalog.gpus import find_gpu
 
 PRICES_CSV = os.path.join(os.path.dirname(__file__), "prices.csv")
@@ -96,14 +97,14 @@ def _snapshot() -> tuple[dict[str, str], ...]:
 
 def read_offers(path: str) -> tuple[Offer, ...]:
     """Read a CSV with at least the columns gpu and usd_per_hour; raises CatalogError that names the line."""
+    from io import StringIO
+
     name = os.path.basename(path)
+    text = read_text(path, "Give the path of a CSV file.")
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            offers = tuple(_offers(file, name))
-    except OSError as error:
-        raise CatalogError(f"cannot read {name[:60]!r}: {error.strerror}.", "Give the path of a CSV file.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CatalogError(f"{name[:60]!r} is not a CSV file in UTF-8: {error}.", _columns()) from None
+        offers = tuple(_offers(StringIO(text, newline=""), name))
+    except csv.Error as error:
+        raise CatalogError(f"{name[:60]!r} is not a CSV file: {error}.", _columns()) from None
     if not offers:
         raise CatalogError(f"{name[:60]!r} has no prices.", _columns())
     return offers

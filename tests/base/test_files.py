@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from peftbench.base.errors import CatalogError
-from peftbench.base.files import open_regular, read_text
+from peftbench.base.files import open_at_once, open_regular, read_text
 
 
 def refusal(path: object, most_bytes: int = 1000) -> str:
@@ -46,3 +46,14 @@ def test_what_is_no_path_and_no_text_is_told(tmp_path: Path) -> None:
     assert "No such file" in refusal(tmp_path / "none")
     assert "null byte" in refusal("a\0b")
     assert "File name too long" in refusal("x" * 5000)
+
+
+def test_a_pipe_with_nobody_at_its_other_end_is_opened_without_waiting(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with open(pipe, "rb", opener=open_at_once) as reading:
+        with open(pipe, "wb", opener=open_at_once) as writing:
+            writing.write(b"x" * 10_000)
+        assert len(reading.read()) == 10_000 and not reading.read()
+    with pytest.raises(OSError, match="No such device"):
+        open_at_once(pipe, os.O_WRONLY)

@@ -104,8 +104,12 @@ def test_a_broken_price_file_is_named_with_its_line(tmp_path: Path, text: str, w
 def test_a_price_file_that_is_none(tmp_path: Path) -> None:
     binary = tmp_path / "prices.csv"
     binary.write_bytes(bytes(range(256)))
-    with pytest.raises(CatalogError, match="not a CSV file"):
+    with pytest.raises(CatalogError, match="not text in UTF-8"):
         read_offers(str(binary))
+    with pytest.raises(CatalogError, match="not a CSV file"):
+        read_offers(write(tmp_path, "gpu,usd_per_hour\n4090," + "x" * 200_000))
+    with pytest.raises(CatalogError, match="a device, not a file"):
+        read_offers("/dev/zero")
     with pytest.raises(CatalogError, match="cannot read"):
         read_offers(str(tmp_path / "none.csv"))
 

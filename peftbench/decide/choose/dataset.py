@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import IO, Any, NamedTuple
 
 from peftbench.base.errors import SpecError
+from peftbench.base.files import open_at_once
 from peftbench.base.units import KIB, MIB, human_bytes
 from peftbench.estimate.time.cost import Band
 
@@ -70,7 +71,7 @@ def dataset_tokens(
     _check_ending(name)
     sums = _Sums(tokenizer)
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=open_at_once) as file:
             size, reported = os.fstat(file.fileno()).st_size, 0
             progress = progress if file.seekable() else None  # a pipe does not say how much is to come
             for text in _json_texts(file, name) if path.lower().endswith(JSON_LINES) else _texts(file, name):
