@@ -118,7 +118,7 @@ def _texts(file: IO[bytes], name: str) -> Iterator[str]:
 
 
 def _json_texts(file: IO[bytes], name: str) -> Iterator[str]:
-    from json import JSONDecodeError, loads
+    from json import loads
 
     number = 0
     while line := file.readline(LONGEST_LINE_BYTES):
@@ -129,7 +129,7 @@ def _json_texts(file: IO[bytes], name: str) -> Iterator[str]:
         text = _decoded(bytes.decode, line, name).lstrip("\ufeff").strip()
         try:
             yield from _strings(loads(text)) if text else ()
-        except (JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # a number of thousands of digits is a ValueError too
             hint = "A jsonl file has one JSON object a line; name a text file .txt."
             if number == 1 and text.startswith("["):
                 hint = "An array over several lines becomes jsonl by: jq -c '.[]' FILE."

@@ -118,6 +118,7 @@ def test_a_pipe_is_read_as_it_comes() -> None:
         ("a.jsonl", b'{"t": "a"}\n{"t": \n', "line 2 of 'a.jsonl' is not JSON"),
         ("a.jsonl", b'{"t": "\xff"}\n', "binary"),
         ("a.jsonl", b"[" * 100_000 + b"\n", "not JSON"),
+        ("a.jsonl", b"9" * 4400 + b"\n", "not JSON"),
     ],
 )
 def test_a_bad_dataset_is_named(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
