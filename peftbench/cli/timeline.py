@@ -76,9 +76,9 @@ def timeline(output: str, snapshot: str | None, **given: Any) -> None:
     _check_files(output, snapshot)
     check_extra()
     plan = _dry_plan({**given, **_NOT_ASKED, "dry_run": True})
-    _write_page(output, plan)
     if snapshot:
-        _write_snapshot(snapshot, plan)
+        _write_snapshot(snapshot, plan)  # before the page, which may go to stdout: a refusal leaves that empty
+    _write_page(output, plan)
 
 
 def _check_files(output: str, snapshot: str | None) -> None:

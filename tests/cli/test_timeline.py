@@ -71,6 +71,10 @@ def test_a_snapshot_is_written_beside_it(folder):
     assert found["device_traces"][0][0]["action"] == "segment_alloc"
 
 
+def test_a_snapshot_that_cannot_be_written_leaves_stdout_empty(folder):
+    assert "cannot write /dev/full" in refusal(*ASKED, "-o", "-", "--snapshot", "/dev/full")
+
+
 @needs_plotly
 def test_the_allocator_can_be_set(folder):
     assert "112.00 MiB reserved" not in answer(*ASKED, "--alloc-conf", "expandable_segments:True")
