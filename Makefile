@@ -1,5 +1,5 @@
 # What is done often. Everything but `bench` runs on any machine; `fast` needs no torch.
-.PHONY: fast test slow lint bench build
+.PHONY: fast test slow fuzz fuzz-one lint bench build
 
 FAST = -m "not slow and not oracle" --ignore=tests/dryrun --ignore=tests/measure --ignore=tests/oracles
 
@@ -11,6 +11,14 @@ test:  ## The default: every module, the real libraries included; see CONTRIBUTI
 
 slow:  ## What the default leaves out.
 	python -m pytest -m slow
+
+FUZZ = PYTHONPATH=.:tests:tests/support python -m fuzz
+
+fuzz:  ## An hour of wrong inputs; SEED=1 MINUTES=5 for others, or fewer.
+	$(FUZZ) --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
+
+fuzz-one:  ## One of them again, as `fuzz` prints it: SEED=1 KIND=line NUMBER=77
+	$(FUZZ) --seed $(SEED) --kind $(KIND) --only $(NUMBER)
 
 lint:
 	ruff check .

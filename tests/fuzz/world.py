@@ -1,0 +1,112 @@
+"""Where inputs are tried: a folder of its own for each, no network, no child that imports torch, no endless hang."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
+
+from fuzz.case import Case
+from small_traces import inference_run, training_run
+
+from peftbench.dryrun.trace.trace import Trace
+from peftbench.dryrun.workload import Workload
+from peftbench.inputs.recipe import TrainingSpec
+
+LONGEST_S = 10
+WORKER = """
+import json, sys
+case = json.loads(sys.stdin.read())
+for event in (
+    {"device": {"threads": 1}}, {"mark": "load"}, {"peak": [0, "load", 900]}, {"mark": "backward pass"},
+    {"peak": [0, "backward pass", 5000]}, {"step": 0, "loss": 2.5, "step_s": 0.5},
+    {"done": {"alloc_retries": None, "trainable_parameters": 10, "num_parameters": 100}},
+):
+    print(json.dumps(event), flush=True)
+"""
+"""A worker of `run` that measures nothing."""
+
+
+class Hang(BaseException):
+    """An input took longer than LONGEST_S."""
+
+
+def _no_network(*_: object) -> str:
+    raise OSError("there is no network")
+
+
+def _traced(_: object, workload: Workload, progress: Any = None) -> Trace:
+    trace = training_run() if isinstance(workload.recipe, TrainingSpec) else inference_run()
+    trace.facts["full_num_parameters"] = 1000
+    return trace
+
+
+@contextmanager
+def no_children() -> Iterator[None]:
+    """Dry runs give a small trace that was made by hand, runs a small record, the Hub nothing."""
+    with (
+        patch("peftbench.dryrun.runner.DryRunner.run", _traced),
+        patch("peftbench.measure.child_process.COMMAND", (sys.executable, "-I", "-S", "-c", WORKER)),
+        patch("peftbench.catalog.hub._download", _no_network),
+    ):
+        yield
+
+
+@contextmanager
+def folder_of(case: Case) -> Iterator[dict[str, str]]:
+    """Go to a new folder with the files of the case and the special ones; gives the environment to try it in."""
+    before = os.getcwd()
+    with TemporaryDirectory(prefix="fuzz-") as place:
+        os.chdir(place)
+        try:
+            _special_files(case)
+            for name, content in case.files:
+                Path(name).parent.mkdir(parents=True, exist_ok=True)
+                Path(name).write_bytes(content)
+            yield {
+                "HOME": place, "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": "", "PEFTBENCH_CACHE": f"{place}/cache",
+                "PEFTBENCH_CALIBRATION": "none", "COLUMNS": "80", "NO_COLOR": "1", **dict(case.environment),
+            }  # fmt: skip
+        finally:
+            os.chdir(before)
+
+
+def _special_files(case: Case) -> None:
+    """Those that the case names."""
+    named = {part for word in case.words for part in word.replace("=", "/").split("/")}
+    if "fifo" in named:
+        os.mkfifo("fifo")
+    if "folder" in named:
+        os.mkdir("folder")
+    if "loop" in named:
+        os.symlink("loop", "loop")
+    if "broken-link" in named:
+        os.symlink("nowhere", "broken-link")
+    for name, mode in (("unreadable", 0), ("empty", 0o644)):
+        if name in named:
+            Path(name).touch(mode)
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """Raise Hang within it after LONGEST_S, where the system has such an alarm."""
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def ring(*_: object) -> None:
+        raise Hang
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, LONGEST_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
