@@ -78,11 +78,14 @@ def plan(
     return make_plan(spec, training, card, framework=framework, asked=Asked(training.method, recipe, build))
 
 
-def dry_run(model: str, gpu: str | GpuSpec | None = None, method: str = "lora", **recipe: Any) -> DryRun:
+def dry_run(
+    model: str, gpu: str | GpuSpec | None = None, method: str = "lora", timeout_s: float | None = None, **recipe: Any
+) -> DryRun:  # fmt: skip
     """Run two steps of the real libraries on fake tensors, as `peftbench plan --dry-run` does; needs peftbench[bench].
 
     `model` is what --model takes, of any architecture. `recipe` is as for plan(), and may have batch_lengths and
-    empty_cache_steps. Raises PeftbenchError for what cannot be or cannot be run.
+    empty_cache_steps. A run that gives no sign of life for `timeout_s` is ended, ten minutes unless given. Raises
+    PeftbenchError for what cannot be or cannot be run.
     """
     from peftbench.catalog.gpus import find_gpu
     from peftbench.catalog.models import find_config
@@ -97,7 +100,7 @@ def dry_run(model: str, gpu: str | GpuSpec | None = None, method: str = "lora", 
     batches = {name: recipe.pop(name) for name in ("batch_lengths", "empty_cache_steps") if name in recipe}
     options = within_positions(named.other, "training", (method,), recipe)
     training, _ = settle_training(named.other, training_recipes((method,), options)[0], card)
-    with DryRunSession() as session:
+    with DryRunSession(timeout_s=timeout_s) as session:
         return session.run(workload_of(named.config, training, card, **batches), card)
 
 
@@ -116,12 +119,13 @@ def measure_training(
     from peftbench.catalog.models import find_config
     from peftbench.decide.card import settle_training
     from peftbench.decide.from_options import training_recipes, within_positions
-    from peftbench.inputs.case import TIMEOUT_S, Case
+    from peftbench.inputs.case import TIMEOUT_S, Case, time_limit
     from peftbench.measure.child_process import Stop
     from peftbench.measure.device.local_gpu import find_local_gpus
     from peftbench.measure.device.open import open_device
     from peftbench.measure.runner import run_case
 
+    limit_s = time_limit(timeout_s, TIMEOUT_S)
     named = find_config(model)
     options = within_positions(named.other, "training", (method,), recipe)
     card = find_local_gpus()[0] if device == "cuda" else None
@@ -130,7 +134,7 @@ def measure_training(
     case = Case(id=method, model=named.name, config=config, recipe=training, steps=steps, device=device)
     opened = open_device(device)
     with Stop() as stop:
-        return run_case(case, opened, "python", stop, timeout_s or TIMEOUT_S)
+        return run_case(case, opened, "python", stop, limit_s)
 
 
 def PeftbenchCallback(path: str | None = None, steps: int = 10) -> RunCallback:

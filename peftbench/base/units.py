@@ -10,6 +10,8 @@ from peftbench.base.errors import SpecError
 KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
+SHORTEST_S, LONGEST_S = 0.001, 604_800
+"""What a time limit may be: a millisecond to a week."""
 
 _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
           "kib": KIB, "mib": MIB, "gib": GIB, "tib": 1 << 40}  # fmt: skip

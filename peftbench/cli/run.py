@@ -14,6 +14,7 @@ from peftbench.base.units import human_bytes, parse_bytes
 from peftbench.catalog.gpus import find_gpu
 from peftbench.cli.answer.run_cases import predict_suite, run_suite
 from peftbench.cli.answer.run_comparison import predict_comparison, run_comparison_suite
+from peftbench.cli.ask.options import SECONDS
 from peftbench.decide.suite.cases import SuiteCase, cases_of
 from peftbench.decide.suite.variants import comparison_of
 from peftbench.inputs.card.gpu import GpuSpec
@@ -35,8 +36,8 @@ HELD_BY_OTHERS_BYTES = 512 << 20
 @click.option("--only", metavar="CASE", multiple=True, help="Run these cases only: a name, with or without its sweep.")
 @click.option("--fresh", is_flag=True, help="Run every case again; else finished ones are skipped.")
 @click.option("--out", metavar="FILE", help="The file to append to. Default: results/<device>/<suite>.jsonl.")
-@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), default=TIMEOUT_S,
-              show_default=True, help="The most that one case may take.")  # fmt: skip
+@click.option("--timeout", type=SECONDS, default=TIMEOUT_S, show_default=True,
+              help="The most that one case may take.")  # fmt: skip
 @click.option("--device", type=click.Choice(("cuda", "cpu")), help="In place of the suite's own.")
 @click.option("--memory-limit", metavar="SIZE", help="The most that a case may allocate, as in 16GiB.")
 @click.option("--force", is_flag=True, help="Measure although other processes hold memory of the card.")

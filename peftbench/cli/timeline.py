@@ -111,7 +111,7 @@ def _dry_plan(given: dict[str, Any]) -> Plan:
     asked = _only(recipes, "method", "--method qlora")
     card = _only(cards_of(given), "card", "--gpu t4")
     recipe, notes = settle(model, asked, card)
-    with DryRunSession(not given["no_cache"], tell) as session:
+    with DryRunSession(not given["no_cache"], tell, given["timeout"]) as session:
         dry_run = run_dry(named, recipe, card, given, session)
     plan = plan_by_dry_run(model, recipe, card, dry_run)
     read = given["reading"].notes if given["from_files"] else ()

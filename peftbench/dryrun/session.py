@@ -18,6 +18,7 @@ from peftbench.dryrun.trace.replay import DEFAULT, Replay, replay, replay_on_hos
 from peftbench.dryrun.trace.trace import Trace
 from peftbench.dryrun.workload import Workload
 from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.case import time_limit
 from peftbench.memory import MemoryProfile
 
 
@@ -83,7 +84,7 @@ class DryRunSession:
         self, use_cache: bool = True, tell: Callable[[str], None] = lambda text: None, timeout_s: float | None = None
     ) -> None:  # fmt: skip
         self._runner = _shared or DryRunner()
-        self._timeout_s = timeout_s or TIMEOUT_S
+        self._timeout_s = time_limit(timeout_s, TIMEOUT_S)
         self._cache = TraceCache(cache_folder("dryrun"), tell) if use_cache else None
 
     def __enter__(self) -> DryRunSession:

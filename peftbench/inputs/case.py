@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from peftbench.base.codec import Count, Within, check_fields, from_json
 from peftbench.base.errors import SpecError
+from peftbench.base.units import LONGEST_S, SHORTEST_S
 from peftbench.base.written import written
 from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.inputs.recipe.parallelism import check_one_gpu
@@ -17,6 +18,7 @@ from peftbench.inputs.recipe.parallelism import check_one_gpu
 DeviceType = Literal["cuda", "cpu"]
 TIMEOUT_S = 3600.0
 """The most that one case may take, where nothing else is asked."""
+_TimeLimit = Annotated[float, Within(SHORTEST_S, LONGEST_S)]
 TRACKED_STEPS = 2
 """Optimizer states exist from the second step on, so the first two show every size a step can have."""
 
@@ -61,6 +63,12 @@ class Case:
 def fingerprint(value: Mapping[str, Any]) -> str:
     """16 hexadecimal digits that are equal for equal JSON values."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def time_limit(timeout_s: object, otherwise_s: float) -> float:
+    """The seconds that were passed in Python, or else these. Raises SpecError."""
+    limit: float = otherwise_s if timeout_s is None else from_json(_TimeLimit, timeout_s, "timeout_s")
+    return limit
 
 
 def case_to_json(case: Case) -> dict[str, Any]:

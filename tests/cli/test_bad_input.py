@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
 import pytest
 from cli_runner import refusal, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import peftbench
+from peftbench.base.errors import SpecError
 from peftbench.catalog.models import list_models
+from peftbench.cli import VERBS, main
 
 PLAN = ("plan", "--model", "8b", "--gpu", "t4")
 LLAMA = next(dict(m.config) for m in list_models() if m.config["model_type"] == "llama")
@@ -53,7 +57,7 @@ LLAMA = next(dict(m.config) for m in list_models() if m.config["model_type"] == 
         ((*PLAN, "--adapter-option", "r=8"), "Use --r"),
         ((*PLAN, "--method", "oft", "--adapter-option", "oft_blocksize=8"), "Did you mean oft_block_size?"),
         ((*PLAN, "--method", "oft", "--adapter-option", "oft_block_size=big"), "must be of type int"),
-        ((*PLAN, "--lora-dropout", "nan"), "must be a number, not nan"),
+        ((*PLAN, "--lora-dropout", "1"), "less than 1"),
         ((*PLAN, "--prompt-tokens", "5"), "--task training"),
         ((*PLAN, "--task", "inference", "--loss", "liger"), "--task inference"),
         ((*PLAN, "--task", "inference", "--adapter", "none", "--r", "8"), "no adapter"),
@@ -72,6 +76,45 @@ LLAMA = next(dict(m.config) for m in list_models() if m.config["model_type"] == 
 )
 def test_a_mistake_gets_one_helpful_message(arguments: tuple[str, ...], expected: str) -> None:
     assert expected in refusal(*arguments)
+
+
+def numbers() -> list[tuple[str, click.Parameter]]:
+    """Every option that takes a number, with its verb."""
+    params = ((verb, param) for verb in VERBS for param in verb_of(verb).params)
+    others = (click.types.StringParamType, click.types.BoolParamType, click.Choice, click.Path)
+    return [(verb, param) for verb, param in params if not isinstance(param.type, others)]
+
+
+def verb_of(name: str) -> click.Command:
+    with click.Context(main) as ctx:
+        command = main.get_command(ctx, name)
+        assert command is not None
+        return command
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e400", "-1", "9" * 30, "9" * 5000, "", "1e", "0x10"])
+def test_no_number_is_nan_infinite_negative_or_absurd(value: str) -> None:
+    found = numbers()
+    assert {param.opts[0] for _, param in found} >= {"--timeout", "--lora-dropout", "--blocksize", "--r", "--tokens"}
+    for verb, param in found:
+        with pytest.raises(click.BadParameter) as refused:
+            param.type.convert(value, param, None)
+        assert len(refused.value.message) < 200, (verb, param.opts)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "0", "-1", "1e9", "604801"])
+def test_a_time_limit_is_up_to_a_week(value: str) -> None:
+    wanted = "is not a number of seconds from 0.001 to 604,800, a week."
+    assert wanted in refusal("run", "smoke", f"--timeout={value}")
+    assert wanted in refusal(*PLAN, "--dry-run", f"--timeout={value}")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0, -1, 1e9, True, "5", 10**30, [5]])
+def test_so_is_one_of_python(value: object) -> None:
+    with pytest.raises(SpecError, match="timeout_s must be"):
+        peftbench.measure_training("llama-3.2-1b", device="cpu", timeout_s=value)
+    with pytest.raises(SpecError, match="timeout_s must be"):
+        peftbench.dry_run("llama-3.2-1b", "t4", timeout_s=value)
 
 
 @pytest.mark.parametrize(

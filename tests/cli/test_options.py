@@ -71,6 +71,7 @@ PLAN = {
     "--alloc-conf",
     "--extrapolate",
     "--dry-run-device",
+    "--timeout",
     "--no-cache",
     "--max",
     "--explain",

@@ -200,6 +200,13 @@ def test_a_case_has_the_same_time_limit_in_the_command_and_in_python() -> None:
     assert typed == signature(run_case).parameters["timeout_s"].default == 3600
 
 
+def test_a_dry_run_has_the_time_limit_that_help_shows() -> None:
+    from peftbench.cli.ask.options import DRY_RUN
+
+    shown = next(option.help for option in DRY_RUN if option.name == "timeout")
+    assert shown is not None and f"[default: {runner.TIMEOUT_S:g}]" in shown
+
+
 def test_progress_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stand_in(monkeypatch, tmp_path, (
         "import json, sys; input(); print(json.dumps({'progress': 0.5})); "

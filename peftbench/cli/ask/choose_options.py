@@ -27,27 +27,31 @@ _NUMBER = re.compile(r"\$?\s*([0-9][0-9_,]*\.?[0-9]*)\s*([a-z]*)", re.IGNORECASE
 class Amount(click.ParamType):  # type: ignore[type-arg]
     """A number above 0, or from `least` on, with one of the units; `example` is shown where it cannot be read."""
 
-    def __init__(self, name: str, units: Mapping[str, float], example: str, least: float | None = None) -> None:
+    def __init__(
+        self, name: str, units: Mapping[str, float], example: str, most: float, least: float | None = None
+    ) -> None:  # fmt: skip
         self.name = name
         self.units = units
         self.example = example
-        self.least = least
+        self.least, self.most = least, most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read the amount, or say how it is written."""
         match = _NUMBER.fullmatch(str(value).strip())
         unit = self.units.get(match[2].lower()) if match else None
         amount = float(re.sub("[_,]", "", match[1])) * unit if match and unit else math.nan
-        if not (0 < amount < math.inf if self.least is None else self.least <= amount < math.inf):
+        if not (amount > 0 if self.least is None else amount >= self.least) or amount > self.most:
             lowest = "above 0" if self.least is None else f"from {self.least:g} on"
-            self.fail(f"{str(value)[:40]!r} is not an amount {lowest}. Write it as in {self.example}.", param, ctx)
+            wanted = f"{lowest}, at most {self.most:,}"
+            self.fail(f"{str(value)[:40]!r} is not an amount {wanted}. Write it as in {self.example}.", param, ctx)
         return amount
 
 
-TOKENS = Amount("N", _TOKENS, "50M or 1.5B", least=1)
-HOURS = Amount("TIME", _HOURS, "12h, 90min or 2d")
-SETUP = Amount("TIME", {"": 1, **_HOURS}, "10min or 0", least=0)
-DOLLARS = Amount("USD", {"": 1, "usd": 1}, "40: US dollars, no other currency")
+MOST_HOURS = 100 * 365 * 24
+TOKENS = Amount("N", _TOKENS, "50M or 1.5B", most=10**15, least=1)
+HOURS = Amount("TIME", _HOURS, "12h, 90min or 2d", most=MOST_HOURS)
+SETUP = Amount("TIME", {"": 1, **_HOURS}, "10min or 0", most=MOST_HOURS, least=0)
+DOLLARS = Amount("USD", {"": 1, "usd": 1}, "40: US dollars, no other currency", most=10**12)
 
 
 def _option(name: str, type_: Any, text: str, default: object = None) -> click.Option:

@@ -6,11 +6,13 @@ of the chosen methods can be refused rather than ignored.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
+from peftbench.base.units import LONGEST_S, SHORTEST_S
 from peftbench.cli.ask.calibration_option import CALIBRATION
 from peftbench.cli.ask.format_option import FORMAT
 from peftbench.estimate.time.constants import FRAMEWORKS
@@ -22,29 +24,54 @@ from peftbench.inputs.recipe.parallelism import MAX_GPUS
 MAXIMA = ("sequence-length", "micro-batch-size")
 
 
-class Count(click.ParamType):  # type: ignore[type-arg]
-    """A whole number from `least` to `most`; help shows it as N."""
+class Number(click.ParamType):  # type: ignore[type-arg]
+    """A finite number from `least` to `most`."""
 
-    name = "N"
+    name = "FLOAT"
+    kind: type[int] | type[float] = float
+    wanted = "a number"
     otherwise = ""
     """What may be given instead of a number."""
 
-    def __init__(self, least: int = 1, most: int = MOST) -> None:
+    def __init__(self, least: float, most: float) -> None:
         self.least, self.most = least, most
 
-    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read the number, or say which ones are meant."""
         try:
-            number = int(value)
+            number = self.kind(value)
         except ValueError:
-            number = self.least - 1
+            number = math.nan
         if not self.least <= number <= self.most:
-            wanted = f"a whole number from {self.least} to {self.most:,}{self.otherwise}"
-            self.fail(f"{value!r} is not {wanted}.", param, ctx)
+            wanted = f"{self.wanted} from {self.least:,} to {self.most:,}{self.otherwise}"
+            self.fail(f"{str(value)[:40]!r} is not {wanted}.", param, ctx)
         return number
 
 
+class Count(Number):
+    """A whole number; help shows it as N."""
+
+    name = "N"
+    kind = int
+    wanted = "a whole number"
+
+    def __init__(self, least: int = 1, most: int = MOST) -> None:
+        super().__init__(least, most)
+
+
+class Seconds(Number):
+    """A time limit."""
+
+    name = "SECONDS"
+    wanted = "a number of seconds"
+    otherwise = ", a week"
+
+    def __init__(self) -> None:
+        super().__init__(SHORTEST_S, LONGEST_S)
+
+
 COUNT = Count()
+SECONDS = Seconds()
 
 
 class GpuCount(Count):
@@ -53,7 +80,7 @@ class GpuCount(Count):
     name = "N|auto"
     otherwise = ", or auto"
 
-    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read the number or the word."""
         return value if value == "auto" else super().convert(value, param, ctx)
 
@@ -108,10 +135,12 @@ def _value(option: Option) -> dict[str, Any]:
     if option.name == "gpus":
         return {"type": GpuCount(most=MAX_GPUS)}
     if option.kind is int:
-        return {"type": click.INT if option.least is None else Count(option.least, option.most or MOST)}
+        return {"type": Count(1 if option.least is None else option.least, option.most or MOST)}
+    if option.kind is float:
+        return {"type": Number(option.least or 0, option.below or option.most or MOST)}
     if option.choices and option.kind is not tuple:
         return {"type": click.Choice([word for word in option.choices if word != option.unset])}
-    return {"type": click.FLOAT if option.kind is float else click.STRING}
+    return {"type": click.STRING}
 
 
 def _help(option: Option) -> str:
@@ -153,6 +182,7 @@ DRY_RUN = (
         ["--dry-run-device"], type=click.Choice(("cuda", "cpu")), default="cuda", show_default=True,
         help="Device of the fake tensors; cpu where fake CUDA fails.",
     ),
+    _option("--timeout", SECONDS, "End a run that gives no sign of life for so long.", "600"),
     click.Option(["--no-cache"], is_flag=True, help="Run again instead of using an earlier result."),
 )  # fmt: skip
 

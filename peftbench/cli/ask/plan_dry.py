@@ -39,7 +39,7 @@ def dry_plans_of(named: NamedConfig, given: dict[str, Any]) -> list[Plan]:
     Raises the dry run's error where there is no estimate to show instead.
     """
     model = model_of(named)
-    with DryRunSession(not given["no_cache"], tell) as session:
+    with DryRunSession(not given["no_cache"], tell, given["timeout"]) as session:
         return [
             _plan(named, model, recipe, card, given, session)
             for card in cards_of(given)

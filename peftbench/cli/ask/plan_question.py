@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DRY_RUN = (
     "dry_run", "batch_lengths", "torch_empty_cache_steps", "alloc_conf", "extrapolate", "dry_run_device", "no_cache",
+    "timeout",
 )  # fmt: skip
 _EXAMPLES = {"gpu_memory": "--gpu-memory 14.5GiB", "explain": "--explain activations"}
 
