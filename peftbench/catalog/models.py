@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from peftbench.base.errors import CatalogError, did_you_mean
+from peftbench.base.errors import CatalogError, SpecError, did_you_mean
 from peftbench.base.written import written
 from peftbench.inputs.model.config_json import read_config
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
@@ -64,13 +64,20 @@ class NamedConfig(NamedTuple):
     @property
     def other(self) -> OtherModel:
         """The model by name, for a dry run."""
-        model_type, positions = self.config.get("model_type"), self.config.get("max_position_embeddings")
         return OtherModel(
             name=self.name,
             source=self.source,
-            model_type=str(model_type)[:60],
-            max_position_embeddings=positions if type(positions) is int and positions > 0 else UNKNOWN_POSITIONS,
+            model_type=str(self.config.get("model_type"))[:60],
+            max_position_embeddings=self._positions(),
         )
+
+    def _positions(self) -> int:
+        """Those of the formula, which knows how each architecture spells them; else by the usual name."""
+        try:
+            return self.spec.max_position_embeddings
+        except SpecError:
+            positions = self.config.get("max_position_embeddings")
+            return positions if type(positions) is int and positions > 0 else UNKNOWN_POSITIONS
 
 
 def find_model(text: str) -> ModelSpec:

@@ -12,7 +12,14 @@ import pytest
 from peftbench.base.errors import CatalogError, PeftbenchError, SpecError
 from peftbench.base.files import MOST_BYTES
 from peftbench.catalog.gpus import find_gpu
-from peftbench.catalog.models import CatalogModel, find_model, list_models
+from peftbench.catalog.models import (
+    UNKNOWN_POSITIONS,
+    CatalogModel,
+    NamedConfig,
+    find_config,
+    find_model,
+    list_models,
+)
 
 TINY = {
     "model_type": "llama",
@@ -175,3 +182,14 @@ def test_a_config_in_the_hub_cache_needs_no_network(monkeypatch: pytest.MonkeyPa
 def test_a_model_and_a_card_are_shown_by_their_names():
     assert repr(find_model("8b")) == "ModelSpec('meta-llama/Llama-3.1-8B')"
     assert repr(find_gpu("t4")).startswith("GpuSpec('t4', memory_bytes=")
+
+
+def test_the_positions_of_a_model_are_the_same_by_formula_and_by_name() -> None:
+    """Architectures spell them differently, and a multimodal config has them in its text part."""
+    named = [find_config(model.id) for model in list_models()]
+    assert [each.other.max_position_embeddings for each in named] == [
+        each.spec.max_position_embeddings for each in named
+    ]
+    unknown = NamedConfig({"model_type": "new", "max_position_embeddings": 77}, "new", "test")
+    assert unknown.other.max_position_embeddings == 77
+    assert unknown._replace(config={"model_type": "new"}).other.max_position_embeddings == UNKNOWN_POSITIONS
