@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from os.path import abspath, dirname, isfile
+from contextlib import suppress
+from os.path import abspath, basename, dirname, isfile
 from typing import Any
 
 import click
 
-from peftbench.base.errors import SpecError
+from peftbench.base.errors import NoFormula, SpecError
 from peftbench.base.screen import say, tell
+from peftbench.catalog.models import NamedConfig
 from peftbench.cli.ask.format_option import write_file
 from peftbench.cli.ask.options import QUESTION, SECTIONS, SectionedCommand
 from peftbench.cli.ask.plan_question import cards_of, question_of, recipes_of
 from peftbench.decide.card import settle_training
+from peftbench.estimate.training import estimate_training
 from peftbench.inputs.recipe import TrainingSpec
 from peftbench.recipes.export import TOOLS, export
 
@@ -45,7 +48,7 @@ def recipe(tool: str, output: str | None, **given: Any) -> None:
     from the tool, and the file says so.
     """
     named, training = _asked(given)
-    written = export(_name(named), training, tool)
+    written = export(_name(named), training, tool, output)
     _check_typed(written.differences, given, tool)
     for change in written.differences:
         tell(f"{tool} does otherwise: {' '.join(change.arguments)}", label="")
@@ -55,7 +58,7 @@ def recipe(tool: str, output: str | None, **given: Any) -> None:
         write_file(output, written.text, "Name another file: -o train.py.")
 
 
-def _asked(given: dict[str, Any]) -> tuple[Any, Any]:
+def _asked(given: dict[str, Any]) -> tuple[NamedConfig, TrainingSpec]:
     """The model and the one recipe, settled for the card where one is named."""
     question = {**given, "task": "training", "dry_run": False, "gpu_memory": None, "no_gpu": not given["gpu"]}
     question |= {"explain": None, "calibration": "none", "reading": None}
@@ -66,13 +69,23 @@ def _asked(given: dict[str, Any]) -> tuple[Any, Any]:
     named, question = question_of(question)
     (training,) = recipes_of(named.other, question)
     assert isinstance(training, TrainingSpec)
-    settled, _ = settle_training(named.other, training, cards_of(question)[0])
+    card = cards_of(question)[0]
+    settled, notes = settle_training(named.other, training, card)
+    for note in notes:
+        click.echo(note, err=True)
+    with suppress(NoFormula):  # what the libraries refuse is refused here, not by whoever runs the file
+        estimate_training(named.spec, settled, card)
     return named, settled
 
 
-def _name(named: Any) -> str:
-    """What from_pretrained takes: the Hub id, or the folder of the config.json."""
-    return dirname(abspath(named.source)) if isfile(named.source) else str(named.name)
+def _name(named: NamedConfig) -> str:
+    """What from_pretrained takes: the Hub id, or the folder of the config.json. Raises SpecError for another file."""
+    if not isfile(named.source):
+        return named.name
+    if basename(named.source) != "config.json":
+        what = f"{named.source} is not named config.json, and libraries load no other file."
+        raise SpecError(what, "Put it into a folder of its own as config.json, and name that.")
+    return dirname(abspath(named.source))
 
 
 def _check_typed(differences: tuple[Any, ...], given: dict[str, Any], tool: str) -> None:
@@ -81,4 +94,5 @@ def _check_typed(differences: tuple[Any, ...], given: dict[str, Any], tool: str)
         name = change.option.lstrip("-").replace("-", "_")
         if given.get(name) is not None and given.get(name) != ():
             what = f"a file for {tool} cannot say {change.option} {change.before}: {tool} has {change.after}."
-            raise SpecError(what, f"Leave it out, or write {' '.join(change.arguments)}; --for transformers says more.")
+            more = "" if tool == "transformers" else "; --for transformers says more"
+            raise SpecError(what, f"Leave it out, or write {' '.join(change.arguments)}{more}.")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from peftbench.base.errors import SpecError
-from peftbench.base.visible import shown
+from peftbench.base.visible import quoted, shown
 from peftbench.decide.recipe import Difference, differences
 from peftbench.inputs.recipe import ParallelismSpec, TrainingSpec
 from peftbench.inputs.recipe.parallelism import usual_nodes
@@ -23,14 +23,18 @@ TOOLS = ("transformers", "trl", "axolotl", "llamafactory", "accelerate", "deepsp
 _SAID = {"transformers": script.TOOL, "trl": trl.TOOL, "axolotl": axolotl.TOOL, "llamafactory": llamafactory.TOOL}
 """Those whose file says how to train; the others' say on how many GPUs."""
 _RUN: Mapping[str, tuple[str, str]] = {
-    "transformers": ("python train.py train.jsonl", "accelerate launch{} train.py train.jsonl"),
-    "trl": ("trl sft --config trl.yaml", "trl sft --config trl.yaml{}"),
-    "axolotl": ("axolotl train axolotl.yml", "axolotl train axolotl.yml --{}"),
-    "llamafactory": ("llamafactory-cli train llamafactory.yaml", "{} llamafactory-cli train llamafactory.yaml"),
-    "accelerate": ("accelerate launch --config_file accelerate.yaml train.py train.jsonl",) * 2,
+    "transformers": ("python {file} train.jsonl", "accelerate launch{counts} {file} train.jsonl"),
+    "trl": ("trl sft --config {file}", "trl sft --config {file}{counts}"),
+    "axolotl": ("axolotl train {file}", "axolotl train {file} --{counts}"),
+    "llamafactory": ("llamafactory-cli train {file}", "{counts} llamafactory-cli train {file}"),
+    "accelerate": ("accelerate launch --config_file {file} train.py train.jsonl",) * 2,
 }
 """How a file is run: on one GPU, and on several, whose counts are put in."""
-_FILE = {"transformers": "train.py", "trl": "trl.yaml", "axolotl": "axolotl.yml", "llamafactory": "llamafactory.yaml"}
+_FILE = {
+    "transformers": "train.py", "trl": "trl.yaml", "axolotl": "axolotl.yml", "llamafactory": "llamafactory.yaml",
+    "accelerate": "accelerate.yaml",
+}  # fmt: skip
+"""What a file is called where nobody has said so."""
 
 _NEEDS: Mapping[str, str] = {
     "llamafactory": "# dataset_info.json beside it has to describe the dataset `train`.\n",
@@ -46,10 +50,11 @@ class Export(NamedTuple):
     """Options of the asked recipe that the tool has no setting for, and what it does instead."""
 
 
-def export(model: str, recipe: TrainingSpec, tool: str) -> Export:
-    """The file for a tool. Raises SpecError where the tool cannot do such a recipe at all."""
+def export(model: str, recipe: TrainingSpec, tool: str, path: str | None = None) -> Export:
+    """The file for a tool, to be written to `path`. Raises SpecError where the tool cannot do such a recipe at all."""
+    file = quoted(path or _FILE.get(tool, ""))
     if tool in ("accelerate", "deepspeed"):
-        return Export(_launch_file(recipe, tool), recipe, ())
+        return Export(_launch_file(recipe, tool, file), recipe, ())
     _check(recipe, tool)
     values = write(_SAID[tool], model, recipe)
     reading = read(_SAID[tool], Settings(values, _SAID[tool].name))
@@ -57,7 +62,7 @@ def export(model: str, recipe: TrainingSpec, tool: str) -> Export:
     open_alpha = recipe.adapter is None or recipe.adapter.alpha is None  # then the file has one that is usual
     changes = tuple(d for d in differences(recipe, said) if not (open_alpha and d.option == "--lora-alpha"))
     otherwise = [f"differs from what was asked: {' '.join(each.arguments)}" for each in changes]
-    header = _header(tool, recipe.parallelism, (*otherwise, *reading.notes))
+    header = _header(tool, file, recipe.parallelism, (*otherwise, *reading.notes))
     text = script.text(values, header) if tool == "transformers" else header + yaml_of(values)
     return Export(text, said, changes)
 
@@ -74,25 +79,27 @@ def _check(recipe: TrainingSpec, tool: str) -> None:
         raise SpecError("tensor parallelism is for inference.", "Choose another --parallel.")
 
 
-def _header(tool: str, parallelism: ParallelismSpec, remarks: tuple[str, ...]) -> str:
+def _header(tool: str, file: str, parallelism: ParallelismSpec, remarks: tuple[str, ...]) -> str:
     lines = [
-        f"# Written by peftbench. Run it: {_run(tool, parallelism)}",
-        f"# Plan it: peftbench plan --from {_FILE[tool]}{_counted(parallelism)}",
+        f"# Written by peftbench. Run it: {_run(tool, file, parallelism)}",
+        f"# Plan it: peftbench plan --from {file}{_counted(parallelism)}",
         *(f"# {shown(remark)}" for remark in remarks),
     ]
     return "\n".join(lines) + "\n" + _NEEDS.get(tool, "")
 
 
-def _run(tool: str, parallelism: ParallelismSpec) -> str:
+def _run(tool: str, file: str, parallelism: ParallelismSpec) -> str:
     """The command; on several machines it is started on each of them, with its rank."""
     alone, together = _RUN[tool]
     if parallelism.gpus == 1:
-        return alone
+        return alone.format(file=file)
     each, nodes = parallelism.gpus_per_node, parallelism.nodes
     if tool == "llamafactory":
-        return together.format(f"NPROC_PER_NODE={each}" + (f" NNODES={nodes} NODE_RANK=0" if nodes > 1 else ""))
-    machines = f" --num_machines {nodes} --machine_rank 0" if nodes > 1 else ""
-    return together.format(f" --num_processes {parallelism.gpus}{machines}")
+        counts = f"NPROC_PER_NODE={each}" + (f" NNODES={nodes} NODE_RANK=0" if nodes > 1 else "")
+    else:
+        machines = f" --num_machines {nodes} --machine_rank 0" if nodes > 1 else ""
+        counts = f" --num_processes {parallelism.gpus}{machines}"
+    return together.format(file=file, counts=counts)
 
 
 def _counted(parallelism: ParallelismSpec) -> str:
@@ -104,10 +111,11 @@ def _counted(parallelism: ParallelismSpec) -> str:
     return f" --gpus {parallelism.gpus}{nodes} --parallel {parallelism.strategy}{offload}"
 
 
-def _launch_file(recipe: TrainingSpec, tool: str) -> str:
+def _launch_file(recipe: TrainingSpec, tool: str, file: str) -> str:
     """The launcher's own file: counts and sharding."""
     if tool == "accelerate":
-        return f"# Run it: {_RUN[tool][0]}\n" + yaml_of(accelerate_settings(recipe.parallelism, half(recipe)))
+        settings = accelerate_settings(recipe.parallelism, half(recipe))
+        return f"# Run it: {_RUN[tool][0].format(file=file)}\n{yaml_of(settings)}"
     if not recipe.parallelism.strategy.startswith("zero"):
         raise SpecError("a DeepSpeed file is for ZeRO.", "Add --parallel zero3, or use --for accelerate.")
     return json.dumps(deepspeed_settings(recipe.parallelism, half(recipe)), indent=2) + "\n"

@@ -58,7 +58,9 @@ def test_one_tools_file_becomes_anothers(tmp_path: Path) -> None:
 
 
 def test_a_card_without_bfloat16_gets_float16() -> None:
-    assert "fp16: true" in answer(*QLORA, "--for", "axolotl", "--gpu", "t4")
+    result = run(*QLORA, "--for", "axolotl", "--gpu", "t4")
+    assert (result.exit_code, result.stderr) == (0, "t4 has no bfloat16: priced in float16.\n")
+    assert "fp16: true" in result.stdout
 
 
 def test_zero3_is_written_for_the_launchers() -> None:

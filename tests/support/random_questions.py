@@ -66,6 +66,15 @@ def switches(chance: random.Random, names: tuple[str, ...], share: float) -> lis
     return [name for name in names if chance.random() < share]
 
 
+def model_path(name: str, folder: Path) -> str:
+    """The model's config.json under a path with what a shell has to quote."""
+    config = next(model.config for model in list_models() if model.id == name)
+    place = folder / "it's my model & co" / f"$HOME {name.replace('/', ' ')}" / "config.json"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(json.dumps(dict(config)))
+    return str(place)
+
+
 class Questions:
     """Makes questions; those of files write them into `folder` first. `models` in turn, so that each comes."""
 
@@ -87,11 +96,7 @@ class Questions:
         name = self.models[self.made % len(self.models)]
         if self.chance.random() > 0.1:
             return name
-        config = next(model.config for model in list_models() if model.id == name)
-        place = self.folder / "it's my model & co" / f"$HOME {name.replace('/', ' ')}" / "config.json"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(json.dumps(dict(config)))
-        return str(place)
+        return model_path(name, self.folder)
 
     def card(self) -> list[str]:
         """One card nearly always."""
