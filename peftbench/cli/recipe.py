@@ -71,8 +71,8 @@ def _asked(given: dict[str, Any]) -> tuple[NamedConfig, TrainingSpec]:
     assert isinstance(training, TrainingSpec)
     card = cards_of(question)[0]
     settled, notes = settle_training(named.other, training, card)
-    for note in notes:
-        click.echo(note, err=True)
+    for note in (*(question["reading"].notes if question["reading"] else ()), *notes):
+        tell(note, label="")
     with suppress(NoFormula):  # what the libraries refuse is refused here, not by whoever runs the file
         estimate_training(named.spec, settled, card)
     return named, settled
