@@ -10,11 +10,9 @@ from peftbench.check.runs.comparison import compare
 from peftbench.cli.ask.format_option import format_option, show, write_file
 from peftbench.records.file import read_results
 from peftbench.report.format.writers import written
-from peftbench.report.runs.sheet import runs_sheet
+from peftbench.report.runs.sheet import CURVES, runs_sheet
 
 STDOUT = "-"
-CURVES = 100
-"""Runs whose memory over time a page can show."""
 
 
 @click.command("report")

@@ -13,9 +13,10 @@ from peftbench.inputs.comparison import ComparisonCase
 from peftbench.measure.child_process import Child, Course, Stop
 from peftbench.measure.device.environment import environment_of, versions
 from peftbench.measure.device.open import Device
-from peftbench.measure.device.sampler import SHOWN, Sampler, thin
+from peftbench.measure.device.sampler import Sampler
 from peftbench.memory import Phase
 from peftbench.records.comparison import ComparisonRecord, Result, result_from_json
+from peftbench.records.curve import SHOWN, thin
 from peftbench.records.environment import Outcome
 from peftbench.records.run import Measurement, RunRecord
 

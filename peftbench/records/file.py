@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from peftbench.base.errors import CatalogError, MeasureError
 from peftbench.records.comparison import KINDS, ComparisonRecord, comparison_record_from_json, comparison_record_to_json
+from peftbench.records.curve import thinned
 from peftbench.records.lines import Tell, read_lines, value_of, whole_lines
 from peftbench.records.run import RunRecord, record_from_json, record_to_json
 
@@ -29,14 +30,17 @@ class Results(NamedTuple):
 def read_results(path: str | os.PathLike[str], tell: Tell, curves: int | None = None) -> Results:
     """Every record of one .jsonl file, or of all below a folder; lines of published figures are passed over.
 
-    Only the first `curves` runs keep their samples and marks, which are most of a record; None: all do. Tells of what
-    is left out and raises CatalogError, as read_lines does.
+    Only the first `curves` runs keep samples, thinned, and marks: they are most of a record. None: all keep theirs as
+    they are. Tells of what is left out and raises CatalogError, as read_lines does.
     """
     runs: list[RunRecord] = []
     comparisons: list[ComparisonRecord] = []
 
     def read(value: Any) -> Record | None:
-        return None if is_published(value) else record_of(value, curves is None or len(runs) < curves)
+        if is_published(value):
+            return None
+        record = record_of(value, curves is None or len(runs) < curves)
+        return record if curves is None or not isinstance(record, RunRecord) else thinned(record)
 
     found: Iterator[Record] = read_lines(path, read, tell)
     for record in found:

@@ -49,7 +49,7 @@ def predict_case(case: Case, gpu: GpuSpec | None) -> MemoryProfile:
     return _predicted(case.config, case.model, case.recipe, device_of(case, gpu))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
 def _predicted(config: str, name: str, recipe: TrainingSpec | InferenceSpec, device: GpuSpec | None) -> MemoryProfile:
     """Of thousands of records most repeat the cases of a few suites."""
     model = _model(config, name)

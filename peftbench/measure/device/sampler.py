@@ -9,26 +9,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from itertools import groupby
-from typing import Literal
 
 from peftbench.base.errors import MeasureError
+from peftbench.records.curve import COLUMNS, Column, thin
 from peftbench.records.run import Sample
 
 PERIOD_S = 0.010
 MOST_SAMPLES = 1 << 16
 """Beyond that they are thinned to half: 11 minutes at 100 a second, some 20 MB."""
-SHOWN = 300
-"""Samples, and times of phases, that a record keeps."""
 END_TIMEOUT_S = 10.0
 """A driver whose card fell off the bus may keep a call for minutes."""
-
-Column = Literal["used_bytes", "process_bytes"]
-COLUMNS: tuple[Column, ...] = ("used_bytes", "process_bytes")
-"""Columns whose peaks are kept."""
 
 
 class LostDevice(MeasureError):
@@ -145,33 +137,3 @@ def next_due(due_s: float, now_s: float, period_s: float) -> float:
     impossible is not made up for.
     """
     return due_s + max(1, int((now_s - due_s) / period_s) + 1) * period_s
-
-
-def thin(samples: Sequence[Sample], limit: int = SHOWN) -> tuple[Sample, ...]:
-    """At most `limit` samples (4 or more), in their order, with the peaks of all.
-
-    The first, the last and, of every stretch of an equal time, the one with the most memory of the device in use and
-    the one with the most of the process.
-    """
-    if len(samples) <= limit:
-        return tuple(samples)
-    stretches = (limit - 2) // len(COLUMNS)
-    start, span = samples[0].time_s, samples[-1].time_s - samples[0].time_s
-
-    def stretch(number: int) -> int:
-        return min(int((samples[number].time_s - start) / span * stretches), stretches - 1) if span else 0
-
-    kept = {0, len(samples) - 1}
-    for _, numbers in groupby(range(len(samples)), stretch):
-        kept |= _highest(samples, tuple(numbers))
-    return tuple(samples[number] for number in sorted(kept))
-
-
-def _highest(samples: Sequence[Sample], numbers: Iterable[int]) -> set[int]:
-    """The first sample with the highest value of each known column; the first one where none is known."""
-
-    def height(number: int, column: Column) -> int:
-        value = getattr(samples[number], column)
-        return -1 if value is None else int(value)
-
-    return {max(numbers, key=partial(height, column=column)) for column in COLUMNS}

@@ -18,9 +18,10 @@ from peftbench.measure.child.meter import Meter, start_meter, weights_bytes
 from peftbench.measure.child.steps import now_s
 from peftbench.measure.device.environment import described_by_torch, environment_of
 from peftbench.measure.device.open import Device, open_device
-from peftbench.measure.device.sampler import SHOWN, Sampler, thin
+from peftbench.measure.device.sampler import Sampler
 from peftbench.measure.own.recipe import ReadAdapter, SeenBatches, case_of
 from peftbench.memory import Phase
+from peftbench.records.curve import SHOWN, thin
 from peftbench.records.environment import Outcome
 from peftbench.records.run import Measurement, PhasePeak, RunRecord, keep_highest
 

@@ -17,6 +17,8 @@ from peftbench.report.format.sheet import Figure
 
 COLOUR, OTHER = SERIES[:2]
 ROW_PX, AROUND_PX = 34, 90
+CHARTED = 20
+"""Comparisons that have charts; all have their tables."""
 
 EXPLAINED = (
     "Every variant met the same blocks of text, or ran once in every round; intervals are of the differences within "
@@ -28,13 +30,14 @@ EXPLAINED = (
 def comparison_sections(records: Sequence[ComparisonRecord]) -> Iterator[Section]:
     """A heading for all, and those of each record."""
     if records:
-        yield Section("Variants of one model", text=EXPLAINED)
+        charted = f" The first {CHARTED} of {len(records):,} have charts." if len(records) > CHARTED else ""
+        yield Section("Variants of one model", text=EXPLAINED + charted)
     for number, record in enumerate(records):
         failure = "" if record.outcome is Outcome.OK else one_line(f"{record.outcome}: {record.message}")
         yield Section(comparison_title(record), failure=failure, points=_facts(record))
         for place, table in enumerate(comparison_tables(record)):
             yield Section(table.title if place else "", level=3, table=table)
-        for place, (title, drawn) in enumerate(_figures(record)):
+        for place, (title, drawn) in enumerate(_figures(record) if number < CHARTED else ()):
             yield Section(title, level=3, figure=drawn, id=f"compared-{number}-{place}")
 
 

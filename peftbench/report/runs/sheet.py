@@ -12,16 +12,21 @@ from peftbench.report.comparisons.rows import COLUMNS as COMPARISON_COLUMNS
 from peftbench.report.comparisons.rows import comparison_rows
 from peftbench.report.comparisons.table import comparison_tables
 from peftbench.report.format.html import Section
-from peftbench.report.format.sheet import Page, Row, Sheet
+from peftbench.report.format.sheet import Page, Row, Sheet, Table
 from peftbench.report.runs.charts import PARTS, parts_figure, parts_of, scatter_figure, step_figure, time_figures
 from peftbench.report.runs.rows import COLUMNS, SCHEMA_VERSION, run_row
-from peftbench.report.runs.table import Group, group_table, grouped, on_card
+from peftbench.report.runs.table import Group, few, group_table, grouped, on_card
 
 EXPLAINED = (
     "Measured by peftbench. Predictions were made afresh from each run's recipe: allocated is torch's peak of tensors, "
     "device is what the driver sees beyond what was there before, process is the resident set with the libraries' "
     "code. What a run had reached that did not end well is marked ≥."
 )
+
+CURVES = 100
+"""Runs whose memory over time a page has."""
+POINTS, BARS, CHARTED = 2_000, 100, 20
+"""Runs of a scatter chart, runs of a bar chart, and devices with their suites that have charts."""
 
 
 def runs_sheet(
@@ -47,15 +52,15 @@ def _whole(comparisons: Sequence[Comparison], compared: Sequence[ComparisonRecor
     from peftbench.report.comparisons.page import comparison_sections
 
     places = [*(each.record.environment for each in comparisons), *(record.environment for record in compared)]
-    products = ", ".join(dict.fromkeys(place.product for place in places))
-    title = one_line(f"{len(places)} run{'s' * (len(places) != 1)} on {products}")
+    products = few(place.product for place in places)
+    title = one_line(f"{len(places):,} run{'s' * (len(places) != 1)} on {products}")
     return Page(title=title, sections=[*_sections(comparisons), *comparison_sections(compared)])
 
 
 def _document(comparisons: Sequence[Comparison], compared: Sequence[ComparisonRecord]) -> object:
     return {
         "schema_version": SCHEMA_VERSION,
-        "runs": [run_row(each) for each in comparisons],
+        "runs": map(run_row, comparisons),
         "comparisons": comparison_rows(compared),
     }
 
@@ -79,25 +84,39 @@ def _sections(comparisons: Sequence[Comparison]) -> Iterator[Section]:
         return
     yield Section(text=EXPLAINED)
     label = "Allocated peaks, predicted against measured, on logarithmic axes"
-    yield Section("Predicted against measured", figure=scatter_figure(comparisons), id="scatter", label=label)
-    for number, group in enumerate(grouped(comparisons)):
-        yield from _group(group, number)
-    if figures := time_figures(comparisons):
+    heading, shown = "Predicted against measured", comparisons[:POINTS]
+    text = _shortened(shown, comparisons)
+    yield Section(heading, text=text, figure=scatter_figure(shown), id="scatter", label=label)
+    groups = grouped(comparisons)
+    if len(groups) > CHARTED:
+        yield Section(text=f"Of {len(groups):,} devices and suites the first {CHARTED} have charts.")
+    for number, group in enumerate(groups):
+        table = group_table(group, with_reasons=True)
+        yield Section(table.title, table=table)
+        if number < CHARTED:
+            yield from _charts(group, number, table)
+    if figures := time_figures(comparisons[:CURVES]):
         label, first = "Memory of the chosen run over time", next(iter(figures.values()))
-        yield Section("Memory over time", figure=first, id="over-time", label=label, choices=figures)
+        text = _shortened(comparisons[:CURVES], comparisons)
+        yield Section("Memory over time", text=text, figure=first, id="over-time", label=label, choices=figures)
 
 
-def _group(group: Group, number: int) -> Iterator[Section]:
-    """A device and suite: table, parts and step time."""
-    table = group_table(group, with_reasons=True)
-    yield Section(table.title, table=table)
+def _shortened(shown: Sequence[Comparison], all_: Sequence[Comparison]) -> str:
+    """What a chart leaves out; tables have every run."""
+    return f"The first {len(shown):,} of {len(all_):,} runs." if len(shown) < len(all_) else ""
+
+
+def _charts(whole: Group, number: int, table: Table) -> Iterator[Section]:
+    """Parts and step times of a device and suite."""
+    group, text = whole[:BARS], _shortened(whole[:BARS], whole)
     measured = ("", "◆ measured, device" if on_card(group) else "◆ measured, tensors")
     yield Section(
-        "What is predicted at the peak, and what was measured", level=3,
+        "What is predicted at the peak, and what was measured", level=3, text=text,
         legend=[*((PARTS[part], part.value) for part in parts_of(group)), measured],
         figure=parts_figure(group), id=f"parts-{number}", kind="chart card" if on_card(group) else "chart",
         label=f"Predicted parts and measured peaks: {table.title}",
     )  # fmt: skip
     if steps := step_figure(group):
         label = f"Time of a step: {table.title}"
-        yield Section("Time of a step, or of a generation", level=3, figure=steps, id=f"steps-{number}", label=label)
+        heading = "Time of a step, or of a generation"
+        yield Section(heading, level=3, text=text, figure=steps, id=f"steps-{number}", label=label)

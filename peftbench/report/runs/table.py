@@ -24,6 +24,8 @@ Group = tuple[Comparison, ...]
 """Runs of one suite on one device; never empty."""
 
 SIZES = ("allocated", "reserved", "device")
+NAMED = 5
+"""Devices or versions that a title has room for."""
 MESSAGE = 60
 """Characters of an error that a cell has room for."""
 
@@ -45,12 +47,13 @@ def on_card(group: Group) -> bool:
 def group_title(group: Group) -> str:
     """ "methods-1b on NVIDIA L4 · driver 570.1 · torch 2.13.0 · 2026-11-01 to 2026-11-03"."""
     places = [comparison.record.environment for comparison in group]
-    drivers, torches = (_each(texts) for texts in ((place.driver for place in places),
+    drivers, torches = (few(texts) for texts in ((place.driver for place in places),
                                                    (place.versions.get("torch") for place in places)))  # fmt: skip
     days = sorted(place.started_at[:10] for place in places)
+    first_to_last = " to ".join(dict.fromkeys((days[0], days[-1])))
     driver = f"driver {drivers}" if drivers else f"{places[0].threads} thread{'s' * (places[0].threads > 1)}"
     torch = f"torch {torches}" if torches else ""
-    parts = (f"{group[0].record.suite} on {places[0].product}", driver, torch, _each((days[0], days[-1]), " to "))
+    parts = (f"{group[0].record.suite} on {places[0].product}", driver, torch, first_to_last)
     return one_line(" · ".join(part for part in parts if part))
 
 
@@ -79,8 +82,10 @@ def _reached(comparison: Comparison, size: int | None) -> str | None:
     return None if size is None else least + human_bytes(size)
 
 
-def _each(texts: Iterable[str | None], between: str = ", ") -> str:
-    return between.join(dict.fromkeys(text for text in texts if text))
+def few(texts: Iterable[str | None]) -> str:
+    """Each text once; of many the first."""
+    found = list(dict.fromkeys(text for text in texts if text))
+    return ", ".join(found[:NAMED]) + (f" and {len(found) - NAMED:,} more" if len(found) > NAMED else "")
 
 
 def _outcome(with_reasons: bool, comparison: Comparison) -> str:

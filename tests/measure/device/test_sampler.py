@@ -1,4 +1,4 @@
-"""What a sampler keeps: peaks of everything, thinned samples in their order, and nothing that a clock could spoil."""
+"""What a sampler keeps: peaks of everything, and nothing that a clock could spoil."""
 
 import time
 
@@ -9,27 +9,7 @@ from hypothesis import strategies as st
 from peftbench.base.errors import MeasureError
 from peftbench.measure.device import sampler as module
 from peftbench.measure.device.host_memory import ProcessGroup, machine_bytes
-from peftbench.measure.device.sampler import LostDevice, Reading, Sampler, next_due, thin
-from peftbench.records.run import Sample
-
-SIZES = st.lists(st.tuples(st.none() | st.integers(0, 1 << 40), st.none() | st.integers(0, 1 << 40)), max_size=400)
-
-
-def made(sizes):
-    return [Sample(number * 0.01, used, process) for number, (used, process) in enumerate(sizes)]
-
-
-@given(SIZES, st.integers(4, 50))
-def test_thinning_keeps_peaks_ends_and_order(sizes, limit):
-    samples = made(sizes)
-    kept = thin(samples, limit)
-    assert len(kept) <= max(limit, 4) and set(kept) <= set(samples)
-    assert [s.time_s for s in kept] == sorted(s.time_s for s in kept)
-    for column in ("used_bytes", "process_bytes"):
-        told = [getattr(s, column) for s in samples if getattr(s, column) is not None]
-        assert max((getattr(s, column) or 0 for s in kept), default=0) == max(told, default=0)
-    if samples:
-        assert kept[0] == samples[0] and kept[-1] == samples[-1]
+from peftbench.measure.device.sampler import LostDevice, Reading, Sampler, next_due
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e3), st.floats(0.001, 1))
