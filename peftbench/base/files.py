@@ -12,17 +12,17 @@ MOST_BYTES = 10_000_000
 """A config.json has a few kilobytes; weights saved as .json or a wrong path should not fill the memory."""
 
 
-def open_regular(path: str | os.PathLike[str], hint: str) -> IO[bytes]:
+def open_regular(path: str | os.PathLike[str], hint: str, pipes: bool = False) -> IO[bytes]:
     """A file open for reading. Raises CatalogError at once for a folder, a pipe, a device, and what cannot be read.
 
-    `hint` says what to pass instead.
+    `hint` says what to pass instead. Where `pipes` are taken, one that nobody writes to is empty.
     """
     try:
         number = open_at_once(path, os.O_RDONLY)
     except (OSError, ValueError) as error:
         raise unreadable(path, error, hint) from None
     mode = os.fstat(number).st_mode
-    if not stat.S_ISREG(mode):
+    if not (stat.S_ISREG(mode) or (pipes and stat.S_ISFIFO(mode))):
         os.close(number)
         kind = "folder" if stat.S_ISDIR(mode) else "pipe" if stat.S_ISFIFO(mode) else "device"
         raise CatalogError(f"{os.fspath(path)} is a {kind}, not a file.", hint)

@@ -57,6 +57,14 @@ class Wrong(Exception):
         return SpecError(f"{place or 'it'}{line} {self.what}", self.hint)
 
 
+def check_class(kind: type | tuple[type, ...], **given: object) -> None:
+    """Raise SpecError for an argument of another class; None passes where NoneType is among them."""
+    for name, value in given.items():
+        if not isinstance(value, kind):
+            wanted = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+            raise SpecError(f"{name} must be of class {wanted}, not {written(value)}.")
+
+
 def read_whole(value: Any) -> int:
     if type(value) is not int or not -MOST <= value <= MOST:
         raise _wrong(int, value)

@@ -19,7 +19,8 @@ def calibrated_cards(
     """The cards, each with the constants measured on it where there are any.
 
     `file` is one that was named, which has to be of one of the cards and of this stack; None looks in the default
-    place of each card, where one of another stack is left alone and reported; "none" calibrates nothing.
+    place of each card, where one that cannot be read or is of another stack is left alone and reported; "none"
+    calibrates nothing.
     `transformers` is the generation that is planned, where it was given. Raises CatalogError.
     """
     cards = tuple(cards)
@@ -43,12 +44,13 @@ def _with_named(
 
 def _with_default(card: GpuSpec, report: Callable[[str], None], transformers: str | None) -> GpuSpec:
     path = default_path(card_name(card.product) if card.name == "local" else card.name)
-    if not os.path.isfile(path):
+    if not os.path.lexists(path):
         return card
     try:
         found = read_calibration(path)
     except CatalogError as error:
-        raise CatalogError(error.what, f"{error.hint.rstrip('.')}. {_PLAN_WITHOUT}") from None
+        report(f"the calibration of {card.name} is not used: {error.what}")
+        return card
     if not is_of(found, card):
         return card
     if why := other_stack(found, installed(), transformers):

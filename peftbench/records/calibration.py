@@ -200,8 +200,9 @@ def _from_json(given: Mapping[str, Any]) -> Calibration:
     for name, constant in found.constants.items():
         if name not in (*MEMORY, *TIME):
             raise SpecError(f"no constant is called {written(name)}.")
-        zero = name == "slack_factor"  # only an allocator can do without
-        if not constant.low <= constant.value <= constant.high or (constant.low == 0 and not zero):
-            wanted = "of low, value and high in this order" if constant.low else "above 0"
-            raise SpecError(f"constant {name} must be {wanted}.")
+        for number in (constant.low, constant.value, constant.high):
+            if number == 0 and name != "slack_factor":  # only an allocator can do without: slack
+                raise SpecError(f"{name} must be above 0 (got {number!r}).")
+        if not constant.low <= constant.value <= constant.high:
+            raise SpecError(f"{name} must have its value between low and high.")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -85,19 +86,19 @@ def test_one_of_another_stack_in_the_default_place_is_told_and_left_alone(runs: 
     ("text", "said"),
     [("{", "not JSON"), ("[]", "must be an object"), ('{"schema_version": 9}', "Upgrade"),
      ('{"schema_version": 1, "constants": {}}', "not a calibration"),
-     ('{"schema_version": 1, "constants": {"a": {"value": 1}}}', "calibration lacks the field 'device'")],
+     ('{"schema_version": 1, "constants": {"a": {"value": 1}}}', "constants.a lacks the field 'low'")],
 )  # fmt: skip
 def test_a_file_that_is_not_one_gets_one_message(text: str, said: str, tmp_path: Path) -> None:
     file = tmp_path / "broken.json"
     file.write_text(text)
     assert said in refusal(*PLAN, "--calibration", str(file))
-    assert "cannot read the calibration" in refusal(*PLAN, "--calibration", str(tmp_path / "missing.json"))
+    assert "No such file" in refusal(*PLAN, "--calibration", str(tmp_path / "missing.json"))
 
 
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [(("constants", "matmul_share", "value"), 0, "matmul_share must be above 0 (got 0)"),
-     (("constants", "layer_launch_s", "low"), -1, "layer_launch_s must be above 0 (got -1)"),
+     (("constants", "layer_launch_s", "low"), -1, "layer_launch_s.low must not be negative (got -1)"),
      (("constants", "context_bytes", "value"), "700 MiB", "context_bytes.value must be a finite number, not '700 MiB'"),
      (("constants", "slack_factor", "high"), float("inf"), "slack_factor.high must be a finite number, not inf"),
      (("constants", "a"), {"value": 1, "low": 0, "high": 0, "unit": "", "records": 1}, "no constant is called 'a'"),
@@ -116,12 +117,20 @@ def test_a_number_that_cannot_be_is_named(path: tuple[str, ...], value: object, 
     assert said in refusal(*PLAN, "--calibration", str(file))
 
 
-def test_a_broken_one_in_the_default_place_says_how_to_plan_without(own_folder: Path) -> None:
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b'{"schema_version": 1}', b'{"schema_version": 9}'])
+def test_a_broken_one_in_the_default_place_is_named_and_not_used(own_folder: Path, content: bytes) -> None:
+    without = answer(*PLAN, "--calibration", "none")
     own_folder.mkdir()
-    (own_folder / "l4.json").write_text("{")
-    said = refusal(*PLAN)
-    assert "not JSON" in said and "--calibration none" in said
-    assert answer(*PLAN, "--calibration", "none")
+    (own_folder / "l4.json").write_bytes(content)
+    result = run(*PLAN)
+    assert result.stdout == without and "the calibration of l4 is not used" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_pipe_in_the_default_place_is_no_reason_to_wait(own_folder: Path) -> None:
+    own_folder.mkdir()
+    os.mkfifo(own_folder / "l4.json")
+    assert "is a pipe, not a file" in run(*PLAN).stderr
 
 
 def test_published_figures_and_other_files_are_no_runs(tmp_path: Path) -> None:

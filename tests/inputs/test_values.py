@@ -89,3 +89,17 @@ def test_names_and_enums_are_taken_as_they_are_written():
     assert spec == peftbench.AdapterSpec(
         target_modules=("q_proj", "v_proj"), dtype=peftbench.DType.BFLOAT16, options=(("a", 2), ("b", 1))
     )
+
+
+def test_estimates_and_plans_take_specs_of_their_task():
+    training, request = peftbench.TrainingSpec(), peftbench.InferenceSpec()
+    for ask, good, other in (
+        (peftbench.estimate_training, training, request),
+        (peftbench.estimate_inference, request, training),
+        (peftbench.make_plan, training, request),
+    ):
+        assert not tried(lambda value, ask=ask, good=good: ask(value, good, CARD))
+        assert not tried(lambda value, ask=ask: ask(MODEL, value, CARD))
+        assert len(tried(lambda value, ask=ask, good=good: ask(MODEL, good, value))) == 1  # None is no card
+        with pytest.raises(PeftbenchError, match="must be of class"):
+            ask(MODEL, other, CARD)

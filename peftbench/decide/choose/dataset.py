@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import IO, Any, NamedTuple
 
 from peftbench.base.errors import SpecError
-from peftbench.base.files import open_at_once
+from peftbench.base.files import open_regular, unreadable
 from peftbench.base.units import KIB, MIB, human_bytes
 from peftbench.estimate.time.cost import Band
 
@@ -71,7 +71,7 @@ def dataset_tokens(
     _check_ending(name)
     sums = _Sums(tokenizer)
     try:
-        with open(path, "rb", opener=open_at_once) as file:
+        with open_regular(path, "Give the path of a jsonl or text file.", pipes=True) as file:
             size, reported = os.fstat(file.fileno()).st_size, 0
             progress = progress if file.seekable() else None  # a pipe does not say how much is to come
             for text in _json_texts(file, name) if path.lower().endswith(JSON_LINES) else _texts(file, name):
@@ -80,7 +80,7 @@ def dataset_tokens(
                     reported = sums.text_bytes
                     progress(file.tell() / size)
     except OSError as error:
-        raise SpecError(f"cannot read {name!r}: {error.strerror}.", "Give the path of a jsonl or text file.") from None
+        raise unreadable(path, error, "Give the path of a jsonl or text file.") from None
     if not sums.text_bytes:
         raise SpecError(f"{name!r} has no text.", "Give a jsonl or text file, or --tokens 50M.")
     return _dataset(sums)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.base.errors import MeasureError, install_hint
+from peftbench.base.files import read_text
 
 TaskMetric = tuple[str, float, float | None]
 """Task and metric, value, standard error."""
@@ -50,7 +51,7 @@ def _name(task: str) -> str:
     """A name as it is; of a file the one that it gives its task. It may have tags that no YAML reader knows."""
     if not os.path.isfile(task):
         return task
-    named = re.search(r"^(?:task|group):\s*([^\s#]+)", Path(task).read_text(encoding="utf-8"), re.MULTILINE)
+    named = re.search(r"^(?:task|group):\s*([^\s#]+)", read_text(task, "Name a YAML file of a task."), re.MULTILINE)
     if named is None:
         raise MeasureError(f"{task} names no task.", "Write its name into it, as in task: birds.")
     return named[1].strip("\"'")

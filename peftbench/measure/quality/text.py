@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 import torch
 
 from peftbench.base.errors import MeasureError, install_hint
+from peftbench.base.files import read_text
 from peftbench.inputs.comparison import QualityCase
 
 SAMPLE = Path(__file__).parent / "texts" / "hamlet.txt"
 TRAINED_ON = 0.8
 """Share of pydoc's paragraphs that small-llama is trained on; the others are what it is measured on."""
 WIKITEXT = ("Salesforce/wikitext", "wikitext-2-raw-v1", "test")
+MOST_BYTES = 1 << 30
+"""Of a file of text: it is in memory as a whole."""
 LETTERS_A_TOKEN = 40
 """No tokenizer takes more on average: what lies further on in a long file is not read."""
 
@@ -35,19 +38,15 @@ class Tokens(NamedTuple):
 
 
 def find_text(case: QualityCase) -> Text:
-    """The text of that name, or of that file. Raises MeasureError."""
+    """The text of that name, or of that file. Raises MeasureError and CatalogError."""
     if case.text == "pydoc":
         return Text(pydoc_parts()[1], "pydoc_data.topics of this Python, the fifth that small-llama is not trained on")
     if case.text == "sample":
         return Text(SAMPLE.read_text(encoding="utf-8"), "Hamlet, by William Shakespeare")
     if case.text == "wikitext":
         return _wikitext()
-    try:
-        return Text(Path(case.text).read_text(encoding="utf-8"), "a file")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is not UTF-8"
-        hint = "Choose sample, pydoc, wikitext or the path of a text file."
-        raise MeasureError(f"text {case.text!r} cannot be read: {why}.", hint) from None
+    hint = "Choose sample, pydoc, wikitext or the path of a text file."
+    return Text(read_text(case.text, hint, MOST_BYTES), "a file")
 
 
 def pydoc_parts() -> tuple[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from peftbench.base.errors import SpecError
+from peftbench.base.errors import CatalogError, SpecError
 from peftbench.base.units import GIB, MIB
 from peftbench.decide.choose.dataset import BYTES_PER_TOKEN, REPORT_BYTES, SAMPLE_BYTES, dataset_tokens, local_tokenizer
 
@@ -130,8 +130,14 @@ def test_a_bad_dataset_is_named(tmp_path: Path, name: str, content: bytes, expec
 
 def test_a_path_that_is_no_file(tmp_path: Path) -> None:
     for path in (tmp_path / "none.txt", tmp_path):
-        with pytest.raises(SpecError, match="cannot read"):
+        with pytest.raises(CatalogError, match=r"No such file|is a folder, not a file"):
             dataset_tokens(str(path))
+
+
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(SpecError, match="has no text"):
+        dataset_tokens(str(tmp_path / "a.txt"))
 
 
 def test_a_character_cut_by_a_chunk_is_whole_again(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from runs.tiny_llama import TEXT, save_tiny_llama
 
-from peftbench.base.errors import MeasureError, install_hint
+from peftbench.base.errors import CatalogError, MeasureError, install_hint
 from peftbench.inputs.case import Case
 from peftbench.inputs.comparison import QualityCase
 from peftbench.inputs.recipe import InferenceSpec
@@ -83,12 +83,12 @@ def test_blocks_begin_as_the_tokenizer_begins_every_text():
     assert blocks[:, 0].tolist() == [0] * 4 and (blocks[:, 1:] != 0).all()
 
 
-@pytest.mark.parametrize(("given", "says"), [(b"\xff\xfe\xfa", "not UTF-8"), (None, "No such file")])
+@pytest.mark.parametrize(("given", "says"), [(b"\xff\xfe\xfa", "not text in UTF-8"), (None, "No such file")])
 def test_a_text_that_cannot_be_read(tmp_path, given, says):
     path = tmp_path / "text.txt"
     if given:
         path.write_bytes(given)
-    with pytest.raises(MeasureError, match=says):
+    with pytest.raises(CatalogError, match=says):
         find_text(case(text=str(path)))
 
 
