@@ -79,8 +79,6 @@ class Verbs(click.Group):
             gc.set_threshold(*GC_THRESHOLDS)
             atexit.register(gc.freeze)  # the last collections of a process would walk over them once more
             command: click.Command = getattr(import_module(f"peftbench.cli.{file}"), cmd_name)
-            if cmd_name != "plan":  # which has answered before anybody could end it, unless by a dry run
-                import_module("peftbench.cli.signals").end_on_signals(ctx)
             return command
         return None
 
@@ -96,6 +94,8 @@ class Verbs(click.Group):
         if args[0] not in VERBS and not args[0].startswith("-"):
             what = f"no verb named {args[0][:40]!r}. {did_you_mean(args[0][:40], VERBS)}".rstrip()
             raise PeftbenchError(what, f"Verbs: {', '.join(VERBS)}. Try: peftbench plan --model 8b --gpu t4")
+        if args[0] != "plan":  # which has answered before anybody could end it, unless by a dry run
+            import_module("peftbench.cli.signals").end_on_signals(ctx)
         return super().resolve_command(ctx, args)
 
     def main(self, *arguments: Any, **settings: Any) -> Any:
