@@ -1,9 +1,11 @@
-"""Files that people name: regular ones of a bounded size, read as text in UTF-8."""
+"""Files that people name: regular ones of a bounded size are read, and written whole or not at all."""
 
 from __future__ import annotations
 
+import _thread
 import os
 import stat
+from contextlib import suppress
 from typing import IO
 
 from peftbench.base.errors import CatalogError
@@ -52,6 +54,42 @@ def read_text(path: str | os.PathLike[str], hint: str, most_bytes: int = MOST_BY
     except UnicodeDecodeError as error:
         what = f"{os.fspath(path)} is not text in UTF-8: byte {error.start:,} is {content[error.start]:#04x}."
         raise CatalogError(what, hint) from None
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file. Where that fails, as on a full disk, or is ended in the middle, what was there before is kept.
+
+    A pipe and a device get the content as it is, and so does a file whose folder takes no new ones. Raises OSError.
+    """
+    before = _stat(path)
+    may_replace = before is None or (stat.S_ISREG(before.st_mode) and os.access(path, os.W_OK))
+    if not may_replace or not os.path.basename(path):
+        _write(path, content)
+        return
+    place = os.path.realpath(path)  # a link stays one
+    part = os.path.join(os.path.dirname(place), f".{os.getpid()}-{_thread.get_ident()}.part")
+    try:
+        _write(part, content)
+        if before is not None:
+            os.chmod(part, stat.S_IMODE(before.st_mode))
+        os.replace(part, place)
+    except PermissionError:
+        _write(path, content)
+    finally:
+        with suppress(OSError):
+            os.unlink(part)
+
+
+def _stat(path: str | os.PathLike[str]) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None
+
+
+def _write(path: str | os.PathLike[str], content: bytes) -> None:
+    with open(path, "wb", opener=open_at_once) as file:
+        file.write(content)
 
 
 def unreadable(path: str | os.PathLike[str], error: Exception, hint: str) -> CatalogError:

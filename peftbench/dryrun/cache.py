@@ -1,7 +1,7 @@
 """Traces on disk, by workload and library versions, so that the same question is only run once.
 
-An entry is written to a file of its own and then renamed, so that two processes never see half of one. Nothing that
-goes wrong here stops an answer: an unreadable entry is run again, and a full disk is only reported.
+Two processes never see half of an entry. Nothing that goes wrong here stops an answer: what is no entry, be it a folder
+or a pipe, is run again, and a full disk is only reported.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ import gzip
 import hashlib
 import json
 import os
-import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from peftbench.dryrun.trace.trace import VERSION, Trace, trace_from_json, trace_to_json
+from peftbench.base.errors import CatalogError
+from peftbench.base.files import open_regular, write_whole
+from peftbench.dryrun.trace.trace import UNREADABLE, VERSION, Trace, trace_from_json, trace_to_json
 from peftbench.dryrun.workload import Workload, workload_to_json
 from peftbench.libraries.versions import installed_versions
 
 COMPRESSION = 1
 """gzip's fastest: a trace shrinks tenfold all the same."""
+MOST_BYTES = 1 << 28
+"""Of an entry, unpacked; the largest of the catalogue's models has 5 million."""
 MOST_BYTES = 1 << 30
 """Of one entry, unpacked: a hundred thousand blocks take a few megabytes."""
 
@@ -54,40 +57,31 @@ class TraceCache:
     def read(self, workload: Workload) -> Trace | None:
         """The trace, or None where there is none that can be read."""
         path = self.path(workload)
-        try:
-            with gzip.open(path, "rb") as file:
-                return _unsealed(file.read(MOST_BYTES))
-        except FileNotFoundError:
+        if not os.path.lexists(path):
             return None
-        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, IndexError) as error:
-            self.tell(f"the cached dry run {path.name} cannot be read ({type(error).__name__}): it is run again.")
+        try:
+            with open_regular(path, "") as file, gzip.open(file) as unpacked:
+                content = unpacked.read(MOST_BYTES)
+            digest, _, text = content.partition(b"\n")
+            if digest != _digest(path, text):
+                raise ValueError("the content is not that of this workload")
+            return trace_from_json(json.loads(text))
+        except (CatalogError, OSError, EOFError, zlib.error, *UNREADABLE) as error:
+            why = error.what.removesuffix(".") if isinstance(error, CatalogError) else type(error).__name__
+            self.tell(f"the cached dry run {path.name} cannot be read ({why}): it is run again.")
             return None
 
     def write(self, workload: Workload, trace: Trace) -> None:
         """Keep the trace; where that fails, say so and go on."""
         path = self.path(workload)
-        temporary = ""
+        text = json.dumps(trace_to_json(trace)).encode()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".part")
-            with os.fdopen(handle, "wb") as file:
-                file.write(gzip.compress(_sealed(trace), COMPRESSION))
-            os.replace(temporary, path)
+            write_whole(path, gzip.compress(_digest(path, text) + b"\n" + text, COMPRESSION))
         except OSError as error:
             self.tell(f"the dry run could not be cached in {self.folder}: {error.strerror}.")
-            if temporary and os.path.exists(temporary):
-                os.unlink(temporary)
 
 
-def _sealed(trace: Trace) -> bytes:
-    """The trace as JSON after its own digest: replaying trusts its numbers, so nobody else's are read."""
-    text = json.dumps(trace_to_json(trace)).encode()
-    return hashlib.sha256(text).hexdigest().encode() + b"\n" + text
-
-
-def _unsealed(content: bytes) -> Trace:
-    """The inverse. Raises ValueError where a byte of it was changed."""
-    digest, _, text = content.partition(b"\n")
-    if hashlib.sha256(text).hexdigest().encode() != digest:
-        raise ValueError("it is not as it was written")
-    return trace_from_json(json.loads(text))
+def _digest(path: Path, text: bytes) -> bytes:
+    """Equal for the same trace of the same workload only: an entry that was copied or changed is not used."""
+    return hashlib.sha256(path.name.encode() + text).hexdigest().encode()

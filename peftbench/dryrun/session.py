@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from peftbench.base.cache_folder import cache_folder
+from peftbench.base.errors import CatalogError
 from peftbench.dryrun.allocator.settings import AllocatorSettings
 from peftbench.dryrun.cache import TraceCache
 from peftbench.dryrun.extrapolate import Extrapolation, extrapolate
@@ -77,6 +78,14 @@ def one_child() -> Iterator[DryRunner]:
             _shared = None
 
 
+def _cache(tell: Callable[[str], None]) -> TraceCache | None:
+    try:
+        return TraceCache(cache_folder("dryrun"), tell)
+    except CatalogError as error:
+        tell(f"dry runs are not cached: {error.what} {error.hint}")
+        return None
+
+
 class DryRunSession:
     """Dry runs one after another, with one child process that is started when it is first needed."""
 
@@ -85,7 +94,7 @@ class DryRunSession:
     ) -> None:  # fmt: skip
         self._runner = _shared or DryRunner()
         self._timeout_s = time_limit(timeout_s, TIMEOUT_S)
-        self._cache = TraceCache(cache_folder("dryrun"), tell) if use_cache else None
+        self._cache = _cache(tell) if use_cache else None
 
     def __enter__(self) -> DryRunSession:
         return self

@@ -17,6 +17,7 @@ from peftbench.base.cache_folder import calibration_place
 from peftbench.base.codec import Count, Within, from_json
 from peftbench.base.documents import read_json
 from peftbench.base.errors import CatalogError, SpecError
+from peftbench.base.files import write_whole
 from peftbench.base.units import human_bytes, slug
 from peftbench.base.written import written
 from peftbench.inputs.card.calibration import CardConstants, Seen
@@ -162,7 +163,12 @@ def fingerprint(record: RunRecord) -> str:
 
 
 def default_path(card: str) -> Path:
-    """The file of a card in the folder of calibrations, or the one file that PEFTBENCH_CALIBRATION names."""
+    """The file of a card in the folder of calibrations, or the one file that PEFTBENCH_CALIBRATION names.
+
+    Raises CatalogError where there is no such folder.
+    """
+    if not calibration_place():
+        raise CatalogError("there is no home folder to write to.", "Set HOME, or name a file with --output.")
     place = Path(calibration_place())
     return place if place.suffix == ".json" else place / f"{slug(card)}.json"
 
@@ -173,7 +179,7 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
+        write_whole(path, f"{text}\n".encode())
     except OSError as error:
         raise CatalogError(f"cannot write {path}: {error.strerror}.", "Name another file with --output.") from None
 

@@ -1,12 +1,15 @@
 """Files are read where they are regular, of a bounded size and text; everything else is one sentence at once."""
 
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from peftbench.base.errors import CatalogError
-from peftbench.base.files import open_at_once, open_regular, read_text
+from peftbench.base.files import open_at_once, open_regular, read_text, write_whole
 
 
 def refusal(path: object, most_bytes: int = 1000) -> str:
@@ -57,3 +60,39 @@ def test_a_pipe_with_nobody_at_its_other_end_is_opened_without_waiting(tmp_path:
         assert len(reading.read()) == 10_000 and not reading.read()
     with pytest.raises(OSError, match="No such device"):
         open_at_once(pipe, os.O_WRONLY)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    file, link = tmp_path / "file", tmp_path / "link"
+    link.symlink_to(file)
+    write_whole(link, b"old")
+    file.chmod(0o600)
+    write_whole(link, b"new")
+    assert file.read_bytes() == b"new" and link.is_symlink() and file.stat().st_mode & 0o777 == 0o600
+    with small_files(10), pytest.raises(OSError, match="too large"):
+        write_whole(file, bytes(1000))
+    assert file.read_bytes() == b"new"
+    with small_files(10), pytest.raises(OSError, match="too large"):
+        write_whole(tmp_path / "other", bytes(1000))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+
+
+@contextmanager
+def small_files(most: int) -> Iterator[None]:
+    """A disk that is full after so many bytes of a file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_cannot_be_replaced_is_written_or_refused(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        write_whole("/dev/full", b"x")
+    for path in (tmp_path, f"{tmp_path}/new/", tmp_path / "none" / "file", ""):
+        with pytest.raises(OSError, match="directory"):
+            write_whole(path, b"x")
+    write_whole("/dev/null", b"x")
+    assert Path("/dev/null").is_char_device() and list(tmp_path.iterdir()) == []

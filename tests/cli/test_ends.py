@@ -19,6 +19,7 @@ ROOT = Path(signals.__file__).parents[2]
 RESULTS = ROOT / "results" / "cpu"
 PLAN = "plan --model 8b --gpu t4"
 FULL = "Error: cannot write the answer: No space left on device.\n  Send it elsewhere.\n"
+TOO_LARGE = "Error: cannot write runs: File too large.\n  Name another file with -o.\n"
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX shells and signals")
 
@@ -51,6 +52,7 @@ def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     (f"peftbench report {RESULTS} -o page.html <&- >&- 2>&-; test -s page.html", 0, ""),
     (f"peftbench {PLAN} <&- 2>&- > answer; test -s answer", 0, ""),
     ("peftbench recipe --model 8b --for axolotl --method lora 2> /dev/full > answer; test -s answer", 0, ""),
+    (f"ulimit -f 1; peftbench report {RESULTS} --format json -o runs; code=$?; rmdir $PWD; exit $code", 2, TOO_LARGE),
     ("set -o pipefail; peftbench --help | true", 141, ""),
     ("set -o pipefail; peftbench --help 2>&1 | true", 141, ""),
     ("set -o pipefail; peftbench plan --nope 2>&1 | true", 2, ""),

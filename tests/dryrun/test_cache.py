@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import gzip
 import multiprocessing
+import os
 import resource
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from peftbench.base.cache_folder import cache_folder
+from peftbench.base.cache_folder import cache_folder, calibration_place
+from peftbench.base.errors import CatalogError
 from peftbench.dryrun.cache import TraceCache, code_digest
+from peftbench.dryrun.session import DryRunSession
 from peftbench.dryrun.trace.trace import Block, Trace
 from peftbench.dryrun.workload import Workload
 from peftbench.inputs.recipe import AdapterSpec, TrainingSpec
 from peftbench.memory import Part
+from peftbench.records.calibration import default_path
 
 WORKLOAD = Workload(config='{"model_type": "llama"}', recipe=TrainingSpec())
 TRACE = Trace([Block(8, Part.LOGITS, "lm_head", "aten::mm", "2,4", "float32")], [0, ~0], [], {"num_parameters": 1})
@@ -76,6 +81,66 @@ def test_a_damaged_entry_is_told_and_run_again(tmp_path: Path, damage: bytes) ->
     assert len(told) == 1 and "it is run again" in told[0]
     cache.write(WORKLOAD, TRACE)
     assert cache.read(WORKLOAD) == TRACE
+
+
+def swap(path: Path, make: Callable[[Path], object]) -> None:
+    """Put something else in the place of an entry."""
+    path.unlink()
+    make(path)
+
+
+def packed(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(gzip.compress(content))
+
+
+@pytest.mark.parametrize("make", [
+    os.mkfifo,
+    Path.mkdir,
+    lambda path: path.symlink_to(path),
+    lambda path: path.symlink_to("/dev/zero"),
+    lambda path: path.write_bytes(os.urandom(1000)),
+    packed(b""), packed(b"{}"), packed(b"[]"), packed(b"x\n{}"), packed(bytes(1000)),
+    packed(b"a" * 64 + b"\n" + b'{"version": 1, "texts": [], "blocks": [], "events": [5], "marks": [], "facts": {}}'),
+])  # fmt: skip
+def test_what_is_no_entry_is_told_and_run_again(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    told: list[str] = []
+    cache = TraceCache(tmp_path, told.append)
+    cache.write(WORKLOAD, TRACE)
+    swap(cache.path(WORKLOAD), make)
+    assert cache.read(WORKLOAD) is None
+    assert len(told) == 1 and "it is run again" in told[0]
+
+
+def test_the_entry_of_another_question_is_not_used(tmp_path: Path) -> None:
+    told: list[str] = []
+    cache, other = TraceCache(tmp_path, told.append), replace(WORKLOAD, compute_capability=(7, 5))
+    cache.write(WORKLOAD, TRACE)
+    cache.path(WORKLOAD).rename(cache.path(other))
+    assert cache.read(other) is None and "it is run again" in told[0]
+
+
+def test_an_entry_that_unpacks_without_an_end_is_not_read_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("peftbench.dryrun.cache.MOST_BYTES", 1000)
+    cache = TraceCache(tmp_path, told.append)
+    cache.path(WORKLOAD).write_bytes(gzip.compress(bytes(10_000_000)))
+    assert cache.read(WORKLOAD) is None and told
+
+
+def test_without_a_home_folder_nothing_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a user of a container that its system has no entry of."""
+    told: list[str] = []
+    for name in ("PEFTBENCH_CACHE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "PEFTBENCH_CALIBRATION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    assert DryRunSession(tell=told.append)._cache is None
+    (said,) = told
+    assert said.startswith("dry runs are not cached: there is no home folder") and "PEFTBENCH_CACHE" in said
+    assert calibration_place() == ""
+    with pytest.raises(CatalogError, match="no home folder"):
+        default_path("l4")
 
 
 def test_an_entry_cut_short_is_run_again(tmp_path: Path) -> None:
