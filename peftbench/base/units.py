@@ -15,7 +15,7 @@ SHORTEST_S, LONGEST_S = 0.001, 604_800
 
 _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
           "kib": KIB, "mib": MIB, "gib": GIB, "tib": 1 << 40}  # fmt: skip
-_SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([a-z]+)\s*", re.IGNORECASE)
+_SIZE = r"\s*([0-9]*\.?[0-9]+)\s*([a-z]+)\s*"
 
 
 def gib(size_bytes: int) -> str:
@@ -50,7 +50,7 @@ def parse_bytes(text: str) -> int:
 
     Raises SpecError for anything else, including zero and sizes beyond 1 PiB.
     """
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text, re.IGNORECASE)
     unit = _UNITS.get(match[2].lower()) if match else None
     size = float(match[1]) * unit if match and unit else math.nan
     if not 1 <= size <= 1 << 50:

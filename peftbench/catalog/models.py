@@ -15,7 +15,7 @@ from peftbench.inputs.model.spec import ModelSpec, OtherModel
 UNKNOWN_POSITIONS = 1 << 30
 """Where a config.json has no max_position_embeddings, as those of recurrent models."""
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_HUB_ID = r"[\w.-]+/[\w.-]+"
 
 
 class CatalogModel(NamedTuple):
@@ -102,7 +102,7 @@ def find_config(text: str) -> NamedConfig:
         return NamedConfig(known.config, known.id, known.source)
     if text and os.path.exists(text):
         return _from_path(text)
-    if _HUB_ID.fullmatch(text):
+    if re.fullmatch(_HUB_ID, text, re.ASCII):
         from peftbench.catalog.hub import fetch_config
 
         return NamedConfig(fetch_config(text, _near(text)), text, f"https://huggingface.co/{text}")

@@ -1,5 +1,6 @@
 """Files are read where they are regular, of a bounded size and text; everything else is one sentence at once."""
 
+import ast
 import os
 import resource
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import peftbench
 from peftbench.base.errors import CatalogError
 from peftbench.base.files import open_at_once, open_regular, read_text, write_whole
 
@@ -96,3 +98,39 @@ def test_what_cannot_be_replaced_is_written_or_refused(tmp_path: Path) -> None:
             write_whole(path, b"x")
     write_whole("/dev/null", b"x")
     assert Path("/dev/null").is_char_device() and list(tmp_path.iterdir()) == []
+
+
+OWN = {
+    "catalog/gpus", "catalog/published_effects", "catalog/prices", "catalog/models", "recipes/unread",
+    "recipes/tools/script", "measure/quality/text", "dryrun/cache", "measure/doctor",
+}  # fmt: skip
+"""Modules that read files which the package, or a library, ships, or that it wrote itself."""
+SYSTEM = {"measure/device/host_memory", "measure/worker", "libraries/worker", "base/screen"}
+"""Modules that read /proc or open /dev/null."""
+WRITERS = {"records/file", "cli/ask/format_option"}
+"""Modules that write where users say."""
+
+
+def openings(tree: ast.AST) -> Iterator[int]:
+    """Lines that open a file or read one whole."""
+    for node in ast.walk(tree):
+        called = node.func if isinstance(node, ast.Call) else None
+        if isinstance(called, ast.Name) and called.id == "open":
+            yield node.lineno  # type: ignore[attr-defined]
+        if isinstance(called, ast.Attribute):
+            whole = called.attr in ("read_text", "read_bytes", "open") or ast.unparse(called) == "json.load"
+            if whole and ast.unparse(called.value) not in ("webbrowser",):
+                yield called.lineno
+
+
+def test_one_module_reads_the_files_of_users() -> None:
+    package = Path(peftbench.__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package).with_suffix("").as_posix()
+        if name not in OWN | SYSTEM | WRITERS | {"base/files"}:
+            assert list(openings(ast.parse(path.read_text(encoding="utf-8")))) == [], path
+
+
+def test_an_opening_is_seen() -> None:
+    for code in ("open(x)", "p.read_text()", "Path(x).read_bytes()", "json.load(f)", "gzip.open(x)", "os.open(x, 0)"):
+        assert list(openings(ast.parse(code))) == [1]
