@@ -39,33 +39,36 @@ def _document(words: tuple[str, ...]) -> Any:
     return json.loads(result.stdout)
 
 
-def advice_of(question: Words, screen: bool = True) -> list[Typed]:
-    """Every piece of advice on one question of `plan`, typed; nothing for a question that is refused."""
+def advice_of(question: Words, ways: int = 3) -> list[Typed]:
+    """Every piece of advice on one question of `plan`, typed; nothing for a question that is refused.
+
+    `ways` are how many ways of typing a change are tried: its command, its arguments after the question, in place.
+    """
     document = _document(tuple(question))
     if isinstance(document, str):
         return []
-    found = [typed for plan in document["plans"] for typed in _of_plan(question, plan)]
-    return [*found, *(_of_screen(question, document) if screen else ())]
+    found = [typed for plan in document["plans"] for typed in _of_plan(question, plan, ways)]
+    return [*found, *_of_screen(question, document)]
 
 
 # ── JSON ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _of_plan(question: Words, plan: dict[str, Any]) -> Iterator[Typed]:
-    alone = _alone(question, plan["method"])
+def _of_plan(question: Words, plan: dict[str, Any], ways: int) -> Iterator[Typed]:
     several = _methods(question) > 1 or not (_methods(question) or _read(question))
     for change in plan["changes"]:
         whole = _shell(change["command"])
         yield _judged("command", question, whole, plan, change)
         if several and _fewer(question, whole):
             continue  # of several methods, some of what was typed says nothing to this one
-        yield _judged("appended", question, [*question, *change["arguments"]], plan, change)
-        if not several:
-            in_place = [*without(alone, change["arguments"]), *change["arguments"]]
+        if ways > 1:
+            yield _judged("appended", question, [*question, *change["arguments"]], plan, change)
+        if ways > 2 and not several:
+            in_place = [*without(_alone(question, plan["method"]), change["arguments"]), *change["arguments"]]
             yield _judged("in place", question, in_place, plan, change)
     for note in plan["notes"]:
         if match := _COUNT.match(note):
-            typed = [*alone, *shlex.split(match[2])]
+            typed = [*_alone(question, plan["method"]), *shlex.split(match[2])]
             yield Typed("count", shlex.join(question), shlex.join(typed), _count_problem(typed, plan, int(match[1])))
 
 

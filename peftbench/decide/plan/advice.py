@@ -154,6 +154,7 @@ class _Search:
         self.model, self.training, self.gpu, self.asked = model, training, gpu, asked
         self.start = judge(estimate_training(model, training, gpu), gpu)
         self.made: dict[tuple[Any, ...], TrainingSpec | None] = {}
+        self.judged: dict[TrainingSpec, Verdict | None] = {}
 
     @cached_property
     def needed(self) -> Options | None:
@@ -238,7 +239,9 @@ class _Search:
 
     def _verdict(self, settings: Sequence[_Setting]) -> Verdict | None:
         training = self.recipe(self.options(settings))
-        return _judged(self.model, training, self.gpu) if training else None
+        if training is not None and training not in self.judged:
+            self.judged[training] = _judged(self.model, training, self.gpu)
+        return self.judged[training] if training else None
 
     def _fits(self, settings: Sequence[_Setting]) -> bool:
         verdict = self._verdict(settings)
