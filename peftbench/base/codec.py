@@ -15,8 +15,10 @@ from peftbench.base.errors import SpecError, did_you_mean
 from peftbench.base.plain import (
     MOST,
     WANTED,
+    Lined,
     Reader,
     Wrong,
+    line_of,
     read_flag,
     read_key,
     read_loose,
@@ -106,7 +108,7 @@ def _dataclass(kind: Any) -> Reader:
         readers, found = _readers(kind), {}
         for name, each in _object(value).items():
             if name not in readers:
-                raise _unknown(name, known).within("", value)
+                raise _unknown(name, known, line_of(value, str(name)))
             try:
                 found[name] = readers[name](each)
             except Wrong as wrong:
@@ -119,9 +121,11 @@ def _dataclass(kind: Any) -> Reader:
     return read
 
 
-def _unknown(name: object, known: list[str]) -> Wrong:
+def _unknown(name: object, known: list[str], line: int) -> Wrong:
     near = did_you_mean(str(name)[:60], known)
-    return Wrong(f"has no field {written(name)}.", near or f"It may have {', '.join(known)}.")
+    unknown = Wrong(f"has no field {written(name)}.", near or f"It may have {', '.join(known)}.")
+    unknown.line = line
+    return unknown
 
 
 def _object(value: object) -> Mapping[str, object]:
@@ -140,7 +144,7 @@ def _mapping(_: Any, inner: Any) -> Reader:
                 found[read_key(name)] = read(each)
             except Wrong as wrong:
                 raise wrong.within(f".{name}", value) from None
-        return found
+        return Lined(found, value.lines) if isinstance(value, Lined) else found
 
     return read_all
 

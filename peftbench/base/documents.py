@@ -74,7 +74,7 @@ def _out_of_bounds(error: Exception) -> str:
 
 
 def _checked(kind: Any, value: object, place: str) -> Any:
-    with located(place, CatalogError):
+    with located(place, CatalogError, "Correct it there."):
         return from_json(kind, value, "")
 
 

@@ -46,12 +46,15 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def located(where: str, kind: type[PeftbenchError] | None = None) -> Iterator[None]:
-    """Put the file and line, or the case, before the message of an error that is raised within; as `kind` if given."""
+def located(where: str, kind: type[PeftbenchError] | None = None, hint: str = "") -> Iterator[None]:
+    """Put the file and line, or the case, before the message of an error that is raised within; as `kind` if given.
+
+    `hint` is for errors that have none of their own.
+    """
     try:
         yield
     except PeftbenchError as error:
-        raise (kind or type(error))(f"{where}: {error.what}", error.hint) from None
+        raise (kind or type(error))(f"{where}: {error.what}", error.hint or hint) from None
 
 
 def install_hint(*packages: str, extra: str = "") -> str:

@@ -30,6 +30,11 @@ class Lined(dict[str, Any]):
         self.lines = lines
 
 
+def line_of(holder: object, key: str) -> int:
+    """The line of a key of a mapping; 0 where nobody knows it."""
+    return holder.lines.get(key, 0) if isinstance(holder, Lined) else 0
+
+
 class Wrong(Exception):
     """A value that cannot be; who holds it puts its place before it, and its line where that is known."""
 
@@ -45,8 +50,7 @@ class Wrong(Exception):
         if self.of_all:
             return self
         self.place = place + self.place
-        if not self.line and isinstance(holder, Lined):
-            self.line = holder.lines.get(place[1:], 0)
+        self.line = self.line or line_of(holder, place[1:])
         return self
 
     def error(self, where: str) -> SpecError:

@@ -33,6 +33,8 @@ Options = Mapping[str, Plain | tuple[Plain, ...]]
 class Suite:
     """One file. Options are those of `plan`, with underscores; what they mean is checked where recipes are made."""
 
+    path: str
+    """As it was named."""
     name: str
     """The file's, without its suffix."""
     about: str
@@ -104,13 +106,13 @@ def read_suite(path: str | os.PathLike[str]) -> Suite:
     """Read one file. Raises CatalogError or SpecError, with file and place, for anything that is not a suite."""
     place = Path(path)
     value = read_yaml(place, "Name a suite: a .yaml file.")
-    with located(str(place)):
+    with located(str(place), hint="Correct it there."):
         if not _NAME.fullmatch(place.stem):
             raise SpecError(f"a suite cannot be named {written(place.stem)}.", "Use a-z, 0-9, dots and dashes.")
-        return _suite(place.stem, value)
+        return _suite(place, value)
 
 
-def _suite(name: str, value: object) -> Suite:
+def _suite(place: Path, value: object) -> Suite:
     if not isinstance(value, Lined) or not value:
         raise SpecError("a suite must be a mapping of names to values.", "It needs about, model and cases.")
     given = {key: _EMPTY.get(key) if each is None else each for key, each in value.items()}
@@ -118,7 +120,7 @@ def _suite(name: str, value: object) -> Suite:
     if isinstance(cases, Lined):
         plain = {case: {} if options is None else options for case, options in cases.items()}
         given["cases"] = Lined(plain, cases.lines)
-    suite: Suite = from_json(Suite, Lined({**given, "name": name}, value.lines), "")
+    suite: Suite = from_json(Suite, Lined({**given, "path": str(place), "name": place.stem}, value.lines), "")
     _check_belonging(suite, value)
     return suite
 

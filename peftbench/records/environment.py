@@ -78,6 +78,8 @@ def read_versioned(value: object, newest: int, what: str, read: Callable[[Mappin
     if not isinstance(value, dict):
         raise CatalogError(f"{what} must be an object.")
     version = value.get("schema_version")
+    if version is None:
+        raise CatalogError("it has no schema_version.")
     if type(version) is not int or version < 1:
         raise CatalogError(f"schema_version is {written(version)}, not a number.")
     if version > newest:

@@ -101,3 +101,18 @@ def test_a_suite_that_is_not_there(text, says):
     with pytest.raises(PeftbenchError) as error:
         find_suite(text)
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (GOOD.replace("r: 4", 'r: "64"'), "line 4: cases.lora.r: --r must be a whole number"),
+        (GOOD + "base:\n  r: 4\n  dtype: half\n", "line 7: base.dtype: dtype cannot be 'half'"),
+        (GOOD + "sweep:\n  r: [4, 0]\n", "line 6: sweep.r: r must be at least 1"),
+        (GOOD + "stpes: 3\n", r"\(line 5\) has no field 'stpes'"),
+        (GOOD + "steps: .inf\n", r"steps \(line 5\) must be a finite number"),
+    ],
+)
+def test_a_mistake_has_its_line(tmp_path, text, says):
+    with pytest.raises(PeftbenchError, match=rf"mine\.yaml.*{says}"):
+        suite_of(tmp_path, text)

@@ -34,7 +34,7 @@ def test_runs_and_comparisons_share_a_folder(tmp_path):
     ("change", "words"),
     [
         ({"schema_version": 99}, "reads up to"),
-        ({"schema_version": None}, "not a number"),
+        ({"schema_version": None}, "has no schema_version|not a number"),
         ({"outcome": "splendid"}, "splendid"),
         ({"results": [{"variant": "nf4"}]}, "not a record of a comparison"),
         ({"results": [{"variant": "nf4", "nll": ["x"]}]}, "not a record of a comparison"),

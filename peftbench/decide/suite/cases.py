@@ -9,9 +9,10 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from peftbench.base.errors import SpecError, located
+from peftbench.base.plain import line_of
 from peftbench.catalog.models import NamedConfig, find_config
 from peftbench.decide.card import settle
-from peftbench.decide.from_options import inference_requests, training_recipes, within_positions
+from peftbench.decide.from_options import check_values, inference_requests, training_recipes, within_positions
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.case import Case, DeviceType
 from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
@@ -35,6 +36,7 @@ def cases_of(suite: Suite, gpu: GpuSpec | None = None, device: DeviceType | None
     Raises SpecError or CatalogError, naming the case, for a recipe that cannot be.
     """
     model, place = config_of(suite), device or suite.device
+    _check_options(suite)
     return tuple(_case(suite, model, id, options, gpu, place) for id, options in combinations(suite))
 
 
@@ -51,6 +53,18 @@ def config_of(suite: Suite) -> NamedConfig:
     if isinstance(suite.model, str):
         return find_config(suite.model)
     return NamedConfig(suite.model, f"{suite.name}'s model", f"suite {suite.name}")
+
+
+def _check_options(suite: Suite) -> None:
+    """Raise SpecError, with its line, for an option that there is not, and for a value that one cannot have."""
+    held = {"base": suite.base, **{f"cases.{case}": options for case, options in suite.cases.items()}}
+    given = [(place, values, name, value) for place, values in held.items() for name, value in values.items()]
+    given += [("sweep", suite.sweep, name, value) for name, values in suite.sweep.items() for value in values]
+    for place, values, name, value in given:
+        line = line_of(values, name)
+        with located(f"{suite.path}{f', line {line}' if line else ''}: {place}.{name}", hint="Correct it there."):
+            if name != "method":
+                check_values({name: value})
 
 
 def _case(
