@@ -20,6 +20,8 @@ from peftbench.records.environment import Outcome
 from peftbench.records.run import RunRecord
 
 Constants = Mapping[str, Constant]
+MOST_FITS = 40
+"""A fit of thousands of runs takes a second."""
 
 
 def calibrate(records: Iterable[RunRecord], made_at: str) -> Calibration:
@@ -90,10 +92,11 @@ class _Miss(NamedTuple):
 
 
 def hold_out(runs: Sequence[Run]) -> HeldOut:
-    """Leave each case out in turn, fit the others, and predict it."""
+    """Leave each case out in turn, fit the others, and predict it; of more than MOST_FITS cases several at once."""
     cases = list(dict.fromkeys(run.case for run in runs))
     timed = {run.case for run in runs if run.timed}
-    misses = [miss for case in cases if len(cases) > 1 for miss in _misses(case, runs)]
+    folds = [frozenset(cases[first::MOST_FITS]) for first in range(min(len(cases), MOST_FITS))]
+    misses = [miss for fold in folds if len(folds) > 1 for miss in _misses(fold, runs)]
     columns = zip(*misses, strict=True) if misses else ((), (), (), ())
     times, prior_times, devices, prior_devices = ([e for e in column if e is not None] for column in columns)
     return HeldOut(
@@ -107,12 +110,12 @@ def _middle(values: Sequence[float]) -> float | None:
     return median(values) if values else None
 
 
-def _misses(case: str, runs: Sequence[Run]) -> list[_Miss]:
-    constants = fit_constants([run for run in runs if run.case != case])
+def _misses(fold: frozenset[str], runs: Sequence[Run]) -> list[_Miss]:
+    constants = fit_constants([run for run in runs if run.case not in fold])
     return [
         _Miss(*(of(run, by) for of in (_time_factor, _device_error) for by in (constants, {})))
         for run in runs
-        if run.case == case
+        if run.case in fold
     ]
 
 

@@ -29,7 +29,7 @@ class Run:
 
     record: RunRecord
 
-    @property
+    @cached_property
     def case(self) -> str:
         """Equal for runs of the same case."""
         return self.record.case.key

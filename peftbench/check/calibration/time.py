@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from peftbench.check.speed.constants_fit import Observation, fit
@@ -80,7 +80,11 @@ def fit_time(runs: Sequence[TimedRun]) -> dict[str, Constant]:
         return {}
     card = runs[0].card
     widths = {name: CPU_WIDTH if card.is_cpu else group.width for name, group in GROUPS.items()}
-    seen = [Observation(run.case, run.measured_s, run.step_s_by) for run in runs]
+    formulas: dict[object, Callable[[Mapping[str, float]], float]] = {}
+    seen = [
+        Observation(run.case, run.measured_s, formulas.setdefault((run.model, run.recipe, run.card), run.step_s_by))
+        for run in runs
+    ]
     found = fit(seen, dict.fromkeys(GROUPS, 1.0), widths)
     return {
         field: Constant(prior * factor.value, prior * factor.low, prior * factor.high, unit, factor.runs)

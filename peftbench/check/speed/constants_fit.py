@@ -13,6 +13,7 @@ does not move the rest. Source: any text on maximum a posteriori estimation.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -43,6 +44,7 @@ class Observation:
     """Runs of one case repeat the same errors: together they weigh as one."""
     measured_s: float
     predict: Callable[[Constants], float]
+    """Called once for all that share it."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,11 @@ def _search(seen: Sequence[Observation], priors: Constants, widths: Constants) -
     """The likeliest value of each constant of `widths`, the others at their priors."""
     names = list(widths)
     inverse = [math.log(widths[name]) ** -2 for name in names]
-    at = [0.0] * len(names)
+    at, repeats = [0.0] * len(names), Counter(one.case for one in seen)
+    formulas = dict.fromkeys(one.predict for one in seen)
     for _ in range(STEPS):
-        rows = [_row(one, seen, priors, dict(zip(names, at, strict=True))) for one in seen]
+        found = {formula: _predicted(formula, priors, dict(zip(names, at, strict=True))) for formula in formulas}
+        rows = [_row(one, repeats[one.case], *found[one.predict]) for one in seen]
         curvature = [[sum(w * j[a] * j[b] for w, _, j in rows) for b in range(len(at))] for a in range(len(at))]
         for a, prior in enumerate(inverse):
             curvature[a][a] += prior
@@ -104,18 +108,19 @@ def _search(seen: Sequence[Observation], priors: Constants, widths: Constants) -
     return {name: _Found(at[a], math.sqrt(covariance[a][a]), runs[a]) for a, name in enumerate(names)}
 
 
-def _row(
-    one: Observation, seen: Sequence[Observation], priors: Constants, at: Constants
-) -> tuple[float, float, list[float]]:
-    """Weight, ln(measured / predicted) and its derivatives, of one observation."""
+def _predicted(predict: Callable[[Constants], float], priors: Constants, at: Constants) -> tuple[float, list[float]]:
+    """ln of the predicted time, and its derivatives."""
 
     def log_of(logs: Constants) -> float:
-        return math.log(one.predict({**priors, **{name: priors[name] * math.exp(x) for name, x in logs.items()}}))
+        return math.log(predict({**priors, **{name: priors[name] * math.exp(x) for name, x in logs.items()}}))
 
     here = log_of(at)
+    return here, [(log_of({**at, name: at[name] + _NEAR}) - here) / _NEAR for name in at]
+
+
+def _row(one: Observation, repeats: int, here: float, slopes: list[float]) -> tuple[float, float, list[float]]:
+    """Weight, ln(measured / predicted) and its derivatives, of one observation."""
     residual = math.log(one.measured_s) - here
-    slopes = [(log_of({**at, name: at[name] + _NEAR}) - here) / _NEAR for name in at]
-    repeats = sum(other.case == one.case for other in seen)
     trust = min(1.0, HUBER * MODEL_ERROR / abs(residual)) if residual else 1.0
     return trust / repeats / MODEL_ERROR**2, residual, slopes
 

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from run_records import record
 
 from peftbench.base.errors import CatalogError, PeftbenchError
+from peftbench.check.calibration import fit as module
 from peftbench.check.calibration.fit import calibrate
+from peftbench.check.calibration.runs import Run
 from peftbench.check.calibration.time import GROUPS
 from peftbench.check.calibration.validation import compare_calibrated, step_accuracy
 from peftbench.check.runs.comparison import compare
@@ -208,3 +210,12 @@ def test_two_constants_are_told_apart_where_each_rules_a_run(fast: float, late: 
 def test_nothing_seen_leaves_the_priors():
     found = fit([], {"rate": 2.0}, {"rate": 1.5})["rate"]
     assert (found.value, found.low, found.high, found.runs) == (2.0, pytest.approx(4 / 3), 3.0, 0)
+
+
+def test_many_cases_are_left_out_several_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many fits as MOST_FITS, and still every run is predicted by constants that were fitted without it."""
+    runs, fits, usual = [Run(record) for record in card_runs()], [], module.fit_constants
+    monkeypatch.setattr(module, "MOST_FITS", 3)
+    monkeypatch.setattr(module, "fit_constants", lambda some: fits.append(len(some)) or usual(some))
+    found = module.hold_out(runs)
+    assert fits == [6, 6, 6] and found.cases == 9 and found.device_median is not None
