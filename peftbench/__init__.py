@@ -143,8 +143,12 @@ def PeftbenchCallback(path: str | None = None, steps: int = 10) -> RunCallback:
         trainer.add_callback(peftbench.PeftbenchCallback("run.jsonl"))
 
     Samples the device to the end, and takes torch's peaks by phase in the first `steps` steps. The record is appended
-    to `path`, where `peftbench validate` and `report` read it; None: it is only printed.
+    to `path`, where `peftbench validate` and `report` read it; None: it is only printed. Raises MeasureError for a file
+    of something else; what comes up after the training is told, for the trained model is worth more than the record.
     """
+    from os.path import exists
+
+    from peftbench.base.errors import PeftbenchError
     from peftbench.base.screen import say
     from peftbench.base.screen import tell as tell_user
     from peftbench.catalog.adapter_file import adapter_of
@@ -160,10 +164,17 @@ def PeftbenchCallback(path: str | None = None, steps: int = 10) -> RunCallback:
 
     def tell(record: RunRecord) -> None:
         say(described(compare([record])[0]))
-        if path is not None:
+        if path is None:
+            return
+        try:
             with RecordFile(path, tell_user) as file:
                 file.append(record)
+        except (PeftbenchError, OSError) as error:
+            tell_user(f"this run is not recorded: {error}")
 
+    if path is not None and exists(path):
+        with RecordFile(path, tell_user):
+            pass
     return RunCallback(read_adapter, tell, steps)
 
 

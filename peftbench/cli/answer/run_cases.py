@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 
 from peftbench.base.errors import Interrupted
 from peftbench.base.screen import fail, say, tell
@@ -26,7 +25,9 @@ from peftbench.measure.runner import finished, growing, run_case
 from peftbench.records.environment import Outcome
 from peftbench.records.file import RecordFile, read_results
 from peftbench.records.run import RunRecord, record_to_json
+from peftbench.report.format.sheet import UNKNOWN
 from peftbench.report.format.terminal import render, terminal_width
+from peftbench.report.runs.rows import step_median_s
 from peftbench.report.runs.table import predictions_table
 
 LARGEST_TRIED = 4096
@@ -48,7 +49,7 @@ def run_suite(
 ) -> bool:  # fmt: skip
     """Run every case that is not in the file yet; returns whether every record was written."""
     with RecordFile(path, tell) as file, Stop() as stop:
-        known = {} if fresh else finished(read_results(path, tell).runs, device)
+        known = {} if fresh else finished(read_results(path, tell, curves=0).runs, device)
         say(one_line(f"{device.product} → {path}"))
         going = _Going(suite.name, device, gpu, file, timeout_s, stop, known, len(cases))
         try:
@@ -170,7 +171,8 @@ def described(record: RunRecord) -> str:
     size = human_bytes(found.allocated_bytes or 0)
     unit = "s/step" if record.case.task == "training" else "s"
     retries = f", {found.alloc_retries} retries" if found.alloc_retries else ""
-    return f"{size:>11}  {median(found.step_s):7.3f} {unit}  ok{retries}"
+    took = f"{step_median_s(found):7.3f} {unit}" if found.step_s else UNKNOWN
+    return f"{size:>11}  {took}  ok{retries}"
 
 
 def _clock(seconds: float) -> str:

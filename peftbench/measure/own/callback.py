@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -83,6 +84,7 @@ class RunCallback(TrainerCallback):
             say(f"peftbench: this run cannot be recorded: {error}")
             return
         losses = tuple(float(entry["loss"]) for entry in state.log_history if "loss" in entry)
+        losses = tuple(filter(math.isfinite, losses))  # JSON has no others
         environment = environment_of(self._device, described_by_torch(self._on_card))
         found = self._measured(model, losses)
         self._tell(RunRecord(suite=SUITE, case=case, environment=environment, measurement=found))

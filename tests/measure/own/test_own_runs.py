@@ -7,7 +7,7 @@ import torch
 from run_records import TINY
 
 import peftbench
-from peftbench.base.errors import SpecError
+from peftbench.base.errors import MeasureError, SpecError
 from peftbench.check.runs.comparison import compare
 from peftbench.inputs.recipe import DType, QuantizationSpec
 from peftbench.measure.own.recipe import _quantization
@@ -55,6 +55,13 @@ def test_two_lines_record_a_run(tmp_path, capsys, adapter, arguments, method):
     assert f"{method} of own model" in capsys.readouterr().out
     (comparison,) = compare([record])
     assert abs(comparison.errors.allocated) <= (0.03 if not recipe.autocast else 0.1)
+
+
+def test_a_file_of_something_else_is_refused_before_the_training(tmp_path):
+    (tmp_path / "notes.txt").write_text("kept")
+    with pytest.raises(MeasureError, match="holds something else than records"):
+        peftbench.PeftbenchCallback(str(tmp_path / "notes.txt"))
+    assert (tmp_path / "notes.txt").read_text() == "kept"
 
 
 @pytest.mark.parametrize("name", ["gptq", "awq"])
