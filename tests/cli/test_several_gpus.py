@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,14 @@ def test_more_gpus_than_a_machine_has_are_in_several() -> None:
     counts = {8: 1, 16: 2, 20: 4, 11: 11}
     assert {gpus: nodes("--gpus", str(gpus)) for gpus in counts} == counts
     assert nodes("--gpus", "16", "--nodes", "1") == 1
+
+
+def test_a_comparison_of_what_does_not_fit_says_how_many_cards_would_do() -> None:
+    question = ("plan", "--model", "70b", "--gpu", "rtx4090")
+    match = re.search(r"fits on (\d+) × rtx4090 with fsdp: (--gpus \d+)", answer(*question))
+    assert match
+    typed = json.loads(answer(*question, *match[2].split(), "--format", "json"))["plans"]
+    assert [plan["verdict"]["fit"] for plan in typed if plan["method"] == "qlora"] == ["fits"]
 
 
 def test_only_formulas_know_of_several_gpus(tmp_path: Path) -> None:

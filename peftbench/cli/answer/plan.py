@@ -42,7 +42,7 @@ def _screen(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: cli
 def _one_card(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: click.Context, style: Style) -> str:
     """Look closer at the best plan: what would make it fit, or how much longer its sequences may be."""
     from peftbench.cli.ask.plan_question import asked_of
-    from peftbench.decide.plan.advice import suggest
+    from peftbench.decide.plan.plan import advised
     from peftbench.decide.verdict import Fit
     from peftbench.report.plan.screens import one_card
     from peftbench.report.plan.views import best
@@ -56,8 +56,7 @@ def _one_card(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: c
             next_step = f"--method {chosen.method} --max sequence-length finds the longest sequence that fits."
     elif chosen.gpu:
         if chosen.variable and not chosen.changes:  # a comparison leaves them out: finding them takes long
-            asked = asked_of(chosen.variable[0], chosen.method, given)
-            chosen = chosen._replace(changes=suggest(*chosen.variable, asked))
+            chosen = advised(chosen, asked_of(chosen.variable[0], chosen.method, given))
         command = _command(chosen, given, ctx)
     return one_card(plans, chosen, notes, next_step, command, style)
 

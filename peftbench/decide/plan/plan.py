@@ -112,26 +112,30 @@ def make_plan(
     check_framework(framework)
     settled, notes = settle_training(model, training, gpu)
     profile = estimate_training(model, settled, gpu)
-    verdict = judge(profile, gpu) if gpu else None
-    return Plan(
-        model=model, gpu=gpu, recipe=settled, profile=profile, verdict=verdict,
-        changes=_changes(model, settled, gpu, asked) if gpu and with_changes else (),
+    plan = Plan(
+        model=model, gpu=gpu, recipe=settled, profile=profile, verdict=judge(profile, gpu) if gpu else None, changes=(),
         trainable_parameters=trainable_parameters(model, settled),
         adapter_file_bytes=_file_bytes(model, settled),
         notes=(
             *notes, *_weight_notes(model, settled), *_attention_notes(model, settled, gpu),
             *_activation_notes(settled), *_sharding_notes(model, settled),
-            *(_count_notes(model, settled, gpu, verdict, asked) if with_changes else ()),
         ),
         time=step_time(model, settled, gpu, framework) if gpu else None,
     )  # fmt: skip
+    return advised(plan, asked) if with_changes else plan
 
 
-def _changes(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, asked: Asked | None) -> tuple[Change, ...]:
-    """Advice is loaded where it is wanted: a comparison starts faster without."""
+def advised(plan: Plan, asked: Asked | None = None) -> Plan:
+    """The plan with what would make it fit: changes, and the number of cards. A plan that fits stays as it is.
+
+    Advice is loaded where it is wanted: a comparison starts faster without.
+    """
+    if plan.variable is None:
+        return plan
     from peftbench.decide.plan.advice import suggest
 
-    return suggest(model, training, gpu, asked)
+    notes = dict.fromkeys((*plan.notes, *_count_notes(*plan.variable, plan.verdict, asked)))
+    return plan._replace(changes=suggest(*plan.variable, asked), notes=tuple(notes))
 
 
 def make_inference_plan(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec | None = None) -> Plan:
@@ -204,10 +208,10 @@ def _host_notes(model: ModelSpec, training: TrainingSpec) -> Notes:
 
 
 def _count_notes(
-    model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None, verdict: Verdict | None, asked: Asked | None
+    model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, verdict: Verdict | None, asked: Asked | None
 ) -> Notes:
     """How many of these cards would do, where one, or as many as were asked for, is too few."""
-    if gpu is None or gpu.is_cpu or verdict is None or verdict.fit is not Fit.DOES_NOT_FIT:
+    if gpu.is_cpu or verdict is None or verdict.fit is not Fit.DOES_NOT_FIT:
         return ()
     from peftbench.decide.plan.gpu_count import more_cards  # a plan that fits does not pay for the search
 
