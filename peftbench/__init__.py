@@ -151,16 +151,11 @@ def PeftbenchCallback(path: str | None = None, steps: int = 10) -> RunCallback:
     from peftbench.base.errors import PeftbenchError
     from peftbench.base.screen import say
     from peftbench.base.screen import tell as tell_user
-    from peftbench.catalog.adapter_file import adapter_of
     from peftbench.check.runs.comparison import compare
-    from peftbench.estimate.peft_types.table import METHODS
+    from peftbench.decide.adapter_config import adapter_of
     from peftbench.measure.own.callback import RunCallback
     from peftbench.records.file import RecordFile
     from peftbench.report.runs.table import described
-
-    def read_adapter(config: Any) -> Any:
-        method = METHODS.get(str(config["peft_type"]).lower().split(".")[-1])
-        return adapter_of(config, method.options if method else {})
 
     def tell(record: RunRecord) -> None:
         say(described(compare([record])[0]))
@@ -175,7 +170,7 @@ def PeftbenchCallback(path: str | None = None, steps: int = 10) -> RunCallback:
     if path is not None and exists(path):
         with RecordFile(path, tell_user):
             pass
-    return RunCallback(read_adapter, tell, steps)
+    return RunCallback(adapter_of, tell, steps)
 
 
 def __getattr__(name: str) -> Any:

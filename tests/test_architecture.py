@@ -51,7 +51,8 @@ SUB_RANKS = {
         ("comparison", "doctor"),
     ),
     "decide": (
-        ("recipe", "verdict", "card", "calibrated"), ("from_options",), ("asked",), ("plan",), ("suite", "choose"),
+        ("recipe", "verdict", "card", "calibrated", "adapter_config"), ("from_options",), ("asked",), ("plan",),
+        ("suite", "choose"),
     ),
     "check": (("groups",), ("speed", "memory"), ("runs",), ("calibration", "claims")),
     "report": (("format",), ("plan",), ("choose", "lists", "comparisons"), ("timeline", "runs")),

@@ -29,7 +29,7 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
     Without --method, full fine-tuning, LoRA and QLoRA are compared.
     """
     from peftbench.cli.answer.plan import largest_of, sheet_of
-    from peftbench.cli.ask.plan_question import check_question, plans_of, question_of, recipes_of
+    from peftbench.cli.ask.plan_question import check_question, notes_of_files, plans_of, question_of, recipes_of
     from peftbench.decide.verdict import Fit
 
     check_question(given)
@@ -44,8 +44,8 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
     else:
         model = named.spec
         plans, notes = plans_of(model, recipes_of(model, given), given)
-    if given["from_files"]:
-        plans = [plan._replace(notes=(*given["reading"].notes, *plan.notes)) for plan in plans]
+    if read := notes_of_files(given):
+        plans = [plan._replace(notes=(*read, *plan.notes)) for plan in plans]
     if given["max"]:
         say(largest_of(plans, given))
     else:

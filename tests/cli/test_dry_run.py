@@ -149,7 +149,7 @@ def test_what_only_peft_works_out_needs_a_dry_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("content", "said"), [
-    ("{", "is not valid JSON"),
+    ("{", "this is not JSON"),
     ("[]", "not an object"),
     ('{"r": 4}', "has no peft_type"),
 ])  # fmt: skip

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from peftbench.base.errors import NoFormula, SpecError
-from peftbench.catalog.adapter_file import adapter_of, read_adapter_file
+from peftbench.base.errors import NoFormula, SpecError, located
+from peftbench.catalog.adapter_file import read_adapter_file
+from peftbench.decide.adapter_config import adapter_of, check_model, unknown_fields
 from peftbench.decide.from_options import within_positions
-from peftbench.estimate.peft_types.table import METHODS
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.recipe import AdapterSpec
 from peftbench.inputs.recipe.option import options_of
@@ -29,6 +29,8 @@ def recipe_with_adapter(
     adapter, known = _read(given["adapter_config"])
     if not (known or given["dry_run"]):
         _spec_of(given["adapter_config"])  # says why
+    if known:
+        check_model(read_adapter_file(given["adapter_config"]), model)
     peft_type = adapter.peft_type
     base = "qlora" if _quantized(methods, peft_type) else "lora"
     (recipe,) = build((base,), within_positions(model, given["task"], (base,), options))
@@ -50,8 +52,13 @@ def _read(path: str) -> tuple[AdapterSpec, bool]:
 
 def _spec_of(path: str) -> AdapterSpec:
     config = read_adapter_file(path)
-    peft_type = str(config["peft_type"]).lower()
-    return adapter_of(config, METHODS[peft_type].options if peft_type in METHODS else {})
+    with located(path):
+        return adapter_of(config)
+
+
+def notes_on(path: str) -> tuple[str, ...]:
+    """What is to be known of the file."""
+    return tuple(unknown_fields(read_adapter_file(path)))
 
 
 def _quantized(methods: tuple[str, ...], peft_type: str) -> bool:

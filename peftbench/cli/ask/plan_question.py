@@ -79,6 +79,15 @@ def question_of(given: dict[str, Any]) -> tuple[NamedConfig, dict[str, Any]]:
     return find_config(given["model"]), given
 
 
+def notes_of_files(given: dict[str, Any]) -> tuple[str, ...]:
+    """What is to be known of the files that say the recipe or its adapter."""
+    if given["adapter_config"]:
+        from peftbench.cli.ask.adapter_question import notes_on
+
+        return notes_on(given["adapter_config"])
+    return given["reading"].notes if given["from_files"] else ()
+
+
 def recipes_of(model: ModelSpec | OtherModel, given: dict[str, Any]) -> Recipes:
     """One recipe a method, from the options that were given; one recipe for an adapter_config.json."""
     from peftbench.decide.from_options import COMPARED

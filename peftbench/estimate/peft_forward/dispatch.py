@@ -9,7 +9,7 @@ from importlib import import_module
 from peftbench.estimate.peft_forward.lora import dora, generic
 from peftbench.estimate.peft_forward.virtual_tokens import PREFIXES, PROMPTS
 from peftbench.estimate.peft_types.shapes import Options, Site
-from peftbench.estimate.peft_types.targets import matches
+from peftbench.estimate.peft_types.targets import is_feedforward
 from peftbench.estimate.peft_types.tensors import options_of
 from peftbench.estimate.tape.autograd import Tensor
 from peftbench.estimate.tape.modules import Context, base_linear
@@ -47,7 +47,7 @@ def linear(c: Context, name: str, x: Tensor, out_features: int, bias: bool = Fal
     """A named linear layer of the model with its adapter, if it has one."""
     if name not in c.targets or c.adapter is None:
         return base_linear(c, x, out_features, bias)
-    feedforward = matches(name, c.model.family.targets.ia3_feedforward)
-    site = Site(name, x.width, out_features, 1, bias, feedforward)
+    options = options_of(c.adapter)
+    site = Site(name, x.width, out_features, 1, bias, is_feedforward(name, c.model, options))
     forward = dora if c.adapter.use_dora else forward_of(c.adapter.peft_type)
-    return forward(c, site, options_of(c.adapter), x)
+    return forward(c, site, options, x)

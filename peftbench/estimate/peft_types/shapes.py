@@ -144,6 +144,8 @@ def road(s: Site, o: Options) -> Shapes:
     sizes = {"road_1": s.m // 2, "road_2": s.m, "road_4": 2 * s.m}
     if o["variant"] not in sizes:
         raise SpecError(f"RoAd has no variant {o['variant']!r}.", f"Choose one of {', '.join(sizes)}.")
+    if o["group_size"] % 2:
+        raise SpecError(f"RoAd takes an even group_size (got {o['group_size']}).")
     must_divide(s, o["group_size"], "group_size", s.m)
     yield from ((sizes[o["variant"]],),) * 2
 
@@ -164,6 +166,8 @@ def c3a(s: Site, o: Options) -> Shapes:
 def gralora(s: Site, o: Options) -> Shapes:
     r, parts, hybrid = o["r"], o["gralora_k"], o["hybrid_r"]
     must_divide(s, parts, "gralora_k", s.k, s.m)
+    if r % parts:
+        raise SpecError(f"gralora_k={parts} does not divide r={r}.", "Choose a multiple of it for r.")
     yield from ((parts, s.k // parts, r), (parts, r, s.m // parts))
     if hybrid:
         yield from ((hybrid, s.k), (s.m, hybrid))
@@ -200,6 +204,7 @@ def vblora(s: Site, o: Options) -> Shapes:
 
 def poly(s: Site, o: Options) -> Shapes:
     splits, skills = o["n_splits"], o["n_skills"]
+    must_divide(s, splits, "n_splits", s.k, s.m)
     yield from ((o["n_tasks"], splits * skills), (splits, skills, s.k // splits, o["r"]))
     yield (splits, skills, o["r"], s.m // splits)
 

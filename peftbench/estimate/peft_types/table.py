@@ -90,7 +90,9 @@ METHODS: Mapping[str, Method] = {
     "boft": Method(
         each=shapes.boft, options={"boft_block_size": 4, "boft_block_num": 0}, rank=None, conv1d=False,
         frozen_each=lambda s, o: [(s.k * s.k, Kind.FLOAT32)]),  # a permutation as a dense matrix
-    "ia3": Method(each=lambda s, o: [(1, s.k) if s.feedforward else (s.m, 1)], rank=None, targets="ia3"),
+    "ia3": Method(
+        each=lambda s, o: [(1, s.k) if s.feedforward else (s.m, 1)], options={"feedforward_modules": ""}, rank=None,
+        targets="ia3"),  # "": those of the architecture
     "vera": Method(
         each=lambda s, o: [(s.m,), (o["r"],)], options={"r": 256}, targets="vera", rank_within_matrix=False,
         frozen_whole=frozen.vera, saved=Saved.WITH_FROZEN),

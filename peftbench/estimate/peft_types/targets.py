@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from peftbench.base.errors import SpecError, did_you_mean
 from peftbench.inputs.model.spec import ModelSpec
@@ -17,6 +18,12 @@ from peftbench.inputs.recipe import ALL_LINEAR
 def matches(path: str, names: tuple[str, ...]) -> bool:
     """Whether PEFT would take the module for a target: a name matches the whole path or its last parts."""
     return any(path == name or path.endswith(f".{name}") for name in names)
+
+
+def is_feedforward(path: str, model: ModelSpec, options: Mapping[str, Any]) -> bool:
+    """Whether IA3 scales what goes into the module, not what comes out of it."""
+    named = options.get("feedforward_modules")
+    return matches(path, tuple(named.split(",")) if named else model.family.targets.ia3_feedforward)
 
 
 @lru_cache(maxsize=1024)

@@ -12,7 +12,7 @@ from peftbench.estimate.parts.tensors import TensorGroup, total_numel
 from peftbench.estimate.peft_types.frozen import Frozen, Kind
 from peftbench.estimate.peft_types.shapes import Options, Shape, Site
 from peftbench.estimate.peft_types.table import METHODS, NOT_DERIVED, Method, Saved, TrainedIn, Value
-from peftbench.estimate.peft_types.targets import SPARSE, matches, modules_of, targeted_weights
+from peftbench.estimate.peft_types.targets import SPARSE, is_feedforward, modules_of, targeted_weights
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role, Weight, weights_of
 from peftbench.inputs.recipe import AdapterSpec, DType
@@ -177,7 +177,7 @@ def _resolve(model: ModelSpec, adapter: AdapterSpec) -> _Adapter:
     _check_support(model, adapter, method, weights)
     if any(weight.role in SPARSE for weight in weights):
         _check_plain(adapter, options)
-    sites = tuple(_site(model, weight) for weight in weights)
+    sites = tuple(_site(model, weight, options) for weight in weights)
     if method.rank and method.rank_within_matrix:
         limited = (site for site, w in zip(sites, weights, strict=True) if w.role in _RANK_LIMITED)
         _check_rank(options[method.rank], method.rank, limited)
@@ -206,7 +206,7 @@ def _check_plain(adapter: AdapterSpec, options: Options) -> None:
         )
 
 
-def _site(model: ModelSpec, weight: Weight) -> Site:
+def _site(model: ModelSpec, weight: Weight, options: Options) -> Site:
     branches = 1
     if weight.role is Role.NORM:
         k = m = weight.shape[0]
@@ -218,7 +218,7 @@ def _site(model: ModelSpec, weight: Weight) -> Site:
     else:
         k, m = weight.in_features, weight.out_features
     bias = any(w.path == weight.path and w.parameter == "bias" for w in weights_of(model))
-    feedforward = matches(weight.path, model.family.targets.ia3_feedforward)
+    feedforward = is_feedforward(weight.path, model, options)
     return Site(weight.path, k, m, weight.count, bias, feedforward, branches)
 
 
@@ -246,12 +246,17 @@ def _check_option(peft_type: str, name: str, value: Value, method: Method) -> No
     usual = f"PEFT's default is {default}." if default is not None else "Leave it out, or give a whole number."
     if type(value) is not wanted and not (wanted is float and type(value) is int):
         raise SpecError(f"{name} of {peft_type} must be of type {wanted.__name__}, not {value!r}.", usual)
-    if isinstance(value, float) and not 0 <= value < 1:
+    if wanted is float and not 0 <= value < 1:  # type: ignore[operator]
         raise SpecError(f"{name} must be at least 0 and less than 1 (got {value}).", usual)
     if wanted is int and isinstance(value, int) and value < _least(name, default):
         raise SpecError(f"{name} must be at least {_least(name, default)} (got {value}).", usual)
 
 
 def _least(name: str, default: Value) -> int:
-    """The least value of a whole number: those that default to 0 or -1 may be so, a rank may not be 0."""
+    """The least value of a whole number: those that default to 0 or -1 may be so, a rank may not be 0.
+
+    Lily's router chooses among several Bs, VB-LoRA mixes the two best vectors.
+    """
+    if name in ("num_B", "num_vectors"):
+        return 2
     return 1 if default is None or name == "r" or not isinstance(default, int) else min(default, 1)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peftbench.catalog.adapter_file import adapter_of
-from peftbench.estimate.peft_types.table import METHODS
+from peftbench.base.errors import located
+from peftbench.decide.adapter_config import adapter_of, unknown_fields
 from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec, TrainingSpec
 from peftbench.recipes.kinds import COUNT, DTYPE, FLAG, WORD
 from peftbench.recipes.rows import Found, Row, Rule, Tool, fixed, give, half, take
@@ -108,9 +108,13 @@ TOOL = Tool("TrainingArguments", None, ARGUMENTS, lambda recipe: recipe, _notes)
 
 def read_adapter(settings: Settings) -> AdapterSpec:
     """The fields of adapter_config.json; raises NoFormula for what only PEFT can work out."""
-    kind = settings.word("peft_type", "LORA").lower()
-    settings.asked.update(settings.values)  # each field decides a size or is refused
-    return adapter_of({"peft_type": kind, **settings.values}, METHODS[kind].options if kind in METHODS else {})
+    config = {"peft_type": "LORA", **settings.values}
+    settings.asked.update(settings.values)  # each field is priced, costs nothing, or is refused
+    section = settings.prefix.rstrip(".")
+    with located(f"{section} of the {settings.tool} file" if section else "adapter_config.json"):
+        adapter = adapter_of(config)
+    settings.said += unknown_fields(config)
+    return adapter
 
 
 def take_bitsandbytes(settings: Settings) -> Found:
