@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 
 from peftbench.base.documents import read_yaml
-from peftbench.base.errors import CatalogError, SpecError
+from peftbench.base.errors import CatalogError
 from peftbench.base.files import read_text
 from peftbench.base.visible import visible
 from peftbench.catalog.config_file import read_json_object
@@ -64,13 +64,8 @@ def _lines(values: Mapping[str, object], indent: str) -> Iterator[str]:
 
 
 def _scalar(value: object) -> str:
-    """YAML 1.1, which PyYAML reads, knows a number with an exponent only by its point: 1.0e-05.
-
-    Raises SpecError for half a surrogate pair, as in the name of a file that is not UTF-8: YAML has no escape for it.
-    """
+    """YAML 1.1, which PyYAML reads, knows a number with an exponent only by its point: 1.0e-05."""
     text = visible(json.dumps(value, ensure_ascii=False))  # YAML has Python's other escapes
-    if "\\ud" in text and any("\ud800" <= letter <= "\udfff" for letter in str(value)):
-        raise SpecError(f"YAML cannot hold {value!r}, which is not Unicode.", "Rename it, or use --for transformers.")
     if isinstance(value, float) and "e" in text and "." not in text:
         return text.replace("e", ".0e")
     return text
