@@ -31,6 +31,9 @@ LONGEST_ANSWER = 1 << 28
 KINDS = ("progress", "trace", "refused", "unavailable", "failed")
 """What its messages are, each an object of one key."""
 
+_NO_MEMORY = ("MemoryError", "bad_alloc", "Cannot allocate memory", "not enough memory", "can't start new thread")
+"""How Python, C++ and torch say that the system gives no more."""
+
 Progress = Callable[[float], None]
 
 
@@ -142,6 +145,8 @@ def _error(answer: Mapping[str, Any]) -> PeftbenchError:
     if what.startswith("ModuleNotFoundError"):
         missing = f"a dry run needs the real libraries: {what.partition(': ')[2]}."
         return DryRunError(missing, install_hint(extra="bench"))
+    if any(word in what for word in _NO_MEMORY):
+        return DryRunError(f"the dry run ran out of memory: {what}.", "Raise ulimit -v, or leave out --dry-run.")
     place = _place(str(answer["failed"]["traceback"]))
     return DryRunError(f"the step cannot be run on fake tensors: {what}", f"It stopped in {place}. {REPORT}")
 

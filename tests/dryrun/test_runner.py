@@ -50,6 +50,10 @@ CHILDREN = {
         "print(json.dumps({'failed': {'what': \"ModuleNotFoundError: No module named 'peft'\", 'traceback': ''}}))"
     ),
     "refused": "input(); import json; print(json.dumps({'refused': {'what': 'it will not.', 'hint': 'Try another.'}}))",
+    "no memory": (
+        "input(); import json; "
+        "print(json.dumps({'failed': {'what': 'RuntimeError: std::bad_alloc', 'traceback': ''}}))"
+    ),
     "failed": (
         "input(); import json; print(json.dumps({'failed': {'what': 'RuntimeError: shapes', "
         "'traceback': '  File \"/site/transformers/models/llama/modeling_llama.py\", line 9, in forward'}}))"
@@ -89,6 +93,7 @@ def outcome(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, timeo
     ("no failure", "cannot be read"),
     ("deep", "cannot be read"),
     ("no library", "needs the real libraries: No module named 'peft'.\n  Run: pip install"),
+    ("no memory", "the dry run ran out of memory: RuntimeError: std::bad_alloc."),
     ("refused", "it will not.\n  Try another."),
     ("failed", "RuntimeError: shapes\n  It stopped in models/llama/modeling_llama.py, line 9, in forward"),
 ])  # fmt: skip
