@@ -154,8 +154,8 @@ class RecordFile:
         """
         size = os.fstat(self._file).st_size
         first, last = self._ends()
-        kinds = {_kind_of(first), _kind_of(last)}
-        if size and "other" in kinds:
+        damaged = first is not None and first.startswith(BEGINNING)
+        if size and (_kind_of(last) == "other" or (_kind_of(first) == "other" and not damaged)):
             what = f"{self.path} holds something else than records of runs, and is left as it is."
             raise MeasureError(what, _OTHERWISE)
         if last is None or last.endswith(b"\n"):
@@ -180,5 +180,6 @@ def _kind_of(line: bytes | None) -> str:
     try:
         return "record" if line and is_record(value_of(line)) else "other"
     except CatalogError:
-        stopped = line is not None and (line.startswith(BEGINNING) or BEGINNING.startswith(line))
-        return "stopped" if stopped else "other"
+        if line is None or line.endswith(b"\n"):
+            return "other"
+        return "stopped" if line.startswith(BEGINNING) or BEGINNING.startswith(line) else "other"

@@ -121,6 +121,7 @@ def test_only_the_first_curves_are_kept(tmp_path, told):
         b"kept line\nlast line without newline", b"kept line\n", b"\n\n", b"\xff\xfe\x00", b"{}", b'{"case": {}}',
         b'[{"case": {', b'{"metric": "allocated_max", "measured_bytes": 5}\n', b"text\n" + line("a").encode(),
         line("a").encode() + b"text", line("a").encode() + b"text\n", b'{\n  "suite": "x"\n}\n',
+        b'{"case": {"id": "x"\n', line("a").encode() + b'{"case": {"id": "x"\n',
     ],
 )  # fmt: skip
 def test_a_file_of_something_else_is_refused_and_left_as_it_is(tmp_path, told, content):
@@ -129,6 +130,13 @@ def test_a_file_of_something_else_is_refused_and_left_as_it_is(tmp_path, told, c
     with pytest.raises(MeasureError, match="holds something else than records"):
         write(path, told, "a")
     assert path.read_bytes() == content and told == []
+
+
+def test_a_damaged_line_is_no_reason_to_refuse(tmp_path, told):
+    path = tmp_path / "a.jsonl"
+    path.write_text(line("a")[:50] + "\n" + line("b") + "\n\0\n" + line("c"))
+    write(path, told, "d")
+    assert ids(path, told.append) == ["b", "c", "d"]
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
