@@ -23,9 +23,12 @@ def _terminal(sheet: Sheet) -> str:
 
 def _json(sheet: Sheet) -> str:
     """The document, names in its order; what is not finite is null, which JSON has."""
-    from json import dumps
+    from io import StringIO
+    from json import dump
 
-    return dumps(_finite(sheet.document()), indent=2, allow_nan=False)
+    file = StringIO()  # dumps would hold every piece of the text before it joins them
+    dump(_finite(sheet.document()), file, indent=2, allow_nan=False)
+    return file.getvalue()
 
 
 def _csv(sheet: Sheet) -> str:
