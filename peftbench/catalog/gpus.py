@@ -21,6 +21,7 @@ import os.path
 import re
 from dataclasses import replace
 from functools import cache
+from itertools import chain
 
 from peftbench.base.errors import CatalogError, SpecError, did_you_mean
 from peftbench.base.units import MIB, human_bytes
@@ -50,9 +51,10 @@ def find_gpu(text: str) -> GpuSpec:
     if not isinstance(text, str):
         raise CatalogError(f"a GPU is a name, not {written(text)}.", "As in t4; `peftbench gpus` lists all.")
     wanted = _key(text)
-    for row in _rows():
-        if wanted in map(_key, _spellings(row)):
-            return _spec(row)
+    named = (row for row in _rows() if row["name"] == text)  # most are typed so, and keys of all cards take time
+    spelled = (row for row in _rows() if wanted in map(_key, _spellings(row)))
+    for row in chain(named, spelled):
+        return _spec(row)
     near = did_you_mean(text[:40], (spelling.strip() for row in _rows() for spelling in _spellings(row)))
     advice = f"`peftbench gpus` lists all {len(list_gpus())}; or give --gpu-memory 16GiB."
     raise CatalogError(f"unknown GPU {text[:40]!r}.", f"{near} {advice}".strip())
