@@ -140,6 +140,6 @@ def _is_a(hint: Any, value: Any) -> bool:
         return type(value) is int or (type(value) is float and math.isfinite(value))
     if hint in (Any, object) or hint is NoneType:
         return hint is not NoneType or value is None
-    if is_dataclass(hint) or issubclass(hint, (Enum, Mapping)):
+    if is_dataclass(hint) or (isinstance(hint, type) and issubclass(hint, (Enum, Mapping))):
         return isinstance(value, hint)
-    return type(value) is hint
+    return type(value) is hint if isinstance(hint, type) else True
