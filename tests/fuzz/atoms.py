@@ -38,6 +38,16 @@ def text(chance: random.Random) -> str:
     return "".join(chr(chance.choice((chance.randrange(32, 127), chance.randrange(1, 0x3000)))) for _ in range(8))
 
 
+NAMES = ("\x1b[31mred", "a\nb", "\x9b1m", "\udcff", "é日本", "a b", "'q\"", "%s{0}$x", "n" * 200, "\u202egnp", "x\r")
+"""Names of files that a message might show."""
+SETTINGS = {
+    "COLUMNS": ("0", "-1", "abc", "1", "7", "99999999999"), "PEFTBENCH_CACHE": PATHS, "PEFTBENCH_CALIBRATION": PATHS,
+    "HOME": ("", "missing", "/dev/null"), "XDG_CONFIG_HOME": PATHS, "XDG_CACHE_HOME": PATHS, "TERM": ("", "dumb"),
+    "CUDA_VISIBLE_DEVICES": ("", "-1", "0,0", "GPU-1", "nonsense", "٣"),
+}  # fmt: skip
+"""Of the environment, with values that are wrong."""
+
+
 class Raw(str):
     """Text that is put into a document as it is, for what no writer of JSON would write."""
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 import click
-from fuzz.atoms import PATHS, text
+from fuzz.atoms import PATHS, SETTINGS, text
 from fuzz.case import Case
 from fuzz.options import SMALL, flag_of, good_value, names, sections_of, words_for
 
@@ -25,7 +25,9 @@ def lines(chance: random.Random, kind: str, number: int) -> Case:
     if chance.random() < 0.5:
         for _ in range(chance.choice((1, 1, 2, 3))):
             words = chance.choice(_MISTAKES)(words, chance)
-    return Case(kind, number, tuple(word.replace("\0", "") for word in words))
+    name = chance.choice(list(SETTINGS))
+    setting = ((name, chance.choice(SETTINGS[name])),) if chance.random() < 0.06 else ()
+    return Case(kind, number, tuple(word.replace("\0", "") for word in words), environment=setting)
 
 
 def _some(verb: str, headings: tuple[str, ...], chance: random.Random, share: float) -> list[str]:

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 
 from fuzz import samples
-from fuzz.atoms import NUMBERS, PATHS, WORDS, text
+from fuzz.atoms import NAMES, NUMBERS, PATHS, WORDS, text
 from fuzz.case import Case
 from fuzz.documents import json_text, mutated, spoilt, wrong_json, wrong_yaml, yaml_text
 
@@ -268,4 +268,21 @@ FILES: dict[str, tuple[int, Callable[[random.Random], Case]]] = {
 def files(chance: random.Random, kind: str, number: int) -> Case:
     """One command line with the files that it reads."""
     name = chance.choices(list(FILES), [weight for weight, _ in FILES.values()])[0]
-    return FILES[name][1](chance)._replace(kind=kind, number=number)
+    case = FILES[name][1](chance)._replace(kind=kind, number=number)
+    return _renamed(case, chance) if case.files and chance.random() < 0.1 else case
+
+
+FIXED = ("config.json", "adapter_config.json", "tokenizer.json", "throughput_models.json")
+
+
+def _renamed(case: Case, chance: random.Random) -> Case:
+    """With a file or folder whose name a message must not show as it is."""
+    old = chance.choice([part for name, _ in case.files for part in name.split("/") if part not in FIXED])
+    new = chance.choice(NAMES) + old[old.rfind(".") :] * ("." in old)
+
+    def named(path: str) -> str:
+        return path if path.startswith("--") else "/".join(new if part == old else part for part in path.split("/"))
+
+    settings = tuple((name, named(value)) for name, value in case.environment)
+    files = tuple((named(name), content) for name, content in case.files)
+    return case._replace(words=tuple(map(named, case.words)), files=files, environment=settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
@@ -50,6 +51,28 @@ def answer_faults(words: tuple[str, ...], answer: Answer) -> Iterator[str]:
             yield from _json_faults(line)
     if answer.code == 0 and _asked(words, "csv") and not _helps(words):
         yield from csv_faults(answer.out)
+    if answer.code == 0 and words[0] == "recipe" and not _helps(words) and answer.out:
+        yield from _recipe_faults(answer.out)
+
+
+def _recipe_faults(text: str) -> Iterator[str]:
+    """Of a file for a tool: a script of Python, or YAML, which JSON is too."""
+    import yaml
+
+    try:
+        if "\nimport " in text:
+            names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+            yield from (f"the script has the name {name}" for name in names & {"inf", "nan", "null", "true", "false"})
+        elif not isinstance(yaml.safe_load(text), dict):
+            yield "the recipe is no mapping"
+    except (SyntaxError, yaml.YAMLError):
+        yield "the recipe cannot be read"
+
+
+def page_faults(text: str) -> Iterator[str]:
+    """Of a page that was written to a file."""
+    if found := HARMFUL.search(text):
+        yield f"raw {found[0]!r} in a page"
 
 
 def _refusal_faults(answer: Answer) -> Iterator[str]:
@@ -197,12 +220,15 @@ def _table_faults(plans: list[dict[str, Any]], table: Answer) -> Iterator[str]:
 
 
 def _order_faults(words: tuple[str, ...], plan: dict[str, Any], ask: Ask) -> Iterator[str]:
-    """Twice the sequences do not need less."""
+    """Twice the sequences, or their length, do not need less; twice the memory of a card is not worse."""
     recipe = plan["recipe"]
-    if recipe["task"] != "training":
-        return
-    more = ask((*words, "--micro-batch-size", str(2 * recipe["micro_batch_size"])))
-    if more.code == 0:
-        (other,) = strictly(more.out)["plans"]
-        if other["memory"]["allocated_bytes"] < plan["memory"]["allocated_bytes"]:
-            yield "twice the micro-batch needs less"
+    for option in ("micro-batch-size", "sequence-length") if recipe["task"] == "training" else ("batch-size",):
+        more = ask((*words, f"--{option}", str(2 * recipe[option.replace("-", "_")])))
+        if more.code == 0:
+            (other,) = strictly(more.out)["plans"]
+            if other["memory"]["allocated_bytes"] < plan["memory"]["allocated_bytes"]:
+                yield f"twice the {option} needs less"
+    if "--gpu-memory" in words and plan["verdict"]["fit"] == "fits":
+        larger = ask((*words, "--gpu-memory", f"{2 * plan['gpu']['memory_bytes']}B"))
+        if larger.code or strictly(larger.out)["plans"][0]["verdict"]["fit"] != "fits":
+            yield "it does not fit twice the memory"

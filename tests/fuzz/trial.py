@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import resource
 import time
 import traceback
@@ -15,13 +16,13 @@ import click
 from click.testing import CliRunner
 from fuzz.case import Case, chance_of
 from fuzz.documents import spoilt
-from fuzz.oracles import Answer, answer_faults, pair_faults
+from fuzz.oracles import Answer, answer_faults, page_faults, pair_faults
 from fuzz.python_calls import call_faults
 from fuzz.world import LONGEST_S, folder_of, limited
 
 from peftbench.cli import main
 
-PAIRED_SHARE = 0.05
+PAIRED_SHARE = 0.15
 """Of the command lines, how many are compared with other answers too."""
 MOST_MEMORY_BYTES = 400 << 20
 """What one input may add to the memory of this process."""
@@ -80,7 +81,9 @@ def _line_faults(case: Case, environment: dict[str, str], chance: object) -> Ite
     answer = ask(case.words)
     verb = case.words[0] if case.words else ""
     yield from (Fault(what, verb, answer.err[-300:]) for what in answer_faults(case.words, answer))
-    if case.keeps_good_lines and answer.code and "Upgrade" not in answer.err and "newer" not in answer.err:
+    pages = [path for path in Path().glob("*.html") if path.is_file() and path.name not in dict(case.files)]
+    yield from (Fault(what, verb) for path in pages for what in page_faults(path.read_text(encoding="utf-8")))
+    if case.keeps_good_lines and answer.code and not re.search("Upgrade|newer|of several", answer.err):
         yield Fault("a wrong record costs the others", verb, answer.err[-300:])
     if case.never_stops and answer.code:
         yield Fault("a file that nobody named stops the answer", verb, answer.err[-300:])

@@ -79,7 +79,8 @@ def folder_of(case: Case) -> Iterator[dict[str, str]]:
 
 def _special_files(case: Case) -> None:
     """Those that the case names."""
-    named = {part for word in case.words for part in word.replace("=", "/").split("/")}
+    texts = (*case.words, *(value for _, value in case.environment))
+    named = {part for word in texts for part in word.replace("=", "/").split("/")}
     if "fifo" in named:
         os.mkfifo("fifo")
     if "folder" in named:
