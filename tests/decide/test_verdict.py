@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from peftbench.decide.verdict import Fit, judge
@@ -70,6 +72,12 @@ def test_memory_of_others_is_not_usable() -> None:
         in_use_bytes=2000,
     )
     assert judge(PROFILE, crowded).fit is Fit.DOES_NOT_FIT
+
+
+def test_a_card_that_others_have_whole_has_no_memory_left_and_not_less() -> None:
+    full = replace(card(10_000), in_use_bytes=20_000)
+    assert full.usable_bytes == 0
+    assert judge(PROFILE, full).fit is Fit.DOES_NOT_FIT
 
 
 @pytest.mark.parametrize(

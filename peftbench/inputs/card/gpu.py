@@ -66,8 +66,8 @@ class GpuSpec:
 
     @property
     def usable_bytes(self) -> int:
-        """What torch's allocator can reserve: visible memory less context and others' use."""
-        return self.memory_bytes - self.context_bytes - self.in_use_bytes
+        """What torch's allocator can reserve: visible memory less context and others' use; 0 where they have it all."""
+        return max(self.memory_bytes - self.context_bytes - self.in_use_bytes, 0)
 
     @property
     def has_bfloat16(self) -> bool:
