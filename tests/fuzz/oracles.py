@@ -47,7 +47,7 @@ def answer_faults(words: tuple[str, ...], answer: Answer) -> Iterator[str]:
     if answer.code == 0 and _asked(words, "json") and not _helps(words):
         yield from _json_faults(answer.out)
     if answer.code == 0 and _asked(words, "jsonl") and not _helps(words):
-        for line in answer.out.removesuffix("\n").split("\n"):
+        for line in answer.out.split("\n")[:-1]:
             yield from _json_faults(line)
     if answer.code == 0 and _asked(words, "csv") and not _helps(words):
         yield from csv_faults(answer.out)
@@ -169,7 +169,7 @@ def _verdict_faults(memory: dict[str, Any], verdict: dict[str, Any], gpu: dict[s
         yield "fits, but needs more than there is"
     if verdict["high_bytes"] <= verdict["usable_bytes"] and verdict["fit"] != "fits":
         yield "does not fit, but needs less than there is"
-    if not 0 < gpu["usable_bytes"] <= gpu["memory_bytes"]:
+    if not 0 <= gpu["usable_bytes"] <= gpu["memory_bytes"]:
         yield "more is usable than the card has"
 
 

@@ -1,15 +1,23 @@
-"""The fuzzer itself: its inputs can be made again, and it sees what is wrong with an answer."""
+"""A minute of the fuzzer: a fixed number of wrong inputs, none of which may find a fault. `make fuzz` tries an hour."""
 
 from __future__ import annotations
 
 import pytest
-from fuzz.campaign import case_of
+from fuzz.campaign import case_of, numbered, run, told
 from fuzz.oracles import Answer, answer_faults, plan_faults, value_faults
 from fuzz.trial import try_case
 from fuzz.world import no_children
 
 SEED = 20261128
+SLICES = {"line": 900, "file": 1500, "call": 1200}
+"""How many of each kind: lines cost most and files find most."""
 PLAN = ("plan", "--model", "135m", "--gpu", "t4", "--method", "lora", "--format", "json")
+
+
+@pytest.mark.parametrize("kind", SLICES)
+def test_no_input_finds_a_fault(kind: str) -> None:
+    found = run(numbered(SEED, 0, SLICES[kind], kind), SEED)
+    assert not found, "\n\n".join(told(each, SEED) for each in found)
 
 
 def test_a_number_is_the_same_input_each_time() -> None:
