@@ -140,6 +140,14 @@ def test_unknown_fields_are_named(tmp_path: Path) -> None:
     assert "lora_rank" in answer("plan", "--model", "8b", "--gpu", "t4", "--from", str(arguments), "--from", str(path))
 
 
+def test_what_has_no_formula_is_planned_alone(tmp_path: Path) -> None:
+    arguments, path = tmp_path / "a.json", tmp_path / "adapter_config.json"
+    arguments.write_text('{"per_device_train_batch_size": 2, "optim": "adamw_torch"}')
+    path.write_text(json.dumps({**LORA, "rank_pattern": {"q_proj": 4}}))
+    said = refusal("plan", "--model", "8b", "--gpu", "t4", "--from", str(arguments), "--from", str(path))
+    assert "rank_pattern" in said and "--adapter-config FILE --dry-run" in said
+
+
 def test_a_prompt_of_another_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "adapter_config.json"
     path.write_text('{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 20, "token_dim": 2048}')

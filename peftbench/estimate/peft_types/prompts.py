@@ -80,11 +80,16 @@ def adaption_prompt(model: ModelSpec, o: Options) -> Shapes:
     yield from ((1, o["adapter_len"], model.hidden_size), (1,)) * layers
 
 
-def tokens_given(o: Options) -> int:
+def tokens_given(model: ModelSpec, o: Options) -> int:
     """How many token ids the option token_indices lists: "12,815,40"."""
     ids = [part.strip() for part in o["token_indices"].split(",")]
-    if not all(part.isdecimal() for part in ids):
+    if not all(part.isdecimal() and len(part) < 10 for part in ids):
         raise SpecError(
             "trainable_tokens needs the tokens' ids.", "Write --adapter-option token_indices=128000,128001."
         )
-    return len(set(ids))
+    if len({*map(int, ids)}) < len(ids):
+        raise SpecError("token_indices names a token twice, which PEFT would train twice.", "Name each once.")
+    if max(map(int, ids)) >= model.vocab_size:
+        what = f"token_indices names token {max(map(int, ids)):,}, but {model.name} has {model.vocab_size:,}."
+        raise SpecError(what, "The first has number 0.")
+    return len(ids)

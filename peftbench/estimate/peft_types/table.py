@@ -168,8 +168,8 @@ METHODS: Mapping[str, Method] = {
         whole=prompts.adaption_prompt, trained_in=TrainedIn.BASE, rank=None,
         options={"adapter_len": 10, "adapter_layers": None}),  # LLaMA-Adapter's length; all layers
     "trainable_tokens": Method(  # beside the trained rows it keeps them as they were
-        whole=lambda model, o: [(prompts.tokens_given(o), model.embedding_size)], options={"token_indices": ""},
-        frozen_whole=lambda sites, model, o: [(prompts.tokens_given(o) * model.embedding_size, Kind.ADAPTER)],
+        whole=lambda model, o: [(prompts.tokens_given(model, o), model.embedding_size)], options={"token_indices": ""},
+        frozen_whole=lambda sites, model, o: [(prompts.tokens_given(model, o) * model.embedding_size, Kind.ADAPTER)],
         rank=None),
 }  # fmt: skip
 

@@ -6,9 +6,10 @@ The arguments say neither how long sequences are nor how the weights are stored;
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from peftbench.base.errors import located
+from peftbench.base.errors import NoFormula, located
 from peftbench.decide.adapter_config import adapter_of, unknown_fields
 from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec, TrainingSpec
 from peftbench.recipes.kinds import COUNT, DTYPE, FLAG, WORD
@@ -106,13 +107,20 @@ ARGUMENTS = (
 TOOL = Tool("TrainingArguments", None, ARGUMENTS, lambda recipe: recipe, _notes)
 
 
+def _formula_of(config: Mapping[str, Any]) -> AdapterSpec:
+    try:
+        return adapter_of(config)
+    except NoFormula as error:
+        raise NoFormula(error.what, "Plan it alone: --adapter-config FILE --dry-run.") from None
+
+
 def read_adapter(settings: Settings) -> AdapterSpec:
     """The fields of adapter_config.json; raises NoFormula for what only PEFT can work out."""
     config = {"peft_type": "LORA", **settings.values}
     settings.asked.update(settings.values)  # each field is priced, costs nothing, or is refused
     section = settings.prefix.rstrip(".")
     with located(f"{section} of the {settings.tool} file" if section else "adapter_config.json"):
-        adapter = adapter_of(config)
+        adapter = _formula_of(config)
     settings.said += unknown_fields(config)
     return adapter
 

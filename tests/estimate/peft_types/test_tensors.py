@@ -120,8 +120,6 @@ REFUSED = [
     (adapter("vera", use_dora=True), "no option 'use_dora'"),
     (replace(adapter("loha"), use_dora=True), "no option 'use_dora'"),
     (adapter("prompt_tuning", num_virtual_token=3), "Did you mean num_virtual_tokens"),
-    (adapter("prompt_tuning", num_virtual_tokens=0), "at least 1"),
-    (adapter("prompt_tuning", num_virtual_tokens="many"), "must be of type int"),
     (adapter("prompt_tuning", targets=("q_proj",)), "no target modules"),
     (adapter("ln_tuning", targets=ALL), "not put on linear modules"),
     (adapter("c3a", block_size=100), "block_size=100 does not divide"),
@@ -129,6 +127,12 @@ REFUSED = [
     (adapter("supertuning", sparsity=1.5), "less than 1"),
     (adapter("adaption_prompt", adapter_layers=99), "has 28 layers"),
     (adapter("trainable_tokens"), "ids"),
+    (adapter("trainable_tokens", token_indices="1,01"), "a token twice"),
+    (adapter("trainable_tokens", token_indices="128256"), "names token 128,256, but"),
+    (adapter("gralora", r=3), "does not divide r=3"),
+    (adapter("lily", num_B=1), "num_B must be at least 2"),
+    (adapter("supertuning", sparsity=1), "less than 1"),
+    (adapter("road", group_size=3), "even group_size"),
     (adapter("cartridge", num_virtual_tokens=2, num_frozen_tokens=2), "no virtual token to train"),
 ]
 
@@ -138,6 +142,12 @@ def test_bad_input_says_what_to_type_next(spec, message):
     with pytest.raises(SpecError) as caught:
         adapter_tensors(LLAMA_3B, spec)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("number", "message"), [(0, "at least 1"), ("many", "a whole number")])
+def test_virtual_tokens_are_refused_by_the_spec_itself(number, message):
+    with pytest.raises(SpecError, match=message):
+        adapter("prompt_tuning", num_virtual_tokens=number)
 
 
 @pytest.mark.parametrize("more", [{"dropout": 0.05}, {"use_dora": True}, {"options": (("lora_bias", True),)}])
