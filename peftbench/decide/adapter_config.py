@@ -179,6 +179,8 @@ def _check_together(kind: str, fields: Mapping[str, Any]) -> None:
         if kind == of and bool(fields[size]) == bool(fields[number]):
             what = f"{kind} takes {size} or {number}, and 0 for the other (got {written(fields[size])} and "
             raise SpecError(f"{what}{written(fields[number])}).")
+    if kind == "CPT" and fields["task_type"] is None:
+        raise SpecError(f"CPT is for {_TASK} only, and task_type does not say so.", "Write it in the file.")
     if kind == "SUPERTUNING" and fields["r"] is None and fields["lora_alpha"] is not None:
         raise SpecError("SuperTuning takes lora_alpha together with r.")
     if kind == "P_TUNING" and fields["encoder_reparameterization_type"] == "MLP" and fields["encoder_num_layers"] != 2:

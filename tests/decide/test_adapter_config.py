@@ -56,7 +56,8 @@ PLAN = ("plan", "--model", "8b", "--gpu", "t4", "--adapter-config")
         ({"peft_type": "PROMPT_TUNING"}, "num_virtual_tokens of a PROMPT_TUNING adapter is missing"),
         ({"peft_type": "IA3", "feedforward_modules": ["down_proj"]}, "among target_modules"),
         ({"peft_type": "TRAINABLE_TOKENS", "target_modules": None, "token_indices": [1, 1]}, "twice"),
-        ({"peft_type": "CPT", "cpt_token_ids": [1, 2], "cpt_mask": [1]}, "differ in length"),
+        ({"peft_type": "CPT", "task_type": "CAUSAL_LM", "cpt_token_ids": [1, 2], "cpt_mask": [1]}, "differ in length"),
+        ({"peft_type": "CPT", "cpt_token_ids": [1, 2]}, "task_type does not say so"),
     ],
 )
 def test_what_peft_refuses_is_refused(changed: dict[str, Any], said: str) -> None:
@@ -109,7 +110,7 @@ def test_a_dropout_that_no_formula_has_is_named(peft_type: str) -> None:
         ({"peft_type": "OFT", "r": 8, "oft_block_size": 0}, AdapterSpec(peft_type="oft", r=8)),
         ({"peft_type": "OFT", "oft_block_size": 16}, AdapterSpec(peft_type="oft", options=(("oft_block_size", 16),))),
         (
-            {"peft_type": "CPT", "cpt_token_ids": [5] * 7},
+            {"peft_type": "CPT", "task_type": "CAUSAL_LM", "cpt_token_ids": [5] * 7},
             AdapterSpec(peft_type="cpt", options=(("num_virtual_tokens", 7),)),
         ),
         (
