@@ -243,10 +243,9 @@ def _value(kind: str, name: str, fields: Mapping[str, Any], method: Method) -> A
         return _context_tokens(fields)
     if value == 0 and any(kind == of and name in pair for of, *pair in _EITHER):
         return default
-    if value is None and default is not None:
-        raise SpecError(f"{name} of a {kind} adapter is missing, and PEFT has no default.", "Write it in the file.")
-    if value is None and name == "adapter_layers":
-        raise SpecError(f"{name} of a {kind} adapter is missing, and PEFT has no default.", "Write it in the file.")
+    if value is None and (default is not None or name == "adapter_layers"):
+        what = f"{name} is missing, and PEFT has no default of it for {kind}."
+        raise SpecError(what, f"Write it in the file; without one: --adapter-option {name}=10.")
     return value if value is None else from_json(int if default is None else type(default), value, name)
 
 

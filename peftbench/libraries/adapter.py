@@ -46,6 +46,8 @@ def _complete(peft_type: str, options: dict[str, Any]) -> dict[str, Any]:
         options["token_indices"] = [int(index) for index in options["token_indices"].split(",")]
     if peft_type == "ia3" and options.get("feedforward_modules"):
         options["feedforward_modules"] = options["feedforward_modules"].split(",")
+    if peft_type == "adaption_prompt":
+        options.setdefault("adapter_len", 10)
     if peft_type == "cpt":
         number = options.pop("num_virtual_tokens", 20)
         kinds = [1 + index % 4 for index in range(number)]  # input template, input, output template, output

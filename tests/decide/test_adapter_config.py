@@ -53,7 +53,7 @@ PLAN = ("plan", "--model", "8b", "--gpu", "t4", "--adapter-config")
         ({"peft_type": "ADALORA", "total_step": 10, "beta1": 1.0}, "beta1 must be"),
         ({"peft_type": "SUPERTUNING", "r": None, "lora_alpha": 8}, "together with r"),
         ({"peft_type": "SUPERTUNING", "r": None, "sparsity": 1}, "less than 1"),
-        ({"peft_type": "PROMPT_TUNING"}, "num_virtual_tokens of a PROMPT_TUNING adapter is missing"),
+        ({"peft_type": "PROMPT_TUNING"}, "num_virtual_tokens is missing, and PEFT has no default"),
         ({"peft_type": "IA3", "feedforward_modules": ["down_proj"]}, "among target_modules"),
         ({"peft_type": "TRAINABLE_TOKENS", "target_modules": None, "token_indices": [1, 1]}, "twice"),
         ({"peft_type": "CPT", "task_type": "CAUSAL_LM", "cpt_token_ids": [1, 2], "cpt_mask": [1]}, "differ in length"),
