@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
 from calibrated_runs import VERSIONS, card_runs, write_runs
-from cli_runner import answer, run
+from cli_runner import answer, refusal, run
 from random_questions import Questions
 from typed_advice import Typed, advice_of
 from typed_rows import random_ranking, rows_of
@@ -119,3 +120,12 @@ def test_a_calibration_stays_with_its_card(tmp_path: Path) -> None:
     assert len(typed) == 2 and [each for each in typed if each.problem] == []
     alone = ["plan", "--model", "8b", "--gpu", "l4", "--method", "lora", "--calibration", str(file)]
     assert advice_of(alone) and [each for each in advice_of(alone) if each.problem] == []
+
+
+@pytest.mark.parametrize("limits", ["--budget 0.3", "--deadline 5min", "--budget 1.12 --deadline 20min"])
+def test_a_limit_that_is_raised_as_told_is_enough(limits: str) -> None:
+    question = ["choose", "--model", "8b", "--tokens", "50M", *limits.split()]
+    told = re.findall(r"(--\w+) to ([0-9.]+(?:min)?)\b", refusal(*question).splitlines()[-1])
+    assert told
+    for option, value in told:
+        assert "cheapest" in answer(*question, option, value)

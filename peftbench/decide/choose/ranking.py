@@ -238,21 +238,28 @@ def _impossible(choices: Sequence[Choice], question: Question) -> SpecError:
     in_time = [c for c in choices if deadline is None or c.hours <= deadline]
     if not affordable:
         what = f"nothing is within ${human_usd(budget or 0)}: the cheapest is {_worded(choices[0])}."
-        return SpecError(what, _raise("budget"))
+        return SpecError(what, f"Raise {_budget(choices[0])}, or allow other cards and methods.")
     if not in_time:
         fastest = min(choices, key=_by_time)
         within = human_hours(deadline or 0)
-        return SpecError(f"nothing is within {within}: the fastest is {_worded(fastest)}.", _raise("deadline"))
+        what = f"nothing is within {within}: the fastest is {_worded(fastest)}."
+        return SpecError(what, f"Raise {_deadline(fastest)}, or allow other cards and methods.")
     cheapest, fastest = in_time[0], min(affordable, key=_by_time)
     return SpecError(
         f"nothing is within ${human_usd(budget or 0)} and {human_hours(deadline or 0)}: in time, the cheapest is "
         f"{_worded(cheapest)}; within the budget, the fastest is {_worded(fastest)}.",
-        "Raise --budget or --deadline.",
+        f"Raise {_budget(cheapest)} or {_deadline(fastest)}.",
     )
 
 
-def _raise(option: str) -> str:
-    return f"Raise --{option}, or allow other cards and methods."
+def _budget(choice: Choice) -> str:
+    """The least budget in cents that the choice is within."""
+    return f"--budget to {math.ceil(100 * choice.usd) / 100:.2f}"
+
+
+def _deadline(choice: Choice) -> str:
+    """The least deadline in minutes that the choice is within."""
+    return f"--deadline to {math.ceil(60 * choice.hours)}min"
 
 
 def _worded(choice: Choice) -> str:
