@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from peftbench.base.errors import PeftbenchError, install_hint
+from peftbench.base.errors import MeasureError, PeftbenchError, install_hint
 from peftbench.dryrun.trace.trace import UNREADABLE, Trace, trace_from_json
 from peftbench.dryrun.workload import Workload, workload_to_json
 from peftbench.libraries.refusal import Refused
@@ -81,7 +81,10 @@ class DryRunner:
         if self._worker is None or self._device != device:
             self.close()
             environment = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-            self._worker = Worker((sys.executable, "-m", MODULE), LONGEST_ANSWER, environment)
+            try:
+                self._worker = Worker((sys.executable, "-m", MODULE), LONGEST_ANSWER, environment)
+            except MeasureError as error:
+                raise DryRunError(error.what, error.hint) from None
             self._device = device
         return self._worker
 

@@ -26,17 +26,19 @@ WAIT_S = 0.01
 CHUNK = 1 << 16
 TAIL = 1 << 13
 """Bytes that are kept of what it writes to stderr."""
+WSL = "Use Linux, or WSL on Windows."
 _PR_SET_PDEATHSIG = 1
 
 
 class Worker:
     """A process in a group of its own. `command` is given this process's id as its last argument.
 
-    Raises OSError where the system starts no process, MeasureError where the working directory is gone.
+    Raises OSError where the system starts no process, MeasureError where the working directory is gone, and on Windows,
+    whose processes have no groups.
     """
 
     def __init__(self, command: Sequence[str], longest_line: int, environment: Mapping[str, str]) -> None:
-        _check_folder()
+        _check_system()
         self._selector = selectors.DefaultSelector()
         self._process = subprocess.Popen(
             [*command, str(os.getpid())], env=_environment(environment), start_new_session=True,
@@ -196,7 +198,9 @@ def die_with_parent() -> None:
             os._exit(1)
 
 
-def _check_folder() -> None:
+def _check_system() -> None:
+    if sys.platform == "win32":
+        raise MeasureError("the real libraries are not run on Windows itself.", WSL)
     try:
         os.getcwd()
     except FileNotFoundError:

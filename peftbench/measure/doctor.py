@@ -17,9 +17,9 @@ from typing import Literal
 from peftbench.base.errors import MeasureError, install_hint
 from peftbench.base.units import human_bytes
 from peftbench.libraries.versions import installed_versions
+from peftbench.libraries.worker import WSL
 from peftbench.measure.device.host_memory import ProcessGroup, cpu_facts, cpu_product, machine_bytes
 from peftbench.measure.device.nvml import UNSHADOW, Card, is_shadowed, list_cards, open_card
-from peftbench.measure.device.open import WSL
 from peftbench.measure.device.sampler import PERIOD_S, Sampler
 
 Status = Literal["ok", "limited", "missing"]

@@ -44,6 +44,12 @@ def test_a_run_is_refused_in_one_sentence() -> None:
     assert text.startswith("Error: runs cannot be measured on Windows itself.\n  Use Linux, or WSL on Windows.")
 
 
+def test_a_dry_run_leaves_the_estimate(own_child: None) -> None:
+    result = run("plan", "--model", "8b", "--gpu", "t4", "--method", "lora", "--dry-run", "--no-cache")
+    said = " ".join(result.stdout.split())
+    assert result.exit_code == 0 and "the real libraries are not run on Windows itself" in said, result.stderr
+
+
 def test_a_run_of_python_is_refused_alike() -> None:
     with pytest.raises(MeasureError, match="cannot be measured on Windows itself"):
         peftbench.measure_training("llama-3.2-1b", device="cpu")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from peftbench.base.errors import MeasureError
 from peftbench.dryrun import runner
 from peftbench.dryrun.runner import DryRunError, DryRunner
 from peftbench.dryrun.workload import Workload, workload_from_json, workload_of, workload_to_json
@@ -191,7 +190,7 @@ def test_a_working_directory_that_is_gone_is_told(monkeypatch: pytest.MonkeyPatc
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    with DryRunner() as child, pytest.raises(MeasureError, match="the working directory is gone"):
+    with DryRunner() as child, pytest.raises(DryRunError, match="the working directory is gone"):
         child.run(WORKLOAD)
 
 

@@ -7,11 +7,10 @@ from collections.abc import Callable
 
 from peftbench.base.errors import MeasureError
 from peftbench.inputs.case import DeviceType
+from peftbench.libraries.worker import WSL
 from peftbench.measure.device.host_memory import ProcessGroup, cpu_product, machine_bytes
 from peftbench.measure.device.nvml import Card, Holder, open_card
 from peftbench.measure.device.sampler import Reading
-
-WSL = "Use Linux, or WSL on Windows."
 
 
 class Host:
