@@ -16,7 +16,7 @@ from peftbench.records.run import Sample
 from peftbench.report.format.writers import written
 from peftbench.report.runs.charts import parts_figure, scatter_figure, step_figure, time_figures
 from peftbench.report.runs.rows import COLUMNS
-from peftbench.report.runs.sheet import runs_sheet
+from peftbench.report.runs.sheet import BARS, CHARTED, CURVES, runs_sheet
 
 FIRST = samples()[0]
 NOTHING = replace(
@@ -55,6 +55,20 @@ def test_two_of_one_name_have_a_row_each():
     twice = compare([FIRST, FIRST])
     assert {tuple(trace["y"]) for trace in parts_figure(twice)["data"]} == {(0, 1)}
     assert len(time_figures(compare([FIRST, FIRST, FIRST]))) == 3
+
+
+def test_charts_have_room_for_some_runs_and_tables_for_all():
+    """Of 130 runs of one suite, and of 25 more suites."""
+    others = [replace(FIRST, suite=f"suite-{number}") for number in range(25)]
+    sections = runs_sheet(compare([FIRST] * 130 + others)).whole().sections
+    rows = [len(section.table.rows) for section in sections if section.table]
+    assert rows == [130] + [1] * 25
+    bars = next(section for section in sections if section.id == "parts-0")
+    assert len(bars.figure["data"][0]["x"]) == BARS and bars.text == "The first 100 of 130 runs."
+    curves = next(section for section in sections if section.id == "over-time")
+    assert len(curves.choices) == CURVES and curves.text == "The first 100 of 155 runs."
+    assert sum(section.id.startswith("parts-") for section in sections) == CHARTED
+    assert "Of 26 devices and suites the first 20 have charts." in [section.text for section in sections]
 
 
 def test_runs_of_one_suite_are_together_wherever_they_are():
