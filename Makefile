@@ -28,6 +28,7 @@ bench:  ## Speed of the tool itself; on a quiet machine.
 	python tests/benchmarks/startup.py
 	python tests/benchmarks/estimates_per_second.py
 	python tests/benchmarks/choose_all.py
+	python tests/benchmarks/records_10000.py
 
 build:  ## A wheel and an sdist in dist/, checked as PyPI will.
 	rm -rf dist

@@ -14,7 +14,8 @@ from peftbench.base.written import written
 from peftbench.inputs.case import DeviceType
 
 Record = TypeVar("Record")
-Took = Annotated[float, Within(1e-9, 1e10)]
+SHORTEST_S = 1e-9
+Took = Annotated[float, Within(SHORTEST_S, 1e10)]
 """Seconds that something took: positive, so that ratios of them are finite."""
 Moment = Annotated[float, Within(-1e10, 1e10)]
 """Seconds since something began, or until it did."""

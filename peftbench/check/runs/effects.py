@@ -10,6 +10,7 @@ from typing import NamedTuple
 from peftbench.base.paired import Interval, mean_difference, mean_of, median_ratio
 from peftbench.inputs.comparison import LatencyCase, QualityCase, Variant
 from peftbench.records.comparison import ComparisonRecord, LatencyResult, QualityResult
+from peftbench.records.environment import SHORTEST_S
 
 
 class QualityEffect(NamedTuple):
@@ -92,7 +93,8 @@ def _pairs(variants: Sequence[Variant]) -> Iterator[tuple[str, str]]:
 
 
 def _ratio(result: LatencyResult, other: LatencyResult) -> LatencyRatio:
-    timed = bool(result.decode_cpu_s and other.decode_cpu_s and min(*result.decode_cpu_s, *other.decode_cpu_s) > 0)
+    times = (*result.decode_cpu_s, *other.decode_cpu_s) if result.decode_cpu_s and other.decode_cpu_s else (0.0,)
+    timed = min(times) >= SHORTEST_S
     return LatencyRatio(
         result.variant, other.variant, median_ratio(result.prefill_s, other.prefill_s),
         median_ratio(result.decode_s, other.decode_s),

@@ -1,5 +1,8 @@
 """Effects come out of raw figures as they were put in, each with an interval that says so."""
 
+import math
+from dataclasses import replace
+
 from comparison_samples import LOSS, SLOWER, latency_record, quality_record
 
 from peftbench.check.runs.effects import latency_ratios, quality_effects
@@ -29,3 +32,13 @@ def test_the_pairs_that_people_ask_about():
     dynamic = ratios["dynamic", "merged"].decode
     assert abs(dynamic.value / SLOWER - 1) < 0.01 and dynamic.half_width < 0.02 and dynamic.excludes(1.0)
     assert abs(ratios["merged", "base"].decode.value - 1) < 0.01
+
+
+def test_a_time_below_the_clocks_own_steps_has_no_ratio():
+    """Divided by it, any other is infinitely long."""
+    record = latency_record()
+    first, *others = record.results
+    odd = replace(first, decode_cpu_s=(5e-324, *first.decode_cpu_s[1:]))
+    ratios = latency_ratios(replace(record, results=(odd, *others)))
+    assert all(math.isfinite(ratio.decode.high) for ratio in ratios)
+    assert [ratio.decode_cpu is None for ratio in ratios] == [first.variant in ratio[:2] for ratio in ratios]
