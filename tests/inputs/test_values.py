@@ -10,7 +10,8 @@ from peftbench.decide.from_options import OPTIONS
 from peftbench.inputs.recipe.parallelism import ParallelismSpec
 
 BAD = (
-    None, True, 5, -1, 10**9, 10**400, 1.5, float("nan"), float("inf"), "", "nan", "\ud800", b"x", [], ["q_proj"], [[]],
+    None, True, 5, -1, 10**9, 10**400, 10**5000, 1.5, float("nan"), float("inf"), "", "nan", "\ud800", b"x", [],
+    ["q_proj"], [[]],
     {}, {"a": 1}, {1: 2}, object(), type, set(), "a" * 100_000,
 )  # fmt: skip
 SPECS = (

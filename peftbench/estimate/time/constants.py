@@ -125,7 +125,8 @@ def constants_of(gpu: GpuSpec, framework: str = "transformers") -> TimeConstants
 def check_framework(framework: str) -> None:
     """Raise SpecError for another than those of FRAMEWORKS."""
     if not isinstance(framework, str) or framework not in FRAMEWORKS:
-        raise SpecError(f"unknown framework {written(framework)}.", did_you_mean(str(framework)[:40], FRAMEWORKS))
+        near = did_you_mean(framework[:40], FRAMEWORKS) if isinstance(framework, str) else ""
+        raise SpecError(f"unknown framework {written(framework)}.", near or f"Choose one of {', '.join(FRAMEWORKS)}.")
 
 
 def of_card(prior: TimeConstants, hopper_attention: float, gpu: GpuSpec) -> TimeConstants:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from peftbench.base.errors import SpecError
+from peftbench.base.written import written
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.option import check, option
 from peftbench.inputs.schemes.scheme import QUANT_TYPES, Scheme, scheme_of
@@ -42,7 +43,7 @@ class QuantizationSpec:
         object.__setattr__(self, "blocksize", given)
         if scheme.blocksizes and given not in scheme.blocksizes:
             sizes = ", ".join(map(str, scheme.blocksizes))
-            raise SpecError(f"{scheme.library} refuses a block size of {given}.", f"Choose one of {sizes}.")
+            raise SpecError(f"{scheme.library} refuses a block size of {written(given)}.", f"Choose one of {sizes}.")
 
     @property
     def scheme(self) -> Scheme:
