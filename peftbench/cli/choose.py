@@ -12,7 +12,7 @@ from peftbench.base.errors import SpecError
 from peftbench.base.screen import say
 from peftbench.catalog.models import find_config
 from peftbench.cli.ask.choose_options import SECTIONS
-from peftbench.cli.ask.choose_question import build_of, dataset_of, own_offers, question_of
+from peftbench.cli.ask.choose_question import dataset_of, own_offers, question_of
 from peftbench.cli.ask.command_line import broken
 from peftbench.cli.ask.format_option import show
 from peftbench.cli.ask.options import SectionedCommand
@@ -53,7 +53,8 @@ def choose(**given: Any) -> None:
 
 
 def _answer(question: Question, how: str, given: dict[str, Any]) -> Answer:
-    typed, owned = _typed(question.model, given), own_offers(given)
+    typed = Typed(given["model"], given["calibration"], given["adapter_config"])
+    owned = own_offers(given)
     try:
         ranking = rank(question)
     except NothingFits as error:
@@ -62,10 +63,6 @@ def _answer(question: Question, how: str, given: dict[str, Any]) -> Answer:
     answers = tuple(own_answer(question, own, ranking.choices) for own in owned)
     bought = break_evens(ranking.choices, given["power_price"], given["purchase_price"])
     return Answer(question, typed, ranking, how, answers, tuple(bought), given["power_price"], date.today())
-
-
-def _typed(model: ModelSpec, given: dict[str, Any]) -> Typed:
-    return Typed(given["model"], build_of(model, given), given["calibration"], given["adapter_config"])
 
 
 def _expanded(answer: Answer, model: ModelSpec, given: dict[str, Any]) -> str:

@@ -63,6 +63,11 @@ class Asked(NamedTuple):
         return None
 
 
+def from_options(method: str, options: Given) -> TrainingSpec:
+    """A recipe of options alone: what a Build is where there are no files."""
+    return training_recipes((method,), options)[0]
+
+
 def asked_over(recipe: TrainingSpec) -> Asked:
     """A recipe that nobody typed: what is typed goes over it."""
     return Asked(recipe.method, {}, lambda method, options: training_recipes((method,), options, recipe)[0])

@@ -107,6 +107,15 @@ def test_a_file_of_an_adapter_stays_in_the_commands_of_a_ranking(tmp_path: Path)
     assert len(typed) == 20 and [each for each in typed if each.problem] == []
 
 
+def test_a_file_of_an_adapter_rules_out_another_rank_on_ones_own_card(tmp_path: Path) -> None:
+    path = tmp_path / "large.json"
+    path.write_text(json.dumps({"peft_type": "LORA", "r": 300, "target_modules": "all-linear"}))
+    for own in ("rtx3090", "t4"):
+        question = ["choose", "--model", "8b", "--tokens", "10M", "--own", own, "--gpu", "b200"]
+        typed = list(rows_of([*question, "--adapter-config", str(path)], random.Random(1)))
+        assert "own" in {each.kind for each in typed} and [each for each in typed if each.problem] == []
+
+
 def test_a_calibration_stays_with_its_card(tmp_path: Path) -> None:
     here = calibrated.installed()
     if any(here.get(name, minor(version)) != minor(version) for name, version in VERSIONS.items()):

@@ -46,6 +46,7 @@ def question_of(model: ModelSpec, dataset: Dataset, given: dict[str, Any]) -> Qu
         offers=tuple(o for o in offers if o.kind == "own" or o.gpu_count <= given["max_gpus"]),
         cards={card.name: card for card in cards}, framework=given["framework"], budget_usd=given["budget"],
         deadline_hours=given["deadline"], sharing=sharing, setup_hours=given["setup"],
+        build=_build_of(model, given),
     )  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def _recipes(model: ModelSpec, given: dict[str, Any]) -> tuple[TrainingSpec, ...
     return recipes
 
 
-def build_of(model: ModelSpec, given: dict[str, Any]) -> Build:
+def _build_of(model: ModelSpec, given: dict[str, Any]) -> Build:
     """What makes a recipe of options, as `plan` does."""
 
     def build(method: str, options: Mapping[str, Any]) -> TrainingSpec:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from peftbench.base.errors import CatalogError, SpecError
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.prices import Offer, purchase_usd
+from peftbench.decide.asked import Asked
 from peftbench.decide.card import settle_training
 from peftbench.decide.choose.fit import SHARDED, Setup, Shape, Sharing
 from peftbench.decide.choose.ranking import Choice, Question, setups_on
@@ -73,7 +74,7 @@ def own_answer(question: Question, own: Offer, choices: Sequence[Choice]) -> Own
     if start is None:
         return OwnAnswer(shape, None, None, None, offloaded)
     _, _, recipe, fits = start
-    changes = suggest(question.model, recipe, shape.gpu)
+    changes = suggest(question.model, recipe, shape.gpu, Asked(recipe.method, {}, question.build))
     return OwnAnswer(shape, None, recipe, next((c for c in changes if c.fit is Fit.FITS), None), offloaded, fits)
 
 

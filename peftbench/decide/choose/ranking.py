@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from peftbench.base.errors import SpecError
 from peftbench.catalog.prices import Offer
+from peftbench.decide.asked import Build, from_options
 from peftbench.decide.choose.fit import ANY_SHARING, Setup, Shape, Sharing, fastest_setup
 from peftbench.estimate.time.cost import Band, Cost, cost_of, human_hours, human_usd
 from peftbench.estimate.time.step import unknown_time
@@ -38,6 +39,8 @@ class Question:
     max_gpus: int
     cards: Mapping[str, GpuSpec]
     """The cards of all offers, by name; with what was measured on them, where it was."""
+    build: Build = from_options
+    """What makes a recipe of options, with the files that were given."""
     framework: str = "transformers"
     sharing: Sharing = ANY_SHARING
     setup_hours: float = 0.0

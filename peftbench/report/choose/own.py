@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from peftbench.base.units import human_bytes
 from peftbench.base.visible import quoted
-from peftbench.decide.asked import Asked, Build, arguments_of
+from peftbench.decide.asked import Asked, arguments_of
 from peftbench.decide.choose.own import OwnAnswer
 from peftbench.decide.choose.ranking import Choice, Question
 from peftbench.estimate.time.constants import FRAMEWORKS
@@ -17,10 +17,9 @@ from peftbench.records.calibration import OFF
 
 
 class Typed(NamedTuple):
-    """What a command repeats as it was typed, and what makes a recipe of its options."""
+    """What a command repeats as it was typed."""
 
     model: str
-    build: Build
     calibration: str | None = None
     adapter_config: str | None = None
 
@@ -32,7 +31,7 @@ def command_of(training: TrainingSpec, gpu: GpuSpec, question: Question, typed: 
 
 def plan_words(training: TrainingSpec, gpu: GpuSpec, question: Question, typed: Typed) -> list[str]:
     """The model as it was named, the card, the method, and all that is not a default; quoted for a shell."""
-    options = Asked(training.method, {}, typed.build).leading_to(training, question.model, gpu)
+    options = Asked(training.method, {}, question.build).leading_to(training, question.model, gpu)
     assert options is not None, "every recipe of a ranking is made of options"
     words = ["--model", typed.model, "--gpu", gpu.name, "--method", training.method]
     words += ["--adapter-config", typed.adapter_config] if typed.adapter_config else []
@@ -63,7 +62,8 @@ def _ways(own: OwnAnswer, question: Question) -> list[tuple[str, TrainingSpec]]:
     ways = []
     change, setup = own.change, own.offloaded
     if own.start and change and not change.training.parallelism.cpu_offload:
-        said = f"with the smallest change to {_named(own.start)}: {' '.join(change.arguments)} ({change.price})"
+        words = " ".join(word for each in change.differences for word in each.arguments)
+        said = f"with the smallest change to {_named(own.start)}: {words} ({change.price})"
         ways.append((f"{said}; that needs {human_bytes(change.device_bytes)}", change.training))
     if setup:
         hours = human_hours(question.tokens.expected / setup.step.tokens_per_s / SECONDS_PER_HOUR)

@@ -55,8 +55,7 @@ def test_a_band_of_time_names_a_unit_once(low: float, high: float, text: str) ->
 def test_a_row_has_every_column() -> None:
     asked = question(OFFER)
     ranking = choose(asked)
-    typed = Typed("0.6b", lambda method, options: training_recipes((method,), options)[0])
-    answer = Answer(asked, typed, ranking, "given", (), (), 0.15, date(2026, 11, 25))
+    answer = Answer(asked, Typed("0.6b"), ranking, "given", (), (), 0.15, date(2026, 11, 25))
     assert tuple(row_data(answer, ranking.cheapest)) == COLUMNS, "frozen: new names come at the end"
 
 
