@@ -21,6 +21,7 @@ from peftbench.check.runs.validation import promises_of, run_rows
 from peftbench.check.speed.published_speed import read_speeds
 from peftbench.check.speed.throughput import GROUPS, LEFT_OUT, accuracies, leave_one_out, possible
 from peftbench.cli.ask.format_option import format_option, show
+from peftbench.cli.ask.options import SECONDS
 from peftbench.cli.progress import Progress
 from peftbench.dryrun.session import DryRunSession
 from peftbench.records.file import Record, is_published, record_of
@@ -51,20 +52,25 @@ NOTE = (
 @click.option("--rows", "list_rows", is_flag=True, help="List every record with its error instead.")
 @click.option("--dry-run", is_flag=True,
               help="Predict by dry run: minutes the first time, from the cache afterwards.")  # fmt: skip
+@click.option("--timeout", type=SECONDS,
+              help="End a dry run that gives no sign of life for so long.  [default: 600]")  # fmt: skip
 @click.option("--fail-above", metavar="PERCENT",
               help="Exit with code 1 when an allocated peak is off by more than this, as in 6%.")  # fmt: skip
 @click.option("--calibration", metavar="FILE",
               help="Predict runs of `peftbench run` with it, but not those it was fitted on.")  # fmt: skip
 @format_option
 def validate(
-    path: str, by: str, list_rows: bool, dry_run: bool, fail_above: str | None, calibration: str | None, format_: str
-) -> None:
+    path: str, by: str, list_rows: bool, dry_run: bool, timeout: float | None, fail_above: str | None,
+    calibration: str | None, format_: str,
+) -> None:  # fmt: skip
     """Predict every measured run of PATH, a .jsonl file of records or a folder of them, and print the errors.
 
     Allocated, reserved and device figures are each compared with the prediction of that size. For runs of `peftbench
     run` verdicts are laid beside outcomes as well: a broken promise was predicted to fit and ran out of memory.
     A .csv file of training speeds is compared with the expected times of a step.
     """
+    if timeout and not dry_run:
+        raise PeftbenchError("--timeout has no effect without --dry-run.", "Add --dry-run, or leave it out.")
     if path.endswith(".csv"):
         if dry_run or calibration or fail_above:
             raise PeftbenchError("a CSV holds training speeds.", "Leave out what is of memory: give --by or --rows.")
@@ -76,7 +82,7 @@ def validate(
     limit = _fraction(fail_above) if fail_above is not None else math.inf
     if dry_run and calibration:
         raise PeftbenchError("a calibration is of formulas.", "Leave out --dry-run or --calibration.")
-    found = _validated(*_read(path), dry_run, calibration)
+    found = _validated(*_read(path), dry_run, timeout, calibration)
     report = found.report
     if list_rows:
         sheet = rows_sheet(report.rows, found.note)
@@ -116,10 +122,11 @@ def _read(path: str) -> tuple[tuple[PublishedRecord, ...], tuple[RunRecord, ...]
 
 
 def _validated(
-    published: tuple[PublishedRecord, ...], runs: tuple[RunRecord, ...], dry_run: bool, calibration: str | None
-) -> _Validated:
+    published: tuple[PublishedRecord, ...], runs: tuple[RunRecord, ...], dry_run: bool, timeout_s: float | None,
+    calibration: str | None,
+) -> _Validated:  # fmt: skip
     if dry_run:
-        rows, comparisons, left_out = _by_dry_run(published, runs)
+        rows, comparisons, left_out = _by_dry_run(published, runs, timeout_s)
     else:
         rows, left_out = compare(published, tell).rows, ""
         comparisons = compare_calibrated(runs, calibration) if calibration else compare_runs(runs)
@@ -132,13 +139,13 @@ def _validated(
 
 
 def _by_dry_run(
-    published: tuple[PublishedRecord, ...], runs: tuple[RunRecord, ...]
+    published: tuple[PublishedRecord, ...], runs: tuple[RunRecord, ...], timeout_s: float | None
 ) -> tuple[tuple[ValidatedRow, ...], tuple[Comparison, ...], str]:
     """The rows of published records, runs beside their predictions, and how many records are left out."""
     known, others = split(published)
     places: dict[object, int] = {record.id: place for place, record in enumerate(known)}
     places |= {id(record): len(known) + place for place, record in enumerate(runs)}
-    with DryRunSession(tell=tell) as session, Progress("dry runs") as progress:
+    with DryRunSession(tell=tell, timeout_s=timeout_s) as session, Progress("dry runs") as progress:
 
         def report(key: object, share: float) -> None:
             progress((places[key] + share) / len(places))

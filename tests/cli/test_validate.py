@@ -53,6 +53,8 @@ def test_fail_above(limit, code):
         (("nowhere",), "no such file or folder: nowhere"),
         ((PUBLISHED, "--fail-above", "much"), "takes a percentage"),
         ((PUBLISHED, "--fail-above", "nan"), "takes a percentage"),
+        ((PUBLISHED, "--timeout", "60"), "--timeout has no effect without --dry-run"),
+        ((PUBLISHED, "--dry-run", "--timeout", "nan"), "not a number of seconds"),
         ((PUBLISHED, "--by", "moon"), "'moon' is not one of"),
         ((f"{PUBLISHED}/README.md",), "line 1: left out, it is not JSON"),
     ],

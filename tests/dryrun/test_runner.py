@@ -206,9 +206,10 @@ def test_a_case_has_the_same_time_limit_in_the_command_and_in_python() -> None:
 
 def test_a_dry_run_has_the_time_limit_that_help_shows() -> None:
     from peftbench.cli.ask.options import DRY_RUN
+    from peftbench.cli.validate import validate
 
-    shown = next(option.help for option in DRY_RUN if option.name == "timeout")
-    assert shown is not None and f"[default: {runner.TIMEOUT_S:g}]" in shown
+    shown = [option.help for option in (*DRY_RUN, *validate.params) if option.name == "timeout"]
+    assert [f"[default: {runner.TIMEOUT_S:g}]" in str(text) for text in shown] == [True, True]
 
 
 def test_progress_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
