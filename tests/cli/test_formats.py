@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from calibrated_runs import card_runs, write_runs
 from cli_runner import answer, refusal, run
+from run_samples import samples
 
+from peftbench.records.environment import Outcome
 from peftbench.report.format.writers import FORMATS
 
 ROOT = Path(__file__).parents[2]
@@ -99,3 +101,9 @@ def test_without_the_extra_html_says_what_to_install(monkeypatch: pytest.MonkeyP
         said = refusal(*question, "--format", "html")
         assert f"needs {module}, which is not installed" in said
         assert "Run: pip install 'peftbench[report]'" in said
+
+
+def test_no_rows_are_no_lines(tmp_path: Path) -> None:
+    timed_out = next(record for record in samples() if record.outcome is Outcome.TIMEOUT)
+    path = write_runs(tmp_path / "runs.jsonl", [timed_out])
+    assert answer("validate", str(path), "--rows", "--format", "jsonl") == ""

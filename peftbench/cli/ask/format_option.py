@@ -30,9 +30,10 @@ format_option = click.option("--format", "format_", **_SETTINGS)
 
 
 def show(sheet: Sheet, format_: str) -> None:
-    """Print an answer."""
+    """Print an answer; no rows of JSON Lines are no line, not an empty one."""
     print_as = put_page if format_ == "html" else say
-    print_as(written(sheet, format_))
+    if text := written(sheet, format_):
+        print_as(text)
 
 
 def write_file(path: str, content: str | bytes, otherwise: str) -> None:
