@@ -64,6 +64,15 @@ def test_a_file_of_an_adapter_stays_in_the_command(tmp_path: Path) -> None:
     assert [each for each in advice_of(question) if each.problem] == []
 
 
+def test_a_default_length_leaves_room_for_the_tokens_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "prefix.json"
+    for number in (20, 300):
+        path.write_text(json.dumps({"peft_type": "PREFIX_TUNING", "num_virtual_tokens": number}))
+        asked = ("plan", "--model", "gpt2", "--gpu", "t4", "--adapter-config", str(path), "--format", "json")
+        assert json.loads(answer(*asked))["plans"][0]["recipe"]["sequence_length"] == 1024 - number
+        assert json.loads(answer(*asked, "--task", "inference"))["plans"][0]["recipe"]["prompt_tokens"] == 768 - number
+
+
 def test_what_is_typed_in_python_leads_to_the_change() -> None:
     for method, recipe in (
         ("full", {"micro_batch_size": 6}),

@@ -33,7 +33,9 @@ def recipe_with_adapter(
         check_model(read_adapter_file(given["adapter_config"]), model)
     peft_type = adapter.peft_type
     base = "qlora" if _quantized(methods, peft_type) else "lora"
-    (recipe,) = build((base,), within_positions(model, given["task"], (base,), options))
+    held = {name: value for name, value in adapter.options if name == "num_virtual_tokens"}
+    within = within_positions(model, given["task"], (peft_type if known else base,), {**options, **held})
+    (recipe,) = build((base,), {name: value for name, value in within.items() if name not in held})
     return (replace(recipe, adapter=replace(adapter, dtype=recipe.adapter.dtype) if recipe.adapter else None),)
 
 
