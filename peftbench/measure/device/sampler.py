@@ -70,7 +70,10 @@ class Sampler:
         """Why the device could not be read to the end."""
 
     def __enter__(self) -> Sampler:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            raise MeasureError("the system starts no thread to watch the device in.", "Raise ulimit -u.") from None
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trail: object) -> None:

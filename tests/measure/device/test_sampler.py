@@ -57,6 +57,15 @@ def test_any_other_error_is_raised_at_the_end():
         sampled(Staged(1, ZeroDivisionError()), 2)
 
 
+def test_a_system_that_starts_no_thread_is_told(monkeypatch):
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", refuse)
+    with pytest.raises(MeasureError, match="starts no thread"), Sampler(Staged(1)):
+        pass
+
+
 def test_long_runs_do_not_eat_memory(monkeypatch):
     monkeypatch.setattr(module, "MOST_SAMPLES", 16)
     found = sampled(Staged(9, 1), 100)
