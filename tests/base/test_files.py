@@ -102,7 +102,7 @@ def test_what_cannot_be_replaced_is_written_or_refused(tmp_path: Path) -> None:
 
 OWN = {
     "catalog/gpus", "catalog/published_effects", "catalog/prices", "catalog/models", "recipes/unread",
-    "recipes/tools/script", "measure/quality/text", "dryrun/cache", "measure/doctor",
+    "recipes/tools/script", "measure/quality/text", "dryrun/cache", "measure/doctor", "decide/adapter_config",
 }  # fmt: skip
 """Modules that read files which the package, or a library, ships, or that it wrote itself."""
 SYSTEM = {"measure/device/host_memory", "measure/worker", "libraries/worker", "base/screen"}
