@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from peftbench.base.errors import MeasureError, PeftbenchError, install_hint
+from peftbench.base.units import LONGEST_S
 from peftbench.dryrun.trace.trace import UNREADABLE, Trace, trace_from_json
 from peftbench.dryrun.workload import Workload, workload_to_json
 from peftbench.libraries.refusal import Refused
@@ -111,7 +112,8 @@ def _line(worker: Worker, timeout_s: float) -> bytes:
         line = worker.line(began_s + timeout_s, IDLE_SHARE * timeout_s)
     except TimeoutError:
         what = f"the dry run gave no sign of life for {time.monotonic() - began_s:.0f} s and was ended."
-        hint = f"If this machine is only slow, give it longer: --timeout {2 * timeout_s:g}. Else leave out --dry-run."
+        longer = f"--timeout {min(2 * timeout_s, LONGEST_S):.10g}"
+        hint = f"If this machine is only slow, give it longer: {longer}. Else leave out --dry-run."
         raise DryRunError(what, hint) from None
     if line is None:
         raise _error_from_exit(worker)
