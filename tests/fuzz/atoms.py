@@ -84,7 +84,8 @@ def thing(chance: random.Random) -> Any:
         None, True, False, 0, 1, -1, 2, 3, 64, 4096, 10**7, 10**7 + 1, 10**9, 1 << 62, 10**400, -(10**400), 10**4400,
         0.0, -0.0, 0.5, 1.0, -1.5, 1e308, float("nan"), float("inf"), float("-inf"), 1 + 2j, Decimal("1"), "", " ",
         "64", "bfloat16", "float32", "lora", "all-linear", "q_proj", b"bytes", [], [1], ["q_proj"], (), (1,),
-        ("a", "b"), {}, {"a": 1}, {1: 2}, {"r": 8}, set(), {1}, frozenset(), range(3), NOTHING, object, len,
+        ("a", "b"), {}, {"a": 1}, {1: 2}, {10**4400: 1}, {None: 1},
+        {"r": 8}, set(), {1}, frozenset(), range(3), NOTHING, object, len,
         Colour.RED, cycle,
         Path("."), date(2026, 1, 1), EMPTY, ["a", 1, None], [[[[]]]], (None,), {"a": {"b": []}}, ...,
     )  # fmt: skip

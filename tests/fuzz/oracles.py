@@ -202,7 +202,7 @@ def pair_faults(words: tuple[str, ...], answer: Answer, ask: Ask) -> Iterator[st
     plans = strictly(answer.out)["plans"]
     table = ask((*words, "--format", "csv"))
     yield from _table_faults(plans, table)
-    if "--dry-run" not in words and "--check" not in words and len(plans) == 1 and plans[0]["gpu"]:
+    if not {"--dry-run", "--check", "auto"} & set(words) and len(plans) == 1 and plans[0]["gpu"]:
         yield from _order_faults(words, plans[0], ask)
 
 
