@@ -13,6 +13,7 @@ from peftbench.catalog.models import list_models
 from peftbench.decide.plan.savings import EIGHT_BIT, PAGED
 from peftbench.estimate.parts.optimizer import OPTIMIZERS
 from peftbench.estimate.peft_types.table import METHODS
+from peftbench.inputs.recipe.adapter import AdapterSpec
 from peftbench.inputs.recipe.option import Option, options_of
 from peftbench.inputs.recipe.parallelism import STRATEGIES
 from peftbench.inputs.recipe.training import TrainingSpec
@@ -131,11 +132,23 @@ class Questions:
             lora = not methods or any(method.endswith("lora") for method in methods)
             words += some(chance, ADAPTER if lora else {name: ADAPTER[name] for name in ("--adapter-dtype",)}, 0.2)
             words += ["--use-dora"] if lora and chance.random() < 0.1 else []
+        if len(methods) == 1:
+            words += self.of_type(methods[0])
         if not methods or any(method.startswith("q") for method in methods):
             words += some(chance, QUANTIZATION, 0.2) + switches(chance, QUANTIZATION_SWITCHES, 0.15)
         if chance.random() < 0.25:
             words += some(chance, SEVERAL, 0.7) + switches(chance, ("--cpu-offload",), 0.3)
         return words
+
+    def of_type(self, method: str) -> list[str]:
+        """An option that only this PEFT type has, and the tokens of a prompt."""
+        plain = method.replace("-", "_")
+        options = METHODS[plain if plain in METHODS else plain[1:]].options if plain != "full" else {}
+        own = {option.name for option in options_of(AdapterSpec)}
+        counted = (f"{name}={value}" for name, value in options.items() if type(value) is int and name not in own)
+        counts = {"--adapter-option": tuple(counted)}
+        prompt = {"--num-virtual-tokens": ("1", "50")} if "num_virtual_tokens" in options else {}
+        return some(self.chance, {name: each for name, each in {**counts, **prompt}.items() if each}, 0.3)
 
     def of_file(self) -> list[str]:
         """Another tool's file, and some options over it."""
