@@ -89,7 +89,7 @@ def test_a_plan_command_can_be_retyped(folder):
 @needs_plotly
 def test_another_tools_file_can_be_drawn(folder, tmp_path):
     file = tmp_path / "lora.yml"
-    answer("recipe", *ASKED[1:], "--for", "axolotl", "-o", str(file))
+    assert run("recipe", *ASKED[1:], "--for", "axolotl", "-o", str(file)).exit_code == 0
     assert answer("timeline", "--from", str(file), "--gpu", "t4") == answer(*ASKED)
 
 
