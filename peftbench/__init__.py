@@ -147,7 +147,9 @@ def PeftbenchCallback(path: str | None = None, steps: int = 10) -> RunCallback:
     of something else; what comes up after the training is told, for the trained model is worth more than the record.
     """
     from os.path import exists
+    from typing import Annotated
 
+    from peftbench.base.codec import Within, from_json
     from peftbench.base.errors import PeftbenchError
     from peftbench.base.screen import say
     from peftbench.base.screen import tell as tell_user
@@ -156,6 +158,9 @@ def PeftbenchCallback(path: str | None = None, steps: int = 10) -> RunCallback:
     from peftbench.measure.own.callback import RunCallback
     from peftbench.records.file import RecordFile
     from peftbench.report.runs.table import described
+
+    steps = from_json(Annotated[int, Within(1)], steps, "steps")
+    path = from_json(str | None, path if path is None else _path_text(path), "path")
 
     def tell(record: RunRecord) -> None:
         say(described(compare([record])[0]))
@@ -171,6 +176,18 @@ def PeftbenchCallback(path: str | None = None, steps: int = 10) -> RunCallback:
         with RecordFile(path, tell_user):
             pass
     return RunCallback(adapter_of, tell, steps)
+
+
+def _path_text(path: object) -> object:
+    """The text of a Path; everything else as it is. Raises SpecError for what no file can be called."""
+    from os import PathLike, fspath
+
+    from peftbench.base.errors import SpecError
+
+    text = fspath(path) if isinstance(path, PathLike) else path
+    if text == "" or (isinstance(text, str) and "\0" in text):
+        raise SpecError("path is no name of a file.", "Name one, as in run.jsonl.")
+    return text
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ import torch
 from run_records import TINY
 
 import peftbench
-from peftbench.base.errors import MeasureError, SpecError
+from peftbench.base.errors import MeasureError, PeftbenchError, SpecError
 from peftbench.check.runs.comparison import compare
 from peftbench.inputs.recipe import DType, QuantizationSpec
 from peftbench.measure.own.recipe import _quantization
@@ -62,6 +62,16 @@ def test_a_file_of_something_else_is_refused_before_the_training(tmp_path):
     with pytest.raises(MeasureError, match="holds something else than records"):
         peftbench.PeftbenchCallback(str(tmp_path / "notes.txt"))
     assert (tmp_path / "notes.txt").read_text() == "kept"
+
+
+WRONG = [{"path": 5}, {"path": ""}, {"path": "a\0b"}, {"path": b"x"}, {"path": ["a"]}, {"path": "/dev/zero"},
+         {"steps": "x"}, {"steps": 0}, {"steps": True}, {"steps": None}, {"steps": 10**400}]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", WRONG, ids=lambda given: next(iter(given)))
+def test_a_wrong_argument_is_refused_before_the_training(given):
+    with pytest.raises(PeftbenchError):
+        peftbench.PeftbenchCallback(**given)
 
 
 @pytest.mark.parametrize("name", ["gptq", "awq"])
