@@ -34,11 +34,19 @@ OFF = "none"
 MEMORY = ("context_bytes", "slack_factor")
 TIME = ("matmul_share", "layer_launch_s", "adapter_launch_s", "quantized_launch_s", "dequantized_bytes")
 """Fields of estimate.time.TimeConstants that runs may decide."""
+_LAUNCH_S = Within(1e-12, 1e6)
+RANGES = {
+    "context_bytes": Within(1, 1e13), "slack_factor": Within(0, 1e6), "matmul_share": Within(1e-9, 1e6),
+    "layer_launch_s": _LAUNCH_S, "adapter_launch_s": _LAUNCH_S, "quantized_launch_s": _LAUNCH_S,
+    "dequantized_bytes": Within(1e-6, 1e9),
+}  # fmt: skip
+"""Of each constant: far beyond any card, near enough for every time to be finite. Only slack may be nothing."""
 
 _WANTED = "Make one: peftbench calibrate results/<card>"
 
 
 NotNegative = Annotated[float, Within(0, 1e30)]
+Rate = Annotated[float, Within(1000, 1e24)]
 Factor = Annotated[float, Within(1, 1e6)]
 """How far off, whichever way: 1 when exact."""
 
@@ -88,9 +96,9 @@ class Calibration:
     stack: Mapping[str, str]
     """Minor versions of STACK."""
     driver: str | None
-    tensor_flops: NotNegative | None
+    tensor_flops: Rate | None
     """What efficiency is a share of; None: no time was fitted."""
-    memory_bandwidth: NotNegative | None
+    memory_bandwidth: Rate | None
     """Bytes per second, which the dequantization factor is relative to."""
     constants: Mapping[str, Constant]
     held_out: HeldOut
@@ -204,11 +212,10 @@ def _from_json(given: Mapping[str, Any]) -> Calibration:
     """Raises SpecError for what is no calibration, and for a number that no card can have."""
     found: Calibration = from_json(Calibration, given, "calibration")
     for name, constant in found.constants.items():
-        if name not in (*MEMORY, *TIME):
+        if name not in RANGES:
             raise SpecError(f"no constant is called {written(name)}.")
-        for number in (constant.low, constant.value, constant.high):
-            if number == 0 and name != "slack_factor":  # only an allocator can do without: slack
-                raise SpecError(f"{name} must be above 0 (got {number!r}).")
+        for field in ("low", "value", "high"):
+            from_json(Annotated[float, RANGES[name]], getattr(constant, field), f"calibration.constants.{name}.{field}")
         if not constant.low <= constant.value <= constant.high:
             raise SpecError(f"{name} must have its value between low and high.")
     return found

@@ -97,7 +97,8 @@ def test_a_file_that_is_not_one_gets_one_message(text: str, said: str, tmp_path:
 
 @pytest.mark.parametrize(
     ("path", "value", "said"),
-    [(("constants", "matmul_share", "value"), 0, "matmul_share must be above 0 (got 0)"),
+    [(("memory_bandwidth",), 1e-300, "memory_bandwidth must be at least 1,000"),
+     (("constants", "matmul_share", "value"), 0, "matmul_share.value must be at least 1e-09 (got 0)"),
      (("constants", "layer_launch_s", "low"), -1, "layer_launch_s.low must not be negative (got -1)"),
      (("constants", "context_bytes", "value"), "700 MiB", "context_bytes.value must be a finite number, not '700 MiB'"),
      (("constants", "slack_factor", "high"), float("inf"), "slack_factor.high must be a finite number, not inf"),
