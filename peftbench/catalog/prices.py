@@ -172,7 +172,8 @@ def price_of(text: str) -> float:
 
 
 def _count(text: str) -> int:
-    number = int(text) if text.strip().isdecimal() and text.isascii() else 0
+    plain = text.strip().isdecimal() and text.isascii() and len(text) < 20  # int gives up on thousands of digits
+    number = int(text) if plain else 0
     if not 1 <= number <= MOST_GPUS:
         raise CatalogError(f"gpu_count cannot be {text[:40]!r}.", f"Write a whole number from 1 to {MOST_GPUS:,}.")
     return number

@@ -88,6 +88,7 @@ def test_a_price_file_needs_two_columns(tmp_path: Path) -> None:
         ("gpu,usd_per_hour\n4090,1,200\n", "line 2: there are more cells than columns"),
         ("gpu,usd_per_hour\n4090,1_0\n", "'1_0' is not a price"),
         ("gpu,usd_per_hour\n4090,1e-320\n", "a price cannot be 1e-320"),
+        ("gpu,usd_per_hour,gpu_count\n4090,1," + "9" * 4400 + "\n", "gpu_count cannot be '999"),
         ("gpu,usd_per_hour,gpu_count\n4090,1,٣\n", "gpu_count cannot be '٣'"),
         ("gpu,usd_per_hour,usd_per_hour\n4090,1,2\n", "has two columns usd_per_hour"),
         ("gpu,usd_per_hour,kind\n4090,1600,purchase\n", "--purchase-price"),
