@@ -42,7 +42,7 @@ class Case:
     learning_rate: Annotated[float, Within(0, 100)] = 1e-3
     seed: Count = 0
     device: DeviceType = "cuda"
-    memory_limit_bytes: Count | None = None
+    memory_limit_bytes: Annotated[int, Within(1)] | None = None
     """What the child may take of the card, or of memory on a CPU; None: all there is."""
 
     def __post_init__(self) -> None:

@@ -50,10 +50,10 @@ class Environment:
     """Name of the card, or of the CPU."""
     uuid: str | None
     """The card's; None for a CPU."""
-    memory_bytes: Count
+    memory_bytes: Annotated[int, Within(1)]
     """torch.cuda.get_device_properties().total_memory, or the memory of the machine."""
     compute_capability: tuple[Count, Count] | None
-    multiprocessors: Count | None
+    multiprocessors: Annotated[int, Within(1)] | None
     driver: str | None
     threads: Count
     """torch.get_num_threads()."""

@@ -118,3 +118,15 @@ def test_the_place_and_the_reason_are_told_and_the_rest_is_answered(tmp_path: Pa
         assert f"{path}, line 1: left out, not a record of a run: " in result.stderr.replace("\n      ", " ")
         assert "record.measurement.process_peak_bytes must not be negative (got -5)" in result.stderr
     assert "good" in run("report", str(path)).stdout and "bad" not in run("report", str(path)).stdout
+
+
+@pytest.mark.parametrize("field", ["memory_bytes", "multiprocessors"])
+def test_a_card_of_nothing_costs_its_record_only(tmp_path: Path, field: str) -> None:
+    good = record_to_json(card_run("lora", {"sequence_length": 64}))
+    bad = copy.deepcopy(good)
+    bad["environment"][field] = 0
+    path = tmp_path / "runs.jsonl"
+    path.write_text(f"{json.dumps(bad)}\n{json.dumps(good)}\n")
+    done = run("validate", str(path))
+    assert done.exit_code == 0, done.stderr
+    assert "line 1: left out" in done.stderr
