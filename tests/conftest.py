@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,6 +16,16 @@ os.environ["OMP_NUM_THREADS"] = "1"
 """Kernels of torch allocate scratch for each thread: the oracles measure one thread's."""
 os.environ["PEFTBENCH_CALIBRATION"] = "none"
 """What was measured on the cards of whoever runs the tests does not change what they expect."""
+
+
+def pytest_configure() -> None:
+    """Commands that tests start get signals as from a terminal, though nohup and some CI runners ignore them here.
+
+    A handler of Python's is not handed on to a new process, an ignored signal is.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
