@@ -29,9 +29,7 @@ def autocast_dtype(recipe: TrainingSpec, has_bfloat16: bool) -> torch.dtype | No
     """What the forward pass computes in where the recipe has autocast; `has_bfloat16` is the device's."""
     if not recipe.autocast:
         return None
-    if recipe.dtype is not DType.FLOAT32:
-        return torch_dtype(recipe.dtype)
-    return torch.bfloat16 if has_bfloat16 else torch.float16
+    return torch_dtype(recipe.computes_in(has_bfloat16))
 
 
 def causal_lm_of(model: Any) -> Any:

@@ -59,6 +59,19 @@ def _efficient_backward(args: Any, _: Any) -> list[int]:
     return [rows] if query.dtype is torch.float32 else [rows, accumulator]
 
 
+def _softmax_backward(args: Any, _: Any) -> list[int]:
+    """The product of gradient and output. Source: softmax_backward_cuda_out in aten/src/ATen/native/cuda/SoftMax.cu."""
+    return [args[0].nbytes]
+
+
+def _safe_softmax(args: Any, _: Any) -> list[int]:
+    """The softmax, and a mask of rows that see nothing, from which the result is chosen.
+
+    Source: _safe_softmax in aten/src/ATen/native/transformers/attention.cpp.
+    """
+    return [args[0].nbytes, args[0].numel()]
+
+
 def _gemm_4bit(args: Any, kwargs: Any) -> list[int]:
     """The matrix written out, where bitsandbytes multiplies so many tokens without its fused kernel.
 
@@ -125,6 +138,8 @@ def _index_put(args: Any, kwargs: Any) -> list[int]:
 SCRATCH: Mapping[str, tuple[Part, Sizes]] = {
     "aten::_scaled_dot_product_flash_attention_backward": (Part.ACTIVATIONS, _flash_backward),
     "aten::_scaled_dot_product_efficient_attention_backward": (Part.ACTIVATIONS, _efficient_backward),
+    "aten::_softmax_backward_data": (Part.ACTIVATIONS, _softmax_backward),
+    "aten::_safe_softmax": (Part.ACTIVATIONS, _safe_softmax),
     "aten::embedding_dense_backward": (Part.WORKSPACE, _embedding_backward),
     "aten::sort": (Part.WORKSPACE, _sort),
     "aten::topk": (Part.WORKSPACE, _sort),

@@ -167,10 +167,22 @@ def _math(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if keys.width != heads:  # a single head is copied too, by the batched product
         keys, values = tape.copy(keys, heads), tape.copy(values, heads)
     keys = tape.scale(keys)
-    scores = tape.copy(_scores(c, queries, keys))
-    scores = tape.dropout(tape.unary(scores, "output"), c.model.attention_dropout)
+    scores = _safe_softmax(tape, _scores(c, queries, keys))
+    scores = tape.dropout(scores, c.model.attention_dropout)
     out = tape.new((scores, values), query.width, FLOAT32, (scores, values))
     return tape.cast(out, query.itemsize)
+
+
+def _safe_softmax(tape: Tape, scores: Tensor) -> Tensor:
+    """softmax whose rows are zero where all is masked: a softmax, a mask, and the result chosen by it.
+
+    Source: _safe_softmax in pytorch/aten/src/ATen/native/transformers/attention.cpp.
+    """
+    chosen_from = tape.tensor(scores.width, scores.itemsize, pairs=scores.pairs)
+    masked = tape.tensor(scores.width, 1, pairs=scores.pairs)
+    out = tape.softmax(scores, scores.itemsize)
+    del chosen_from, masked
+    return out
 
 
 def _eager(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -188,7 +200,7 @@ def _eager(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         weights = tape.scale(tape.unary(tape.scale(weights), "output"))
     weights = tape.scale(weights)  # + mask
     upcasts = tape.autocast is not None or c.model.family.float32_softmax
-    weights = tape.cast(tape.unary(tape.cast(weights, FLOAT32 if upcasts else itemsize), "output"), itemsize)
+    weights = tape.cast(tape.softmax(weights, FLOAT32 if upcasts else itemsize), itemsize)
     weights = tape.dropout(weights, c.model.attention_dropout)
     c.attention_weights = weights.storage
     return tape.copy(_batched_output(c, query, weights, value_states, value))
@@ -235,7 +247,7 @@ def _eager_with_sinks(c: Context, query: Tensor, key: Tensor, value: Tensor) -> 
     combined = tape.new(
         (combined, largest), combined.width, query.itemsize, pairs=combined.pairs, aliases=(combined.key,)
     )
-    probabilities = tape.unary(combined, "output")
+    probabilities = tape.softmax(combined, combined.itemsize)
     scores = tape.slice(probabilities, probabilities.width)
     c.attention_weights = scores.storage
     return tape.copy(_batched_output(c, query, scores, value_states, value))

@@ -86,7 +86,7 @@ def _experts(c: Context, hidden_states: Tensor) -> Tensor:
 def _router(c: Context, hidden_states: Tensor) -> Tensor:
     tape, model = c.tape, c.model
     logits = dense(tape, hidden_states, model.num_experts, c.weight_itemsize, c.full)
-    probabilities = tape.unary(tape.cast(logits, FLOAT32), "output")
+    probabilities = tape.softmax(logits, FLOAT32)
     return tape.new((probabilities,), model.num_experts_per_tok, hidden_states.itemsize)
 
 

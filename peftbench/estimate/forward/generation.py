@@ -11,7 +11,7 @@ from peftbench.estimate.forward.attention import attention
 from peftbench.estimate.forward.layers import decoder_layer
 from peftbench.estimate.forward.segments import Kind
 from peftbench.estimate.peft_types.tensors import adapted_paths
-from peftbench.estimate.tape.autograd import Tape, Tensor
+from peftbench.estimate.tape.autograd import SoftmaxKernel, Tape, Tensor
 from peftbench.estimate.tape.ledger import Ledger, Moment
 from peftbench.estimate.tape.modules import Context, norm
 from peftbench.inputs.model.spec import ModelSpec
@@ -28,6 +28,7 @@ class GenerationKey(NamedTuple):
     quantization: QuantizationSpec | None
     """None where bitsandbytes finds nothing to quantize."""
     attention_kernel: str
+    softmax: SoftmaxKernel
     masks_sliding_layers: bool
 
 
@@ -79,7 +80,8 @@ def _context(key: GenerationKey, kind: Kind) -> Context:
     kernel = "efficient" if sliding and key.attention_kernel == "flash" else key.attention_kernel
     recipe = TrainingSpec(dtype=key.dtype, adapter=key.adapter, use_cache=True, gradient_checkpointing=False)
     return Context(
-        tape=Tape(Ledger(), records=False), model=_without_dropout(key.model), training=recipe,
+        tape=Tape(Ledger(), records=False, softmax_kernel=key.softmax),
+        model=_without_dropout(key.model), training=recipe,
         targets=adapted_paths(key.model, key.adapter), quantization=key.quantization, attention_kernel=kernel,
         weight_itemsize=key.dtype.bytes, rope_itemsize=key.dtype.bytes, rotates=kind.rotates,
         masked=sliding or key.attention_kernel == "eager",

@@ -4,10 +4,12 @@ from typing import NamedTuple
 
 from peftbench.estimate.parts.card import CardTraits
 from peftbench.estimate.peft_forward.virtual_tokens import is_prefix
+from peftbench.estimate.tape.autograd import ON_CPU, SoftmaxKernel
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import DType, TrainingSpec
 
 FLASH_MAX_HEAD_DIM = 256
+ON_CUDA = SoftmaxKernel(multiplies=True, half_to_float=False)
 
 
 class Kernels(NamedTuple):
@@ -17,11 +19,19 @@ class Kernels(NamedTuple):
     """"flash", "efficient", "math", "eager" or "cpu"."""
     grouped_mm: bool = True
     """All experts are multiplied at once."""
+    softmax: SoftmaxKernel = ON_CUDA
+    """How attention and routers run their softmax."""
 
 
 def kernels_of(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> Kernels:
     """The kernels that run this model's layers on the card."""
-    return Kernels(attention_kernel(model, training, card), not model.num_experts or card.grouped_mm)
+    softmax = softmax_kernel(training.computes_in(card.bfloat16), card)
+    return Kernels(attention_kernel(model, training, card), not model.num_experts or card.grouped_mm, softmax)
+
+
+def softmax_kernel(dtype: DType, card: CardTraits) -> SoftmaxKernel:
+    """Softmax of a card whose 16-bit tensors have this type."""
+    return ON_CPU if card.on_cpu else ON_CUDA._replace(half_to_float=dtype is DType.FLOAT16)
 
 
 def attention_kernel(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> str:

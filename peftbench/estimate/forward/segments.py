@@ -134,8 +134,8 @@ def _context(step: Step, ledger: Ledger, kind: Kind) -> Context:
     exist = training.gradients_outlive_step or bool(step.early_gradients)
     masked = kind.sliding and kernel in ("flash", "math")  # a mask has keys copied to every query head
     return Context(
-        tape=Tape(ledger, step.autocast_itemsize, gradients_exist=exist), model=model, training=training,
-        targets=adapted_paths(model, training.adapter), quantization=step.quantization,
+        tape=Tape(ledger, step.autocast_itemsize, gradients_exist=exist, softmax_kernel=step.kernels.softmax),
+        model=model, training=training, targets=adapted_paths(model, training.adapter), quantization=step.quantization,
         attention_kernel="efficient" if masked else kernel, grouped_mm=step.kernels.grouped_mm,
         weight_itemsize=training.dtype.bytes, rope_itemsize=step.embedding_itemsize, rotates=kind.rotates,
         masked=kind.sliding or kernel == "eager" or _always_masked(step), past_tokens=past_tokens(training),

@@ -20,6 +20,8 @@ class CardTraits(NamedTuple):
 
     flash: bool
     """SDPA has flash attention."""
+    bfloat16: bool
+    """torch.cuda.is_bf16_supported(): autocast takes it beside float32 weights."""
     grouped_mm: bool
     """All experts can be multiplied at once."""
     cublas_bytes: int
@@ -36,7 +38,9 @@ def traits_of(gpu: GpuSpec | None) -> CardTraits:
     on_cpu = gpu is not None and gpu.is_cpu
     seen = gpu.calibration.slack_factor if gpu and gpu.calibration else None
     since_ampere = generation >= AMPERE
-    return CardTraits(since_ampere, since_ampere, 0 if on_cpu else cublas_workspace_bytes(generation), on_cpu, seen)
+    cublas = 0 if on_cpu else cublas_workspace_bytes(generation)
+    bfloat16 = gpu is None or gpu.has_bfloat16
+    return CardTraits(since_ampere, bfloat16, since_ampere, cublas, on_cpu, seen)
 
 
 def cublas_workspace_bytes(compute_capability: tuple[int, int]) -> int:

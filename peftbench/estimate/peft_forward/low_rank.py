@@ -155,7 +155,7 @@ def lily(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     cast = tape.cast(x, itemsize)
     hidden = _blocks(c, cast, rank, 0)
     logits = _blocks(c, hidden, o["num_B"], rank * o["num_B"] * itemsize)
-    probability = tape.unary(tape.cast(logits, FLOAT32), "output")
+    probability = tape.softmax(logits, FLOAT32)
     combined = matrix(tape, (), rank * s.m, itemsize, (probability,), scratch=rank * s.m * o["num_B"] * itemsize)
     delta = through(tape, hidden, combined, s.m)
     return tape.add(result, tape.cast(tape.scale(delta), result.itemsize))

@@ -16,6 +16,9 @@ from peftbench.memory import Part
 
 FLOAT32 = 4
 
+Scratch = tuple[Part, int, int] | tuple[Part, int, int, int]
+"""Bytes alive only while a kernel runs: (part, per_token, fixed, per_pair)."""
+
 
 class Recomputed(Exception):
     """A checkpoint's recomputation has reached the last tensor that backward needs (torch's early stop)."""
@@ -80,8 +83,8 @@ class Node(NamedTuple):
     outputs: tuple[int, ...]
     flows: tuple[Flow, ...]
     saved: list[Storage]
-    scratch: tuple[tuple[Part, int, int], ...]
-    """Bytes alive only while the backward runs: (part, per_token, fixed)."""
+    scratch: tuple[Scratch, ...]
+    """What its kernels allocate inside."""
     parameter_gradients: int
     """Bytes of weight gradients that this node leaves behind."""
     returns_saved: bool
@@ -89,6 +92,18 @@ class Node(NamedTuple):
     unpacks: bool
     """Its backward reads a saved tensor, be it a weight: inside a checkpoint the first such read starts the
     recomputation."""
+
+
+class SoftmaxKernel(NamedTuple):
+    """How a device runs softmax: softmax in ATen/native/SoftMax.cpp, softmax_backward_cuda_out in cuda/SoftMax.cu."""
+
+    multiplies: bool
+    """Its backward makes the product of gradient and output first."""
+    half_to_float: bool
+    """16-bit numbers are float16, which one kernel reads and writes as float32; bfloat16 is cast first."""
+
+
+ON_CPU = SoftmaxKernel(multiplies=False, half_to_float=False)
 
 
 class Tape:
@@ -100,21 +115,23 @@ class Tape:
     the node after which a recomputation has all it needs; 0 runs to the end. `kept` are storages that outlive the
     region: parameter gradients and autocast's cached copies of weights. `attributes` are what functions keep on
     their ctx without save_for_backward: alive as long as the graph, and unknown to checkpointing. `flattened` says
-    that tensors have two dimensions here, so that products need no reshaping.
+    that tensors have two dimensions here, so that products need no reshaping. `softmax_kernel` is the device's.
     """
 
     __slots__ = (
         "_keys", "_views", "attributes", "autocast", "drops", "flattened", "gradients_exist", "kept", "ledger", "nodes",
-        "part", "records", "stop_at",
+        "part", "records", "softmax_kernel", "stop_at",
     )  # fmt: skip
 
     def __init__(
-        self, ledger: Ledger, autocast: int | None = None, records: bool = True, gradients_exist: bool = False
-    ) -> None:
+        self, ledger: Ledger, autocast: int | None = None, records: bool = True, gradients_exist: bool = False,
+        softmax_kernel: SoftmaxKernel = ON_CPU,
+    ) -> None:  # fmt: skip
         self.ledger = ledger
         self.autocast = autocast
         self.records = records
         self.gradients_exist = gradients_exist
+        self.softmax_kernel = softmax_kernel
         self.drops = False
         self.flattened = False
         self.stop_at = 0
@@ -152,7 +169,7 @@ class Tape:
 
     def record(
         self, outputs: Iterable[Tensor], inputs: Iterable[Tensor], saved: Iterable[Tensor] = (), *,
-        aliases: Iterable[int] = (), scratch: tuple[tuple[Part, int, int], ...] = (), parameter_gradients: int = 0,
+        aliases: Iterable[int] = (), scratch: tuple[Scratch, ...] = (), parameter_gradients: int = 0,
         returns_saved: bool = False, saves_constant: bool = False, gives_views: bool = False,
     ) -> None:  # fmt: skip
         """Note an operation for backward.
@@ -194,7 +211,7 @@ class Tape:
     def new(
         self, inputs: Sequence[Tensor], width: int, itemsize: int, saved: Iterable[Tensor] = (), *,
         pairs: int = 0, saves_output: bool = False, aliases: Iterable[int] = (),
-        scratch: tuple[tuple[Part, int, int], ...] = (), returns_saved: bool = False, saves_constant: bool = False,
+        scratch: tuple[Scratch, ...] = (), returns_saved: bool = False, saves_constant: bool = False,
     ) -> Tensor:  # fmt: skip
         """Run an operation that allocates its output and, if any input needs a gradient, is recorded."""
         needs_grad = any(x.needs_grad for x in inputs)
@@ -235,6 +252,13 @@ class Tape:
         """A pointwise function that saves its "input" (silu, gelu, pow) or its "output" (tanh, relu, sigmoid)."""
         saved = (x,) if saves == "input" else ()
         return self.new((x,), x.width, x.itemsize, saved, pairs=x.pairs, saves_output=saves == "output")
+
+    def softmax(self, x: Tensor, itemsize: int) -> Tensor:
+        """F.softmax(x, dtype): saves its output, in numbers of `itemsize` bytes."""
+        reads_half = self.softmax_kernel.half_to_float and x.itemsize < itemsize
+        source = x if reads_half else self.cast(x, itemsize)
+        scratch = ((self.part, x.width * itemsize, 0, x.pairs * itemsize),) if self.softmax_kernel.multiplies else ()
+        return self.new((source,), x.width, itemsize, pairs=x.pairs, saves_output=True, scratch=scratch)
 
     def power(self, x: Tensor) -> Tensor:
         """x.pow(n): saves x, in float32 under autocast; its backward makes x.pow(n - 1) and n times that first."""
@@ -289,7 +313,7 @@ class Tape:
         incoming = [gradients.pop(key) for key in node.outputs if key in gradients]
         if not incoming:
             return
-        scratch = [Storage(self.ledger, part, per_token, fixed) for part, per_token, fixed in node.scratch]
+        scratch = [Storage(self.ledger, *size) for size in node.scratch]
         if node.parameter_gradients:
             storage = Storage(self.ledger, Part.GRADIENTS, 0, node.parameter_gradients)
             if not self.gradients_exist:

@@ -104,6 +104,12 @@ class TrainingSpec:
         """Tokens of one micro-batch."""
         return self.micro_batch_size * self.sequence_length
 
+    def computes_in(self, has_bfloat16: bool) -> DType:
+        """The type of the weights, or the 16-bit one that autocast takes beside float32 weights on this device."""
+        if self.dtype is not DType.FLOAT32 or not self.autocast:
+            return self.dtype
+        return DType.BFLOAT16 if has_bfloat16 else DType.FLOAT16
+
     @property
     def method(self) -> str:
         """The name people use: "full", "lora", "qlora", or the PEFT type, with "q" in front of a quantized base."""

@@ -35,6 +35,7 @@ ALLOWED, MEDIAN = 0.05, 0.01
 SIZE = {"sequence_length": 512, "micro_batch_size": 2}
 KEPT = {"gradient_checkpointing": False}
 PLAIN = {"loop": "plain", "autocast": False}
+HALF_ON_T4 = {"dtype": "float16", "gpu": "t4", "loss": "liger", "sequence_length": 1024, "micro_batch_size": 1}
 LINEAR = {"target_modules": "all-linear"}
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -48,6 +49,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "lora, plain, checkpointed, long": {"method": "lora", "loop": "plain", "sequence_length": 1000},
     "lora, 4.48's loss, one sequence": {"method": "lora", "loss": "transformers-4", "micro_batch_size": 1},
     "lora, fused loss, h100": {"method": "lora", "loss": "fused", "gpu": "h100-sxm", "adapter_dtype": "bfloat16"},
+    "lora, unfused, one kernel's softmax": {"method": "lora", "attention": "eager", **HALF_ON_T4},
+    "lora, unfused math, t4": {"method": "lora", **HALF_ON_T4},
     "lora, liger, flash": {"method": "lora", "loss": "liger", "attention": "flash_attention_2"},
     "qlora": {"method": "qlora", "optimizer": "paged_adamw_8bit"},
     "qlora, kept, no autocast": {"method": "qlora", **KEPT, "autocast": False, "double_quant": False},

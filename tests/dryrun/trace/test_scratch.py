@@ -1,0 +1,38 @@
+"""What kernels of a card allocate inside, by the arguments that a dry run sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+for name in ("transformers", "peft", "bitsandbytes"):
+    pytest.importorskip(name)
+
+from peftbench.dryrun.trace.scratch import SCRATCH  # noqa: E402
+
+
+def tensor(*shape: int, dtype: Any = torch.float32) -> Any:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+SCORES = (1, 2, 8, 8)
+CASES: dict[str, tuple[str, tuple[Any, ...], list[int]]] = {
+    "the product of gradient and output, of a softmax from float16 to float32": (
+        "aten::_softmax_backward_data", (tensor(*SCORES), tensor(*SCORES), -1, torch.float16), [4 * 128],
+    ),
+    "the same in 16 bit": (
+        "aten::_softmax_backward_data",
+        (tensor(*SCORES, dtype=torch.bfloat16), tensor(*SCORES, dtype=torch.bfloat16), -1, torch.bfloat16), [2 * 128],
+    ),
+    "a softmax and a mask, from which the result is chosen": (
+        "aten::_safe_softmax", (tensor(*SCORES), -1), [4 * 128, 128],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bytes_inside_of_a_kernel(case: str) -> None:
+    operation, arguments, expected = CASES[case]
+    assert SCRATCH[operation][1](arguments, {}) == expected
