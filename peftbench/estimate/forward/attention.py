@@ -29,7 +29,7 @@ def rotate(c: Context, x: Tensor) -> Tensor:
 
 
 def _rotated(c: Context, x: Tensor) -> Tensor:
-    tape, itemsize = c.tape, max(x.itemsize, c.rope_itemsize)
+    tape, itemsize = c.tape, max(x.itemsize, c.embedding_itemsize)
     straight = tape.new((x,), x.width, itemsize, saves_constant=True)
     half = _rotate_half(tape, x)
     crossed = tape.new((half,), x.width, itemsize, saves_constant=True)
@@ -48,7 +48,7 @@ def _rotate_half(tape: Tape, x: Tensor) -> Tensor:
 def _rotate_halves(c: Context, x: Tensor) -> Tensor:
     """GPT-OSS: chunk in two, rotate each, concatenate."""
     tape = c.tape
-    itemsize = max(x.itemsize, c.rope_itemsize)
+    itemsize = max(x.itemsize, c.embedding_itemsize)
     first, second = tape.split(x, (x.width // 2, x.width // 2))
     half = x.width // 2
     left = tape.add(tape.new((first,), half, itemsize), tape.new((second,), half, itemsize))
@@ -198,12 +198,19 @@ def _eager(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     weights = tape.scale(_batched_scores(c, query, key_states, key))
     if c.model.attn_logit_softcapping:
         weights = tape.scale(tape.unary(tape.scale(weights), "output"))
-    weights = tape.scale(weights)  # + mask
+    weights = _plus_mask(c, weights)
     upcasts = tape.autocast is not None or c.model.family.float32_softmax
     weights = tape.cast(tape.softmax(weights, FLOAT32 if upcasts else itemsize), itemsize)
     weights = tape.dropout(weights, c.model.attention_dropout)
     c.attention_weights = weights.storage
     return tape.copy(_batched_output(c, query, weights, value_states, value))
+
+
+def _plus_mask(c: Context, weights: Tensor) -> Tensor:
+    """The mask has the embeddings' type, which may be wider than that of autocast's scores."""
+    itemsize = max(weights.itemsize, c.embedding_itemsize)
+    aliases = (weights.key,) if weights.itemsize == itemsize else ()
+    return c.tape.new((weights,), weights.width, itemsize, pairs=weights.pairs, aliases=aliases)
 
 
 def _batched_scores(c: Context, query: Tensor, key_states: Tensor, key: Tensor) -> Tensor:
@@ -215,16 +222,18 @@ def _batched_scores(c: Context, query: Tensor, key_states: Tensor, key: Tensor) 
 
 def _batched_output(c: Context, query: Tensor, weights: Tensor, value_states: Tensor, value: Tensor) -> Tensor:
     values = _operand(c, value_states, value_states.storage is value.storage)
-    return c.tape.new((weights, values), query.width, values.itemsize, (weights, values))
+    low = _operand(c, weights, False)
+    return c.tape.new((low, values), query.width, values.itemsize, (low, values))
 
 
 def _operand(c: Context, x: Tensor, strided: bool) -> Tensor:
-    """What torch.matmul multiplies: batch and heads folded into one dimension.
+    """What torch.matmul multiplies: autocast's type, batch and heads folded into one dimension.
 
-    That copies a tensor that is not laid out head by head, or a single head that is expanded, unless there is only
+    Folding copies a tensor that is not laid out head by head, or a single head that is expanded, unless there is only
     one sequence. Source: matmul in pytorch/aten/src/ATen/native/LinearAlgebra.cpp.
     """
-    return c.tape.copy(x) if strided and c.several_sequences else x
+    low = x if c.tape.autocast is None else c.tape.cast(x, c.tape.autocast)
+    return c.tape.copy(low) if strided and c.several_sequences else low
 
 
 def concatenates_rotated(c: Context) -> bool:
@@ -241,11 +250,11 @@ def _eager_with_sinks(c: Context, query: Tensor, key: Tensor, value: Tensor) -> 
     tape = c.tape
     key_states, value_states = _repeat(c, key), _repeat(c, value)
     weights = tape.scale(_batched_scores(c, query, key_states, key))
-    weights = tape.scale(weights)  # + mask
+    weights = _plus_mask(c, weights)
     combined = tape.concatenate((weights,))
-    largest = tape.new((combined,), c.model.num_attention_heads, query.itemsize)
+    largest = tape.new((combined,), c.model.num_attention_heads, combined.itemsize)
     combined = tape.new(
-        (combined, largest), combined.width, query.itemsize, pairs=combined.pairs, aliases=(combined.key,)
+        (combined, largest), combined.width, combined.itemsize, pairs=combined.pairs, aliases=(combined.key,)
     )
     probabilities = tape.softmax(combined, combined.itemsize)
     scores = tape.slice(probabilities, probabilities.width)

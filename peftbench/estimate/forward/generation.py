@@ -83,7 +83,7 @@ def _context(key: GenerationKey, kind: Kind) -> Context:
         tape=Tape(Ledger(), records=False, softmax_kernel=key.softmax),
         model=_without_dropout(key.model), training=recipe,
         targets=adapted_paths(key.model, key.adapter), quantization=key.quantization, attention_kernel=kernel,
-        weight_itemsize=key.dtype.bytes, rope_itemsize=key.dtype.bytes, rotates=kind.rotates,
+        weight_itemsize=key.dtype.bytes, embedding_itemsize=key.dtype.bytes, rotates=kind.rotates,
         masked=sliding or key.attention_kernel == "eager",
     )  # fmt: skip
 

@@ -24,14 +24,15 @@ def embeddings(c: Context, needs_grad: bool) -> Tensor:
     becomes a leaf, which the graph keeps.
     """
     model, tape = c.model, c.tape
-    tokens = tape.tensor(model.embedding_size, c.rope_itemsize, needs_grad)
+    tokens = tape.tensor(model.embedding_size, c.embedding_itemsize, needs_grad)
     if needs_grad and not c.full and tokens.storage is not None:
         tape.kept.append(tokens.storage)
     hidden_states = adapted_embedding(c, tokens)
     if model.embedding_size != model.hidden_size:
         hidden_states = linear(c, "project_in", hidden_states, model.hidden_size)
     if model.learned_positions:
-        hidden_states = tape.new((hidden_states,), model.hidden_size, c.rope_itemsize, aliases=(hidden_states.key,))
+        aliases = (hidden_states.key,)
+        hidden_states = tape.new((hidden_states,), model.hidden_size, c.embedding_itemsize, aliases=aliases)
     return tape.dropout(hidden_states, model.embedding_dropout)
 
 

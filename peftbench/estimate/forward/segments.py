@@ -137,7 +137,7 @@ def _context(step: Step, ledger: Ledger, kind: Kind) -> Context:
         tape=Tape(ledger, step.autocast_itemsize, gradients_exist=exist, softmax_kernel=step.kernels.softmax),
         model=model, training=training, targets=adapted_paths(model, training.adapter), quantization=step.quantization,
         attention_kernel="efficient" if masked else kernel, grouped_mm=step.kernels.grouped_mm,
-        weight_itemsize=training.dtype.bytes, rope_itemsize=step.embedding_itemsize, rotates=kind.rotates,
+        weight_itemsize=training.dtype.bytes, embedding_itemsize=step.embedding_itemsize, rotates=kind.rotates,
         masked=kind.sliding or kernel == "eager" or _always_masked(step), past_tokens=past_tokens(training),
         quantized_saves_input=quantized_saves_input(training),
     )  # fmt: skip

@@ -25,7 +25,8 @@ class Context:
     """"flash", "efficient", "math", "eager" or "cpu"."""
     weight_itemsize: int
     """Bytes an element of base weights that are not quantized."""
-    rope_itemsize: int
+    embedding_itemsize: int
+    """Of the stream as it starts, and so of rotary tables and of masks that are added."""
     grouped_mm: bool = True
     """The card multiplies all experts at once."""
     rotates: bool = True

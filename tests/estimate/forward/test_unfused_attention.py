@@ -36,6 +36,7 @@ def bytes_of_a_pair(training: TrainingSpec, gpu: GpuSpec) -> int:
         pytest.param({"quantization": NF4}, 16, 12, id="float32: gradient, output, their product, result"),
         pytest.param({}, 14, 12, id="float16: the same with a result in float16, where nothing was cast before"),
         pytest.param({"autocast": True}, 14, 12, id="float16 under autocast, whose softmax is in float32"),
+        pytest.param({"dtype": DType.FLOAT32, "autocast": True}, 16, 12, id="a float32 mask makes scores float32"),
     ],
 )
 def test_softmax_of_scores(changes: dict[str, object], on_card: int, on_cpu: int) -> None:

@@ -50,6 +50,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "lora, 4.48's loss, one sequence": {"method": "lora", "loss": "transformers-4", "micro_batch_size": 1},
     "lora, fused loss, h100": {"method": "lora", "loss": "fused", "gpu": "h100-sxm", "adapter_dtype": "bfloat16"},
     "lora, unfused, one kernel's softmax": {"method": "lora", "attention": "eager", **HALF_ON_T4},
+    "lora, unfused, kept, float32": {"method": "lora", "attention": "eager", **KEPT, **HALF_ON_T4, "dtype": "float32"},
     "lora, unfused math, t4": {"method": "lora", **HALF_ON_T4},
     "lora, liger, flash": {"method": "lora", "loss": "liger", "attention": "flash_attention_2"},
     "qlora": {"method": "qlora", "optimizer": "paged_adamw_8bit"},
