@@ -19,6 +19,7 @@ from __future__ import annotations
 import csv
 import os.path
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from itertools import chain
@@ -51,7 +52,7 @@ def find_gpu(text: str) -> GpuSpec:
     if not isinstance(text, str):
         raise CatalogError(f"a GPU is a name, not {written(text)}.", "As in t4; `peftbench gpus` lists all.")
     wanted = _key(text)
-    named = (row for row in _rows() if row["name"] == text)  # most are typed so, and keys of all cards take time
+    named = (row for row in _rows() if row["name"] == text)  # most are typed so, and all cards take time
     spelled = (row for row in _rows() if wanted in map(_key, _spellings(row)))
     for row in chain(named, spelled):
         return _spec(row)
@@ -90,11 +91,13 @@ def _spellings(row: dict[str, str]) -> list[str]:
     return [row["name"], row["product"], *row["aliases"].split(";")]
 
 
-@cache
-def _rows() -> tuple[dict[str, str], ...]:
+def _rows() -> Iterator[dict[str, str]]:
+    """The file's, as far as they are asked for."""
     with open(GPUS_CSV, encoding="utf-8", newline="") as file:
-        heading, *rows = csv.reader(file)
-    return tuple(dict(zip(heading, row, strict=True)) for row in rows)
+        rows = csv.reader(file)
+        heading = next(rows)
+        for row in rows:
+            yield dict(zip(heading, row, strict=True))
 
 
 def _spec(row: dict[str, str]) -> GpuSpec:
