@@ -34,6 +34,7 @@ class Part(str, Enum):
     EXPERTS = "unquantized experts"
     ADAPTERS = "adapters"
     GRADIENTS = "gradients"
+    ACCUMULATED = "accumulated gradients"
     OPTIMIZER = "optimizer states"
     OPTIMIZER_TEMPORARIES = "optimizer temporaries"
     CHECKPOINTS = "checkpoints"

@@ -34,6 +34,7 @@ _STEADY = frozenset({
 })  # fmt: skip
 _BETWEEN = {
     Part.GATHERED: "whole weights of the unit that runs and of the one that is fetched",
+    Part.ACCUMULATED: "whole until the last micro-batch: the Trainer runs the others under no_sync",
     Part.BUCKETS: "gradients of one unit on their way to the other GPUs",
 }
 """What several GPUs have beside the step's own tensors."""
@@ -169,6 +170,8 @@ def _moments(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> list
 
 def moments_of(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> StepMoments:
     """The moments of this recipe's step, from the cache where only the number of tokens differs."""
+    if training.parallelism.strategy == "zero2":  # reduces and frees the gradients of every micro-batch
+        training = replace(training, gradient_accumulation_steps=1)
     step = step_of(model, training, kernels_of(model, training, card))
     if not training.parallelism.shards_gradients:
         return step_moments(step)

@@ -22,6 +22,8 @@ PLAN = {
     "--no-padded",
     "--micro-batch-size",
     "--gradient-accumulation-steps",
+    "--sync-each-batch",
+    "--no-sync-each-batch",
     "--gradient-checkpointing",
     "--no-gradient-checkpointing",
     "--use-reentrant",

@@ -137,7 +137,7 @@ class Questions:
         if not methods or any(method.startswith("q") for method in methods):
             words += some(chance, QUANTIZATION, 0.2) + switches(chance, QUANTIZATION_SWITCHES, 0.15)
         if chance.random() < 0.25:
-            words += some(chance, SEVERAL, 0.7) + switches(chance, ("--cpu-offload",), 0.3)
+            words += some(chance, SEVERAL, 0.7) + switches(chance, ("--cpu-offload", "--sync-each-batch"), 0.3)
         return words
 
     def of_type(self, method: str) -> list[str]:

@@ -100,7 +100,7 @@ ANSWER = (
     _option("--expand", COUNT, "Show the plan and the command of this row instead of the ranking."),
     FORMAT,
 )  # fmt: skip
-SEARCHED = ("micro_batch_size", "gradient_accumulation_steps", "gradient_checkpointing")
+SEARCHED = ("micro_batch_size", "gradient_accumulation_steps", "sync_each_batch", "gradient_checkpointing")
 """Options of a recipe that the answer decides."""
 RECIPES = {
     "Training recipe (micro-batch, accumulation and checkpointing are chosen)": tuple(

@@ -13,6 +13,7 @@ from peftbench.decide.verdict import Verdict, judge
 from peftbench.estimate.parts.card import CardTraits, traits_of
 from peftbench.estimate.parts.slack import context
 from peftbench.estimate.sharding.reserved import nccl
+from peftbench.estimate.sharding.split import is_fsdp
 from peftbench.estimate.time.step import StepTime, step_time
 from peftbench.estimate.training import host_bytes, reserved_components
 from peftbench.inputs.card.gpu import GpuSpec
@@ -101,13 +102,12 @@ def _parallelisms(shape: Shape, sharing: Sharing) -> Iterator[ParallelismSpec]:
 def _setups(
     model: ModelSpec, training: TrainingSpec, shape: Shape, sequences: int, framework: str
 ) -> Iterator[Setup]:
-    """The largest micro-batch with and without checkpointing, which is only tried where it can win.
+    """The largest micro-batch of each way, which is only tried where it can win.
 
     A smaller micro-batch is never faster: weights are read, gathered and launched as often for fewer tokens.
     """
     each = sequences // shape.gpus
-    both = (replace(training, gradient_checkpointing=on) for on in (True, False))
-    ways = dict.fromkeys(settle_training(model, way, shape.gpu)[0] for way in both)
+    ways = dict.fromkeys(settle_training(model, way, shape.gpu)[0] for way in _ways(training))
     least = next(iter(ways))
     if not _fits(model, replace(least, micro_batch_size=1, gradient_accumulation_steps=each), shape.gpu):
         return
@@ -119,6 +119,14 @@ def _setups(
                 return
 
 
+def _ways(training: TrainingSpec) -> Iterator[TrainingSpec]:
+    """From the least memory to the most. FSDP's whole gradients can be too large; those of an adapter are small."""
+    whole = training.adapter is None and is_fsdp(training.parallelism)
+    for checkpointing in (True, False):
+        for synced in (True, False) if whole else (False,):
+            yield replace(training, gradient_checkpointing=checkpointing, sync_each_batch=synced)
+
+
 def _largest(model: ModelSpec, way: TrainingSpec, shape: Shape, sequences: int, framework: str) -> Setup | None:
     """The largest micro-batch that fits, among the powers of two that divide what each card has to do in a step."""
     sizes = [size for size in (1 << power for power in range(sequences.bit_length())) if sequences % size == 0]
@@ -126,7 +134,11 @@ def _largest(model: ModelSpec, way: TrainingSpec, shape: Shape, sequences: int, 
     while sizes:
         middle = 0 if best is None else len(sizes) // 2  # most shapes that fail do so at the smallest
         size = sizes[middle]
-        tried = replace(way, micro_batch_size=size, gradient_accumulation_steps=sequences // size)
+        passes = sequences // size
+        tried = replace(
+            way, micro_batch_size=size, gradient_accumulation_steps=passes,
+            sync_each_batch=way.sync_each_batch and passes > 1,
+        )  # fmt: skip
         if _fits(model, tried, shape.gpu):
             best, sizes = tried, sizes[middle + 1 :]
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -119,6 +120,7 @@ def make_plan(
         notes=(
             *notes, *_weight_notes(model, settled), *_attention_notes(model, settled, gpu),
             *_activation_notes(settled), *_sharding_notes(model, settled),
+            *_reduction_notes(model, settled, gpu, profile),
         ),
         time=step_time(model, settled, gpu, framework) if gpu else None,
     )  # fmt: skip
@@ -193,6 +195,18 @@ def _sharding_notes(model: ModelSpec, training: TrainingSpec) -> Notes:
         option = f": {option}={quantization.compute_dtype.value}" if option else ""
         notes.append(f"4-bit weights are only sharded when stored in a floating dtype{option}.")
     return tuple(notes)
+
+
+def _reduction_notes(
+    model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None, profile: MemoryProfile
+) -> Notes:
+    """What FSDP's whole gradients take, where they wait for the last micro-batch."""
+    if not training.defers_reduction:
+        return ()
+    synced = estimate_training(model, replace(training, sync_each_batch=True), gpu)
+    saved_bytes = profile.device_bytes - synced.device_bytes
+    why = "the Trainer reduces gradients with the last micro-batch only, so FSDP keeps whole ones until then"
+    return (f"{why}: --sync-each-batch saves {human_bytes(saved_bytes)}.",) if saved_bytes > 0 else ()
 
 
 def _host_notes(model: ModelSpec, training: TrainingSpec) -> Notes:

@@ -136,6 +136,8 @@ SAVINGS: tuple[Saving, ...] = (
         lambda t, m, g: t.loss != "liger" and not m.family.liger),
     _to("attention", "flash_attention_2", "needs flash-attn",
         lambda t, m, g: t.attention == "sdpa" and traits_of(g).flash),
+    _to("sync_each_batch", True, "gradients are sent in every micro-batch",
+        lambda t, m, g: t.defers_reduction),
     Saving("the same batch in smaller passes", _smaller_batches, _accumulate),
     _to("gradient_checkpointing", True, "a second forward pass, about 30 % more time"),
     _to("optimizer", lambda t, g: EIGHT_BIT.get(t.optimizer), "needs bitsandbytes; optimizer states in 8 bit"),

@@ -24,20 +24,26 @@ class Traffic(NamedTuple):
     """Gradients and weights that are exchanged once an optimizer step."""
 
 
-def traffic(parallel: ParallelismSpec, gpu: GpuSpec, trained_bytes: int, gathered_bytes: int) -> Traffic:
-    """Time the collectives: a ring moves (n - 1) / n of the bytes for a gather or a scatter, twice that for a sum."""
+def traffic(
+    parallel: ParallelismSpec, gpu: GpuSpec, trained_bytes: int, gathered_bytes: int, once: bool = False
+) -> Traffic:
+    """Time the collectives: a ring moves (n - 1) / n of the bytes for a gather or a scatter, twice that for a sum.
+
+    `once`: FSDP scatters gradients in the last micro-step only.
+    """
     n = parallel.gpus
     if n == 1:
         return Traffic(0.0, 0.0)
     seconds = (n - 1) / n / link_rate(parallel, gpu)
     scatter, gather = trained_bytes * seconds, gathered_bytes * seconds
+    scatters, exchange = (0.0, scatter) if once else (scatter, 0.0)
     return {
         "ddp": Traffic(0.0, 2 * scatter),
         "zero1": Traffic(0.0, 2 * scatter),
         "zero2": Traffic(scatter, scatter),
         "zero3": Traffic(2 * gather + scatter, 0.0),
-        "fsdp": Traffic(2 * gather + scatter, 0.0),
-        "fsdp-grad-op": Traffic(gather + scatter, 0.0),
+        "fsdp": Traffic(2 * gather + scatters, exchange),
+        "fsdp-grad-op": Traffic(gather + scatters, exchange),
     }[parallel.strategy]
 
 

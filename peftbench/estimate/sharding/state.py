@@ -24,6 +24,8 @@ PREFETCH_BUCKET_NUMEL = 50_000_000
 """stage3_prefetch_bucket_size."""
 MAX_LIVE_NUMEL = 1_000_000_000
 """stage3_max_live_parameters, stage3_max_reuse_distance and sub_group_size."""
+HALF = 2
+"""Bytes of bfloat16 and float16, the param_dtype and reduce_dtype of mixed precision."""
 BROADCAST_BYTES = 250 * MIB
 """DDP sends the first GPU's weights out in buffers of this size (_sync_module_states)."""
 
@@ -33,7 +35,11 @@ def own_trained(
 ) -> list[Component]:
     """This GPU's adapters, optimizer states, gradients and buckets, of the `tensors` that all of them train."""
     parts = trained_parts(tensors, training)
-    components = [*_adapter_part(model, training, tensors), *_buckets(tensors, training)]
+    components = [
+        *_adapter_part(model, training, tensors),
+        *_buckets(tensors, training),
+        _accumulated(tensors, training),
+    ]
     if not training.parallelism.cpu_offload:
         components += [*_gradients(tensors, parts, training), *_optimizer(parts, training, on_cpu)]
     return [component for component in components if component.bytes]
@@ -83,10 +89,28 @@ def _gradients(
 ) -> list[Component]:
     """All of them, or this GPU's part: in ZeRO-3 a buffer that is always there."""
     size = gradient_part_bytes(tensors, parts, training)
-    throughout = training.parallelism.strategy == "zero3" or training.gradients_outlive_step
+    kept = training.zero_grad_keeps if training.defers_reduction else training.gradients_outlive_step
+    throughout = training.parallelism.strategy == "zero3" or kept
     phases = TRAINING if throughout else STEP
     share = _share(training.parallelism) if training.parallelism.shards_gradients else ""
     return [exact(Part.GRADIENTS, size, phases, f"{total_numel(tensors):,} trained parameters{share}")]
+
+
+def _accumulated(tensors: tuple[TensorGroup, ...], training: TrainingSpec) -> Component:
+    """Whole gradients as they wait in the forward passes; own_moments has those of backward."""
+    because = f"{total_numel(tensors):,} trained parameters, whole until the last micro-batch"
+    return exact(Part.ACCUMULATED, accumulated_bytes(tensors, training), frozenset({Phase.FORWARD}), because)
+
+
+def accumulated_bytes(tensors: tuple[TensorGroup, ...], training: TrainingSpec) -> int:
+    """Bytes of the whole gradients that wait for the last micro-batch, in the dtype that FSDP computes in.
+
+    Accelerate reduces in the same dtype, so nothing is cast while they wait (to_accumulated_grad_if_needed in
+    torch/distributed/fsdp/_fully_shard/_fsdp_param.py); CPU offload does not move them.
+    """
+    if not training.defers_reduction:
+        return 0
+    return HALF * total_numel(tensors) if training.autocast else total_bytes(tensors)
 
 
 def gradient_part_bytes(

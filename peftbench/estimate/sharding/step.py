@@ -9,8 +9,13 @@ from peftbench.estimate.forward.moments import StepMoments, Stretch
 from peftbench.estimate.parts.base_weights import quantized_weights
 from peftbench.estimate.parts.tensors import TensorGroup, total_bytes
 from peftbench.estimate.sharding.split import flat_parameters, is_fsdp, trained_parts
-from peftbench.estimate.sharding.state import MAX_LIVE_NUMEL, PREFETCH_BUCKET_NUMEL, gradient_part_bytes
-from peftbench.estimate.tape.ledger import Moment, Sizes, largest_moments, shift
+from peftbench.estimate.sharding.state import (
+    MAX_LIVE_NUMEL,
+    PREFETCH_BUCKET_NUMEL,
+    accumulated_bytes,
+    gradient_part_bytes,
+)
+from peftbench.estimate.tape.ledger import Moment, Sizes, add_sizes, largest_moments, shift
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role, Weight, num_parameters, weights_of
 from peftbench.inputs.recipe import QuantizationSpec, TrainingSpec
@@ -66,14 +71,47 @@ def own_moments(
     units = units_of(model, training, adapter_numel)
     whole = max(total_bytes(tensors), 1)
     share = 0.0 if parallelism.strategy == "zero3" or parallelism.cpu_offload else kept_bytes / whole
+    waiting = Waiting(accumulated_bytes(tensors, training), 0 if training.zero_grad_keeps else round(share * whole))
     forward: list[Moment] = []
     backward: list[Moment] = []
     for stretch in step.stretches:
         unit = _unit_gradients(stretch, units, model, training, whole)
         moments = [_own_gradients(moment, unit, share) for moment in stretch.moments]
         beside = _beside(stretch, units, model, training)
-        (backward if stretch.backward else forward).extend(shift(moments, beside))
+        for passing in _passes(stretch, beside, waiting, _done_share(stretch, units, model, training)):
+            (backward if stretch.backward else forward).extend(shift(moments, passing))
     return StepMoments(largest_moments(forward), largest_moments(backward), step.outputs)
+
+
+class Waiting(NamedTuple):
+    """Gradients that wait for the last micro-batch: bytes of all of them, and of the part that one GPU keeps."""
+
+    whole: int
+    part: int
+
+
+def _passes(stretch: Stretch, beside: Sizes, waiting: Waiting, done: float) -> list[Sizes]:
+    """What is beside the step's tensors in each kind of pass.
+
+    Where whole gradients wait, all but the last backward pass reduce nothing. The last one turns those of the units
+    that are done into this GPU's part.
+    """
+    if not waiting.whole or not stretch.backward:
+        return [beside]
+    unreduced: Sizes = {part: size for part, size in beside.items() if part is not Part.BUCKETS}
+    kept, part = waiting.whole - round(done * waiting.whole), round(done * waiting.part)
+    return [
+        add_sizes(unreduced, {Part.ACCUMULATED: (0, 0, waiting.whole)}),
+        add_sizes(beside, {Part.ACCUMULATED: (0, 0, kept), Part.GRADIENTS: (0, 0, part)}),
+    ]
+
+
+def _done_share(stretch: Stretch, units: Units, model: ModelSpec, training: TrainingSpec) -> float:
+    """How much of the trained parameters is in units whose backward is done; FSDP1's root is done last."""
+    if training.adapter is not None:
+        return stretch.above / model.num_hidden_layers
+    head = 0 if flat_parameters(training) or model.tie_word_embeddings or stretch.unit == "head" else units.head
+    return (head + stretch.above * units.layer) / max(units.whole, 1)
 
 
 def _unit_gradients(
@@ -111,6 +149,8 @@ def _beside(stretch: Stretch, units: Units, model: ModelSpec, training: Training
 def _gathered_bytes(stretch: Stretch, units: Units, model: ModelSpec, training: TrainingSpec) -> int:
     """Whole weights while this unit runs."""
     strategy = training.parallelism.strategy
+    if strategy == "fsdp-grad-op" and flat_parameters(training) and training.defers_reduction:
+        return units.whole  # FSDP1 keeps them under no_sync: _should_free_in_backward
     if strategy == "fsdp-grad-op":  # each layer is let go of when its backward is done
         below = model.num_hidden_layers - (stretch.above if stretch.backward else 0)
         return min(units.whole, units.embedding + units.head + below * units.layer)

@@ -171,7 +171,7 @@ def step_time(
     doubt = doubt_about(model, training, gpu, usual.calibrated)
     work = step_work(model, training)
     parallel = training.parallelism
-    sent = traffic(parallel, gpu, work.trained_bytes, work.gathered_bytes)
+    sent = traffic(parallel, gpu, work.trained_bytes, work.gathered_bytes, training.defers_reduction)
     return StepTime(
         work=work,
         parts=_parts(work, training, gpu, usual, attention_kernel(model, training, traits_of(gpu)), sent),
@@ -213,7 +213,8 @@ def _offload_s(work: StepWork, training: TrainingSpec) -> float:
     """Every GPU fetches its part for both passes, returns gradients, and updates in the host's memory; 0 without."""
     if not training.parallelism.cpu_offload:
         return 0.0
-    moved = training.gradient_accumulation_steps * (2 * work.gathered_bytes + work.trained_bytes)
+    passes = training.gradient_accumulation_steps
+    moved = 2 * passes * work.gathered_bytes + (1 if training.defers_reduction else passes) * work.trained_bytes
     return (moved / PCIE + work.optimizer_bytes / HOST) / training.parallelism.gpus
 
 

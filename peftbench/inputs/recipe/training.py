@@ -40,6 +40,10 @@ class TrainingSpec:
     gradient_accumulation_steps: int = option(
         1, "Micro-batches per optimizer step.", least=1, screen="accumulation {}", usual="", column=10
     )
+    sync_each_batch: bool = option(
+        False, "Reduce gradients in every micro-batch, so that FSDP keeps no whole ones: accelerate's sync_each_batch.",
+        screen=" synced each time", column=95,
+    )  # fmt: skip
     gradient_checkpointing: bool = option(
         True, "Recompute each layer in the backward pass.", screen=_checkpointing, column=11
     )
@@ -121,3 +125,13 @@ class TrainingSpec:
     def gradients_outlive_step(self) -> bool:
         """Whether gradients are alive during a forward pass: under accumulation, or when zero_grad keeps them."""
         return self.gradient_accumulation_steps > 1 or self.zero_grad_keeps
+
+    @property
+    def defers_reduction(self) -> bool:
+        """Whether FSDP keeps whole gradients until the last micro-batch, and reduces them then.
+
+        The Trainer runs all but the last under Accelerate's no_sync, unless sync_each_batch says otherwise. DeepSpeed
+        reduces in every micro-batch. Sources: _run_epoch in transformers/trainer.py, no_sync of Accelerator.
+        """
+        several = self.gradient_accumulation_steps > 1 and not self.sync_each_batch
+        return several and self.parallelism.strategy.startswith("fsdp")

@@ -20,6 +20,7 @@ COLOURS = {
     Part.GATHERED: "#b6992d",
     Part.BUCKETS: "#499894",
     Part.GRADIENTS: "#f28e2c",
+    Part.ACCUMULATED: "#ffbe7d",
     Part.CHECKPOINTS: "#76b7b2",
     Part.KV_CACHE: "#9c755f",
     Part.ACTIVATIONS: "#4e79a7",

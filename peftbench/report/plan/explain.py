@@ -26,6 +26,7 @@ FORMULAS: dict[Part, tuple[str, ...]] = {
     Part.UNQUANTIZED: ("parts.base_weights.quantized_weights", "parts.base_weights._buffers_bytes"),
     Part.ADAPTERS: ("peft_types.tensors.adapter_tensors", "peft_types.tensors.frozen_bytes"),
     Part.GRADIENTS: ("training.trained_tensors",),
+    Part.ACCUMULATED: ("sharding.state.accumulated_bytes", "sharding.step._passes"),
     Part.OPTIMIZER: ("parts.optimizer.optimizer_bytes",),
     Part.OPTIMIZER_TEMPORARIES: ("parts.optimizer._torch_bytes", "parts.optimizer._adafactor_bytes"),
     Part.CHECKPOINTS: ("forward.segments.run_checkpointed",),

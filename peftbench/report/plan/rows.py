@@ -15,13 +15,14 @@ ANSWER = ("trainable_parameters", "adapter_file_bytes", "peak_phase", *SIZES, "f
 PARTS = {f"peak_{part.name.lower()}_bytes": part for part in Part}
 DRY_RUN = ("dry_run_allocated_bytes", "dry_run_reserved_bytes", "dry_run_device_bytes", "dry_run_fit")
 LATENCY = ("prefill_s", "decode_s_per_token", "decode_low_s_per_token", "decode_high_s_per_token", "tokens_per_s")
+ACCUMULATED = ("peak_accumulated_bytes",)
 SEVERAL_GPUS = ("peak_gathered_bytes", "peak_buckets_bytes", "peak_nccl_bytes")
 TRAINING_TIME = (
     "step_s", "step_low_s", "step_high_s", "training_tokens_per_s", "training_tokens_per_s_low",
     "training_tokens_per_s_high", "time_calibrated", "framework",
 )  # fmt: skip
-_ON_ONE_GPU = tuple(column for column in PARTS if column not in SEVERAL_GPUS)
-_FOUND = (*IDENTITY, "task", *ANSWER, *_ON_ONE_GPU, *DRY_RUN, *LATENCY, *SEVERAL_GPUS, *TRAINING_TIME)
+_ON_ONE_GPU = tuple(column for column in PARTS if column not in (*SEVERAL_GPUS, *ACCUMULATED))
+_FOUND = (*IDENTITY, "task", *ANSWER, *_ON_ONE_GPU, *DRY_RUN, *LATENCY, *SEVERAL_GPUS, *TRAINING_TIME, *ACCUMULATED)
 """Frozen, as the places of options are, which stand between these: new columns come at the end."""
 
 

@@ -15,7 +15,9 @@ from peftbench.report.plan.header import several_counts
 _WEIGHTS = frozenset({Part.WEIGHTS, Part.QUANTIZATION_CONSTANTS, Part.EXPERTS, Part.UNQUANTIZED})
 _TRAINING = {
     "weights": _WEIGHTS,
-    "trainable": frozenset({Part.ADAPTERS, Part.GRADIENTS, Part.OPTIMIZER, Part.OPTIMIZER_TEMPORARIES}),
+    "trainable": frozenset({
+        Part.ADAPTERS, Part.GRADIENTS, Part.ACCUMULATED, Part.OPTIMIZER, Part.OPTIMIZER_TEMPORARIES,
+    }),
     "activations": frozenset({Part.CHECKPOINTS, Part.ACTIVATIONS, Part.LOGITS, Part.KV_CACHE}),
 }
 _INFERENCE = {

@@ -102,6 +102,14 @@ def test_a_strategy_that_was_asked_for_is_kept(strategy: str) -> None:
     assert setup and setup.training.parallelism.strategy == strategy
 
 
+def test_whole_gradients_that_do_not_fit_are_reduced_each_time() -> None:
+    """70B in full with offload: FSDP's whole gradients alone are 131 GiB, more than any of these cards has."""
+    setup = fastest("70b", "full", "h200", 8, Sharing(SHARDED, cpu_offload=True))
+    assert setup and (setup.training.sync_each_batch or setup.training.gradient_accumulation_steps == 1)
+    small = fastest("70b", "full", "h100-sxm", 4, Sharing(SHARDED, cpu_offload=True))
+    assert small and small.training.gradient_accumulation_steps > 1 and small.training.sync_each_batch
+
+
 def test_offload_makes_room_that_the_host_pays_for() -> None:
     """8B full: float32 weights, gradients and two moments are 16 bytes of each of 8.03 billion parameters."""
     assert fastest("8b", "full", "rtx4090", 1, Sharing()) is None

@@ -23,26 +23,29 @@ ADAPTER = AdapterSpec(r=RANK, target_modules=("all-linear",))
 needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
 
 
-def predicted(strategy: str, method: str, gpus: int) -> dict[str, int]:
+def predicted(strategy: str, method: str, gpus: int, passes: int = 1) -> dict[str, int]:
     """What the estimate has of the parts that the processes report."""
     training = TrainingSpec(
         sequence_length=TOKENS,
+        gradient_accumulation_steps=passes,
         adapter=ADAPTER if "lora" in method else None,
         quantization=QuantizationSpec() if method == "qlora" else None,
         parallelism=ParallelismSpec(gpus=gpus, strategy=strategy),
     )
     model = read_config(CONFIGS[method], "tiny", "test")
-    at_step = estimate_training(model, training).alive_in(Phase.STEP)
+    profile = estimate_training(model, training)
+    at_step = profile.alive_in(Phase.STEP)
 
     def of(*parts: Part) -> int:
         return sum(c.bytes for c in at_step if c.part in parts and c.because != PERSISTENT)
 
     weights, adapters = of(Part.WEIGHTS, Part.UNQUANTIZED), of(Part.ADAPTERS)
     frozen, trained = (weights, adapters) if training.adapter else (0, weights)
+    accumulated = sum(c.bytes for c in profile.alive_in(Phase.FORWARD) if c.part is Part.ACCUMULATED)
     persistent = sum(c.bytes for c in at_step if c.because == PERSISTENT)
     return {
-        "frozen": frozen, "trained": trained, "persistent": persistent, "gradients": of(Part.GRADIENTS),
-        "states": of(Part.OPTIMIZER),
+        "frozen": frozen, "trained": trained, "persistent": persistent, "accumulated": accumulated,
+        "gradients": of(Part.GRADIENTS), "states": of(Part.OPTIMIZER),
     }  # fmt: skip
 
 
@@ -65,3 +68,11 @@ def test_the_first_part_is_that_of_the_library(strategy: str, method: str, gpus:
     first["states"] += first.pop("master", 0)
     assert first == {name: ours[name] for name in first}
     assert all(other["states"] <= first["states"] for other in others)
+
+
+@pytest.mark.parametrize(("method", "gpus"), [("full", 2), ("tied", 2), ("lora", 2), ("qlora", 2)])
+def test_whole_gradients_wait_for_the_last_micro_batch(method: str, gpus: int) -> None:
+    ours = predicted("fsdp", method, gpus, passes=3)
+    first, *others = run_sharded("fsdp", method, gpus, passes=3)
+    assert first == {name: ours[name] for name in first}
+    assert all(other["accumulated"] == first["accumulated"] > 0 for other in others)

@@ -14,7 +14,7 @@ LIMIT_S = 600
 """Three processes import torch, transformers and PEFT each, perhaps on one core."""
 
 
-def run_sharded(strategy: str, method: str, world: int = 2) -> list[dict[str, int]]:
+def run_sharded(strategy: str, method: str, world: int = 2, passes: int = 1) -> list[dict[str, int]]:
     """The sizes that each process reports, the first one's first; no process outlives the call."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -22,7 +22,7 @@ def run_sharded(strategy: str, method: str, world: int = 2) -> list[dict[str, in
     environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(SCRIPT), strategy, method, str(rank), str(world), port],
+            [sys.executable, str(SCRIPT), strategy, method, str(passes), str(rank), str(world), port],
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(world)

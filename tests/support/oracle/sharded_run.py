@@ -1,6 +1,6 @@
 """One process of a sharded training step on the CPU: prints, as JSON, what its part of the model weighs.
 
-    python sharded_run.py fsdp|zero1|zero2|zero3 full|tied|lora|qlora RANK WORLD PORT
+    python sharded_run.py fsdp|zero1|zero2|zero3 full|tied|lora|qlora PASSES RANK WORLD PORT
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def main() -> None:
     import torch
     import torch.distributed as dist
 
-    strategy, method, rank, world, port = sys.argv[1:]
+    strategy, method, passes, rank, world, port = sys.argv[1:]
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "WORLD_SIZE": world}
     os.environ |= {"LOCAL_RANK": rank}
     torch.manual_seed(0)
     dist.init_process_group("gloo")
     model = _model(method)
-    sizes = _fsdp(model) if strategy == "fsdp" else _deepspeed(model, int(strategy[-1]))
+    sizes = _fsdp(model, int(passes)) if strategy == "fsdp" else _deepspeed(model, int(strategy[-1]))
     print(json.dumps(sizes), flush=True)
     dist.destroy_process_group()
 
@@ -79,14 +79,17 @@ def _batch() -> dict[str, Any]:
     return {"input_ids": tokens, "labels": tokens}
 
 
-def _fsdp(model: Any) -> dict[str, int]:
-    """As accelerate does it under mixed precision: trained parameters in float32, a unit a layer, then the rest."""
+def _fsdp(model: Any, passes: int) -> dict[str, int]:
+    """As accelerate does it under mixed precision: trained parameters in float32, a unit a layer, then the rest.
+
+    All but the last of several micro-batches run under its no_sync, which is set_requires_gradient_sync(False).
+    """
     import torch
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
-    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
@@ -94,16 +97,35 @@ def _fsdp(model: Any) -> dict[str, int]:
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
-    model(**_batch()).loss.backward()
+    accumulated = 0
+    for number in range(passes):
+        model.set_requires_gradient_sync(number == passes - 1)
+        accumulated = _whole_gradient_bytes(model)
+        model(**_batch()).loss.backward()
     optimizer.step()
     moments = [s for state in optimizer.state.values() for name, s in state.items() if name != "step"]
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     return {
         "frozen": _local_bytes(p for p in model.parameters() if not p.requires_grad),
         "trained": _local_bytes(p for p in model.parameters() if p.requires_grad),
+        "accumulated": accumulated,
         "gradients": _local_bytes(gradients),
         "states": _local_bytes(moments),
     }
+
+
+def _whole_gradient_bytes(model: Any) -> int:
+    """Gradients that are not reduced yet: in the type they came in, or cast to that of the reduction."""
+    groups = {id(group): group for m in model.modules() if (group := _group_of(m)) is not None}
+    parameters = [p for group in groups.values() for p in group.fsdp_params if hasattr(p, "_unsharded_param")]
+    held = [g for p in parameters for g in (p._unsharded_param.grad, p.unsharded_accumulated_grad) if g is not None]
+    return sum(g.numel() * g.element_size() for g in held)
+
+
+def _group_of(module: Any) -> Any:
+    from torch.distributed.fsdp import FSDPModule
+
+    return module._get_fsdp_state()._fsdp_param_group if isinstance(module, FSDPModule) else None
 
 
 def _local_bytes(tensors: Any) -> int:
