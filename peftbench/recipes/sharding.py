@@ -8,7 +8,7 @@ from dataclasses import replace
 from peftbench.base.errors import NoFormula
 from peftbench.inputs.recipe import ONE_GPU, ParallelismSpec, TrainingSpec
 from peftbench.recipes.kinds import COUNT
-from peftbench.recipes.rows import Row, Rule, give, half, take
+from peftbench.recipes.rows import Found, Row, Rule, give, half, take
 from peftbench.recipes.settings import Settings
 
 _STAGES = {0: "ddp", 1: "zero1", 2: "zero2", 3: "zero3"}
@@ -139,14 +139,30 @@ def read_trainer(settings: Settings) -> ParallelismSpec:
 def give_sharding(recipe: TrainingSpec) -> dict[str, object]:
     """The same as TrainingArguments take it; plain data parallelism is the launcher's alone."""
     parallelism = recipe.parallelism
+    accumulation = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
+    synced: dict[str, object] = {"accelerator_config": accumulation} if recipe.sync_each_batch else {}
     if parallelism.strategy.startswith("zero"):
-        return {"deepspeed": deepspeed_settings(parallelism, half(recipe))}
+        return {"deepspeed": deepspeed_settings(parallelism, half(recipe)), **synced}
     if parallelism.strategy.startswith("fsdp"):
-        return {"fsdp": True, "fsdp_config": {"version": 2, **fsdp_settings(parallelism)}}
-    return {}
+        return {"fsdp": True, "fsdp_config": {"version": 2, **fsdp_settings(parallelism)}, **synced}
+    return synced
 
 
-SHARDING = Rule(lambda settings, _found: {"parallelism": read_trainer(settings)}, give_sharding)
+def take_sharding(settings: Settings, _found: Found) -> Found:
+    """The GPUs, and whether accelerate reduces gradients in every micro-batch."""
+    return {"parallelism": read_trainer(settings), "sync_each_batch": _syncs(settings)}
+
+
+def _syncs(settings: Settings) -> bool:
+    """sync_each_batch of the Trainer's accelerator_config, which may be the name of a file instead."""
+    if isinstance(settings.given("accelerator_config"), str):
+        settings.said.append("accelerator_config names a file, which is not read: sync_each_batch is taken as false.")
+        return False
+    section = settings.section("accelerator_config").section("gradient_accumulation_kwargs")
+    return section.flag("sync_each_batch", False)
+
+
+SHARDING = Rule(take_sharding, give_sharding)
 
 
 def deepspeed_settings(parallelism: ParallelismSpec, precision: str) -> dict[str, object]:

@@ -29,6 +29,8 @@ _SECTIONS: Mapping[str, str] = {
     "offload_optimizer": "offload",
     "offload_param": "offload",
     "fsdp_config": "FSDP",
+    "accelerator_config": "accelerator_config",
+    "gradient_accumulation_kwargs": "gradient_accumulation_kwargs",
     "gradient_checkpointing_kwargs": "checkpointing",
     "activation_checkpointing_kwargs": "checkpointing",
 }

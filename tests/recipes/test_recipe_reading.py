@@ -130,6 +130,18 @@ def test_the_deepspeed_file_beside_is_read(tmp_path: Path) -> None:
     assert any("reduce_bucket_size" in note for note in reading.notes)
 
 
+@pytest.mark.parametrize("model", ["base_model: x/y", "model_name_or_path: x/y"], ids=["axolotl", "trl"])
+@pytest.mark.parametrize("synced", [True, False])
+def test_accelerates_sync_each_batch_is_read(model: str, synced: bool, tmp_path: Path) -> None:
+    config = f"{{split_batches: true, gradient_accumulation_kwargs: {{sync_each_batch: {str(synced).lower()}}}}}"
+    reading = read(tmp_path, f"{model}\noptim: adamw_torch\naccelerator_config: {config}\n")
+    assert reading.recipe.sync_each_batch is synced
+    assert not any("accelerator_config" in note or "sync" in note for note in reading.notes)
+    named = read(tmp_path, f"{model}\noptim: adamw_torch\naccelerator_config: a.json\n")
+    assert not named.recipe.sync_each_batch
+    assert any("accelerator_config names a file" in note for note in named.notes)
+
+
 def test_a_bare_no_of_accelerate_is_one_gpu(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("distributed_type: NO\nnum_processes: 1\n")
     (tmp_path / "b.yaml").write_text("base_model: x/y\n")

@@ -59,6 +59,7 @@ RECIPES = st.builds(
     fused_kernels=st.sampled_from(FUSED_KERNELS),
     loop=st.sampled_from(LOOPS),
     use_cache=st.booleans(),
+    sync_each_batch=st.booleans(),
 )
 SHARDED = st.sampled_from((
     ParallelismSpec(gpus=4, strategy="ddp"),

@@ -41,7 +41,7 @@ def random_options(chance: random.Random) -> tuple[str, list[str]]:
     if method == "qlora":
         words += some(chance, QUANTIZATION, 0.1) + switches(chance, UPCASTS, 0.1)
     if chance.random() < 0.25:
-        words += some(chance, SEVERAL, 0.7) + switches(chance, ("--cpu-offload",), 0.2)
+        words += some(chance, SEVERAL, 0.7) + switches(chance, ("--cpu-offload", "--sync-each-batch"), 0.2)
     return method, words
 
 

@@ -11,7 +11,7 @@ from peftbench.inputs.recipe import AdapterSpec, DType, TrainingSpec
 from peftbench.recipes.kinds import COUNT, DTYPE, EVERY_LINEAR, FLAG, SHARE, WORD, Kind, attention_of, targets_of
 from peftbench.recipes.rows import DATASET, Found, Row, Rule, Tool, alpha, fixed, give, half, packed, take
 from peftbench.recipes.settings import Settings
-from peftbench.recipes.sharding import checkpoints_by_fsdp, fsdp_settings, give_sharding, read_trainer
+from peftbench.recipes.sharding import checkpoints_by_fsdp, fsdp_settings, give_sharding, take_sharding
 from peftbench.recipes.tools.axolotl_notes import LORA_KERNELS, notes
 from peftbench.recipes.tools.trainer import checkpointing_settings
 
@@ -182,16 +182,17 @@ def _give_targets(adapter: AdapterSpec) -> dict[str, object]:
     return {"lora_target_linear": True} if names == EVERY_LINEAR else {"lora_target_modules": list(names or ())}
 
 
-def _take_sharding(settings: Settings, _found: Found) -> Found:
+def _take_sharding(settings: Settings, found: Found) -> Found:
     """DeepSpeed written out, or FSDP; how many GPUs is the launcher's business."""
     settings.given("fsdp_version")
-    return {"parallelism": read_trainer(settings)}
+    return take_sharding(settings, found)
 
 
 def _give_sharding(recipe: TrainingSpec) -> dict[str, object]:
-    if not recipe.parallelism.strategy.startswith("fsdp"):
-        return give_sharding(recipe)
-    return {"fsdp_version": 2, "fsdp_config": fsdp_settings(recipe.parallelism)}
+    given = give_sharding(recipe)
+    if given.pop("fsdp", False):
+        given |= {"fsdp_version": 2, "fsdp_config": fsdp_settings(recipe.parallelism)}
+    return given
 
 
 _ADAPTER = (
