@@ -28,7 +28,7 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
 
     Without --method, full fine-tuning, LoRA and QLoRA are compared.
     """
-    from peftbench.cli.answer.plan import largest_of, sheet_of
+    from peftbench.cli.answer.plan import largest_of, largest_text, sheet_of
     from peftbench.cli.ask.plan_question import check_question, notes_of_files, plans_of, question_of, recipes_of
     from peftbench.decide.verdict import Fit
 
@@ -47,8 +47,9 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
     if read := notes_of_files(given):
         plans = [plan._replace(notes=(*read, *plan.notes)) for plan in plans]
     if given["max"]:
-        say(largest_of(plans, given))
-    else:
-        show(sheet_of(plans, notes, given, ctx), given["format"])
+        found = largest_of(plans, given)
+        say(largest_text(found, plans, given))
+        ctx.exit(0 if any(found.values()) else 1)
+    show(sheet_of(plans, notes, given, ctx), given["format"])
     if given["check"] and all(p.final_verdict and p.final_verdict.fit is Fit.DOES_NOT_FIT for p in plans):
         ctx.exit(1)

@@ -86,3 +86,13 @@ def judge(profile: MemoryProfile, gpu: GpuSpec) -> Verdict:
         fit = Fit.DOES_NOT_FIT
     largest = max(alive, key=lambda c: c.bytes)
     return Verdict(fit, required_bytes, high_bytes, gpu.usable_bytes, phase, largest)
+
+
+def ended(verdict: Verdict, ran_out: bool, retries: int) -> Verdict:
+    """The verdict on a run whose allocator was replayed on the card: it ran out of memory there, flushed its cache to
+    go on, or came through."""
+    if ran_out:
+        return verdict._replace(fit=Fit.DOES_NOT_FIT)
+    if retries or verdict.fit is Fit.DOES_NOT_FIT:
+        return verdict._replace(fit=Fit.TIGHT)
+    return verdict

@@ -124,6 +124,11 @@ def test_virtual_tokens_take_positions_of_the_model() -> None:
     assert longest.stdout.strip() == "1004"
 
 
+def test_nothing_that_fits_is_exit_1() -> None:
+    result = run("plan", "--model", "70b", "--gpu", "t4", "--method", "full", "--max", "sequence-length")
+    assert (result.exit_code, result.stdout) == (1, "0\n")
+
+
 def test_the_recipe_over_many_cards_is_that_of_cards_with_bfloat16() -> None:
     shown = run("plan", "--model", "0.6b", "--gpu", "t4", "--gpu", "l4", "--max", "micro-batch-size").stdout
     assert "bfloat16 autocast" in shown and "float16 autocast" not in shown.replace("bfloat16", "")

@@ -49,7 +49,7 @@ def _one_card(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: c
 
     chosen = best(plans)
     next_step = command = ""
-    if chosen.verdict and chosen.verdict.fit is Fit.FITS:
+    if chosen.final_verdict and chosen.final_verdict.fit is Fit.FITS:
         if len(plans) == 1:
             next_step = _next_step(chosen)
         elif chosen.task == "training":  # a comparison has to be instant: it names the question that takes a search
@@ -96,15 +96,22 @@ def _words(plan: Plan, change: Change, given: dict[str, Any], ctx: click.Context
     return retyped(ctx.command.params, kept, change.arguments)
 
 
-def largest_of(plans: list[Plan], given: dict[str, Any]) -> str:
-    """Answer --max: the number alone for one card and method, else a table."""
+Largest = dict[tuple[str, str], int]
+"""By the name of the card and the method; 0 where nothing fits."""
+
+
+def largest_of(plans: list[Plan], given: dict[str, Any]) -> Largest:
+    """Answer --max."""
     from peftbench.decide.plan.advice import largest
+
+    field = given["max"].replace("-", "_")
+    return {(plan.variable[2].name, plan.method): largest(*plan.variable, field) for plan in plans if plan.variable}
+
+
+def largest_text(found: Largest, plans: list[Plan], given: dict[str, Any]) -> str:
+    """The number alone for one card and method, else a table."""
     from peftbench.report.format.terminal import Style, terminal_width, wants_colour
     from peftbench.report.plan.screens import maxima
 
-    field = given["max"].replace("-", "_")
-    found = {
-        (plan.variable[2].name, plan.method): largest(*plan.variable, field) for plan in plans if plan.variable
-    }
     style = Style(terminal_width(), wants_colour(sys.stdout))
     return maxima(found, given["max"], plans, style)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from peftbench.base.errors import PeftbenchError
 from peftbench.base.units import human_bytes
 from peftbench.decide.plan.plan import Plan
-from peftbench.decide.verdict import judge
 from peftbench.dryrun.extrapolate import Extrapolation
 from peftbench.dryrun.session import DryRun
 from peftbench.inputs.card.gpu import GpuSpec
@@ -31,13 +30,14 @@ def plan_by_dry_run(
     facts, profile = dry_run.facts, dry_run.profile
     if isinstance(model, OtherModel):
         model = model._replace(num_parameters=facts["num_parameters"])
-    return Plan(
-        model=model, gpu=gpu, recipe=recipe, profile=profile, verdict=judge(profile, gpu) if gpu else None, changes=(),
+    plan = Plan(
+        model=model, gpu=gpu, recipe=recipe, profile=profile, verdict=None, changes=(),
         trainable_parameters=facts["trainable_parameters"] if isinstance(recipe, TrainingSpec) else 0,
         adapter_file_bytes=facts["saved_bytes"],
         notes=("There is no formula for this: the memory is that of the dry run.", *notes_on(dry_run)),
         dry_run=dry_run,
     )  # fmt: skip
+    return plan._replace(verdict=plan.dry_verdict)
 
 
 def notes_on(dry_run: DryRun | Extrapolation) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from peftbench.base.units import human_bytes, human_count
 from peftbench.decide.card import Notes, settle_inference, settle_training
 from peftbench.decide.recipe import Options, recipe_options
-from peftbench.decide.verdict import Fit, Verdict, judge
+from peftbench.decide.verdict import Fit, Verdict, ended, judge
 from peftbench.estimate.forward.kernels import attention_kernel
 from peftbench.estimate.parts.base_weights import checkpoint_bytes, quantized_weights
 from peftbench.estimate.parts.card import traits_of
@@ -69,8 +69,11 @@ class Plan(NamedTuple):
 
     @property
     def dry_verdict(self) -> Verdict | None:
-        """The dry run judged on the card."""
-        return judge(self.dry_run.profile, self.gpu) if self.dry_run and self.gpu else None
+        """The dry run judged on the card: how its replay there ends decides, where it was replayed."""
+        if self.dry_run is None or self.gpu is None:
+            return None
+        verdict, card = judge(self.dry_run.profile, self.gpu), getattr(self.dry_run, "on_card", None)
+        return verdict if card is None else ended(verdict, bool(card.failure), card.num_alloc_retries)
 
     @property
     def final_verdict(self) -> Verdict | None:

@@ -90,13 +90,21 @@ def _header(plans: list[Plan], right: str, style: Style) -> str:
 
 def _detail(plan: Plan, style: Style, named: bool) -> list[str]:
     """Why it does not fit and what would; else where the memory goes."""
-    verdict = plan.verdict
+    decided = _decided(plan)
+    verdict = decided.verdict
     if verdict is None or verdict.fit is Fit.FITS:
         return [_breakdown(plan, style, named)]
-    blocks = [_reason(plan, verdict, style, named)]
+    blocks = [_reason(decided, verdict, style, named)]
     if verdict.fit is Fit.TIGHT:
         blocks.append(_breakdown(plan, style, named))
     return [*blocks, _changes(plan, style)]
+
+
+def _decided(plan: Plan) -> Plan:
+    """With the memory and the verdict of its dry run, where there is one: that decides."""
+    if plan.dry_run is None or plan.dry_verdict is None:
+        return plan
+    return plan._replace(profile=plan.dry_run.profile, verdict=plan.dry_verdict)
 
 
 def _breakdown(plan: Plan, style: Style, named: bool) -> str:
