@@ -50,7 +50,8 @@ def extrapolate(
     """None where it would not be faster, or where depth proves not to be linear: run at full depth then."""
     config = json.loads(workload.config)
     depth = next((config[name] for name in DEPTH_KEYS if isinstance(config.get(name), int)), 0)
-    if depth <= DEPTHS[-1]:
+    adapter = workload.recipe.adapter
+    if depth <= DEPTHS[-1] or (adapter and adapter.names_layers):  # PEFT ignores names of layers that are cut off
         return None
     try:
         traces = [run(replace(workload, layers=layers)) for layers in DEPTHS]

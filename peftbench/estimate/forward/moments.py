@@ -21,6 +21,7 @@ from peftbench.estimate.forward.segments import (
     run_kept,
 )
 from peftbench.estimate.forward.step import Step
+from peftbench.estimate.peft_types.tensors import adapted_by_layer
 from peftbench.estimate.tape.ledger import Moment, Sizes, add_sizes, largest_moments, shift
 from peftbench.memory import Part
 
@@ -93,10 +94,12 @@ def _layers(step: Step) -> tuple[list[Kind], dict[Kind, Segment], int]:
     run = run_checkpointed if step.training.gradient_checkpointing else run_kept
     kinds: list[Kind] = []
     segments: dict[Kind, Segment] = {}
-    itemsize = step.embedding_itemsize
+    itemsize, carriers = step.embedding_itemsize, adapted_by_layer(model, step.training.adapter)
+    first = next((layer for layer, paths in enumerate(carriers) if paths), 0)
     for layer in range(model.num_hidden_layers):
-        needs_grad, sliding = layer > 0 or step.embeddings_need_grad, masks and layer in model.sliding_layers
-        kind = Kind(layer not in model.layers_without_rope, sliding, layer in model.dense_layers, needs_grad, itemsize)
+        needs_grad, sliding = layer > first or step.embeddings_need_grad, masks and layer in model.sliding_layers
+        rotates, dense = layer not in model.layers_without_rope, layer in model.dense_layers
+        kind = Kind(rotates, sliding, dense, needs_grad, itemsize, carriers[layer])
         if kind not in segments:
             segments[kind] = run(step, kind)
         kinds.append(kind)

@@ -38,6 +38,8 @@ class Kind(NamedTuple):
     """The layer's input needs a gradient."""
     itemsize: int = 2
     """The itemsize of the layer's input; autocast can widen the stream on the way."""
+    carriers: frozenset[str] = frozenset()
+    """Paths of the modules that carry the adapter."""
 
 
 def run_kept(step: Step, kind: Kind) -> Segment:
@@ -135,12 +137,17 @@ def _context(step: Step, ledger: Ledger, kind: Kind) -> Context:
     masked = kind.sliding and kernel in ("flash", "math")  # a mask has keys copied to every query head
     return Context(
         tape=Tape(ledger, step.autocast_itemsize, gradients_exist=exist, softmax_kernel=step.kernels.softmax),
-        model=model, training=training, targets=adapted_paths(model, training.adapter), quantization=step.quantization,
+        model=model, training=training, targets=kind.carriers, quantization=step.quantization,
         attention_kernel="efficient" if masked else kernel, grouped_mm=step.kernels.grouped_mm,
         weight_itemsize=training.dtype.bytes, embedding_itemsize=step.embedding_itemsize, rotates=kind.rotates,
         masked=kind.sliding or kernel == "eager" or _always_masked(step), past_tokens=past_tokens(training),
         quantized_saves_input=quantized_saves_input(training),
     )  # fmt: skip
+
+
+def _outside(step: Step) -> Kind:
+    """Embeddings and head."""
+    return Kind(carriers=adapted_paths(step.model, step.training.adapter))
 
 
 def _always_masked(step: Step) -> bool:
@@ -156,7 +163,7 @@ def _always_masked(step: Step) -> bool:
 def run_head(step: Step, itemsize: int) -> Segment:
     """Final norm, lm_head and loss."""
     ledger = Ledger()
-    c = _context(step, ledger, Kind())
+    c = _context(step, ledger, _outside(step))
     c.quantization = None  # bitsandbytes leaves lm_head alone
     loss, logits = head_and_loss(c, itemsize, step.embedding_itemsize)
     if not step.keeps_outputs and step.autocast_itemsize and logits and logits.storage and logits.itemsize < FLOAT32:
@@ -193,7 +200,7 @@ def _table_bytes(step: Step) -> int:
 def embedding_kept(step: Step) -> Sizes:
     """What the embeddings leave beside the stream: a dropout mask, a leaf of the graph, a mask for attention."""
     ledger = Ledger()
-    c = _context(step, ledger, Kind())
+    c = _context(step, ledger, _outside(step))
     stream = embeddings(c, step.embeddings_need_grad)
     copies = encoder_copies_bytes(step.model, step.training.adapter, step.autocast_itemsize)
     mask = {Part.ACTIVATIONS: (0, _mask_bytes(step, stream.itemsize), copies)}

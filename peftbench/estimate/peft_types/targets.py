@@ -6,10 +6,11 @@ The defaults are those of PEFT 0.21, which stand in each family's row.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from peftbench.base.errors import SpecError, did_you_mean
+from peftbench.base.errors import NoFormula, SpecError, did_you_mean
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role, Weight, linear_modules, weights_of
 from peftbench.inputs.recipe import ALL_LINEAR
@@ -23,6 +24,8 @@ def matches(path: str, names: tuple[str, ...]) -> bool:
 def is_feedforward(path: str, model: ModelSpec, options: Mapping[str, Any]) -> bool:
     """Whether IA3 scales what goes into the module, not what comes out of it."""
     named = options.get("feedforward_modules")
+    if named and any(part.isdigit() for part in named.replace(",", ".").split(".")):
+        raise NoFormula("feedforward_modules by layer have no formula.", "Use --dry-run, or name them in every layer.")
     return matches(path, tuple(named.split(",")) if named else model.family.targets.ia3_feedforward)
 
 
@@ -44,16 +47,53 @@ def targeted_weights(
         return _default_weights(model, candidates, () if renamed else defaults)
     if names == (ALL_LINEAR,):
         return _all_linear(model, candidates, renamed)
+    numbered = _by_module(model, candidates) if any("." in name for name in names) else {}
     for name in names:
-        if name not in renamed and not any(matches(w.path, (name,)) for w in candidates):
+        if name not in renamed and name not in numbered and not any(matches(w.path, (name,)) for w in candidates):
             raise _missing(model, name, candidates)
     plain = tuple(name for name in names if name not in renamed)
     inside = _expert_parameters(names, renamed)
+    found = (numbered[name] for name in plain if name in numbered)
+    layers: dict[str, set[int]] = {}
+    for path, layer in (each for places in found for each in places):
+        layers.setdefault(path, set()).update(() if layer is None else (layer,))
 
-    def chosen(weight: Weight) -> bool:
-        return _name(weight) in inside if weight.role in SPARSE else matches(weight.path, plain)
+    def chosen(weight: Weight) -> Weight | None:
+        if weight.role in SPARSE:
+            return weight if _name(weight) in inside else None
+        if matches(weight.path, plain):
+            return weight
+        return _in_layers(weight, layers[weight.path]) if weight.path in layers else None
 
-    return tuple(weight for weight in candidates if chosen(weight))
+    return tuple(weight for weight in map(chosen, candidates) if weight)
+
+
+def _in_layers(weight: Weight, layers: set[int]) -> Weight:
+    """The weight in some of its layers alone."""
+    return weight if weight.layers is None else replace(weight, layers=tuple(i for i in weight.layers if i in layers))
+
+
+Place = tuple[str, int | None]
+"""A module's path in its layer, and the layer; None outside the layers."""
+
+
+def _by_module(model: ModelSpec, candidates: tuple[Weight, ...]) -> Mapping[str, tuple[Place, ...]]:
+    """Modules by their names from the root of the model, and by all that these end with: "0.self_attn.q_proj".
+
+    A name that is a layer's own, as "self_attn.q_proj", is not among them: it stands for all layers.
+    """
+    found: dict[str, list[Place]] = {}
+    outer = model.family.layout.layers
+    for weight in candidates:
+        if weight.role in SPARSE:
+            continue
+        for layer in weight.layers or (None,):
+            head = weight.role is Role.LM_HEAD
+            before = "" if head else outer.rpartition(".")[0] if layer is None else f"{outer}.{layer}"
+            parts = before.split(".") if before else []
+            for start in range(len(parts)):
+                found.setdefault(".".join((*parts[start:], weight.path)), []).append((weight.path, layer))
+    return {name: tuple(places) for name, places in found.items()}
 
 
 SPARSE = frozenset({Role.ROUTER, Role.EXPERTS})

@@ -80,6 +80,16 @@ def adapted_paths(model: ModelSpec, adapter: AdapterSpec | None) -> frozenset[st
 
 
 @lru_cache(maxsize=1024)
+def adapted_by_layer(model: ModelSpec, adapter: AdapterSpec | None) -> tuple[frozenset[str], ...]:
+    """The paths of those in each decoder layer: modules that were named in full are adapted in some layers alone."""
+    paths: list[set[str]] = [set() for _ in range(model.num_hidden_layers)]
+    for weight in adapted_weights(model, adapter) if adapter else ():
+        for layer in weight.layers or ():
+            paths[layer].add(weight.path)
+    return tuple(map(frozenset, paths))
+
+
+@lru_cache(maxsize=1024)
 def adapter_tensors(
     model: ModelSpec, adapter: AdapterSpec, base_dtype: DType = DType.BFLOAT16
 ) -> tuple[TensorGroup, ...]:

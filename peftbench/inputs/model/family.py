@@ -30,6 +30,8 @@ class Layout(NamedTuple):
     tests/oracles/weights/test_model_weights.py compares every name with the real module.
     """
 
+    layers: str = "model.layers"
+    """The list of decoder layers; what is outside of them, but for the head, is beside it."""
     embedding: str = "embed_tokens"
     positions: str = ""
     attention: str = "self_attn."

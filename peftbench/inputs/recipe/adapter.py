@@ -79,6 +79,11 @@ class AdapterSpec:
         if self.options != ():
             object.__setattr__(self, "options", _sorted_options(self.options))
 
+    @property
+    def names_layers(self) -> bool:
+        """Whether a target is a module of one layer: model.layers.0.self_attn.q_proj."""
+        return any(part.isdigit() for name in self.target_modules or () for part in name.split("."))
+
 
 *_HELD, _OTHERS = (option for option in options_of(AdapterSpec) if option.field == "options")
 

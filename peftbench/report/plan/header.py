@@ -14,6 +14,8 @@ from peftbench.inputs.recipe import ALL_LINEAR, AdapterSpec
 from peftbench.inputs.recipe.option import in_order, options_of
 
 DOT = " · "
+MOST_NAMES = 12
+"""More names of modules are counted: PEFT can list every module of every layer."""
 
 
 def model_title(model: ModelSpec | OtherModel) -> str:
@@ -76,4 +78,7 @@ def _targets(adapter: AdapterSpec) -> str:
     if adapter.target_modules is None:
         method = METHODS.get(adapter.peft_type)
         return "PEFT's targets" if method is None or method.each else ""
-    return "all linear" if adapter.target_modules == (ALL_LINEAR,) else ",".join(adapter.target_modules)
+    if adapter.target_modules == (ALL_LINEAR,):
+        return "all linear"
+    named = adapter.target_modules
+    return ",".join(named) if len(named) <= MOST_NAMES else f"{len(named)} named modules"

@@ -67,12 +67,15 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     for options in ({}, KEPT)
 }  # fmt: skip
 ADAPTERS["prefix-tuning, kept"] = {"method": "prefix-tuning", **KEPT}
+ADAPTERS["lora of two layers, kept"] = {
+    "method": "lora", **KEPT, "target_modules": "model.layers.1.self_attn.q_proj,layers.2.mlp.down_proj",
+}  # fmt: skip
 ADAPTERS["dora"] = {"method": "lora", "use_dora": True}
 
 QUICK = ("lora, kept, eager", "qlora")
 """What runs by default of the families of FEW: all that Llama does not show; everything else is slow."""
 FEW = ("gemma2", "qwen3_moe")
-SOME_ADAPTERS = ("dora", "ia3, kept", "oft, kept", "prefix-tuning, kept", "qia3")
+SOME_ADAPTERS = ("dora", "ia3, kept", "oft, kept", "prefix-tuning, kept", "qia3", "lora of two layers, kept")
 
 
 def smallest(model_type: str) -> CatalogModel:

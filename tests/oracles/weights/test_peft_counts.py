@@ -191,6 +191,24 @@ def test_options(kind, options, targets):
     check("llama", kind, options, targets if takes else None)
 
 
+def some_modules(name):
+    """Linear modules of two layers by their full names, another without its front, and one of every layer."""
+    linear = [key for key, m in build(name).named_modules() if type(m).__name__.endswith(("Linear", "Conv1D"))]
+    numbered = [key for key in linear if any(part.isdigit() for part in key.split("."))]
+    first, last = ([key for key in numbered if f".{layer}." in key] for layer in (0, 2))
+    return (*first[:2], last[-1].partition(".")[2], last[0].rpartition(".")[2])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_modules_named_in_full(name):
+    check(name, "lora", {"r": 4}, some_modules(name))
+
+
+@pytest.mark.parametrize("kind", [k for k in METHODS if METHODS[k].each is not None and k not in ("ln_tuning", "beft")])
+def test_modules_named_in_full_of_every_type(kind):
+    check("llama", kind, TINY_OPTIONS.get(kind, {}), some_modules("llama"))
+
+
 @pytest.mark.parametrize("kind", ["lora", "vera", "glora", "ia3", "oft", "randlora"])
 def test_all_linear(kind):
     for name in MODELS:

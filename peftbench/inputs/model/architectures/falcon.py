@@ -49,8 +49,8 @@ FAMILIES = {
             "num_key_value_heads": ("num_kv_heads",),
         },
         layout=Layout(
-            embedding="word_embeddings", attention="self_attention.", qkv=_FUSED, output="dense",
-            inner=("dense_h_to_4h",), down="dense_4h_to_h", final_norm="ln_f", plain_linear=False,
+            layers="transformer.h", embedding="word_embeddings", attention="self_attention.", qkv=_FUSED,
+            output="dense", inner=("dense_h_to_4h",), down="dense_4h_to_h", final_norm="ln_f", plain_linear=False,
             parallel_norms={1: ("input_layernorm",), 2: ("ln_attn", "ln_mlp")},
         ),
         form="falcon",

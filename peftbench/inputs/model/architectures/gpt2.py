@@ -32,8 +32,8 @@ def _core(keys: ConfigKeys, act: str, kv: int | None) -> Fields:
 
 
 _LAYOUT = Layout(
-    embedding="wte", positions="wpe", attention="attn.", qkv=("c_attn",), output="c_proj", inner=("c_fc",),
-    down="c_proj", norms=("ln_1", "ln_2"), final_norm="ln_f",
+    layers="transformer.h", embedding="wte", positions="wpe", attention="attn.", qkv=("c_attn",), output="c_proj",
+    inner=("c_fc",), down="c_proj", norms=("ln_1", "ln_2"), final_norm="ln_f",
 )  # fmt: skip
 _BIGCODE = Family(
     read=_gpt_bigcode,

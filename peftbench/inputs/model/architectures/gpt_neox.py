@@ -26,8 +26,8 @@ FAMILIES = {
         read=_gpt_neox,
         spelled={"num_key_value_heads": ()},
         layout=Layout(
-            embedding="embed_in", attention="attention.", qkv=_FUSED, output="dense", inner=("dense_h_to_4h",),
-            down="dense_4h_to_h", final_norm="final_layer_norm",
+            layers="gpt_neox.layers", embedding="embed_in", attention="attention.", qkv=_FUSED, output="dense",
+            inner=("dense_h_to_4h",), down="dense_4h_to_h", final_norm="final_layer_norm",
         ),
         form="gpt_neox",
         norm="layer_norm",

@@ -34,8 +34,8 @@ FAMILIES = {
             "num_key_value_heads": (),
         },
         layout=Layout(
-            positions="embed_positions", output="out_proj", mlp="", inner=("fc1",), down="fc2",
-            norms=("self_attn_layer_norm", "final_layer_norm"), final_norm="final_layer_norm",
+            layers="model.decoder.layers", positions="embed_positions", output="out_proj", mlp="", inner=("fc1",),
+            down="fc2", norms=("self_attn_layer_norm", "final_layer_norm"), final_norm="final_layer_norm",
         ),
         form="opt",
         norm="layer_norm",
