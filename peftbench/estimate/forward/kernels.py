@@ -9,6 +9,7 @@ from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import DType, TrainingSpec
 
 FLASH_MAX_HEAD_DIM = 256
+FEW_INDICES = 3072
 ON_CUDA = SoftmaxKernel(multiplies=True, half_to_float=False)
 
 
@@ -21,17 +22,33 @@ class Kernels(NamedTuple):
     """All experts are multiplied at once."""
     softmax: SoftmaxKernel = ON_CUDA
     """How attention and routers run their softmax."""
+    embedding_sums: tuple[int, int] = (0, 0)
+    """Rows of partial sums that the embeddings' gradient is made of: tenths of a row a token, and whole rows beside."""
 
 
 def kernels_of(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> Kernels:
     """The kernels that run this model's layers on the card."""
-    softmax = softmax_kernel(training.computes_in(card.bfloat16), card)
-    return Kernels(attention_kernel(model, training, card), not model.num_experts or card.grouped_mm, softmax)
+    return Kernels(
+        attention=attention_kernel(model, training, card),
+        grouped_mm=not model.num_experts or card.grouped_mm,
+        softmax=softmax_kernel(training.computes_in(card.bfloat16), card),
+        embedding_sums=_embedding_sums(model.vocab_size, training, card),
+    )
 
 
 def softmax_kernel(dtype: DType, card: CardTraits) -> SoftmaxKernel:
     """Softmax of a card whose 16-bit tensors have this type."""
     return ON_CPU if card.on_cpu else ON_CUDA._replace(half_to_float=dtype is DType.FLOAT16)
+
+
+def _embedding_sums(vocab_size: int, training: TrainingSpec, card: CardTraits) -> tuple[int, int]:
+    """Beyond 3072 tokens CUDA sums ten tokens at most, and no two words, in a row: a token adds a tenth and its word.
+
+    Source: embedding_backward_cuda_kernel in pytorch/aten/src/ATen/native/cuda/EmbeddingBackwardKernel.cu.
+    """
+    if card.on_cpu or training.adapter is not None or training.tokens <= FEW_INDICES:
+        return 0, 0
+    return (11, 0) if training.tokens <= vocab_size else (1, vocab_size)
 
 
 def attention_kernel(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> str:

@@ -238,7 +238,7 @@ def embedding_held(step: Step) -> Sizes:
 
 
 def embedding_backward(step: Step) -> tuple[Moment, ...]:
-    """Full fine-tuning: the table's gradient and three sorted index lists.
+    """Full fine-tuning: the table's gradient, three sorted index lists, and partial sums in float32.
 
     When tied, the head's gradient waits for it and the two are added out of place, because the head's is a
     transposed view: three tables are alive. Sources: InputBuffer::add in pytorch/torch/csrc/autograd;
@@ -248,8 +248,10 @@ def embedding_backward(step: Step) -> tuple[Moment, ...]:
         return ()
     table = _table_bytes(step) * (2 if step.model.tie_word_embeddings else 1)
     stream = step.model.hidden_size * step.embedding_itemsize
-    sizes = {Part.GRADIENTS: (0, 0, table), Part.WORKSPACE: (3 * 8, 0, 0), Part.ACTIVATIONS: (stream, 0, 0)}
-    return (Moment(stream + 3 * 8, 0, table, sizes),)
+    tenths, rows = (number * step.model.embedding_size * FLOAT32 for number in step.kernels.embedding_sums)
+    per_token = 3 * 8 + tenths // 10
+    sizes = {Part.GRADIENTS: (0, 0, table), Part.WORKSPACE: (per_token, 0, rows), Part.ACTIVATIONS: (stream, 0, 0)}
+    return (Moment(stream + per_token, 0, table + rows, sizes),)
 
 
 def _without(sizes: Sizes, tensor: Tensor) -> Sizes:
