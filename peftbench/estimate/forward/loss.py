@@ -23,14 +23,13 @@ def head_and_loss(c: Context, stream_itemsize: int, head_itemsize: int) -> tuple
         hidden_states = norm(c, hidden_states, c.model.family.layout.final_norm)
     if c.model.embedding_size != c.model.hidden_size:
         hidden_states = linear(c, "project_out", hidden_states, c.model.embedding_size)
-    c.tape.part = Part.LOGITS
+    c.tape.part, c.weight_itemsize = Part.LOGITS, head_itemsize
     loss = loss_variant(c.model.family, c.training)
     if loss == "liger":
         return _fused_linear(c, hidden_states, stream_tokens(c.training)), None
     if loss == "chunked":
         return _chunked(c, hidden_states), None
     if "lm_head" in c.targets:
-        c.weight_itemsize = head_itemsize
         logits = linear(c, "lm_head", hidden_states, c.model.vocab_size, c.model.lm_head_bias)
     else:
         logits = dense(c.tape, hidden_states, c.model.vocab_size, head_itemsize, c.full, c.model.lm_head_bias)
@@ -144,23 +143,38 @@ def _cast_weights(c: Context, x: Tensor) -> Tensor | None:
 
 
 def _fused_linear(c: Context, hidden_states: Tensor, tokens: int) -> Tensor:
-    """Liger's fused linear cross-entropy: logits of one chunk of tokens at a time; the gradient is made in forward.
+    """Liger's fused linear cross-entropy: logits of one chunk of tokens at a time; the gradients are made in forward.
 
     The tokens are cut into V / hidden chunks, rounded up to a power of two, so a chunk of logits is about as large
     as the hidden states. Source: LigerFusedLinearCrossEntropyFunction, liger-kernel ops/fused_linear_cross_entropy.py.
     """
-    tape, vocabulary, hidden = c.tape, c.model.vocab_size, hidden_states.width
-    parts = -(-vocabulary // hidden)
+    tape, vocabulary = c.tape, c.model.vocab_size
+    low = hidden_states if tape.autocast is None else tape.cast(hidden_states, tape.autocast)
+    parts = -(-vocabulary // low.width)
     chunk = 1 << (-(-tokens // parts) - 1).bit_length()
-    gradient = tape.tensor(hidden, hidden_states.itemsize)
-    weight_gradient = vocabulary * hidden * c.weight_itemsize if c.full else 0
-    # A chunk holds its logits, whose gradient overwrites them.
-    tape.scratch(Part.LOGITS, 0, min(chunk, tokens) * vocabulary * hidden_states.itemsize)
-    if weight_gradient:
-        tape.scratch(Part.LOGITS, 0, weight_gradient)
+    gradient = tape.tensor(low.width, low.itemsize)
+    weight_gradient = _liger_chunk(c, low, min(chunk, tokens))
     loss = tape.tensor(0, FLOAT32, True)
-    tape.record((loss,), (hidden_states,), (gradient,), returns_saved=True, parameter_gradients=weight_gradient)
+    tape.record((loss,), (low,), (gradient,), returns_saved=True, parameter_gradients=weight_gradient)
     return loss
+
+
+def _liger_chunk(c: Context, low: Tensor, tokens: int) -> int:
+    """A chunk's logits, which their gradient overwrites, and what it adds to the bytes of the head's gradient.
+
+    The head is cast to the type of the hidden states for both products; the product that is added to the gradient
+    is cast to float32.
+    """
+    tape, elements = c.tape, c.model.vocab_size * low.width
+    trained = elements * c.weight_itemsize if c.full else 0
+    held = [tape.tensor(0, c.weight_itemsize, part=Part.GRADIENTS, fixed_elements=elements)] if trained else []
+    held.append(tape.tensor(0, low.itemsize, fixed_elements=tokens * c.model.vocab_size))
+    if low.itemsize != c.weight_itemsize:
+        tape.scratch(tape.part, 0, elements * low.itemsize)
+    if trained:
+        upcast = FLOAT32 if low.itemsize < FLOAT32 else 0
+        tape.scratch(tape.part, 0, elements * (low.itemsize + upcast))
+    return trained
 
 
 _LOSSES = {
