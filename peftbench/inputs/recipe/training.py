@@ -42,7 +42,7 @@ class TrainingSpec:
     )
     sync_each_batch: bool = option(
         False, "Reduce gradients in every micro-batch, so that FSDP keeps no whole ones: accelerate's sync_each_batch.",
-        screen=" synced each time", column=95,
+        screen=" synced each time", column=94,
     )  # fmt: skip
     gradient_checkpointing: bool = option(
         True, "Recompute each layer in the backward pass.", screen=_checkpointing, column=11
