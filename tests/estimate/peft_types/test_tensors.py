@@ -190,7 +190,7 @@ RANKED = [
 ]
 
 
-@given(st.sampled_from(RANKED), st.integers(1, 300), st.integers(0, 300))
+@given(st.sampled_from(RANKED), st.integers(1, 300), st.integers(0, 200))
 def test_a_larger_rank_never_needs_less(peft_type, r, more):
     r, more = (2 * r, 2 * more) if peft_type == "gralora" else (r, more)  # its parts divide the rank
     small, large = (adapter_tensors(LLAMA_8B, adapter(peft_type, r=rank)) for rank in (r, r + more))
