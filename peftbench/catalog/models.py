@@ -69,7 +69,15 @@ class NamedConfig(NamedTuple):
             source=self.source,
             model_type=str(self.config.get("model_type"))[:60],
             max_position_embeddings=self._positions(),
+            learned_positions=self._learns_positions(),
         )
+
+    def _learns_positions(self) -> bool:
+        """By the formula; else all that does not say how it rotates."""
+        try:
+            return self.spec.learned_positions > 0
+        except SpecError:
+            return not any(name.startswith(("rope_", "rotary_")) for name in self.config)
 
     def _positions(self) -> int:
         """Those of the formula, which knows how each architecture spells them; else by the usual name."""

@@ -36,8 +36,9 @@ def settle_training(
     Raises SpecError where the model or the card cannot run it.
     """
     _check_adapter(training)
-    check_length(model, training.sequence_length, "--sequence-length", virtual_tokens(training.adapter))
+    longer = check_length(model, training.sequence_length, "--sequence-length", virtual_tokens(training.adapter))
     training, notes = (training, ()) if gpu is None else adapt_to_card(training, gpu)
+    notes = (*notes, *longer)
     if is_prefix(training.adapter) and training.gradient_checkpointing:
         note = "PEFT's prefixes do not work with gradient checkpointing: priced without it."
         return replace(training, gradient_checkpointing=False), (*notes, note)
@@ -53,10 +54,10 @@ def settle_inference(
     """Return the request that will really run, and what had to change; raises as settle_training."""
     tokens = inference.prompt_tokens + inference.new_tokens
     _check_adapter(inference)
-    check_length(model, tokens, "--prompt-tokens or --new-tokens", virtual_tokens(inference.adapter))
+    longer = check_length(model, tokens, "--prompt-tokens or --new-tokens", virtual_tokens(inference.adapter))
     if gpu is None or (adapted := _in_half(inference, gpu)) == inference:
-        return inference, ()
-    return adapted, (_without_bfloat16(gpu),)
+        return inference, longer
+    return adapted, (_without_bfloat16(gpu), *longer)
 
 
 def _check_adapter(recipe: TrainingSpec | InferenceSpec) -> None:
@@ -71,15 +72,21 @@ def _check_adapter(recipe: TrainingSpec | InferenceSpec) -> None:
         raise SpecError(what, "Use plain LoRA (--method qlora), or --quant-type nf4.")
 
 
-def check_length(model: ModelSpec | OtherModel, tokens: int, option: str, virtual: int) -> None:
-    """Raise SpecError for more tokens, with those of a prompt or prefix, than the model has positions."""
-    if tokens + virtual > model.max_position_embeddings:
-        plus = f" and {virtual} virtual" if virtual else ""
-        raise SpecError(
-            f"{tokens}{plus} tokens are beyond the {model.max_position_embeddings} positions of {model.name} "
-            "(max_position_embeddings).",
-            f"Use a smaller {option}{' or --num-virtual-tokens' if virtual else ''}.",
-        )
+def check_length(model: ModelSpec | OtherModel, tokens: int, option: str, virtual: int) -> Notes:
+    """Say where there are more tokens, with those of a prompt or prefix, than the model has positions.
+
+    transformers rotates by any position. Raises SpecError for a table of learned positions, which has no more rows.
+    """
+    if tokens + virtual <= model.max_position_embeddings:
+        return ()
+    plus = f" and {virtual} virtual" if virtual else ""
+    beyond = (
+        f"{tokens}{plus} tokens are beyond the {model.max_position_embeddings} positions of {model.name} "
+        "(max_position_embeddings)"
+    )
+    if model.learned_positions:
+        raise SpecError(f"{beyond}.", f"Use a smaller {option}{' or --num-virtual-tokens' if virtual else ''}.")
+    return (f"{beyond}: transformers runs them, but the model is of use there with scaled positions (RoPE) only.",)
 
 
 @lru_cache(maxsize=1024)

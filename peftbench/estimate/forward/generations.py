@@ -48,8 +48,11 @@ def quantized_saves_input(training: TrainingSpec) -> bool:
 
 
 def rotary_table_bytes(model: ModelSpec, training: TrainingSpec) -> int:
-    """Tables of cos and sin for all positions that each layer keeps in transformers 4.39."""
+    """Tables of cos and sin that each layer keeps in transformers 4.39: for all positions, or more where asked for.
+
+    Source: LlamaRotaryEmbedding._set_cos_sin_cache.
+    """
     if training.transformers != "4.39" or not model.rotary_dim:
         return 0
-    table = model.max_position_embeddings * model.rotary_dim * training.dtype.bytes
+    table = max(model.max_position_embeddings, training.sequence_length) * model.rotary_dim * training.dtype.bytes
     return 2 * model.num_hidden_layers * table

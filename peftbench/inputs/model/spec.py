@@ -126,5 +126,7 @@ class OtherModel(NamedTuple):
     source: str
     model_type: str
     max_position_embeddings: Positive
+    learned_positions: bool = True
+    """Whether there are no more positions than that, for all that is known."""
     num_parameters: int = 0
     """0 until a dry run has built it."""

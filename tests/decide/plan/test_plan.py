@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from recipes_and_cards import A100, CARDS, FULL, LLAMA_8B, LORA_16, QLORA, RECIPES, SMALL, T4
 
 from peftbench.base.errors import SpecError
-from peftbench.catalog.models import find_model
+from peftbench.catalog.models import NamedConfig, find_config, find_model
+from peftbench.decide.card import settle_training
 from peftbench.decide.from_options import training_recipes
 from peftbench.decide.plan.plan import Plan, make_inference_plan, make_plan
 from peftbench.decide.recipe import recipe_options
@@ -17,6 +18,7 @@ from peftbench.estimate.training import estimate_training
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.config_json import read_config
 from peftbench.inputs.recipe import AdapterSpec, DType, InferenceSpec, QuantizationSpec, TrainingSpec
+from peftbench.memory import Part
 
 
 def test_a_plan_without_a_card_has_no_verdict() -> None:
@@ -60,6 +62,33 @@ def test_a_sequence_beyond_the_positions_names_both() -> None:
         make_plan(gpt2, replace(FULL, sequence_length=1025))
     with pytest.raises(SpecError, match="1200 tokens"):
         make_inference_plan(gpt2, InferenceSpec(prompt_tokens=1000, new_tokens=200))
+
+
+def test_rotary_positions_have_no_end() -> None:
+    """transformers warns at most, and people scale them: the price is that of so many tokens."""
+    beyond = "beyond the 131072 positions of meta-llama/Llama-3.1-8B"
+    plan = make_plan(LLAMA_8B, replace(QLORA, sequence_length=262_144), A100)
+    assert any(beyond in note and "RoPE" in note for note in plan.notes)
+    within = make_plan(LLAMA_8B, replace(QLORA, sequence_length=131_072), A100)
+    assert plan.profile.bytes_of(Part.CHECKPOINTS) == 2 * within.profile.bytes_of(Part.CHECKPOINTS)
+    assert not any("positions" in note for note in within.notes)
+    request = make_inference_plan(LLAMA_8B, InferenceSpec(prompt_tokens=131_072, new_tokens=1))
+    assert any(beyond in note for note in request.notes)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "facebook/opt-350m"])
+def test_learned_positions_end_for_a_dry_run_too(name: str) -> None:
+    """On fake tensors no index is out of range, so it has to be known before."""
+    model, training = find_config(name).other, TrainingSpec(sequence_length=4096)
+    with pytest.raises(SpecError, match="beyond the"):
+        settle_training(model, training, None)
+    assert settle_training(find_config("8b").other, replace(training, sequence_length=200_000), None)[1]
+
+
+@pytest.mark.parametrize(("more", "learned"), [({}, True), ({"rope_theta": 1e4}, False), ({"rotary_pct": 0.5}, False)])
+def test_an_unknown_architecture_rotates_if_it_says_how(more: dict[str, object], learned: bool) -> None:
+    config = {"model_type": "new", "max_position_embeddings": 77, **more}
+    assert NamedConfig(config, "new", "test").other.learned_positions is learned
 
 
 def test_the_cache_is_off_under_checkpointing_and_the_plan_says_so() -> None:
