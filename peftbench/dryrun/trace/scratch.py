@@ -18,6 +18,8 @@ from peftbench.memory import Part
 Sizes = Callable[[Any, Any], list[int]]
 KIB = 1024
 HOPPER = (9, 0)
+REGISTER_WIDTH = 128
+"""Channels of a value that memory-efficient attention accumulates in registers."""
 
 GEMMS = frozenset(
     getattr(torch.ops.aten, name).default for name in ("mm", "addmm", "bmm", "baddbmm", "_grouped_mm")
@@ -47,16 +49,28 @@ def _flash_backward(args: Any, _: Any) -> list[int]:
     return [rows, rows * rounded, *([expanded] * 2 if key.shape[1] != heads else [])]
 
 
-def _efficient_backward(args: Any, _: Any) -> list[int]:
-    """Row sums, and a float32 accumulator of dQ where the type is 16 bit.
+def _efficient_forward(args: Any, _: Any) -> list[int]:
+    """A float32 accumulator of the output, where the type is 16 bit and values are too wide for the registers.
 
-    Source: _efficient_attention_backward in aten/src/ATen/native/transformers/cuda/attention_backward.cu.
+    Source: kNeedsOutputAccumulatorBuffer in mem_eff_attention/kernel_forward.h beside attention.cu.
     """
-    query = args[1]
+    query, value = args[0], args[2]
+    wide = query.dtype is not torch.float32 and value.shape[-1] > REGISTER_WIDTH
+    return [prod(query.shape[:3]) * value.shape[-1] * 4] if wide else []
+
+
+def _efficient_backward(args: Any, _: Any) -> list[int]:
+    """Row sums, and a float32 accumulator of dQ where the type is 16 bit; else the product that is summed.
+
+    Source: _efficient_attention_backward in aten/src/ATen/native/transformers/cuda/attention_backward.cu, and
+    kKernelComputesDelta in mem_eff_attention/kernel_backward.h.
+    """
+    query, value = args[1], args[3]
     batch, heads, length, head_dim = query.shape
     rows = batch * heads * length * 4
-    accumulator = batch * heads * aligned(length, 128) * aligned(head_dim, 64) * 4
-    return [rows] if query.dtype is torch.float32 else [rows, accumulator]
+    if query.dtype is torch.float32:  # the sum of gradient * output, and its transposed copy
+        return [rows * value.shape[-1], rows, rows]
+    return [rows, batch * heads * aligned(length, 128) * aligned(head_dim, 64) * 4]
 
 
 def _softmax_backward(args: Any, _: Any) -> list[int]:
@@ -137,6 +151,7 @@ def _index_put(args: Any, kwargs: Any) -> list[int]:
 
 SCRATCH: Mapping[str, tuple[Part, Sizes]] = {
     "aten::_scaled_dot_product_flash_attention_backward": (Part.ACTIVATIONS, _flash_backward),
+    "aten::_scaled_dot_product_efficient_attention": (Part.ACTIVATIONS, _efficient_forward),
     "aten::_scaled_dot_product_efficient_attention_backward": (Part.ACTIVATIONS, _efficient_backward),
     "aten::_softmax_backward_data": (Part.ACTIVATIONS, _softmax_backward),
     "aten::_safe_softmax": (Part.ACTIVATIONS, _safe_softmax),

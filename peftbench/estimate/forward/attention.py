@@ -8,6 +8,9 @@ from peftbench.estimate.tape.autograd import FLOAT32, Tape, Tensor
 from peftbench.estimate.tape.modules import Context
 from peftbench.memory import Part
 
+REGISTER_WIDTH = 128
+"""Channels of a value that memory-efficient attention accumulates in registers."""
+
 
 def rotate(c: Context, x: Tensor) -> Tensor:
     """Rotary embedding of one tensor: (x * cos) + (rotate_half(x) * sin).
@@ -119,12 +122,17 @@ def _flash(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def _efficient(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Memory-efficient attention: as flash, with the mask spread over the heads as a bias; needs equal heads.
 
-    Source: _efficient_attention_backward in pytorch/aten/src/ATen/native/transformers/cuda/attention_backward.cu.
+    16-bit types have float32 accumulators, of dq in backward and of an output that is too wide for the registers.
+    float32 sums gradient * output to one number a row, of which it makes a transposed copy.
+    Source: attention.cu and attention_backward.cu in pytorch/aten/src/ATen/native/transformers/cuda.
     """
-    scratch = c.model.num_attention_heads * FLOAT32
-    if query.itemsize != FLOAT32:
-        scratch += c.model.num_attention_heads * -(-c.model.head_dim // 64) * 64 * FLOAT32
-    return _with_statistics(c, query, _repeat(c, key), _repeat(c, value), scratch)
+    rows, dim, half = c.model.num_attention_heads * FLOAT32, c.model.head_dim, query.itemsize != FLOAT32
+    scratch = rows * (1 + -(-dim // 64) * 64) if half else rows * (2 + dim)
+    keys, values = _repeat(c, key), _repeat(c, value)
+    accumulator = c.tape.tensor(dim, rows) if half and dim > REGISTER_WIDTH else None
+    out = _with_statistics(c, query, keys, values, scratch)
+    del accumulator
+    return out
 
 
 def _on_cpu(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ def tensor(*shape: int, dtype: Any = torch.float32) -> Any:
 
 
 SCORES = (1, 2, 8, 8)
+NARROW, WIDE = (tensor(1, 2, 8, width, dtype=torch.float16) for width in (128, 256))
+FULL = tensor(1, 2, 8, 64)
 CASES: dict[str, tuple[str, tuple[Any, ...], list[int]]] = {
     "the product of gradient and output, of a softmax from float16 to float32": (
         "aten::_softmax_backward_data", (tensor(*SCORES), tensor(*SCORES), -1, torch.float16), [4 * 128],
@@ -28,6 +30,18 @@ CASES: dict[str, tuple[str, tuple[Any, ...], list[int]]] = {
     ),
     "a softmax and a mask, from which the result is chosen": (
         "aten::_safe_softmax", (tensor(*SCORES), -1), [4 * 128, 128],
+    ),
+    "an output that registers hold": ("aten::_scaled_dot_product_efficient_attention", (NARROW, NARROW, NARROW), []),
+    "a float32 accumulator of a wide output": (
+        "aten::_scaled_dot_product_efficient_attention", (WIDE, WIDE, WIDE), [4 * 16 * 256],
+    ),
+    "row sums and a float32 accumulator of dQ, in whole blocks": (
+        "aten::_scaled_dot_product_efficient_attention_backward", (NARROW, NARROW, NARROW, NARROW),
+        [4 * 16, 4 * 2 * 128 * 128],
+    ),
+    "a float32 product, its row sums and their copy": (
+        "aten::_scaled_dot_product_efficient_attention_backward", (FULL, FULL, FULL, FULL),
+        [4 * 16 * 64, 4 * 16, 4 * 16],
     ),
 }  # fmt: skip
 
