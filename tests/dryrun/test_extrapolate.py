@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 pytest.importorskip("bitsandbytes")
 
-from peftbench.dryrun.extrapolate import DEPTHS, Extrapolation
+from peftbench.dryrun.extrapolate import DEPTHS, Extrapolation, extrapolate
 from peftbench.dryrun.session import DryRun, DryRunSession
 from peftbench.dryrun.workload import Workload
 from peftbench.inputs.recipe import AdapterSpec, QuantizationSpec, TrainingSpec
@@ -86,3 +86,9 @@ def test_a_shallow_model_is_run_as_it_is(session: DryRunSession) -> None:
 def test_layers_of_a_workload_are_those_that_are_run(session: DryRunSession) -> None:
     few = session.trace(replace(workload(RECIPES["full"]), layers=2))
     assert few.facts["num_parameters"] < few.facts["full_num_parameters"]
+
+
+def test_named_layers_are_not_cut_off() -> None:
+    """PEFT ignores a name without a module beside one that has some: few layers would look linear."""
+    adapter = replace(LORA, target_modules=("v_proj", "model.layers.6.mlp.up_proj"))
+    assert extrapolate(workload(replace(RECIPES["lora, kept"], adapter=adapter)), None, pytest.fail) is None

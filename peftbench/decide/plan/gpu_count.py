@@ -59,12 +59,15 @@ def on_fewest(
     if found is None:
         most = spread(recipe, COUNTS[-1])
         what = f"{model.name} does not fit on {COUNTS[-1]} × {gpu.name} with {most.strategy}."
-        raise SpecError(what, _what_else(most))
+        raise SpecError(what, _what_else(replace(recipe, parallelism=most)))
     return replace(recipe, parallelism=found)
 
 
-def _what_else(parallelism: ParallelismSpec) -> str:
+def _what_else(recipe: TrainingSpec | InferenceSpec) -> str:
     """What may still help where so many GPUs do not."""
+    parallelism = recipe.parallelism
+    if isinstance(recipe, TrainingSpec) and recipe.defers_reduction:
+        return "FSDP keeps whole gradients until the last micro-batch: try --sync-each-batch."
     if parallelism.strategy == "ddp":
         return "Every GPU of ddp has the whole model: try --parallel fsdp."
     if parallelism.shards_optimizer and not parallelism.cpu_offload:

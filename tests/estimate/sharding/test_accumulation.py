@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from peftbench.base.errors import SpecError
 from peftbench.base.units import GIB
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
+from peftbench.decide.plan.gpu_count import on_fewest
 from peftbench.decide.plan.plan import make_plan
 from peftbench.decide.recipe import LORA, quantization_for
 from peftbench.estimate.sharding.links import traffic
@@ -106,6 +108,15 @@ def test_a_plan_says_what_sending_them_each_time_saves() -> None:
     saved = (deferred.profile.device_bytes - synced.profile.device_bytes) / GIB
     assert any(f"--sync-each-batch saves {saved:.2f} GiB" in note for note in deferred.notes)
     assert not any("--sync-each-batch" in note for note in synced.notes)
+
+
+def test_no_number_of_gpus_shares_whole_gradients() -> None:
+    """32B have 61 GiB of them, which is more than a card of 24 GB at any number."""
+    model, card = find_model("qwen3-32b"), find_gpu("l4")
+    with pytest.raises(SpecError) as error:
+        on_fewest(model, replace(FULL, gradient_accumulation_steps=4), card)
+    assert "--sync-each-batch" in error.value.hint
+    assert on_fewest(model, replace(FULL, gradient_accumulation_steps=4, sync_each_batch=True), card)
 
 
 def test_advice_types_it() -> None:
