@@ -122,6 +122,8 @@ def test_virtual_tokens_take_positions_of_the_model() -> None:
     assert "sequence 1004" in run("plan", "--model", "gpt2", "--gpu", "t4", "--method", "prompt-tuning").stdout
     longest = run("plan", "--model", "gpt2", "--gpu", "t4", "--method", "p-tuning", "--max", "sequence-length")
     assert longest.stdout.strip() == "1004"
+    shown = " ".join(answer("plan", "--model", "llama-2-7b", "--gpu", "h200", "--method", "p-tuning").split())
+    assert "up to --sequence-length 4076, all positions of the model" in shown
 
 
 def test_nothing_that_fits_is_exit_1() -> None:

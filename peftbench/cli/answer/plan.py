@@ -63,12 +63,14 @@ def _one_card(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: c
 
 def _next_step(chosen: Plan) -> str:
     from peftbench.decide.plan.advice import largest
+    from peftbench.estimate.peft_forward.virtual_tokens import virtual_tokens
 
     if not chosen.variable:
         return ""
     longest = largest(*chosen.variable, "sequence_length")
+    positions = chosen.model.max_position_embeddings - virtual_tokens(chosen.recipe.adapter)
     if longest > chosen.variable[1].sequence_length:
-        whole = ", all positions of the model" if longest == chosen.model.max_position_embeddings else ""
+        whole = ", all positions of the model" if longest == positions else ""
         return f"{chosen.method} fits up to --sequence-length {longest}{whole}. Estimated, not measured."
     return ""
 
