@@ -12,7 +12,7 @@ from peftbench.estimate.forward.generation import (
     decode_layer_moments,
     prefill_moments,
 )
-from peftbench.estimate.forward.kernels import attention_kernel, masks_sliding_layers, softmax_kernel
+from peftbench.estimate.forward.kernels import attention_kernel, device_of, masks_sliding_layers
 from peftbench.estimate.parts.base_weights import quantized_matrices, quantized_weights, weight_components
 from peftbench.estimate.parts.card import CardTraits, traits_of
 from peftbench.estimate.parts.slack import context, slack
@@ -182,7 +182,7 @@ def _key(model: ModelSpec, inference: InferenceSpec, card: CardTraits) -> Genera
         adapter=inference.adapter,
         quantization=inference.quantization if quantized_weights(model, inference.quantization) else None,
         attention_kernel=attention_kernel(model, as_training, card),
-        softmax=softmax_kernel(inference.dtype, card),
+        device=device_of(inference.dtype, card),
         masks_sliding_layers=masks_sliding_layers(model, as_training),
     )
 

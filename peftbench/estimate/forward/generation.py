@@ -11,7 +11,7 @@ from peftbench.estimate.forward.attention import attention
 from peftbench.estimate.forward.layers import decoder_layer
 from peftbench.estimate.forward.segments import Kind
 from peftbench.estimate.peft_types.tensors import adapted_paths
-from peftbench.estimate.tape.autograd import SoftmaxKernel, Tape, Tensor
+from peftbench.estimate.tape.autograd import Device, Tape, Tensor
 from peftbench.estimate.tape.ledger import Ledger, Moment
 from peftbench.estimate.tape.modules import Context, norm
 from peftbench.inputs.model.spec import ModelSpec
@@ -28,7 +28,7 @@ class GenerationKey(NamedTuple):
     quantization: QuantizationSpec | None
     """None where bitsandbytes finds nothing to quantize."""
     attention_kernel: str
-    softmax: SoftmaxKernel
+    device: Device
     masks_sliding_layers: bool
 
 
@@ -80,7 +80,7 @@ def _context(key: GenerationKey, kind: Kind) -> Context:
     kernel = "efficient" if sliding and key.attention_kernel == "flash" else key.attention_kernel
     recipe = TrainingSpec(dtype=key.dtype, adapter=key.adapter, use_cache=True, gradient_checkpointing=False)
     return Context(
-        tape=Tape(Ledger(), records=False, softmax_kernel=key.softmax),
+        tape=Tape(Ledger(), records=False, device=key.device),
         model=_without_dropout(key.model), training=recipe,
         targets=adapted_paths(key.model, key.adapter), quantization=key.quantization, attention_kernel=kernel,
         weight_itemsize=key.dtype.bytes, embedding_itemsize=key.dtype.bytes, rotates=kind.rotates,

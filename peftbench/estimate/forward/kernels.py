@@ -4,13 +4,13 @@ from typing import NamedTuple
 
 from peftbench.estimate.parts.card import CardTraits
 from peftbench.estimate.peft_forward.virtual_tokens import is_prefix
-from peftbench.estimate.tape.autograd import ON_CPU, SoftmaxKernel
+from peftbench.estimate.tape.autograd import ON_CPU, Device
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import DType, TrainingSpec
 
 FLASH_MAX_HEAD_DIM = 256
 FEW_INDICES = 3072
-ON_CUDA = SoftmaxKernel(multiplies=True, half_to_float=False)
+ON_CUDA = Device(is_cuda=True, half_to_float=False)
 
 
 class Kernels(NamedTuple):
@@ -20,8 +20,8 @@ class Kernels(NamedTuple):
     """"flash", "efficient", "math", "eager" or "cpu"."""
     grouped_mm: bool = True
     """All experts are multiplied at once."""
-    softmax: SoftmaxKernel = ON_CUDA
-    """How attention and routers run their softmax."""
+    device: Device = ON_CUDA
+    """Of the layers."""
     embedding_sums: tuple[int, int] = (0, 0)
     """Rows of partial sums that the embeddings' gradient is made of: tenths of a row a token, and whole rows beside."""
 
@@ -31,13 +31,13 @@ def kernels_of(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> Ke
     return Kernels(
         attention=attention_kernel(model, training, card),
         grouped_mm=not model.num_experts or card.grouped_mm,
-        softmax=softmax_kernel(training.computes_in(card.bfloat16), card),
+        device=device_of(training.computes_in(card.bfloat16), card),
         embedding_sums=_embedding_sums(model.vocab_size, training, card),
     )
 
 
-def softmax_kernel(dtype: DType, card: CardTraits) -> SoftmaxKernel:
-    """Softmax of a card whose 16-bit tensors have this type."""
+def device_of(dtype: DType, card: CardTraits) -> Device:
+    """The device where 16-bit tensors have this type."""
     return ON_CPU if card.on_cpu else ON_CUDA._replace(half_to_float=dtype is DType.FLOAT16)
 
 

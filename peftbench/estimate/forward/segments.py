@@ -136,7 +136,7 @@ def _context(step: Step, ledger: Ledger, kind: Kind) -> Context:
     exist = training.gradients_outlive_step or bool(step.early_gradients)
     masked = kind.sliding and kernel in ("flash", "math")  # a mask has keys copied to every query head
     return Context(
-        tape=Tape(ledger, step.autocast_itemsize, gradients_exist=exist, softmax_kernel=step.kernels.softmax),
+        tape=Tape(ledger, step.autocast_itemsize, gradients_exist=exist, device=step.kernels.device),
         model=model, training=training, targets=kind.carriers, quantization=step.quantization,
         attention_kernel="efficient" if masked else kernel, grouped_mm=step.kernels.grouped_mm,
         weight_itemsize=training.dtype.bytes, embedding_itemsize=step.embedding_itemsize, rotates=kind.rotates,

@@ -75,10 +75,11 @@ def fourierft(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
 
 
 def _inverse_transform(tape: Tape, elements: int, trained: int) -> Tensor:
+    """A transform of a complex copy, forward and backward, beside a work area of cuFFT's as large."""
     dense_spectrum = constant(tape, elements, FLOAT32)
-    tape.scratch(tape.part, 0, 2 * elements * COMPLEX64)
+    scratch = (3 if tape.device.is_cuda else 2) * elements * COMPLEX64
+    tape.scratch(tape.part, 0, scratch)
     transformed = constant(tape, elements, COMPLEX64)
-    scratch = 2 * elements * COMPLEX64
     delta_weight = matrix(tape, (), elements, FLOAT32, trained=trained, scratch=scratch)
     del transformed, dense_spectrum
     return delta_weight

@@ -94,16 +94,16 @@ class Node(NamedTuple):
     recomputation."""
 
 
-class SoftmaxKernel(NamedTuple):
-    """How a device runs softmax: softmax in ATen/native/SoftMax.cpp, softmax_backward_cuda_out in cuda/SoftMax.cu."""
+class Device(NamedTuple):
+    """What of a device its kernels' own tensors depend on."""
 
-    multiplies: bool
-    """Its backward makes the product of gradient and output first."""
+    is_cuda: bool
+    """CUDA's kernels run."""
     half_to_float: bool
-    """16-bit numbers are float16, which one kernel reads and writes as float32; bfloat16 is cast first."""
+    """16-bit numbers are float16, and one kernel reads them and writes float32; bfloat16 is cast first."""
 
 
-ON_CPU = SoftmaxKernel(multiplies=False, half_to_float=False)
+ON_CPU = Device(is_cuda=False, half_to_float=False)
 
 
 class Tape:
@@ -115,23 +115,23 @@ class Tape:
     the node after which a recomputation has all it needs; 0 runs to the end. `kept` are storages that outlive the
     region: parameter gradients and autocast's cached copies of weights. `attributes` are what functions keep on
     their ctx without save_for_backward: alive as long as the graph, and unknown to checkpointing. `flattened` says
-    that tensors have two dimensions here, so that products need no reshaping. `softmax_kernel` is the device's.
+    that tensors have two dimensions here, so that products need no reshaping. `device` is what its kernels run on.
     """
 
     __slots__ = (
-        "_keys", "_views", "attributes", "autocast", "drops", "flattened", "gradients_exist", "kept", "ledger", "nodes",
-        "part", "records", "softmax_kernel", "stop_at",
+        "_keys", "_views", "attributes", "autocast", "device", "drops", "flattened", "gradients_exist", "kept",
+        "ledger", "nodes", "part", "records", "stop_at",
     )  # fmt: skip
 
     def __init__(
         self, ledger: Ledger, autocast: int | None = None, records: bool = True, gradients_exist: bool = False,
-        softmax_kernel: SoftmaxKernel = ON_CPU,
+        device: Device = ON_CPU,
     ) -> None:  # fmt: skip
         self.ledger = ledger
         self.autocast = autocast
         self.records = records
         self.gradients_exist = gradients_exist
-        self.softmax_kernel = softmax_kernel
+        self.device = device
         self.drops = False
         self.flattened = False
         self.stop_at = 0
@@ -254,10 +254,12 @@ class Tape:
         return self.new((x,), x.width, x.itemsize, saved, pairs=x.pairs, saves_output=saves == "output")
 
     def softmax(self, x: Tensor, itemsize: int) -> Tensor:
-        """F.softmax(x, dtype): saves its output, in numbers of `itemsize` bytes."""
-        reads_half = self.softmax_kernel.half_to_float and x.itemsize < itemsize
-        source = x if reads_half else self.cast(x, itemsize)
-        scratch = ((self.part, x.width * itemsize, 0, x.pairs * itemsize),) if self.softmax_kernel.multiplies else ()
+        """F.softmax(x, dtype): saves its output; CUDA first multiplies it with the gradient in backward.
+
+        Source: softmax in ATen/native/SoftMax.cpp, softmax_backward_cuda_out in cuda/SoftMax.cu.
+        """
+        source = x if self.device.half_to_float and x.itemsize < itemsize else self.cast(x, itemsize)
+        scratch = ((self.part, x.width * itemsize, 0, x.pairs * itemsize),) if self.device.is_cuda else ()
         return self.new((source,), x.width, itemsize, pairs=x.pairs, saves_output=True, scratch=scratch)
 
     def power(self, x: Tensor) -> Tensor:

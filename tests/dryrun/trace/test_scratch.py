@@ -31,6 +31,10 @@ CASES: dict[str, tuple[str, tuple[Any, ...], list[int]]] = {
     "a softmax and a mask, from which the result is chosen": (
         "aten::_safe_softmax", (tensor(*SCORES), -1), [4 * 128, 128],
     ),
+    "a work area of a transform in two dimensions": (
+        "aten::_fft_c2c", (tensor(16, 8, dtype=torch.complex64), [0, 1], 2, False), [8 * 128],
+    ),
+    "none that is known in one": ("aten::_fft_c2c", (tensor(16, 8, dtype=torch.complex64), [1], 0, True), []),
     "an output that registers hold": ("aten::_scaled_dot_product_efficient_attention", (NARROW, NARROW, NARROW), []),
     "a float32 accumulator of a wide output": (
         "aten::_scaled_dot_product_efficient_attention", (WIDE, WIDE, WIDE), [4 * 16 * 256],
