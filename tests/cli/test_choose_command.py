@@ -230,7 +230,7 @@ def test_a_deadline_in_minutes_is_one_in_hours() -> None:
         (("--expand", "99999"), "rows 1 to"),
         (("--max-gpus", "2", "--gpu", "h200", "--provider", "nebius", "--no-spot", "--expand", "999"), "rows 1 to"),
         (("--max-gpus", "1", "--gpu", "rtx5070"), "--max-gpus 4"),
-        (("--sequence-length", "200000"), "max_position_embeddings"),
+        (("--model", "gpt2", "--sequence-length", "2000"), "2000 tokens"),
     ],
 )
 def test_a_mistake_gets_one_helpful_message(more: tuple[str, ...], expected: str) -> None:

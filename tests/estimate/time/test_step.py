@@ -14,7 +14,7 @@ from peftbench.catalog.models import find_model
 from peftbench.estimate.sharding.links import link_rate
 from peftbench.estimate.time.flops import step_work
 from peftbench.estimate.time.step import FRAMEWORKS, StepTime, constants_of, step_time
-from peftbench.inputs.card.calibration import CardConstants
+from peftbench.inputs.card.gpu import CardConstants
 from peftbench.inputs.recipe import AdapterSpec, DType, ParallelismSpec, QuantizationSpec, TrainingSpec
 
 MODEL = find_model("llama-3.2-1b")

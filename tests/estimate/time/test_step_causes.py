@@ -12,7 +12,7 @@ from peftbench.estimate.sharding.links import link_rate, over_nvlink
 from peftbench.estimate.time.constants import best_matmul
 from peftbench.estimate.time.flops import step_work
 from peftbench.estimate.time.step import StepTime, constants_of, step_time, unknown_time
-from peftbench.inputs.card.calibration import CardConstants
+from peftbench.inputs.card.gpu import CardConstants
 from peftbench.inputs.recipe import AdapterSpec, DType, ParallelismSpec, QuantizationSpec, TrainingSpec
 
 MODEL = find_model("llama-3.2-1b")
