@@ -27,7 +27,7 @@ from peftbench.base.plain import (
     read_text,
     read_whole,
 )
-from peftbench.base.written import written
+from peftbench.base.visible import written
 
 
 class Within(NamedTuple):

@@ -12,7 +12,7 @@ from peftbench.base.codec import from_json
 from peftbench.base.errors import CatalogError, install_hint, located
 from peftbench.base.files import MOST_BYTES, read_text
 from peftbench.base.plain import Lined
-from peftbench.base.written import written
+from peftbench.base.visible import written
 
 MOST_YAML_BYTES = 1_000_000
 """A suite of thousands of cases is smaller, and PyYAML reads about so much in a second."""

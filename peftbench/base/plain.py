@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from peftbench.base.errors import SpecError
-from peftbench.base.written import written
+from peftbench.base.visible import written
 
 Reader = Callable[[Any], Any]
 """The value as it is wanted; raises Wrong."""
@@ -61,11 +61,11 @@ class Wrong(Exception):
         return SpecError(f"{place or 'it'}{line} {self.what}", self.hint)
 
 
-def check_class(kind: type | tuple[type, ...], **given: object) -> None:
-    """Raise SpecError for an argument of another class; None passes where NoneType is among them."""
-    for name, value in given.items():
+def check_classes(**given: tuple[object, Any]) -> None:
+    """Raise SpecError for an argument that is not of its class: model=(model, ModelSpec), gpu=(gpu, GpuSpec | None)."""
+    for name, (value, kind) in given.items():
         if not isinstance(value, kind):
-            wanted = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+            wanted = getattr(kind, "__name__", None) or " or ".join(each.__name__ for each in kind.__args__)
             raise SpecError(f"{name} must be of class {wanted}, not {written(value)}.")
 
 

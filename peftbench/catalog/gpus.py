@@ -26,7 +26,7 @@ from itertools import chain
 
 from peftbench.base.errors import CatalogError, SpecError, did_you_mean
 from peftbench.base.units import MIB, human_bytes
-from peftbench.base.written import written
+from peftbench.base.visible import written
 from peftbench.inputs.card.cuda_context import context_bytes
 from peftbench.inputs.card.gpu import GpuSpec
 

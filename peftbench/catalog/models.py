@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from peftbench.base.errors import CatalogError, SpecError, did_you_mean
-from peftbench.base.written import written
+from peftbench.base.visible import written
 from peftbench.inputs.model.config_json import read_config
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from peftbench.base.codec import Within, from_json
 from peftbench.base.errors import NoFormula, SpecError, did_you_mean
-from peftbench.base.written import written
+from peftbench.base.visible import written
 from peftbench.estimate.peft_types.table import Method
 from peftbench.estimate.peft_types.tensors import method_of, options_of
 from peftbench.inputs.model.spec import ModelSpec, OtherModel

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from peftbench.base.errors import SpecError, did_you_mean
-from peftbench.base.written import written
+from peftbench.base.visible import written
 from peftbench.decide.recipe import LORA, SPECS, Recipe, names_of, parsed, quantization_for, type_has
 from peftbench.estimate.peft_types.table import METHODS, NOT_DERIVED, Method
 from peftbench.inputs.model.spec import ModelSpec, OtherModel

@@ -6,6 +6,7 @@ DynamicSlidingWindowLayer).
 
 from __future__ import annotations
 
+from peftbench.base.plain import check_classes
 from peftbench.estimate.forward.generation import (
     GenerationKey,
     attention_to_past,
@@ -21,7 +22,6 @@ from peftbench.estimate.peft_types.tensors import adapter_tensors, frozen_bytes
 from peftbench.estimate.sharding.reserved import nccl
 from peftbench.estimate.sharding.tensor_parallel import check_heads, split_cache, split_weights
 from peftbench.estimate.tape.ledger import terms_of
-from peftbench.inputs.arguments import check_arguments
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import DType, InferenceSpec, TrainingSpec
@@ -45,7 +45,7 @@ def estimate_inference(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec 
     `gpu` decides the attention kernel, cuBLAS workspace and context; None stands for an Ampere card.
     Raises SpecError where the request cannot be: unknown target modules or adapter type.
     """
-    check_arguments(model, inference, InferenceSpec, gpu)
+    check_classes(model=(model, ModelSpec), recipe=(inference, InferenceSpec), gpu=(gpu, GpuSpec | None))
     running = PREFILL | DECODE if cached_tokens(inference) > inference.prompt_tokens else PREFILL
     always = running | {Phase.LOAD}
     card = traits_of(gpu)

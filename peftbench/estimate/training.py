@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from peftbench.base.plain import check_classes
 from peftbench.base.units import human_bytes
 from peftbench.estimate.forward.generations import rotary_table_bytes
 from peftbench.estimate.forward.kernels import kernels_of
@@ -20,7 +21,6 @@ from peftbench.estimate.peft_forward.dispatch import activations_modelled
 from peftbench.estimate.peft_forward.virtual_tokens import stream_length, stream_tokens
 from peftbench.estimate.peft_types.tensors import adapter_tensors, frozen_bytes
 from peftbench.estimate.tape.ledger import Sizes, terms_of
-from peftbench.inputs.arguments import check_arguments
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import TrainingSpec
@@ -63,7 +63,7 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
     `gpu` decides the attention kernel, cuBLAS workspaces and context; None stands for an Ampere card.
     Raises SpecError where the recipe cannot be: unknown target modules, optimizer or adapter type.
     """
-    check_arguments(model, training, TrainingSpec, gpu)
+    check_classes(model=(model, ModelSpec), recipe=(training, TrainingSpec), gpu=(gpu, GpuSpec | None))
     reserved = reserved_components(model, training, traits_of(gpu))
     if training.parallelism.gpus == 1:
         return MemoryProfile((*reserved, context(gpu, ALWAYS)))

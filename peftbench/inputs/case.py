@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from peftbench.base.codec import Count, Within, check_fields, from_json
 from peftbench.base.errors import SpecError
 from peftbench.base.units import LONGEST_S, SHORTEST_S
-from peftbench.base.written import written
+from peftbench.base.visible import written
 from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.inputs.recipe.parallelism import check_one_gpu
 

@@ -13,7 +13,7 @@ from peftbench.base.codec import Count, Within, check_fields, from_json
 from peftbench.base.documents import read_yaml
 from peftbench.base.errors import CatalogError, SpecError, did_you_mean, located
 from peftbench.base.plain import Lined
-from peftbench.base.written import written
+from peftbench.base.visible import written
 from peftbench.inputs.case import TRACKED_STEPS, DeviceType
 
 COMPARING = ("quality", "latency")

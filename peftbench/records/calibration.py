@@ -19,8 +19,8 @@ from peftbench.base.documents import read_json
 from peftbench.base.errors import CatalogError, SpecError
 from peftbench.base.files import write_whole
 from peftbench.base.units import human_bytes, slug
-from peftbench.base.written import written
-from peftbench.inputs.card.calibration import CardConstants, Seen
+from peftbench.base.visible import written
+from peftbench.inputs.card.gpu import CardConstants, Seen
 from peftbench.records.environment import read_versioned
 
 if TYPE_CHECKING:

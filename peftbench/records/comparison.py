@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from peftbench.base.codec import Count, Seconds, Share, Within, from_json
 from peftbench.base.errors import SpecError
-from peftbench.base.written import written
+from peftbench.base.visible import written
 from peftbench.inputs.case import object_with
 from peftbench.inputs.comparison import ComparisonCase, QualityCase, comparison_from_json, comparison_to_json
 from peftbench.records.environment import Environment, Outcome, Took, read_versioned

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from peftbench.base.codec import Count, Within
 from peftbench.base.errors import CatalogError, PeftbenchError, SpecError
-from peftbench.base.written import written
+from peftbench.base.visible import written
 from peftbench.inputs.case import DeviceType
 
 Record = TypeVar("Record")

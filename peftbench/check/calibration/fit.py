@@ -14,7 +14,7 @@ from peftbench.base.errors import CatalogError
 from peftbench.check.calibration.runs import Run
 from peftbench.check.calibration.time import fit_time
 from peftbench.check.groups import factor_of, nine_of_ten
-from peftbench.inputs.card.calibration import ENOUGH
+from peftbench.inputs.card.gpu import ENOUGH
 from peftbench.records.calibration import MEMORY, STACK, Calibration, Constant, HeldOut, fingerprint, minor, stack_of
 from peftbench.records.environment import Outcome
 from peftbench.records.run import RunRecord

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from peftbench.base.codec import Count, Within, from_json
 from peftbench.base.errors import CatalogError
-from peftbench.base.written import written
+from peftbench.base.visible import written
 from peftbench.inputs.case import object_with
 from peftbench.inputs.recipe import TrainingSpec
 from peftbench.inputs.recipe.option import MOST

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 
 from peftbench.base.errors import CatalogError, SpecError
-from peftbench.base.written import written
+from peftbench.base.visible import written
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
 from peftbench.check.groups import grouped, nine_of_ten

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from peftbench.base.errors import PeftbenchError
-from peftbench.base.files import write_whole
 from peftbench.base.screen import put_page, say
 from peftbench.report.format.writers import FORMATS, check_installed, written
 
@@ -38,6 +37,8 @@ def show(sheet: Sheet, format_: str) -> None:
 
 def write_file(path: str, content: str | bytes, otherwise: str) -> None:
     """Write a file that was asked for; `otherwise` is the hint where that fails. Raises PeftbenchError."""
+    from peftbench.base.files import write_whole  # most answers go to a screen
+
     try:
         write_whole(path, content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace"))
     except OSError as error:

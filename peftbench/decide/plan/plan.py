@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from peftbench.base.plain import check_classes
 from peftbench.base.units import human_bytes, human_count
 from peftbench.decide.card import Notes, settle_inference, settle_training
 from peftbench.decide.recipe import Options, recipe_options
@@ -18,7 +19,6 @@ from peftbench.estimate.peft_types.tensors import adapter_file_bytes
 from peftbench.estimate.time.constants import check_framework
 from peftbench.estimate.time.step import StepTime, step_time
 from peftbench.estimate.training import estimate_training, trainable_parameters
-from peftbench.inputs.arguments import check_arguments
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.model.weights import Role, num_parameters, weights_of
@@ -112,7 +112,7 @@ def make_plan(
     `asked` is the question that led to it, over which its advice is typed; None: over the recipe itself. Raises
     SpecError where the model, the card or PEFT cannot run it.
     """
-    check_arguments(model, training, TrainingSpec, gpu)
+    check_classes(model=(model, ModelSpec), recipe=(training, TrainingSpec), gpu=(gpu, GpuSpec | None))
     check_framework(framework)
     settled, notes = settle_training(model, training, gpu)
     profile = estimate_training(model, settled, gpu)
@@ -148,7 +148,7 @@ def make_inference_plan(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec
 
     Raises SpecError where the model, the card or PEFT cannot run it.
     """
-    check_arguments(model, inference, InferenceSpec, gpu)
+    check_classes(model=(model, ModelSpec), recipe=(inference, InferenceSpec), gpu=(gpu, GpuSpec | None))
     from peftbench.decide.plan.effects import effects_of  # planning training does not pay for either
     from peftbench.estimate.inference import estimate_inference
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from peftbench.base.codec import from_json
 from peftbench.base.errors import SpecError, did_you_mean, located
-from peftbench.base.written import written
+from peftbench.base.visible import written
 from peftbench.decide.recipe import LORA, parsed
 from peftbench.decide.suite.cases import combinations, config_of
 from peftbench.inputs.comparison import ComparisonCase, LatencyCase, QualityCase, Variant

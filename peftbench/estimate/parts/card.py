@@ -9,7 +9,7 @@ from peftbench.base.units import KIB
 from peftbench.inputs.card.gpu import GpuSpec
 
 if TYPE_CHECKING:
-    from peftbench.inputs.card.calibration import Seen
+    from peftbench.inputs.card.gpu import Seen
 
 AMPERE = (8, 0)
 HOPPER = (9, 0)

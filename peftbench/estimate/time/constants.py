@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from peftbench.base.errors import SpecError, did_you_mean
-from peftbench.base.written import written
+from peftbench.base.visible import written
 from peftbench.inputs.card.gpu import GpuSpec
 
 FRAMEWORKS = ("transformers", "unsloth", "torchtune")

@@ -1,12 +1,45 @@
 """A card: how much memory a process can use on it, and what it can compute."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from peftbench.base.codec import Count, Within, check_fields
-from peftbench.inputs.card.calibration import CardConstants
 
 Positive = Annotated[int, Within(1)]
+ENOUGH = 8
+"""Records from which the range seen replaces the general band: the next one then lies in it 7 times in 9.
+
+Of n + 1 values in random order the last is neither the least nor the most with probability (n - 1) / (n + 1).
+"""
+
+
+class Seen(NamedTuple):
+    """A constant that records decided: its value, the least and the most of them, and how many there were."""
+
+    value: float
+    low: float
+    high: float
+    records: int
+
+    @property
+    def has_range(self) -> bool:
+        """Whether `low` and `high` are of enough records to be a band."""
+        return self.records >= ENOUGH
+
+
+class CardConstants(NamedTuple):
+    """Constants of one card under one stack; None where its records do not decide one."""
+
+    context_bytes: Seen | None = None
+    """CUDA context and loaded kernels: device peak less reserved."""
+    slack_factor: Seen | None = None
+    """Reserved less allocated, by what estimate/parts/slack.py expects of the same run."""
+    time: tuple[tuple[str, float], ...] = ()
+    """Fields of estimate.time.TimeConstants by name."""
+    time_error: float | None = None
+    """Held out: the factor within which nine of ten left-out cases were; None where too few were left out."""
+    said: str = ""
+    """On what it was fitted and how well it does on what it was not: one sentence for the screen."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from peftbench.base.codec import Count, Share, Within, check_fields
 from peftbench.base.errors import NoFormula, SpecError
-from peftbench.base.written import written
+from peftbench.base.visible import written
 from peftbench.inputs.model.config_keys import ACTIVATIONS, LIMITS
 from peftbench.inputs.model.family import Family, find_family
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from peftbench.base.errors import SpecError
-from peftbench.base.written import written
+from peftbench.base.visible import written
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.option import check, declared, option, options_of
 

@@ -12,7 +12,7 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from peftbench.base.errors import SpecError, did_you_mean
-from peftbench.base.written import written
+from peftbench.base.visible import written
 
 MOST = 10_000_000
 """More tokens, sequences or ranks than that are a typing error."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from peftbench.base.errors import SpecError
-from peftbench.base.written import written
+from peftbench.base.visible import written
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.option import check, option
 from peftbench.inputs.schemes.scheme import QUANT_TYPES, Scheme, scheme_of

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.decide.plan.plan import Plan
 from peftbench.decide.verdict import Verdict
-from peftbench.inputs.card.calibration import CardConstants
-from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.card.gpu import CardConstants, GpuSpec
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.model.weights import num_parameters
 from peftbench.memory import Component, MemoryProfile
