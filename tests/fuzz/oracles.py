@@ -17,7 +17,7 @@ RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 HARMFUL = re.compile("\x1b[][]|<script>alert")
 """The same for a browser, of what the fuzzer gives."""
 LONGEST_REFUSAL = 6000
-CODES = {"--check": 1, "--fail-above": 1, "run": 3}
+CODES = {"--check": 1, "--max": 1, "--fail-above": 1, "run": 3}
 """Exit codes other than 0 and 2, and the words that must be there for them."""
 TEXTS = ("region", "provider", "instance_type", "source", "id", "suite", "case", "message", "notes", "citation")
 """Columns of CSV that hold what somebody wrote."""
