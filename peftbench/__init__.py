@@ -144,7 +144,7 @@ def PeftbenchCallback(path: str | None = None, steps: int = 10) -> RunCallback:
 
     Samples the device to the end, and takes torch's peaks by phase in the first `steps` steps. The record is appended
     to `path`, where `peftbench validate` and `report` read it; None: it is only printed. Raises MeasureError for a file
-    of something else; what comes up after the training is told, for the trained model is worth more than the record.
+    of something else. What fails after the training is only printed: the trained model is worth more than the record.
     """
     from os.path import exists
     from typing import Annotated

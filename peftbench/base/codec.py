@@ -59,17 +59,16 @@ def from_json(kind: Any, value: object, where: str) -> Any:
         raise wrong.error(where) from None
 
 
-def check_fields(spec: Any, *names: str) -> None:
-    """Hold the fields of a dataclass, all of them or those named, to their annotations; a list becomes a tuple.
+def check_fields(spec: Any) -> None:
+    """Hold the fields of a dataclass to their annotations; a list becomes a tuple.
 
     For __post_init__: whoever makes one by hand may give anything. Raises SpecError.
     """
     kind: Any = type(spec)
-    readers = _readers(kind)
-    for name in names or readers:
+    for name, read in _readers(kind).items():
         given = getattr(spec, name)
         try:
-            found = readers[name](given)
+            found = read(given)
         except Wrong as wrong:
             raise wrong.error(name) from None
         if found is not given:

@@ -64,7 +64,7 @@ def within_positions(
     model: ModelSpec | OtherModel, task: str, methods: tuple[str, ...], options: Given
 ) -> dict[str, Any]:
     """Cut a default length to the positions of the model; lengths that were given stay as they are."""
-    check_values(options)
+    check_values({name: options.get(name) for name in ("new_tokens", "num_virtual_tokens")})
     name = "prompt_tokens" if task == "inference" else "sequence_length"
     new_tokens = options.get("new_tokens") or InferenceSpec.new_tokens
     most = model.max_position_embeddings - max(_virtual_tokens(method, options) for method in methods)
@@ -131,7 +131,7 @@ def _unknown_method(name: str, plain: str) -> SpecError:
 def _checked(methods: tuple[str, ...], options: Given, task: str, base: QuantizationSpec | None) -> Given:
     """The given options; each belongs to the task or to at least one of the methods."""
     given = {name: value for name, value in options.items() if value is not None}
-    check_values(given)
+    check_values(options)
     kinds = [split_method(method) for method in methods]
     quant_type = given.get("quant_type", (base or QuantizationSpec()).quant_type)
     for name in given:

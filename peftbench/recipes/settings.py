@@ -1,4 +1,4 @@
-"""The settings of another tool's file: read by name and type, so that what was never asked for can be told."""
+"""The settings of another tool's file: read by name and type, so that what was never asked for can be listed."""
 
 from __future__ import annotations
 

@@ -27,8 +27,9 @@ def read_lines(path: str | os.PathLike[str], read: Callable[[Any], Found | None]
     """What `read` makes of the value of each line of a .jsonl file, or of all such files below a folder.
 
     They come in the order of their names and lines; None is left out in silence. A line that is not JSON, or of which
-    `read` raises PeftbenchError, is told with its place and left out; so is, in a folder, a file that is empty or
-    cannot be read. Raises CatalogError where there is no file, and for the one that is named and cannot be read.
+    `read` raises PeftbenchError, is left out with a note that names its place. In a folder, a file that is empty or
+    cannot be read is left out alike. Raises CatalogError where there is no file, and for the one that is named and
+    cannot be read.
     """
     left_out, place = LeftOut(tell), Path(path)
     for file in _files(place):

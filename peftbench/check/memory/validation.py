@@ -126,7 +126,7 @@ def by_formula(record: PublishedRecord) -> MemoryProfile:
 
 
 def validate(records: Iterable[PublishedRecord], tell: Tell, predict: Predictor = by_formula) -> ValidationReport:
-    """Predict every run afresh; a record that names what cannot be predicted is told and left out."""
+    """Predict every run afresh; a record that names what cannot be predicted is left out with a note."""
     rows, left_out = [], LeftOut(tell)
     for record in records:
         try:

@@ -54,7 +54,7 @@ class SpeedRecord(NamedTuple):
 
 
 def read_speeds(path: str, tell: Tell) -> tuple[SpeedRecord, ...]:
-    """Every row of the file; one that cannot be read is told with its line and left out.
+    """Every row of the file; one that cannot be read is left out with a note that names its line.
 
     Raises CatalogError for a file that is no such CSV.
     """
