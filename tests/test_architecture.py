@@ -23,7 +23,7 @@ MOST_LINES = 350
 
 RANKS = (
     ("base",),
-    ("memory",),
+    ("memory", "allocator"),
     ("inputs",),
     ("records", "catalog", "estimate"),
     ("libraries",),
@@ -43,7 +43,7 @@ SUB_RANKS = {
         ("training", "inference"), ("time",),
     ),
     "dryrun": (
-        ("workload", "allocator"), ("fake",), ("trace",), ("child", "runner", "cache", "extrapolate"),
+        ("workload",), ("fake",), ("trace",), ("child", "runner", "cache", "extrapolate"),
         ("worker", "session"),
     ),
     "measure": (

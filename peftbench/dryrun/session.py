@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from peftbench.allocator.settings import AllocatorSettings
 from peftbench.base.cache_folder import cache_folder
 from peftbench.base.errors import CatalogError
-from peftbench.dryrun.allocator.settings import AllocatorSettings
 from peftbench.dryrun.cache import TraceCache
 from peftbench.dryrun.extrapolate import Extrapolation, extrapolate
 from peftbench.dryrun.runner import TIMEOUT_S, DryRunner, Progress

@@ -14,9 +14,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
+from peftbench.allocator.settings import AllocatorSettings
+from peftbench.allocator.simulation import CachingAllocator
 from peftbench.base.units import KIB, MIB
-from peftbench.dryrun.allocator.settings import AllocatorSettings
-from peftbench.dryrun.allocator.simulation import CachingAllocator
 
 Event = tuple[int, int]
 """An identifier with its bytes, or with -1 where it is freed."""

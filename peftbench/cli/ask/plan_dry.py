@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from peftbench.allocator.settings import parse_settings
 from peftbench.base.errors import NoFormula, SpecError
 from peftbench.base.screen import tell
 from peftbench.catalog.adapter_file import adapter_text, read_adapter_file
@@ -14,7 +15,6 @@ from peftbench.cli.progress import Progress
 from peftbench.decide.card import settle
 from peftbench.decide.plan.dry_plan import plan_by_dry_run, with_dry_run, without_dry_run
 from peftbench.decide.plan.plan import Plan
-from peftbench.dryrun.allocator.settings import parse_settings
 from peftbench.dryrun.extrapolate import Extrapolation
 from peftbench.dryrun.runner import DryRunError
 from peftbench.dryrun.session import DryRun, DryRunSession

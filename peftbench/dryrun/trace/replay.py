@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-from peftbench.dryrun.allocator.settings import AllocatorSettings
-from peftbench.dryrun.allocator.simulation import CachingAllocator, HostAllocator, OutOfMemory
+from peftbench.allocator.settings import AllocatorSettings
+from peftbench.allocator.simulation import CachingAllocator, HostAllocator, OutOfMemory
 from peftbench.dryrun.trace.trace import Block, Mark, Trace
 from peftbench.memory import Part, Phase
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from peftbench.dryrun.allocator.blocks import aligned
+from peftbench.allocator.blocks import aligned
 from peftbench.dryrun.fake.card import CARD
 from peftbench.memory import Part
 

@@ -10,8 +10,8 @@ import pickle
 from functools import cache
 from typing import Any
 
-from peftbench.dryrun.allocator.settings import AllocatorSettings
-from peftbench.dryrun.allocator.simulation import CachingAllocator, Segment, SegmentBlock
+from peftbench.allocator.settings import AllocatorSettings
+from peftbench.allocator.simulation import CachingAllocator, Segment, SegmentBlock
 from peftbench.dryrun.trace.trace import Block, Trace
 from peftbench.memory import Phase
 

@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from peftbench.dryrun.allocator.settings import AllocatorSettings
-from peftbench.dryrun.allocator.simulation import CachingAllocator
+from peftbench.allocator.settings import AllocatorSettings
+from peftbench.allocator.simulation import CachingAllocator
 from peftbench.dryrun.trace.replay import Replay, Walk, alive_at
 from peftbench.dryrun.trace.trace import Block, Trace
 from peftbench.memory import Part, Phase

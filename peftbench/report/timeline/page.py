@@ -6,9 +6,9 @@ import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from peftbench.allocator.settings import AllocatorSettings
 from peftbench.base.units import human_bytes, human_count
 from peftbench.decide.plan.plan import Plan
-from peftbench.dryrun.allocator.settings import AllocatorSettings
 from peftbench.inputs.model.weights import num_parameters
 from peftbench.report.format.figure import COLOURS
 from peftbench.report.format.html import page as filled

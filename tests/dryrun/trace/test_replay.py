@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peftbench.allocator.settings import parse_settings
 from peftbench.base.units import MIB
 from peftbench.catalog.gpus import find_gpu
-from peftbench.dryrun.allocator.settings import parse_settings
 from peftbench.dryrun.session import DryRun
 from peftbench.dryrun.trace.profile import profile_of
 from peftbench.dryrun.trace.replay import Walk, alive_at, replay

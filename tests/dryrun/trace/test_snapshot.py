@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_traces import random_traces, training_run
 
+from peftbench.allocator.settings import parse_settings
 from peftbench.base.units import MIB
-from peftbench.dryrun.allocator.settings import parse_settings
 from peftbench.dryrun.trace.replay import DEFAULT, replay
 from peftbench.dryrun.trace.snapshot import snapshot, snapshot_bytes
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_traces import Tape, inference_run, random_traces, training_run
 
+from peftbench.allocator.settings import parse_settings
 from peftbench.base.units import MIB
-from peftbench.dryrun.allocator.settings import parse_settings
 from peftbench.dryrun.trace.replay import DEFAULT, Replay, replay
 from peftbench.dryrun.trace.timeline import Point, alike, holders, timeline
 from peftbench.dryrun.trace.trace import Trace

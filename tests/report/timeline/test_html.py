@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_traces import Tape, inference_run, random_traces, training_run
 
+from peftbench.allocator.settings import parse_settings
 from peftbench.base.errors import PeftbenchError, install_hint
 from peftbench.base.units import GIB, MIB
 from peftbench.catalog.gpus import find_gpu, gpu_of_size
@@ -19,7 +20,6 @@ from peftbench.catalog.models import find_model
 from peftbench.decide.plan.dry_plan import notes_on, plan_by_dry_run
 from peftbench.decide.plan.plan import Plan
 from peftbench.decide.recipe import LORA
-from peftbench.dryrun.allocator.settings import parse_settings
 from peftbench.dryrun.session import DryRun
 from peftbench.dryrun.trace.timeline import alike, holders
 from peftbench.dryrun.trace.trace import Trace

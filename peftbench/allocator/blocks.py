@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 
+from peftbench.allocator.settings import AllocatorSettings
 from peftbench.base.units import MIB
-from peftbench.dryrun.allocator.settings import AllocatorSettings
 
 MIN_BLOCK_BYTES = 512
 SMALL_BYTES = MIB

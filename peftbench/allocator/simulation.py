@@ -15,8 +15,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import NamedTuple
 
-from peftbench.base.units import MIB, human_bytes
-from peftbench.dryrun.allocator.blocks import (
+from peftbench.allocator.blocks import (
     MIN_BLOCK_BYTES,
     SMALL_BYTES,
     UNLIMITED_BYTES,
@@ -24,7 +23,8 @@ from peftbench.dryrun.allocator.blocks import (
     Pool,
     aligned,
 )
-from peftbench.dryrun.allocator.settings import AllocatorSettings
+from peftbench.allocator.settings import AllocatorSettings
+from peftbench.base.units import MIB, human_bytes
 
 _MIN_OWN_SEGMENT_BYTES = 10 * MIB
 """Requests from this size on get a segment of their own."""

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from peftbench.allocator.settings import AllocatorSettings, parse_settings
+from peftbench.allocator.simulation import CachingAllocator, OutOfMemory
 from peftbench.base.errors import SpecError
 from peftbench.base.units import KIB, MIB
-from peftbench.dryrun.allocator.settings import AllocatorSettings, parse_settings
-from peftbench.dryrun.allocator.simulation import CachingAllocator, OutOfMemory
 
 EXPANDABLE = "expandable_segments:True"
 
