@@ -6,6 +6,7 @@ import argparse
 import faulthandler
 import os
 import resource
+import signal
 import sys
 import time
 
@@ -21,13 +22,17 @@ EVERYTHING = 10**9
 
 
 def main() -> int:
-    """Print the faults, each once; the exit code says whether there were any."""
+    """Print the faults, each once, after Ctrl-C too; the exit code says whether there were any."""
     asked = _asked()
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, resource.RLIM_INFINITY))
     os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
     if asked.only is not None:
         return _one(case_of(asked.seed, asked.only, asked.kind), asked.seed)
-    began_s, tried = time.monotonic(), 0
+    began_s, tried, stopped = time.monotonic(), 0, False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
 
     def before(case: Case) -> bool:
         nonlocal tried
@@ -37,8 +42,9 @@ def main() -> int:
                 f"{tried} inputs, {time.monotonic() - began_s:.0f} s, next {case.kind} {case.number}", file=sys.stderr
             )
         tried += 1
-        return time.monotonic() - began_s < 60 * asked.minutes
+        return not stopped and time.monotonic() - began_s < 60 * asked.minutes
 
+    signal.signal(signal.SIGINT, stop)
     found = run(numbered(asked.seed, asked.first, asked.count, asked.kind), asked.seed, before)
     faulthandler.cancel_dump_traceback_later()
     took = f"{tried} inputs from number {asked.first} in {time.monotonic() - began_s:.0f} s"

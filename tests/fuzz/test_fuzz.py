@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
+from click.testing import BytesIOCopy
 from fuzz.campaign import case_of, numbered, run, told
 from fuzz.oracles import Answer, answer_faults, plan_faults, value_faults
 from fuzz.trial import try_case
@@ -23,6 +26,12 @@ def test_no_input_finds_a_fault(kind: str) -> None:
 def test_a_number_is_the_same_input_each_time() -> None:
     for number in range(60):
         assert case_of(SEED, number).text == case_of(SEED, number).text
+
+
+def test_no_output_is_kept() -> None:
+    run(numbered(SEED, 0, 20, "line"), SEED)
+    gc.collect()
+    assert not [each for each in gc.get_objects() if isinstance(each, BytesIOCopy)]
 
 
 @pytest.mark.parametrize(

@@ -49,11 +49,17 @@ def _traced(_: object, workload: Workload, *__: Any) -> Trace:
 
 @contextmanager
 def no_children() -> Iterator[None]:
-    """Dry runs give a small trace that was made by hand, runs a small record, the Hub nothing."""
+    """Dry runs give a small trace that was made by hand, runs a small record, the Hub nothing.
+
+    click would keep every input's streams with all that was written to them, 60 KB each: its cache holds them weakly
+    as keys, but also as values.
+    """
     with (
         patch("peftbench.dryrun.runner.DryRunner.run", _traced),
         patch("peftbench.measure.child_process.COMMAND", (sys.executable, "-I", "-S", "-c", WORKER)),
         patch("peftbench.catalog.hub._download", _no_network),
+        patch("click.utils._default_text_stdout", lambda: sys.stdout),
+        patch("click.utils._default_text_stderr", lambda: sys.stderr),
     ):
         yield
 
