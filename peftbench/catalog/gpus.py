@@ -5,7 +5,7 @@ and what torch sees (`memory_mib_torch`): the smallest, and the only one a plan 
 were measured on Linux the lowest is kept, because newer drivers hold more back. Where none was, it is derived
 and marked so:
 
-* smi total - the widest gap between smi and torch measured on Linux in the card's class. GeForce: 505 MiB
+* smi total - the widest gap between smi and torch measured on Linux in the card's class. GeForce: 515 MiB
   (RTX 5090). Workstation and inference cards with GDDR memory: 643 MiB (RTX 6000 Ada). Cards with HBM: 882
   MiB (A100-80GB).
 * Without an smi total, that of the named relative scaled by the nominal sizes takes its place.
@@ -72,7 +72,7 @@ def with_speed(card: GpuSpec) -> GpuSpec:
 
 def gpu_of_size(memory_bytes: int) -> GpuSpec:
     """Make a modern card of a given size, for `--gpu-memory`: the size counts as what torch sees."""
-    context = context_bytes(None)
+    context = context_bytes(None, None)
     if memory_bytes <= context:
         raise SpecError(
             f"{human_bytes(memory_bytes)} leaves no room beside the CUDA context of {human_bytes(context)}.",
@@ -101,14 +101,14 @@ def _rows() -> Iterator[dict[str, str]]:
 
 
 def _spec(row: dict[str, str]) -> GpuSpec:
-    multiprocessors = _scaled(row["multiprocessors"])
+    multiprocessors, capability = _scaled(row["multiprocessors"]), _capability(row["compute_capability"])
     return GpuSpec(
         name=row["name"],
         product=row["product"],
         memory_bytes=int(row["memory_mib_torch"]) * MIB,
         memory_source=row["memory_source"],
         nominal_gb=int(row["nominal_gb"]),
-        compute_capability=_capability(row["compute_capability"]),
+        compute_capability=capability,
         memory_bandwidth=_scaled(row["memory_bandwidth_gb_s"], 10**9),
         multiprocessors=multiprocessors,
         tensor_flops=_scaled(row["dense_tensor_tflops"], 10**12),
@@ -120,7 +120,7 @@ def _spec(row: dict[str, str]) -> GpuSpec:
         network_bandwidth=_scaled(row["network_gb_s"], 10**9),
         pcie_bandwidth=_scaled(row["pcie_gb_s"], 10**9),
         steps_published=row["steps_published"] == "yes",
-        context_bytes=context_bytes(multiprocessors),
+        context_bytes=context_bytes(multiprocessors, capability),
         notes=row["notes"],
     )
 

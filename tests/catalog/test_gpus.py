@@ -157,7 +157,7 @@ def test_t4_carries_what_its_row_says():
     assert (t4.nominal_gb, t4.compute_capability, t4.multiprocessors) == (16, (7, 5), 40)
     assert t4.memory_bandwidth == 320 * 10**9
     assert t4.tensor_flops == 65 * 10**12
-    assert t4.usable_bytes == t4.memory_bytes - context_bytes(40)
+    assert t4.usable_bytes == t4.memory_bytes - context_bytes(40, (7, 5))
     assert not t4.has_bfloat16
 
 
@@ -195,5 +195,5 @@ def test_a_card_smaller_than_the_cuda_context_is_refused():
 @each_card
 def test_the_context_lies_in_its_band(row):
     gpu = find_gpu(row["name"])
-    low, high = context_band(gpu.multiprocessors)
-    assert low <= gpu.context_bytes == context_bytes(gpu.multiprocessors) < high
+    low, high = context_band(gpu.multiprocessors, gpu.compute_capability)
+    assert low <= gpu.context_bytes == context_bytes(gpu.multiprocessors, gpu.compute_capability) < high

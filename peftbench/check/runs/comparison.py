@@ -83,7 +83,8 @@ def card_of(record: RunRecord) -> GpuSpec | None:
     return GpuSpec(
         name=environment.product, product=environment.product, memory_bytes=environment.memory_bytes,
         memory_source="the record of a run", compute_capability=environment.compute_capability,
-        multiprocessors=environment.multiprocessors, context_bytes=context_bytes(environment.multiprocessors),
+        multiprocessors=environment.multiprocessors,
+        context_bytes=context_bytes(environment.multiprocessors, environment.compute_capability),
     )  # fmt: skip
 
 

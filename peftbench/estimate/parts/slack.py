@@ -63,9 +63,9 @@ def context(gpu: GpuSpec | None, phases: frozenset[Phase]) -> Component:
     """The CUDA context of the process; a CPU has none."""
     if gpu is not None and gpu.is_cpu:
         return exact(Part.CONTEXT, 0, phases, "a CPU has no context")
-    multiprocessors = gpu.multiprocessors if gpu else None
-    low, high = context_band(multiprocessors)
-    size = gpu.context_bytes if gpu and gpu.context_bytes else context_bytes(multiprocessors)
+    multiprocessors, capability = (gpu.multiprocessors, gpu.compute_capability) if gpu else (None, None)
+    low, high = context_band(multiprocessors, capability)
+    size = gpu.context_bytes if gpu and gpu.context_bytes else context_bytes(multiprocessors, capability)
     seen = gpu.calibration.context_bytes if gpu and gpu.calibration else None
     if seen is not None:
         band = (round(seen.low), round(seen.high))

@@ -1,52 +1,45 @@
-"""How much of a card the CUDA context takes before the first tensor: its size and the band around it."""
+"""How much of a card the CUDA context takes: its size and the band around it.
+
+Context stands for all that torch's allocator does not see of a process: CUDA's own memory, the handles of cuBLAS and
+the kernels that were loaded. results/published/context.csv has samples of cards under training;
+tests/inputs/card/test_cuda_context.py takes both constants from it again, and holds them out by card and by source.
+"""
 
 from __future__ import annotations
 
 from peftbench.base.errors import SpecError
 from peftbench.base.units import MIB
 
-PER_MULTIPROCESSOR_BYTES = 3 * MIB
-"""Every multiprocessor gets stacks and local memory of its own, so a bare context grows with their number.
+SMALL_MIB, LARGE_MIB = 3.7, 4.8
+"""A multiprocessor: the middle one of the cards of each kind. Large ones hold 2048 threads, small ones 1024 or 1536.
 
-Published: 555 MiB on 188 multiprocessors (2.95 each), 107 MiB on 34 (3.15 each): ggml-org/llama.cpp#23604.
+Every multiprocessor has stacks and local memory for all of its threads, so the context grows with their number.
 """
 
-PYTORCH_BYTES = 300 * 10**6
-"""What PyTorch with CUDA 11.7 or newer takes, its lazily loaded kernels included. Source: pytorch#107667."""
+LARGE = frozenset(((6, 0), (7, 0), (8, 0), (9, 0), (10, 0), (10, 3)))
+"""Compute capabilities of data centre chips: 2048 threads. Source: CUDA C++ Programming Guide, technical
+specifications."""
 
-KERNELS_BYTES = 633 * MIB
-"""The most that the kernels loaded by a training run can add: cuBLAS, flash attention, bitsandbytes, Triton.
+SPREAD = 0.25
+"""The samples of one card are up to so much off. Kernels load when they are first called: one that only loads a model
+is at the lower end, one that trains a mixture at the upper."""
 
-On an A100-80GB, nvidia-smi's figure less torch's allocated peak is context + kernels + allocator slack. Over
-83 published runs of one card (fms-acceleration) it is never below 957 MiB, so context and kernels are at most
-that. A bare context of 108 × 3 MiB leaves 957 - 324 = 633 MiB. It is a bound, not a fit: the next runs are at
-1208 and 1393 MiB, and each holds some slack.
-"""
-
-_SMALLEST, _LARGEST = 34, 188
-"""Multiprocessors of the published cards: the range for a card whose number is unknown."""
+_SMALLEST, _MIDDLE, _LARGEST = 34, 84, 188
+"""Multiprocessors of the published cards: the range for a card whose number is unknown, and the middle one."""
 
 
-def context_bytes(multiprocessors: int | None) -> int:
-    """Bytes of a CUDA context under PyTorch, expected: max(300 MB, 3 MiB × multiprocessors).
-
-    A bare context is proportional to the multiprocessors; small cards are ruled by what PyTorch itself loads.
-    None stands for a card whose number is unknown.
-    """
-    return max(PYTORCH_BYTES, _bare_bytes(multiprocessors or 0))
+def context_bytes(multiprocessors: int | None, capability: tuple[int, int] | None) -> int:
+    """Bytes of a CUDA context under PyTorch, expected; None for either stands for a card where it is unknown."""
+    return _bytes(_MIDDLE if multiprocessors is None else multiprocessors, capability)
 
 
-def context_band(multiprocessors: int | None) -> tuple[int, int]:
-    """Bytes between which the context is expected: bare, and with every kernel of a training run loaded.
-
-    The expected size is nearer the lower end: kernels load lazily, and the upper end still holds some slack.
-    """
-    low = _bare_bytes(_SMALLEST if multiprocessors is None else multiprocessors)
-    high = _bare_bytes(_LARGEST if multiprocessors is None else multiprocessors) + KERNELS_BYTES
-    return low, high
+def context_band(multiprocessors: int | None, capability: tuple[int, int] | None) -> tuple[int, int]:
+    """Bytes between which the context is expected."""
+    fewest, most = (_SMALLEST, _LARGEST) if multiprocessors is None else (multiprocessors, multiprocessors)
+    return round(_bytes(fewest, capability) * (1 - SPREAD)), round(_bytes(most, capability) * (1 + SPREAD))
 
 
-def _bare_bytes(multiprocessors: int) -> int:
+def _bytes(multiprocessors: int, capability: tuple[int, int] | None) -> int:
     if multiprocessors < 0:
         raise SpecError(f"a card cannot have {multiprocessors} multiprocessors.")
-    return PER_MULTIPROCESSOR_BYTES * multiprocessors
+    return round(multiprocessors * (LARGE_MIB if capability in LARGE else SMALL_MIB) * MIB)

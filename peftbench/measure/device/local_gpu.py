@@ -78,7 +78,7 @@ def _spec(reading: Reading) -> GpuSpec:
     return GpuSpec(
         name="local", product=reading.product, compute_capability=capability, multiprocessors=multiprocessors,
         memory_bytes=reading.total_bytes - (reading.reserved_bytes or 0), memory_source=source,
-        context_bytes=context_bytes(multiprocessors), in_use_bytes=reading.used_bytes,
+        context_bytes=context_bytes(multiprocessors, capability), in_use_bytes=reading.used_bytes,
     )  # fmt: skip
 
 

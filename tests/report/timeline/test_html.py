@@ -14,7 +14,7 @@ from small_traces import Tape, inference_run, random_traces, training_run
 
 from peftbench.allocator.settings import parse_settings
 from peftbench.base.errors import PeftbenchError, install_hint
-from peftbench.base.units import GIB, MIB
+from peftbench.base.units import GIB, MIB, human_bytes
 from peftbench.catalog.gpus import find_gpu, gpu_of_size
 from peftbench.catalog.models import find_model
 from peftbench.decide.plan.dry_plan import notes_on, plan_by_dry_run
@@ -36,7 +36,7 @@ from peftbench.report.timeline.page import figure, peak, timeline_html
 MODEL = find_model("llama-3.2-1b")
 RECIPE = TrainingSpec(adapter=LORA)
 T4 = find_gpu("t4")
-TINY_CARD = gpu_of_size(T4.context_bytes + 90 * MIB)
+TINY_CARD = gpu_of_size(gpu_of_size(GIB).context_bytes + 90 * MIB)
 
 
 def dry_run_of(trace: Trace, gpu: GpuSpec | None = T4, **options: object) -> DryRun:
@@ -121,7 +121,7 @@ def test_the_card_is_a_line_where_it_is_near_and_words_where_it_is_far():
     dashed = [shape for shape in near["layout"]["shapes"] if shape["line"].get("dash") == "dash"]
     assert [shape["y0"] for shape in dashed] == [TINY_CARD.usable_bytes / GIB]
     assert near["layout"]["yaxis"]["range"][1] > dashed[0]["y0"]
-    assert "t4: 14.28 GiB usable, far above ↑" in texts(far)
+    assert f"t4: {human_bytes(T4.usable_bytes)} usable, far above ↑" in texts(far)
     assert not any(shape["line"].get("dash") == "dash" for shape in far["layout"]["shapes"])
     assert not any("usable" in text for text in texts(without))
 
