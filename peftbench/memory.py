@@ -29,6 +29,7 @@ class Part(str, Enum):
     """What the memory holds."""
 
     WEIGHTS = "weights"
+    LOADING = "loading"
     QUANTIZATION_CONSTANTS = "quantization constants"
     UNQUANTIZED = "embeddings, head, norms"
     EXPERTS = "unquantized experts"
@@ -124,8 +125,8 @@ class MemoryProfile:
 
     @cached_property
     def peak_phase(self) -> Phase:
-        """The phase with the most allocated bytes; the earlier one of equals."""
-        return max(self.phases, key=self.allocated_in)
+        """The phase that needs most of the device; the earlier one of equals."""
+        return max(self.phases, key=self.device_in)
 
     @cached_property
     def peak(self) -> tuple[Component, ...]:
@@ -134,8 +135,8 @@ class MemoryProfile:
 
     @property
     def allocated_bytes(self) -> int:
-        """Peak of torch.cuda.memory_allocated()."""
-        return self.allocated_in(self.peak_phase)
+        """Peak of torch.cuda.memory_allocated(), in whichever phase that is: loading leaves no slack beside it."""
+        return max(map(self.allocated_in, self.phases))
 
     @property
     def reserved_bytes(self) -> int:

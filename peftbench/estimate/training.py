@@ -94,9 +94,11 @@ def reserved_components(model: ModelSpec, training: TrainingSpec, card: CardTrai
     reserve = slack(dynamic, block, training.gradient_checkpointing, TRAINING, card)
     if training.parallelism.gpus == 1:
         return (*components, reserve)
+    from peftbench.estimate.sharding.loading import loaded_slack, loading
     from peftbench.estimate.sharding.reserved import stream_slack
 
-    return (*components, reserve, *stream_slack(components, model, training))
+    loads = loading(components, model, training, trained_tensors(model, training))
+    return (*components, *loads, reserve, *stream_slack(components, model, training), *loaded_slack(model, training))
 
 
 # ── what is alive throughout ────────────────────────────────────────────────────────────────────────────────────────

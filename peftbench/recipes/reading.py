@@ -9,7 +9,7 @@ from dataclasses import replace
 from peftbench.base.errors import CatalogError, SpecError
 from peftbench.inputs.recipe import ParallelismSpec, QuantizationSpec, TrainingSpec
 from peftbench.recipes.documents import HINT, read_document
-from peftbench.recipes.rows import Tool, read
+from peftbench.recipes.rows import Tool, on_host, read
 from peftbench.recipes.settings import Reading, Settings
 from peftbench.recipes.sharding import checkpoints_by_fsdp, read_accelerate, read_deepspeed
 from peftbench.recipes.tools import axolotl, llamafactory, script, trainer, trl
@@ -129,7 +129,7 @@ def _together(tool: Tool, reading: Reading, parts: Mapping[str, Settings]) -> Re
             recipe = replace(recipe, parallelism=read_parallelism(parts[name]))
     if "accelerate" in parts:
         recipe = _launched(recipe, parts["accelerate"])
-    return reading._replace(recipe=tool.settle(recipe), model=model)
+    return reading._replace(recipe=on_host(tool.settle(recipe)), model=model)
 
 
 def _launched(recipe: TrainingSpec, accelerate: Settings) -> TrainingSpec:

@@ -122,6 +122,17 @@ def under_zero(recipe: TrainingSpec) -> TrainingSpec:
     return replace(recipe, dtype=DType.BFLOAT16) if whole and recipe.parallelism.strategy.startswith("zero") else recipe
 
 
+def on_host(recipe: TrainingSpec) -> TrainingSpec:
+    """Each process reads weights on the host, unless they are quantized: then FSDP sends them to the GPU in parts.
+
+    Source: check_and_set_device_map in transformers/integrations/accelerate.py, which leaves device_map None.
+    """
+    parallelism = recipe.parallelism
+    if recipe.quantization is not None or not parallelism.strategy.startswith("fsdp") or parallelism.loading is None:
+        return recipe
+    return replace(recipe, parallelism=replace(parallelism, loading=None))
+
+
 class Tool(NamedTuple):
     """A tool whose file says how to train, both ways."""
 
@@ -138,7 +149,7 @@ class Tool(NamedTuple):
 def read(tool: Tool, settings: Settings) -> Reading:
     """The recipe that the tool would run. Raises SpecError for values that cannot be, NoFormula for other trainings."""
     check_kind(settings)
-    recipe = tool.settle(recipe_of(take(tool.rows, settings)))
+    recipe = on_host(tool.settle(recipe_of(take(tool.rows, settings))))
     settings.said += tool.notes(settings, recipe)
     model = settings.word_or_none(tool.model) if tool.model else None
     return Reading(tool.name, model, recipe, tuple(settings.said))

@@ -54,7 +54,9 @@ def _accelerate_zero(section: Settings) -> ParallelismSpec:
     if isinstance(section.given("deepspeed_config_file"), Mapping):
         return read_deepspeed(section.section("deepspeed_config_file"))
     devices = [section.word(f"offload_{what}_device", "none") for what in _OFFLOADED]
-    return _zero(_stage(section, "zero_stage", 2), devices, section)
+    found = _zero(_stage(section, "zero_stage", 2), devices, section)
+    whole = found.strategy == "zero3" and not section.flag("zero3_init_flag", True)
+    return replace(found, loading="whole") if whole else found
 
 
 def _stage(section: Settings, name: str, default: int) -> int:
@@ -93,7 +95,11 @@ def read_fsdp(section: Settings, words: tuple[str, ...] = ()) -> ParallelismSpec
         section.said.append("sharding within each node only is priced as sharding over all GPUs, which is less.")
     keeps = full is False or kind.endswith(("SHARD_GRAD_OP", "ZERO2")) or kind in ("2", "5", "FALSE")
     offload = any(fsdp_option(section, name) is True for name in ("offload_params", "cpu_offload"))
-    return ParallelismSpec(strategy="fsdp-grad-op" if keeps else "fsdp", cpu_offload=offload or "offload" in words)
+    whole = fsdp_option(section, "cpu_ram_efficient_loading") is False
+    return ParallelismSpec(
+        strategy="fsdp-grad-op" if keeps else "fsdp", cpu_offload=offload or "offload" in words,
+        loading="whole" if whole else None,
+    )  # fmt: skip
 
 
 def fsdp_option(section: Settings, name: str) -> object:
@@ -180,7 +186,9 @@ def deepspeed_settings(parallelism: ParallelismSpec, precision: str) -> dict[str
 
 def fsdp_settings(parallelism: ParallelismSpec, prefix: str = "") -> dict[str, object]:
     """FSDP2's options."""
+    whole = {f"{prefix}cpu_ram_efficient_loading": False} if parallelism.loading == "whole" else {}
     return {
+        **whole,
         f"{prefix}offload_params": parallelism.cpu_offload,
         f"{prefix}reshard_after_forward": parallelism.strategy == "fsdp",
         f"{prefix}auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
@@ -210,4 +218,5 @@ def _plugin(parallelism: ParallelismSpec) -> tuple[str, Mapping[str, object]]:
         return next(kind for kind, plain in _PLAIN.items() if plain == strategy), {}
     stage, device = int(strategy[-1]), "cpu" if parallelism.cpu_offload else "none"
     offload = {"offload_optimizer_device": device, "offload_param_device": device if stage == 3 else "none"}
-    return "DEEPSPEED", {"deepspeed_config": {"zero_stage": stage, **offload, "zero3_init_flag": stage == 3}}
+    sharded = stage == 3 and parallelism.loading != "whole"
+    return "DEEPSPEED", {"deepspeed_config": {"zero_stage": stage, **offload, "zero3_init_flag": sharded}}

@@ -99,9 +99,19 @@ def _fms_training(row: Row) -> TrainingSpec:
         use_cache="gpt_bigcode" in row["model_hf_id"],
         adapter=_fms_adapter(row),
         quantization=_fms_quantization(row, configuration),
-        # FULL_SHARD; a unit a decoder layer, as accelerate's fsdp_transformer_layer_cls_to_wrap says
-        parallelism=ParallelismSpec(gpus=int(row["num_gpus"]), strategy="fsdp") if row["num_gpus"] != "1" else ONE_GPU,
+        parallelism=_fms_parallelism(row),
     )
+
+
+def _fms_parallelism(row: Row) -> ParallelismSpec:
+    """FULL_SHARD; a unit a decoder layer, as accelerate's fsdp_transformer_layer_cls_to_wrap says.
+
+    Quantized models were whole on each GPU while they were loaded: that is by how much the devices hold more.
+    """
+    if row["num_gpus"] == "1":
+        return ONE_GPU
+    loading = None if row["base_quant"] == "none" else "whole"
+    return ParallelismSpec(gpus=int(row["num_gpus"]), strategy="fsdp", loading=loading)
 
 
 def _fms_adapter(row: Row) -> AdapterSpec | None:

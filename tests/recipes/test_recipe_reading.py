@@ -142,6 +142,25 @@ def test_accelerates_sync_each_batch_is_read(model: str, synced: bool, tmp_path:
     assert any("accelerator_config names a file" in note for note in named.notes)
 
 
+@pytest.mark.parametrize(
+    ("launcher", "quantized", "loading"),
+    [
+        ("distributed_type: FSDP\nfsdp_config: {fsdp_cpu_ram_efficient_loading: false}", True, "whole"),
+        ("distributed_type: FSDP\nfsdp_config: {fsdp_cpu_ram_efficient_loading: true}", True, None),
+        ("distributed_type: FSDP\nfsdp_config: {fsdp_cpu_ram_efficient_loading: false}", False, None),  # on the host
+        ("distributed_type: DEEPSPEED\ndeepspeed_config: {zero_stage: 3, zero3_init_flag: false}", False, "whole"),
+        ("distributed_type: DEEPSPEED\ndeepspeed_config: {zero_stage: 3}", False, None),
+        ("distributed_type: DEEPSPEED\ndeepspeed_config: {zero_stage: 2, zero3_init_flag: false}", False, None),
+    ],
+)
+def test_how_weights_are_loaded_is_read(launcher: str, quantized: bool, loading: str | None, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(f"{launcher}\nnum_processes: 2\n")
+    (tmp_path / "b.yaml").write_text(QLORA_AXOLOTL if quantized else "base_model: x/y\n")
+    reading = read_files([str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")])
+    assert reading.recipe.parallelism.loading == loading
+    assert not any("loading" in note or "zero3_init" in note for note in reading.notes)
+
+
 def test_a_bare_no_of_accelerate_is_one_gpu(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("distributed_type: NO\nnum_processes: 1\n")
     (tmp_path / "b.yaml").write_text("base_model: x/y\n")

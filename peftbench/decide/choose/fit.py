@@ -12,6 +12,7 @@ from peftbench.decide.card import settle_training
 from peftbench.decide.verdict import Verdict, judge
 from peftbench.estimate.parts.card import CardTraits, traits_of
 from peftbench.estimate.parts.slack import context
+from peftbench.estimate.sharding.loading import in_parts
 from peftbench.estimate.sharding.reserved import nccl
 from peftbench.estimate.sharding.split import is_fsdp
 from peftbench.estimate.time.step import StepTime, step_time
@@ -75,10 +76,20 @@ def fastest_setup(
         left_out = bool(found) if strategy == LAST else strategy == GATHERED_ONCE and adapted
         if sharing.strategy is None and left_out:
             continue
-        found += _setups(model, replace(training, parallelism=parallelism), shape, sequences, framework)
+        for shared in _loaded(replace(training, parallelism=parallelism)):
+            if setups := list(_setups(model, shared, shape, sequences, framework)):
+                found += setups
+                break
         if any(_has_nothing_to_gain(setup) for setup in found):
             break
     return max(found, key=lambda setup: setup.step.tokens_per_s, default=None)
+
+
+def _loaded(training: TrainingSpec) -> Iterator[TrainingSpec]:
+    """As the libraries load it, and in parts where they hold the whole model first."""
+    yield training
+    if parts := in_parts(training):
+        yield parts
 
 
 def _has_nothing_to_gain(setup: Setup) -> bool:

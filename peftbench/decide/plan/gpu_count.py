@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from peftbench.base.errors import SpecError
 from peftbench.decide.asked import Asked, arguments_of, asked_over
 from peftbench.decide.verdict import Fit, judge
+from peftbench.estimate.sharding.loading import in_parts
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
@@ -29,10 +31,17 @@ def smallest_count(
     heads = model.num_attention_heads
     shares_heads = isinstance(recipe, InferenceSpec)
     for gpus in (count for count in COUNTS if not shares_heads or heads % count == 0):
-        parallelism = spread(recipe, gpus)
-        if judge(_profile(model, replace(recipe, parallelism=parallelism), gpu), gpu).fit is Fit.FITS:
-            return parallelism
+        for shared in _loaded(replace(recipe, parallelism=spread(recipe, gpus))):
+            if judge(_profile(model, shared, gpu), gpu).fit is Fit.FITS:
+                return shared.parallelism
     return None
+
+
+def _loaded(recipe: TrainingSpec | InferenceSpec) -> Iterator[TrainingSpec | InferenceSpec]:
+    """As the libraries load it, and in parts where each GPU would hold the whole model first."""
+    yield recipe
+    if isinstance(recipe, TrainingSpec) and (parts := in_parts(recipe)):
+        yield parts
 
 
 def more_cards(

@@ -23,7 +23,7 @@ from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.model.weights import Role, num_parameters, weights_of
 from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
-from peftbench.memory import MemoryProfile
+from peftbench.memory import MemoryProfile, Phase
 
 if TYPE_CHECKING:
     from peftbench.decide.asked import Asked
@@ -123,7 +123,7 @@ def make_plan(
         notes=(
             *notes, *_weight_notes(model, settled), *_attention_notes(model, settled, gpu),
             *_activation_notes(settled), *_sharding_notes(model, settled),
-            *_reduction_notes(model, settled, gpu, profile),
+            *_loading_notes(settled, profile), *_reduction_notes(model, settled, gpu, profile),
         ),
         time=step_time(model, settled, gpu, framework) if gpu else None,
     )  # fmt: skip
@@ -198,6 +198,18 @@ def _sharding_notes(model: ModelSpec, training: TrainingSpec) -> Notes:
         option = f": {option}={quantization.compute_dtype.value}" if option else ""
         notes.append(f"4-bit weights are only sharded when stored in a floating dtype{option}.")
     return tuple(notes)
+
+
+def _loading_notes(training: TrainingSpec, profile: MemoryProfile) -> Notes:
+    """Why loading needs more than training, and what would load the model in parts."""
+    if profile.peak_phase is not Phase.LOAD or not training.parallelism.shards_weights:
+        return ()
+    why = "the peak is in loading, where each GPU holds the whole model before it is cut"
+    if training.parallelism.strategy != "zero3":
+        return (f'{why}: device_map={{"": "cpu"}} in from_pretrained sends it its part only, --loading sharded.',)
+    if training.quantization is not None:
+        return (f"{why}: zero.Init leaves quantized models out.",)
+    return (f"{why}: TrainingArguments made before from_pretrained switch zero.Init on, --loading sharded.",)
 
 
 def _reduction_notes(

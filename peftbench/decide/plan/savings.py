@@ -113,6 +113,14 @@ def _stream_is_wide(training: TrainingSpec, model: ModelSpec, gpu: GpuSpec) -> b
     return upcast or training.dtype is DType.FLOAT32
 
 
+def _loads_in_parts(training: TrainingSpec, model: ModelSpec, gpu: GpuSpec) -> Sequence[str]:
+    if not training.parallelism.shards_weights:
+        return ()
+    from peftbench.estimate.sharding.loading import may_load_in_parts  # one GPU does not pay for the import
+
+    return ("sharded",) if may_load_in_parts(training) else ()
+
+
 def _may_offload(training: TrainingSpec, model: ModelSpec, gpu: GpuSpec) -> bool:
     """What is sharded already; a GPU alone would have to be started as a group of one."""
     return training.parallelism.gpus > 1 and training.parallelism.shards_optimizer
@@ -138,6 +146,7 @@ SAVINGS: tuple[Saving, ...] = (
         lambda t, m, g: t.attention == "sdpa" and traits_of(g).flash),
     _to("sync_each_batch", True, "gradients are sent in every micro-batch",
         lambda t, m, g: t.defers_reduction),
+    Saving("nothing: weights are read on the host, and each GPU is sent its part", _loads_in_parts, _set("loading")),
     Saving("the same batch in smaller passes", _smaller_batches, _accumulate),
     _to("gradient_checkpointing", True, "a second forward pass, about 30 % more time"),
     _to("optimizer", lambda t, g: EIGHT_BIT.get(t.optimizer), "needs bitsandbytes; optimizer states in 8 bit"),

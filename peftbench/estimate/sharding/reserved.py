@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from peftbench.base.units import MIB
-from peftbench.estimate.parts.base_weights import quantized_weights, weight_bytes
 from peftbench.estimate.sharding.links import over_nvlink
-from peftbench.estimate.sharding.split import code_part_bytes, flat_parameters, is_fsdp
+from peftbench.estimate.sharding.split import flat_parameters, is_fsdp
 from peftbench.estimate.sharding.step import units_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
@@ -46,10 +45,13 @@ def stream_slack(components: Sequence[Component], model: ModelSpec, training: Tr
     """What FSDP's streams keep reserved: gathered weights and gradients are allocated on streams of their own.
 
     A block of the caching allocator serves its own stream only, so the pools of these streams stay at their largest
-    while the compute stream peaks. With FSDP1 three things come on top, see _flat_pools_bytes. The lists of a foreach
-    step, as large as the pieces of the parameters, may find no block among those that the activations left: expected
-    of FSDP1, the upper end of the band for FSDP2.
-    Source: `BlockPool` and `get_free_block` in c10/cuda/CUDACachingAllocator.cpp.
+    while the compute stream peaks. The lists of a foreach step, as large as the pieces of the parameters, may find no
+    block among those that the activations left: expected of FSDP1, the upper end of the band for FSDP2.
+
+    With FSDP1 there are units that are freed but not yet reusable. The host runs two all-gathers ahead (_FreeEventQueue
+    in torch/distributed/fsdp/_limiter_utils.py): a unit that it has freed cannot be given out before the GPU is past
+    it, for record_stream ties it to the compute stream. So is a trained unit's whole gradient to the stream that
+    reduces it. Source: `BlockPool` and `get_free_block` in c10/cuda/CUDACachingAllocator.cpp.
     """
     if not is_fsdp(training.parallelism) or training.parallelism.gpus == 1:
         return []
@@ -62,26 +64,11 @@ def stream_slack(components: Sequence[Component], model: ModelSpec, training: Tr
     high = 2 * size + temporaries
     if flat_parameters(training):
         apart = _largest([c for c in compute if c.part is not Part.OPTIMIZER_TEMPORARIES]) + temporaries
-        size += apart - _largest(compute) + _flat_pools_bytes(model, training)
+        unit = units_of(model, training, 0).layer
+        size += apart - _largest(compute) + (unit if training.adapter else 2 * unit)
         high = max(high, size + temporaries)
     because = "pools of the streams that gather and reduce, which the compute stream cannot use"
     return [Component(Part.SLACK, size, Basis.MODELLED, TRAINING, because, 0, high)]
-
-
-def _flat_pools_bytes(model: ModelSpec, training: TrainingSpec) -> int:
-    """FSDP1: units that are freed but not yet reusable, and what loading left.
-
-    The host runs two all-gathers ahead (_FreeEventQueue in torch/distributed/fsdp/_limiter_utils.py): a unit that it
-    has freed cannot be given out before the GPU is past it, for record_stream ties it to the compute stream. So is a
-    trained unit's whole gradient to the stream that reduces it. Quantized weights are whole on each GPU until they are
-    wrapped; their segments, of one matrix each, are too small for what comes later.
-    """
-    unit = units_of(model, training, 0).layer
-    loaded = 0
-    if training.quantization is not None:
-        parts = sum(w.count * code_part_bytes(w, training) for w in quantized_weights(model, training.quantization))
-        loaded = weight_bytes(model, training.dtype, training.quantization).quantized_bytes - parts
-    return (unit if training.adapter else 2 * unit) + loaded
 
 
 def _largest(components: Sequence[Component]) -> int:

@@ -44,6 +44,9 @@ def _check_sharding(training: TrainingSpec) -> None:
         scheme = quantization.scheme
         what = f"{parallelism.strategy} cannot shard {scheme.bits}-bit weights: {scheme.unshardable}."
         raise SpecError(what, "Use --quant-type nf4, or --parallel ddp, zero1 or zero2.")
+    if parallelism.loading == "sharded" and is_zero(parallelism) and quantization is not None:
+        what = f"{parallelism.strategy} loads quantized models whole: zero.Init leaves them out."
+        raise SpecError(what, "Leave out --loading, or use --parallel fsdp.")
     if not is_fsdp(parallelism) or flat_parameters(training):
         return
     if isinstance(RULES.get(training.optimizer), BitsandbytesRule):

@@ -13,6 +13,8 @@ STRATEGIES = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-grad-op", 
 SHARDS_OPTIMIZER = ("zero1", "zero2", "zero3", "fsdp", "fsdp-grad-op")
 SHARDS_GRADIENTS = ("zero2", "zero3", "fsdp", "fsdp-grad-op")
 SHARDS_WEIGHTS = ("zero3", "fsdp", "fsdp-grad-op")
+LOADING = ("sharded", "whole")
+"""Each GPU is sent its part, a layer at a time; or it holds the whole model first, and then cuts it."""
 LINKS = ("nvlink", "pcie")
 MAX_GPUS = 4096
 GPUS_PER_NODE = 8
@@ -44,6 +46,11 @@ class ParallelismSpec:
     cpu_offload: bool = option(
         False, "Keep what is sharded in the host's memory while no GPU needs it.", alone=True,
         screen=" with CPU offload", column=80,
+    )  # fmt: skip
+    loading: str | None = option(
+        None, "What a GPU holds while sharded weights are loaded: its part, layer by layer (zero.Init, "
+        "fsdp_cpu_ram_efficient_loading), or the whole model first.",
+        kind=str, choices=LOADING, default_text="as the libraries do", screen=" loaded {}", column=95,
     )  # fmt: skip
     link: str | None = None
     """What the GPUs of a node talk over; None: whatever the card has."""

@@ -11,6 +11,7 @@ from peftbench.report.format.sheet import Figure
 
 COLOURS = {
     Part.WEIGHTS: "#bcc4ce",
+    Part.LOADING: "#d3c7b1",
     Part.QUANTIZATION_CONSTANTS: "#9aa5b3",
     Part.UNQUANTIZED: "#dbe0e6",
     Part.EXPERTS: "#aab4c0",

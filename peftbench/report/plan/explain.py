@@ -21,6 +21,7 @@ from peftbench.report.plan.views import seconds_text
 
 FORMULAS: dict[Part, tuple[str, ...]] = {
     Part.WEIGHTS: ("parts.base_weights.weight_bytes",),
+    Part.LOADING: ("sharding.loading.loading",),
     Part.QUANTIZATION_CONSTANTS: (),
     Part.EXPERTS: ("parts.base_weights.quantized_weights",),
     Part.UNQUANTIZED: ("parts.base_weights.quantized_weights", "parts.base_weights._buffers_bytes"),
