@@ -63,7 +63,7 @@ def plan(
     from peftbench.catalog.gpus import find_gpu
     from peftbench.catalog.models import find_model
     from peftbench.decide.asked import Asked
-    from peftbench.decide.from_options import training_recipes, within_positions
+    from peftbench.decide.from_options import check_sharing, training_recipes, within_positions
     from peftbench.decide.plan.plan import make_plan
     from peftbench.inputs.card.gpu import GpuSpec
     from peftbench.inputs.model.spec import ModelSpec
@@ -75,6 +75,7 @@ def plan(
         return training_recipes((method,), within_positions(spec, "training", (method,), options))[0]
 
     training = build(method, recipe)
+    check_sharing(recipe, (training,))
     return make_plan(spec, training, card, framework=framework, asked=Asked(training.method, recipe, build))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from peftbench.inputs.recipe import (
 )
 from peftbench.inputs.recipe.inference import ADAPTER_KIND
 from peftbench.inputs.recipe.option import flag, options_of
-from peftbench.inputs.recipe.parallelism import usual_nodes
+from peftbench.inputs.recipe.parallelism import SHARDS_WEIGHTS, usual_nodes
 from peftbench.inputs.schemes.scheme import OPTIONS as SCHEME_OPTIONS
 from peftbench.inputs.schemes.scheme import scheme_of, schemes_with
 
@@ -37,6 +37,9 @@ OPTIONS = tuple(dict.fromkeys((*sum(_OF_TASK.values(), ()), *names_of(Parallelis
 """Every flat option, named as on the command line with underscores."""
 
 _DECLARED = {option.name: option for spec in SPECS for option in options_of(spec)} | {ADAPTER_KIND.name: ADAPTER_KIND}
+
+_SHARDING = {"sync_each_batch": ("fsdp", "fsdp-grad-op"), "loading": SHARDS_WEIGHTS}
+"""Options that only some ways to share a model know of."""
 
 Given = Mapping[str, Any]
 """Options that were given: those that are None were not."""
@@ -149,6 +152,16 @@ def _checked(methods: tuple[str, ...], options: Given, task: str, base: Quantiza
     if given.get("adapter") == "none" and any(name in given for name in _ADAPTER):
         raise SpecError("--adapter none leaves no adapter to give options to.", "Use --adapter dynamic.")
     return given
+
+
+def check_sharing(options: Given, recipes: Iterable[TrainingSpec | InferenceSpec]) -> None:
+    """Raise SpecError for an option of sharding that changes none of the recipes, on the GPUs that they have."""
+    for name, needs in _SHARDING.items():
+        strategies = {recipe.parallelism.strategy for recipe in recipes}
+        if options.get(name) and not strategies & set(needs):
+            shared = [f"--parallel {strategy}" for strategy in sorted(strategies) if strategy != "none"]
+            what = f"{flag(name)} has no effect with {' or '.join(shared) or 'one GPU'}."
+            raise SpecError(what, f"It belongs to --parallel {', '.join(needs)}.")
 
 
 def _method_has(name: str, peft_type: str | None, quantized: bool, quant_type: str) -> bool:

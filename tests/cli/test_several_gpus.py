@@ -36,6 +36,9 @@ LARGE = ("plan", "--model", "70b", "--gpu", "a100-80gb")
         ((*LARGE, "--method", "full", "--gpus", "auto", "--parallel", "ddp"), "try --parallel fsdp"),
         ((*ON_A100, "--gpus", "2", "--method", "full", "--optimizer", "adamw_bnb_8bit"), "DTensors"),
         ((*ON_A100, "--gpus", "2", "--method", "qlora", "--quant-type", "int8"), "8-bit"),
+        ((*ON_A100, "--sync-each-batch"), "--sync-each-batch has no effect with one GPU"),
+        ((*ON_A100, "--gpus", "2", "--parallel", "zero2", "--sync-each-batch"), "no effect with --parallel zero2"),
+        ((*ON_A100, "--gpus", "2", "--parallel", "ddp", "--loading", "whole"), "--loading has no effect with"),
     ],
 )
 def test_a_mistake_gets_one_message(arguments: tuple[str, ...], said: str) -> None:
@@ -74,7 +77,7 @@ def test_more_gpus_than_a_machine_has_are_in_several() -> None:
 
 def test_a_comparison_of_what_does_not_fit_says_how_many_cards_would_do() -> None:
     question = ("plan", "--model", "70b", "--gpu", "rtx4090")
-    match = re.search(r"fits on (\d+) × rtx4090 with fsdp: (--gpus \d+)", answer(*question))
+    match = re.search(r"fits on (\d+) × rtx4090 with fsdp: (--gpus \d+ --loading sharded)", answer(*question))
     assert match
     typed = json.loads(answer(*question, *match[2].split(), "--format", "json"))["plans"]
     assert [plan["verdict"]["fit"] for plan in typed if plan["method"] == "qlora"] == ["fits"]

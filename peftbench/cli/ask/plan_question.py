@@ -90,11 +90,14 @@ def notes_of_files(given: dict[str, Any]) -> tuple[str, ...]:
 
 def recipes_of(model: ModelSpec | OtherModel, given: dict[str, Any]) -> Recipes:
     """One recipe a method, from the options that were given; one recipe for an adapter_config.json."""
-    from peftbench.decide.from_options import COMPARED
+    from peftbench.decide.from_options import COMPARED, check_sharing
 
     of_file = given["adapter_config"] or given["from_files"]  # that says itself which method it is
-    methods = given["method"] or (() if of_file else COMPARED)
-    return build_recipes(model, methods, _options(given), given)
+    methods, options = given["method"] or (() if of_file else COMPARED), _options(given)
+    recipes = build_recipes(model, methods, options, given)
+    if given["gpus"] != "auto":
+        check_sharing(options, recipes)
+    return recipes
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
