@@ -13,8 +13,8 @@ import click
 
 from peftbench.base.visible import shown, visible, visible_lines
 
-_COLOURS = {"fits": "32", "tight": "33", "does not fit": "31"}
-"""Green, yellow and red for a cell that says the same in words."""
+_COLOURS = {"fits": "32", "tight": "33", "risky": "35", "does not fit": "31"}
+"""Green, yellow, magenta and red for a cell that says the same in words."""
 _PAINTED = {word: f"\x1b[{code}m{word}\x1b[0m" for word, code in _COLOURS.items()}
 _ASCII = str.maketrans(
     {"·": "-", "—": "-", "–": "-", "×": "x", "…": "...", "≥": ">=", "±": "+-", "→": "->", "¹": "^1", "²": "^2"}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from peftbench.base.screen import say
 from peftbench.cli.ask.format_option import show
 from peftbench.cli.ask.options import SECTIONS, SectionedCommand
+
+if TYPE_CHECKING:
+    from peftbench.decide.plan.plan import Plan
 
 
 @click.command("plan", cls=SectionedCommand, sections=SECTIONS)
@@ -28,9 +30,8 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
 
     Without --method, full fine-tuning, LoRA and QLoRA are compared.
     """
-    from peftbench.cli.answer.plan import largest_of, largest_text, sheet_of
+    from peftbench.cli.answer.plan import maxima_of, sheet_of
     from peftbench.cli.ask.plan_question import check_question, notes_of_files, plans_of, question_of, recipes_of
-    from peftbench.decide.verdict import Fit
 
     check_question(given)
     named, given = question_of(given)
@@ -47,9 +48,19 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
     if read := notes_of_files(given):
         plans = [plan._replace(notes=(*read, *plan.notes)) for plan in plans]
     if given["max"]:
-        found = largest_of(plans, given)
-        say(largest_text(found, plans, given))
-        ctx.exit(0 if any(found.values()) else 1)
+        from peftbench.report.plan.maxima import maxima_sheet
+
+        found = maxima_of(plans, given["max"].replace("-", "_"))
+        show(maxima_sheet(found), given["format"])
+        ctx.exit(0 if any(each.largest.fits for each in found) else 1)
     show(sheet_of(plans, notes, given, ctx), given["format"])
-    if given["check"] and all(p.final_verdict and p.final_verdict.fit is Fit.DOES_NOT_FIT for p in plans):
+    if given["check"] and not any(_is_accepted(plan, given["check"]) for plan in plans):
         ctx.exit(1)
+
+
+def _is_accepted(plan: Plan, word: str) -> bool:
+    """Whether a plan has this word or a better one."""
+    from peftbench.decide.verdict import Fit
+
+    verdict = plan.final_verdict
+    return verdict is not None and verdict.fit.rank <= Fit(word).rank

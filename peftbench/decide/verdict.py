@@ -1,9 +1,13 @@
-"""Does a memory profile fit a card: fits, tight or does not fit, by how much, and because of what."""
+"""Does a memory profile fit a card: one of a few words, by how much, and because of what.
+
+A word is a promise of how often a run that gets it runs out of memory. The thresholds are in `word`, and
+tests/benchmarks/verdicts.py prints how well the promises are kept.
+"""
 
 from enum import Enum
 from typing import NamedTuple
 
-from peftbench.base.units import human_bytes
+from peftbench.base.units import GIB, gib, human_bytes
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.memory import Component, MemoryProfile, Part, Phase
 
@@ -12,7 +16,8 @@ class Fit(str, Enum):
     """The answer, from the best to the worst."""
 
     FITS = "fits"  # the reserved peak, even at the high end of its band
-    TIGHT = "tight"  # the tensors fit: the allocator has to flush its cache and retry
+    TIGHT = "tight"  # the reserved peak as it is expected
+    RISKY = "risky"  # the tensors alone: it takes a flush of the allocator's cache, and luck
     DOES_NOT_FIT = "does_not_fit"
 
     __str__ = str.__str__
@@ -26,6 +31,54 @@ class Fit(str, Enum):
     def rank(self) -> int:
         """0 for the best."""
         return list(Fit).index(self)
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether a run more likely comes through than not."""
+        return self.rank <= Fit.TIGHT.rank
+
+
+class Promise(NamedTuple):
+    """Which share of the runs that get a word run out of memory."""
+
+    least: float
+    most: float
+
+    @property
+    def text(self) -> str:
+        """As a person writes it: "at most 20 % of such runs", "20 to 90 % of such runs"."""
+        if self.most == 1:
+            return f"at least {self.least:.0%} of such runs".replace("%", " %")
+        if self.least == 0:
+            return f"at most {self.most:.0%} of such runs".replace("%", " %")
+        return f"{100 * self.least:.0f} to {self.most:.0%} of such runs".replace("%", " %")
+
+
+PROMISES = {
+    Fit.FITS: Promise(0, 0.01), Fit.TIGHT: Promise(0, 0.2), Fit.RISKY: Promise(0.2, 0.9),
+    Fit.DOES_NOT_FIT: Promise(0.9, 1),
+}  # fmt: skip
+
+
+class Effect(str, Enum):
+    """What a setting that is not priced does to the memory."""
+
+    MORE = "more"
+    LESS = "less"
+    EITHER = "either"
+
+    __str__ = str.__str__
+
+
+class Unpriced(NamedTuple):
+    """A setting of another tool's file that changes the memory in a way that nothing here prices."""
+
+    setting: str
+    effect: Effect
+
+    def may_turn(self, fit: Fit) -> bool:
+        """Whether it may make the word on what is priced untrue."""
+        return self.effect is not (Effect.LESS if fit.is_likely else Effect.MORE)
 
 
 class Verdict(NamedTuple):
@@ -41,6 +94,8 @@ class Verdict(NamedTuple):
     phase: Phase
     largest: Component
     """The reason."""
+    context_bytes: int = 0
+    """The CUDA context as it is expected: part of neither `required_bytes` nor `usable_bytes`."""
 
     @property
     def headroom_bytes(self) -> int:
@@ -48,22 +103,32 @@ class Verdict(NamedTuple):
         return self.usable_bytes - self.required_bytes
 
     @property
-    def reason(self) -> str:
-        """The peak, what it leaves, and its largest component, in one sentence."""
-        largest = self.largest
-        share = round(100 * largest.bytes / max(self.required_bytes, 1))
-        because = f": {largest.because}" if largest.because else ""
-        return (
-            f"needs {human_bytes(self.required_bytes)} at its peak ({self.phase}), {self._margin()}; "
-            f"the largest part is {largest.part}, {human_bytes(largest.bytes)} ({share} %){because}"
-        )
+    def need(self) -> str:
+        """What is needed of the card and what is left, in GiB: "needs 10.60 of 14.56 GiB, 3.97 left"."""
+        device_bytes, left = self.required_bytes + self.context_bytes, self.headroom_bytes
+        text = f"needs {gib(device_bytes)} of {gib(self.usable_bytes + self.context_bytes)} GiB, "
+        amount = gib(abs(left)) if abs(left) >= GIB // 100 else human_bytes(abs(left))
+        text += f"{amount} left" if left >= 0 else f"{amount} too much"
+        if self.fit is Fit.FITS or left < 0:
+            return text
+        return f"{text}, but up to {gib(self.high_bytes + self.context_bytes)} within its band"
 
-    def _margin(self) -> str:
-        if self.headroom_bytes < 0:
-            return f"{human_bytes(-self.headroom_bytes)} more than is usable"
-        left = f"{human_bytes(self.headroom_bytes)} to spare"
-        band = f", but up to {human_bytes(self.high_bytes)} within its band"
-        return left + ("" if self.fit is Fit.FITS else band)
+    @property
+    def reason(self) -> str:
+        """The need, and the largest component of the peak, in one sentence."""
+        return f"{self.need}; the largest part is {self.blame}"
+
+    @property
+    def blame(self) -> str:
+        """The largest component of the peak, and why it is so large."""
+        largest = self.largest
+        share = round(100 * largest.bytes / max(self.required_bytes + self.context_bytes, 1))
+        because = f": {largest.because}" if largest.because else ""
+        return f"{largest.part}, {human_bytes(largest.bytes)} ({share} %) in the {self.phase}{because}"
+
+    def line(self, what: str) -> str:
+        """The first line of an answer about `what`: "fits: qlora on t4 needs 10.60 of 14.56 GiB, 3.97 left"."""
+        return f"{self.fit.text}: {what} {self.need}"
 
 
 def judge(profile: MemoryProfile, gpu: GpuSpec) -> Verdict:
@@ -78,14 +143,18 @@ def judge(profile: MemoryProfile, gpu: GpuSpec) -> Verdict:
     slack_bytes = sum(c.bytes for c in alive if c.part is Part.SLACK)
     required_bytes = sum(c.bytes for c in alive) - context_bytes
     high_bytes = sum(c.high_bytes for c in alive) - context_bytes
-    if high_bytes <= gpu.usable_bytes:
-        fit = Fit.FITS
-    elif required_bytes - slack_bytes <= gpu.usable_bytes:
-        fit = Fit.TIGHT
-    else:
-        fit = Fit.DOES_NOT_FIT
+    fit = word(required_bytes - slack_bytes, required_bytes, high_bytes, gpu.usable_bytes)
     largest = max(alive, key=lambda c: c.bytes)
-    return Verdict(fit, required_bytes, high_bytes, gpu.usable_bytes, phase, largest)
+    return Verdict(fit, required_bytes, high_bytes, gpu.usable_bytes, phase, largest, context_bytes)
+
+
+def word(tensors_bytes: int, required_bytes: int, high_bytes: int, usable_bytes: int) -> Fit:
+    """The word for a peak of so many bytes of tensors, expected and at most reserved, where so many are usable."""
+    if high_bytes <= usable_bytes:
+        return Fit.FITS
+    if required_bytes <= usable_bytes:
+        return Fit.TIGHT
+    return Fit.RISKY if tensors_bytes <= usable_bytes else Fit.DOES_NOT_FIT
 
 
 def ended(verdict: Verdict, ran_out: bool, retries: int) -> Verdict:
@@ -93,6 +162,6 @@ def ended(verdict: Verdict, ran_out: bool, retries: int) -> Verdict:
     go on, or came through."""
     if ran_out:
         return verdict._replace(fit=Fit.DOES_NOT_FIT)
-    if retries or verdict.fit is Fit.DOES_NOT_FIT:
+    if retries or not verdict.fit.is_likely:
         return verdict._replace(fit=Fit.TIGHT)
     return verdict

@@ -72,7 +72,8 @@ LLAMA = next(dict(m.config) for m in list_models() if m.config["model_type"] == 
         (("plan", "--model", "8b", "--no-gpu", "--check"), "--check needs a card"),
         ((*PLAN, "--max", "r"), "sequence-length"),
         ((*PLAN, "--max", "sequence-length", "--check"), "two questions"),
-        ((*PLAN, "--max", "sequence-length", "--format", "json"), "terminal"),
+        ((*PLAN, "--explain", "time", "--format", "json"), "terminal"),
+        ((*PLAN, "--check", "does_not_fit"), "risky"),
     ],
 )
 def test_a_mistake_gets_one_helpful_message(arguments: tuple[str, ...], expected: str) -> None:

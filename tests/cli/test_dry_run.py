@@ -51,11 +51,12 @@ def test_the_json_has_the_keys_of_memory_and_a_timeline(tmp_path: Path) -> None:
     (plan,) = document("--model", config(tmp_path), "--method", "qlora", *RUN)["plans"]
     memory, dry_run = plan["memory"], plan["dry_run"]
     assert set(memory) <= set(dry_run)
-    assert set(dry_run) - set(memory) == {"verdict", "facts", "timeline"}
+    assert set(dry_run) - set(memory) == {"verdict", "end", "facts", "timeline"}
     assert [set(c) for c in dry_run["components"]] == [set(memory["components"][0])] * len(dry_run["components"])
     assert {c["basis"] for c in dry_run["components"] if c["part"] != "CUDA context"} == {"traced"}
     assert dry_run["phases"][dry_run["peak_phase"]] == dry_run["device_bytes"]
     assert dry_run["allocated_bytes"] == pytest.approx(memory["allocated_bytes"], rel=0.05)
+    assert dry_run["end"] == {"ran_out": False, "num_alloc_retries": 0, "failure": None}
     points = dry_run["timeline"]["points"]
     assert max(point["allocated_bytes"] for point in points) == dry_run["allocated_bytes"]
     assert all(sum(point["parts"].values()) == point["allocated_bytes"] for point in points)
@@ -66,7 +67,7 @@ def test_both_stand_side_by_side_within_80_columns(tmp_path: Path) -> None:
     result = run("plan", "--model", config(tmp_path), "--method", "lora", *RUN)
     assert result.exit_code == 0, result.stderr
     assert "estimate  dry run" in result.stdout
-    assert "dry run: fits" in result.stdout
+    assert result.stdout.startswith("fits: lora on ")
     assert all(len(line) <= 80 for line in result.stdout.splitlines())
 
 

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_runner import answer, refusal, run
@@ -106,11 +107,53 @@ def test_the_command_that_is_suggested_fits() -> None:
     assert document["plans"][0]["verdict"]["fit"] == "fits"
 
 
-def test_the_largest_value_is_printed_alone_and_fits() -> None:
-    largest = int(answer(*PLAN, "--method", "qlora", "--max", "sequence-length"))
-    for length, fits in ((largest, True), (largest + 128, False)):
-        words = (*PLAN, "--method", "qlora", "--sequence-length", str(length), "--format", "json")
-        assert (json.loads(answer(*words))["plans"][0]["verdict"]["fit"] == "fits") is fits
+LONGEST = ("--max", "sequence-length", "--format", "json")
+
+
+def maxima(*words: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(run(*words, *LONGEST).stdout)["maxima"]
+    return found
+
+
+def test_the_largest_value_fits_and_the_expected_one_stands_beside_it() -> None:
+    (found,) = maxima(*PLAN, "--method", "qlora")
+    step = 128
+    for length, words in ((found["fits"], ["fits"]), (found["fits"] + step, ["tight"]), (found["expected"], ["tight"]),
+                          (found["expected"] + step, ["risky", "does_not_fit"])):  # fmt: skip
+        asked = (*PLAN, "--method", "qlora", "--sequence-length", str(length), "--format", "json")
+        assert json.loads(answer(*asked))["plans"][0]["verdict"]["fit"] in words
+    screen = answer(*PLAN, "--method", "qlora", "--max", "sequence-length")
+    assert screen.startswith(f"fits: qlora on t4 at --sequence-length {found['fits']} needs ")
+    assert f"{found['fits']} ({found['expected']})" in screen
+
+
+def test_the_positions_of_the_model_end_the_search_and_more_is_shown_where_it_rotates() -> None:
+    (found,) = maxima("plan", "--model", "pythia-160m", "--gpu", "h200", "--method", "lora")
+    assert found["fits"] == found["positions"] == 2048 < found["beyond_positions"]
+    shown = answer("plan", "--model", "pythia-160m", "--gpu", "h200", "--method", "lora", *LONGEST[:2])
+    assert f"With scaled positions (RoPE) {found['beyond_positions']:,} tokens" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "markdown"])
+def test_the_largest_value_is_in_other_formats(format_: str) -> None:
+    shown = answer(*PLAN, "--method", "qlora", *LONGEST[:3], format_)
+    assert str(maxima(*PLAN, "--method", "qlora")[0]["fits"]) in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--sequence-length", "512", "--check"), 0),
+        (("--sequence-length", "512", "--check", "fits"), 0),
+        (("--sequence-length", "3000", "--check"), 0),
+        (("--sequence-length", "3000", "--check", "fits"), 1),
+        (("--sequence-length", "3600", "--check"), 1),
+        (("--sequence-length", "3600", "--check", "risky"), 0),
+        (("--sequence-length", "8192", "--check", "risky"), 1),
+    ],
+)
+def test_check_takes_the_word_that_it_accepts(words: tuple[str, ...], code: int) -> None:
+    assert run(*PLAN, "--method", "qlora", *words).exit_code == code
 
 
 def test_defaults_are_shown_and_shortened_to_the_model() -> None:
@@ -120,15 +163,16 @@ def test_defaults_are_shown_and_shortened_to_the_model() -> None:
 
 def test_virtual_tokens_take_positions_of_the_model() -> None:
     assert "sequence 1004" in run("plan", "--model", "gpt2", "--gpu", "t4", "--method", "prompt-tuning").stdout
-    longest = run("plan", "--model", "gpt2", "--gpu", "t4", "--method", "p-tuning", "--max", "sequence-length")
-    assert longest.stdout.strip() == "1004"
+    (longest,) = maxima("plan", "--model", "gpt2", "--gpu", "t4", "--method", "p-tuning")
+    assert longest["fits"] == longest["positions"] == 1004
     shown = " ".join(answer("plan", "--model", "llama-2-7b", "--gpu", "h200", "--method", "p-tuning").split())
     assert "up to --sequence-length 4076, all positions of the model" in shown
 
 
 def test_nothing_that_fits_is_exit_1() -> None:
     result = run("plan", "--model", "70b", "--gpu", "t4", "--method", "full", "--max", "sequence-length")
-    assert (result.exit_code, result.stdout) == (1, "0\n")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("does not fit: full on t4 at --sequence-length 1 needs ")
 
 
 def test_the_recipe_over_many_cards_is_that_of_cards_with_bfloat16() -> None:

@@ -31,7 +31,7 @@ def test_a_dry_run_predicts_every_case_and_runs_none(name, elsewhere):
 
 def test_what_will_not_fit_is_said():
     assert "does not fit" in run("sequence-sweep", "--dry-run").stdout
-    assert re.search(r"qlora .* [1-9]\d* fits, tight\s+\d+", run("batch-sweep", "--dry-run").stdout)
+    assert re.search(r"qlora .* [1-9]\d* fits,\s+expected\s+\d+", run("batch-sweep", "--dry-run").stdout)
     fits = run("t4", "--dry-run").stdout
     assert "fits" in fits and "tight" in fits
 

@@ -143,7 +143,7 @@ def _command_problem(typed: list[str], document: dict[str, Any]) -> str:
     if isinstance(answer, str):
         return answer
     (found,) = answer["plans"]
-    nearest = [min(p["changes"], key=lambda c: ("fits", "tight", "does_not_fit").index(c["fit"]))
+    nearest = [min(p["changes"], key=lambda c: ("fits", "tight", "risky", "does_not_fit").index(c["fit"]))
                for p in document["plans"] if p["changes"]]  # fmt: skip
     problems = [_problem(found, change) for change in nearest]
     return "" if "" in problems else "; ".join(problems) or "no change is printed"

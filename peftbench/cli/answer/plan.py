@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from peftbench.decide.plan.plan import Plan
     from peftbench.report.format.sheet import Sheet
     from peftbench.report.format.terminal import Style
+    from peftbench.report.plan.maxima import Maximum
 
 
 def sheet_of(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: click.Context) -> Sheet:
@@ -62,7 +62,7 @@ def _one_card(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: c
 
 
 def _next_step(chosen: Plan) -> str:
-    from peftbench.decide.plan.advice import largest
+    from peftbench.decide.plan.largest import largest
     from peftbench.estimate.peft_forward.virtual_tokens import virtual_tokens
 
     if not chosen.variable:
@@ -79,7 +79,7 @@ def _command(chosen: Plan, given: dict[str, Any], ctx: click.Context) -> str:
     """What to type for the nearest change that fits."""
     from peftbench.cli.ask.command_line import broken
 
-    fitting = [change for change in chosen.changes if change.fit.value != "does_not_fit"]
+    fitting = [change for change in chosen.changes if change.fit.is_likely]
     if not fitting:
         return ""
     nearest = min(fitting, key=lambda change: change.fit.rank)
@@ -98,22 +98,9 @@ def _words(plan: Plan, change: Change, given: dict[str, Any], ctx: click.Context
     return retyped(ctx.command.params, kept, change.arguments)
 
 
-Largest = dict[tuple[str, str], int]
-"""By the name of the card and the method; 0 where nothing fits."""
+def maxima_of(plans: list[Plan], field: str) -> list[Maximum]:
+    """The answers to --max."""
+    from peftbench.decide.plan.largest import largest_of
+    from peftbench.report.plan.maxima import Maximum
 
-
-def largest_of(plans: list[Plan], given: dict[str, Any]) -> Largest:
-    """Answer --max."""
-    from peftbench.decide.plan.advice import largest
-
-    field = given["max"].replace("-", "_")
-    return {(plan.variable[2].name, plan.method): largest(*plan.variable, field) for plan in plans if plan.variable}
-
-
-def largest_text(found: Largest, plans: list[Plan], given: dict[str, Any]) -> str:
-    """The number alone for one card and method, else a table."""
-    from peftbench.report.format.terminal import Style, terminal_width, wants_colour
-    from peftbench.report.plan.screens import maxima
-
-    style = Style(terminal_width(), wants_colour(sys.stdout))
-    return maxima(found, given["max"], plans, style)
+    return [Maximum(plan, largest_of(*plan.variable, field)) for plan in plans if plan.variable]

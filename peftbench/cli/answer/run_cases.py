@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,9 +27,10 @@ from peftbench.records.environment import Outcome
 from peftbench.records.file import RecordFile, read_results
 from peftbench.records.run import RunRecord, record_to_json
 from peftbench.report.format.sheet import UNKNOWN
-from peftbench.report.format.terminal import render, terminal_width
+from peftbench.report.format.terminal import Style, render, terminal_width, wants_colour
+from peftbench.report.plan.screens import headline
 from peftbench.report.runs.rows import step_median_s
-from peftbench.report.runs.table import predictions_table
+from peftbench.report.runs.table import largest_text, predictions_line, predictions_table
 
 LARGEST_TRIED = 4096
 WIDEST = 34
@@ -37,8 +39,11 @@ WIDEST = 34
 def predict_suite(suite: Suite, cases: tuple[SuiteCase, ...], gpu: GpuSpec | None) -> None:
     """Print what the formulas say of every case, and which will not fit."""
     where = f" on {gpu.name}, {gib(gpu.memory_bytes)} GiB visible" if gpu else ""
+    style = Style(terminal_width(), wants_colour(sys.stdout))
+    if line := predictions_line(cases, gpu):
+        say(headline(line, style) + "\n")
     say(f"{shown(suite.name)}: {len(cases)} cases{where}\n{shown_lines(suite.about)}\n")
-    say(render(predictions_table(cases, gpu), terminal_width(), indent=""))
+    say(render(predictions_table(cases, gpu), style.width, indent=""))
     for note in dict.fromkeys(note for each in cases for note in each.notes):
         tell(note)
 
@@ -100,7 +105,7 @@ class _Going:
         for _ in growing(run, LARGEST_TRIED):
             pass
         largest = predict_largest(each.case, option, self.gpu)
-        predicted = f" (predicted: {largest.text})" if largest else ""
+        predicted = f" (predicted: {largest_text(largest)})" if largest else ""
         say(f"       {shown(each.case.id)}: the largest {option} that runs is {best or 'none'}{predicted}")
 
     def _run(self, case: Case) -> Outcome:

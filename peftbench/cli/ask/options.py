@@ -186,11 +186,18 @@ DRY_RUN = (
     click.Option(["--no-cache"], is_flag=True, help="Run again instead of using an earlier result."),
 )  # fmt: skip
 
+CHECKED = ("fits", "tight", "risky")
+"""Words that --check accepts; without one, those of runs that more likely come through than not."""
+
 ANSWER = (
     _choice("--max", MAXIMA, "Find the largest value of this option that fits."),
     click.Option(["--explain"], metavar="PART", help='Show how a part is worked out: "logits and loss", time …'),
     _choice("--framework", FRAMEWORKS, "Whose kernels and launch times a step has.", FRAMEWORKS[0]),
-    click.Option(["--check"], is_flag=True, help="Exit with 1 when every plan says `does not fit`."),
+    click.Option(
+        ["--check"], type=click.Choice(CHECKED), is_flag=False, flag_value=CHECKED[1], metavar="[WORD]",
+        help=f"Exit with 1 unless a plan has this word or a better one: {', '.join(CHECKED)}.  [without a word: "
+             f"{CHECKED[1]}]",
+    ),
     FORMAT,
 )
 

@@ -37,8 +37,8 @@ def check_question(given: dict[str, Any]) -> None:
         raise SpecError("--no-gpu and a card exclude each other.", "Leave one of them out.")
     if given["no_gpu"] and (given["max"] or given["check"]):
         raise SpecError(f"--{asked[0]} needs a card.", "Name one, as in --gpu t4.")
-    if (given["max"] or given["explain"]) and given["format"] != "terminal":
-        raise SpecError(f"--{asked[0]} is only written for the terminal.", "Leave out --format.")
+    if given["explain"] and given["format"] != "terminal":
+        raise SpecError("--explain is only written for the terminal.", "Leave out --format.")
     _check_dry_run(given)
     if given["gpus"] == "auto" and given["nodes"]:
         raise SpecError("--gpus auto chooses the nodes, eight GPUs in each.", "Leave out --nodes, or give --gpus N.")

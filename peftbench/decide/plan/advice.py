@@ -1,24 +1,20 @@
-"""The nearest changes that would make a recipe fit, and the largest value of an option that still does."""
+"""The nearest changes that would make a recipe fit."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from peftbench.base.errors import SpecError
 from peftbench.decide.asked import Asked, arguments_of, asked_over, in_order
-from peftbench.decide.plan.savings import SAVINGS, SEQUENCE_STEP, Reach, Saving
+from peftbench.decide.plan.largest import judged, last
+from peftbench.decide.plan.savings import SAVINGS, Reach, Saving
 from peftbench.decide.recipe import Difference, Options, recipe_options
 from peftbench.decide.verdict import Fit, Verdict, judge
-from peftbench.estimate.peft_forward.virtual_tokens import virtual_tokens
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import TrainingSpec
 from peftbench.inputs.recipe.option import Value
-
-MOST_SEQUENCES = 1 << 16
-"""Where `largest` stops looking for a micro-batch."""
 
 
 class Change(NamedTuple):
@@ -93,51 +89,6 @@ def suggest(
     return tuple(found)
 
 
-def largest(
-    model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, field: str, at_worst: Fit = Fit.FITS
-) -> int:
-    """The largest sequence_length or micro_batch_size with which the recipe fits; 0 when not even 1 does.
-
-    `at_worst` is the verdict that still counts. Sequence lengths from 128 on are rounded down to a multiple of 128,
-    unless all positions of the model fit.
-    """
-    if field not in ("sequence_length", "micro_batch_size"):
-        raise SpecError(f"no largest {field} can be found.", "Choose sequence_length or micro_batch_size.")
-    positions = model.max_position_embeddings - virtual_tokens(training.adapter)
-    most = positions if field == "sequence_length" else MOST_SEQUENCES
-
-    def fits(value: int) -> bool:
-        setting: dict[str, Any] = {field: value}
-        verdict = _judged(model, replace(training, **setting), gpu)
-        return verdict is not None and verdict.fit.rank <= at_worst.rank
-
-    if field == "micro_batch_size":
-        return _last(fits, 1, most)
-    if fits(most):
-        return most
-    steps = _last(lambda n: fits(n * SEQUENCE_STEP), 1, (most - 1) // SEQUENCE_STEP)
-    return steps * SEQUENCE_STEP or _last(fits, 1, min(most, SEQUENCE_STEP) - 1)
-
-
-def _last(fits: Callable[[int], bool], least: int, most: int) -> int:
-    """The largest value from `least` to `most` that fits, by bisection; `least - 1` when none does."""
-    while least <= most:
-        middle = (least + most) // 2
-        if fits(middle):
-            least = middle + 1
-        else:
-            most = middle - 1
-    return most
-
-
-def _judged(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Verdict | None:
-    """The verdict on a recipe that is only tried; None for one that cannot be, as a rank above the matrix is."""
-    try:
-        return judge(estimate_training(model, training, gpu), gpu)
-    except SpecError:
-        return None
-
-
 def _replaces(cheaper: Change, change: Change) -> bool:
     """Whether a cheaper change of the same option leads as far."""
     shared = {d.option for d in cheaper.differences} & {d.option for d in change.differences}
@@ -197,7 +148,7 @@ class _Search:
         def misses(number: int) -> bool:
             return not self._fits([*settings, _Setting(saving, values[number - 1])])
 
-        return _Setting(saving, values[min(_last(misses, 1, len(values)), len(values) - 1)])
+        return _Setting(saving, values[min(last(misses, 1, len(values)), len(values) - 1)])
 
     def options(self, settings: Iterable[_Setting]) -> Options:
         """What to type for these settings, each with what those before it have set."""
@@ -240,7 +191,7 @@ class _Search:
     def _verdict(self, settings: Sequence[_Setting]) -> Verdict | None:
         training = self.recipe(self.options(settings))
         if training is not None and training not in self.judged:
-            self.judged[training] = _judged(self.model, training, self.gpu)
+            self.judged[training] = judged(self.model, training, self.gpu)
         return self.judged[training] if training else None
 
     def _fits(self, settings: Sequence[_Setting]) -> bool:

@@ -7,10 +7,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from peftbench.base.plain import check_classes
-from peftbench.base.units import human_bytes, human_count
+from peftbench.base.units import gib, human_bytes, human_count
 from peftbench.decide.card import Notes, settle_inference, settle_training
 from peftbench.decide.recipe import Options, recipe_options
-from peftbench.decide.verdict import Fit, Verdict, ended, judge
+from peftbench.decide.verdict import Fit, Unpriced, Verdict, ended, judge
 from peftbench.estimate.forward.kernels import attention_kernel
 from peftbench.estimate.parts.base_weights import checkpoint_bytes, quantized_weights
 from peftbench.estimate.parts.card import traits_of
@@ -56,6 +56,11 @@ class Plan(NamedTuple):
     """Times and losses of quality; None for training and for an architecture without formula."""
     time: StepTime | None = None
     """The time of a training step; None without a card, and where something about it is unknown."""
+    unpriced: tuple[Unpriced, ...] = ()
+    """Settings of another tool's file that change the memory in a way that is not in `profile`."""
+
+    def __str__(self) -> str:
+        return self.summary
 
     @property
     def task(self) -> str:
@@ -76,9 +81,41 @@ class Plan(NamedTuple):
         return verdict if card is None else ended(verdict, bool(card.failure), card.num_alloc_retries)
 
     @property
-    def final_verdict(self) -> Verdict | None:
-        """That of the dry run, which is closer to the truth, where there is one."""
+    def judged(self) -> Verdict | None:
+        """The verdict on what is priced: that of the dry run, which is closer to the truth, where there is one."""
         return self.dry_verdict or self.verdict
+
+    @property
+    def final_verdict(self) -> Verdict | None:
+        """The verdict that counts; None without a card, and where a setting that is not priced may turn it."""
+        return None if self.doubts else self.judged
+
+    @property
+    def doubts(self) -> tuple[Unpriced, ...]:
+        """The settings that are not priced and may turn the verdict on what is."""
+        verdict = self.judged
+        return tuple(each for each in self.unpriced if each.may_turn(verdict.fit)) if verdict else ()
+
+    @property
+    def summary(self) -> str:
+        """The first line of an answer: the word, the need and what is left."""
+        verdict, profile, what = self.judged, self.profile, self.summary_subject
+        if verdict is None or self.gpu is None:
+            need = f"needs {gib(profile.device_bytes)} GiB, up to {gib(profile.device_high_bytes)} within its band"
+            return f"no card: {what} {need}"
+        if self.doubts:
+            names = ", ".join(each.setting for each in self.doubts)
+            return f"no verdict: {what} {verdict.need}, without what is not priced: {names}"
+        return verdict.line(what)
+
+    @property
+    def summary_subject(self) -> str:
+        """The method and where it runs: "qlora on t4"."""
+        gpus = self.recipe.parallelism.gpus
+        if self.gpu is None:
+            return self.method
+        card = {"given": "this card", "local": self.gpu.product}.get(self.gpu.name, self.gpu.name)
+        return f"{self.method} on {card if gpus == 1 else f'each of {gpus} × {card}'}"
 
     @property
     def by_formula(self) -> bool:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import lru_cache
-from typing import NamedTuple
 
 from peftbench.base.errors import SpecError
 from peftbench.catalog.models import NamedConfig
-from peftbench.decide.plan.advice import largest
-from peftbench.decide.verdict import Fit
+from peftbench.decide.plan.largest import Largest, largest_of
 from peftbench.estimate.inference import estimate_inference
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.card.gpu import GpuSpec
@@ -58,20 +56,6 @@ def _predicted(config: str, name: str, recipe: TrainingSpec | InferenceSpec, dev
     return estimate_inference(model, recipe, device)
 
 
-class Largest(NamedTuple):
-    """How far an option can be raised on a card, as predicted."""
-
-    fits: int
-    """With the whole band of the prediction."""
-    tensors_fit: int
-    """Where the allocator has to flush its cache and retry."""
-
-    @property
-    def text(self) -> str:
-        """In words."""
-        return f"{self.fits} fits" + (f", tight {self.tensors_fit}" if self.tensors_fit > self.fits else "")
-
-
 def predict_largest(case: Case, option: str, gpu: GpuSpec | None) -> Largest | None:
     """The largest value of the option with which the case is predicted to run; None where nothing can say."""
     card = device_of(case, gpu)
@@ -81,7 +65,7 @@ def predict_largest(case: Case, option: str, gpu: GpuSpec | None) -> Largest | N
         model = model_of(case)
     except SpecError:
         return None
-    return Largest(*(largest(model, case.recipe, card, option, fit) for fit in (Fit.FITS, Fit.TIGHT)))
+    return largest_of(model, case.recipe, card, option)
 
 
 # ── what the variants of a comparison are predicted to take, each alone ─────────────────────────────────────────────

@@ -13,20 +13,27 @@ from peftbench.report.choose.views import Answer
 from peftbench.report.format.figure import INK, SERIES, figure, line, plain, points
 from peftbench.report.format.html import Section
 from peftbench.report.format.sheet import Figure, Note, Page, Row, Sheet, Table
+from peftbench.report.format.terminal import Style, page
+from peftbench.report.plan.screens import headline
 
 
 def choose_sheet(answer: Answer, most: int) -> Sheet:
     """The page shows the cheapest, as many as wanted; the other formats have every choice."""
     return Sheet(
-        lambda: _page(answer, most), lambda: _document(answer), lambda: _rows(answer), whole=lambda: _whole(answer)
-    )
+        lambda: _page(answer, most), lambda: _document(answer), lambda: _rows(answer),
+        lambda style: _screen(answer, most, style), lambda: _whole(answer),
+    )  # fmt: skip
+
+
+def _screen(answer: Answer, most: int, style: Style) -> str:
+    """The page below its first line."""
+    return f"{headline(views.first_line(answer), style)}\n\n{page(_page(answer, most), style.width)}"
 
 
 def _page(answer: Answer, most: int) -> Page:
     own = (Note(sentence, "own") for sentence in views.own_sentences(answer))
     notes = [*own, *map(Note, views.notes(answer))]
-    title = f"Hardware for {answer.question.model.name}"
-    return Page(_tables(answer, most), notes, title, [views.header(answer)])
+    return Page(_tables(answer, most), notes, views.first_line(answer), [views.header(answer)])
 
 
 def _tables(answer: Answer, most: int) -> list[Table]:
@@ -40,10 +47,10 @@ def _whole(answer: Answer) -> Page:
         figure=scatter(answer), id="price-and-time",
         label="Price against time of every choice, on logarithmic axes",
     )  # fmt: skip
-    page, tables = _page(answer, 0), _tables(answer, len(answer.ranking.choices))
-    return page._replace(
-        lead=[*page.lead, *views.own_sentences(answer)],
-        notes=[note for note in page.notes if note.label != "own"],
+    short, tables = _page(answer, 0), _tables(answer, len(answer.ranking.choices))
+    return short._replace(
+        lead=[*short.lead, *views.own_sentences(answer)],
+        notes=[note for note in short.notes if note.label != "own"],
         sections=[chart, *(Section(table.title, table=table) for table in tables)],
         footer="Open circles: the time is uncalibrated.",
     )

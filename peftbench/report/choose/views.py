@@ -108,6 +108,13 @@ def offered(choice: Choice) -> str:
 # ── sentences ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def first_line(answer: Answer) -> str:
+    """The word, the need and what is left of the cheapest choice, with its time and price."""
+    choice = answer.ranking.cheapest
+    line = choice.setup.verdict.line(f"{choice.method} on {cards(choice)}")
+    return f"{line}; the cheapest, {human_hours(choice.hours)} and ${human_usd(choice.usd)}"
+
+
 def header(answer: Answer) -> str:
     """What was asked, in one line."""
     question = answer.question

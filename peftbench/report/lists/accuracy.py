@@ -81,7 +81,9 @@ def parts_sheet(parts: Iterable[PartAccuracy], note: str) -> Sheet:
 
 # ── verdicts beside outcomes ────────────────────────────────────────────────────────────────────────────────────────
 
-REMARKS = {Fit.FITS: "out of memory: broken promises", Fit.TIGHT: "", Fit.DOES_NOT_FIT: "ran: false alarms"}
+REMARKS = {
+    Fit.FITS: "out of memory: broken promises", Fit.TIGHT: "", Fit.RISKY: "", Fit.DOES_NOT_FIT: "ran: false alarms",
+}  # fmt: skip
 PROMISES = (
     Column("verdict", "verdict", lambda fit: Fit(fit).text), Column("ran", "ran", side="r"),
     Column("out of memory", "out_of_memory", side="r"), Column("", "verdict", lambda fit: REMARKS[Fit(fit)]),
@@ -89,7 +91,7 @@ PROMISES = (
 
 
 def with_promises(sheet: Sheet, promises: Promises) -> Sheet:
-    """Three more rows, one a verdict, and the runs that a verdict was wrong about; no more without a run on a card."""
+    """More rows, one a verdict, and the runs that a verdict was wrong about; no more without a run on a card."""
     if not promises.comparisons:
         return sheet
     names = [f"{c.record.suite}: {c.record.case.id}" for c in promises.broken]

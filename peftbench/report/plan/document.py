@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from peftbench.decide.plan.plan import Plan
-from peftbench.decide.verdict import Verdict
+from peftbench.decide.verdict import PROMISES, Verdict
 from peftbench.inputs.card.gpu import CardConstants, GpuSpec
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.model.weights import num_parameters
@@ -19,10 +19,16 @@ if TYPE_CHECKING:
     from peftbench.decide.plan.advice import Change
     from peftbench.dryrun.extrapolate import Extrapolation
     from peftbench.dryrun.session import DryRun
+    from peftbench.dryrun.trace.replay import Failure, Replay
     from peftbench.dryrun.trace.timeline import Holder, Point
 
-SCHEMA_VERSION = 1
-"""Raised when a key changes its meaning or goes; new keys do not raise it."""
+SCHEMA_VERSION = 2
+"""Raised when a key changes its meaning or goes; new keys do not raise it.
+
+2: "verdict" is the one that counts, that of a dry run where one was made. Its "fit" has "risky" between "tight", for
+which what is expected to be reserved has to fit, and "does_not_fit"; it is null where a setting that is not priced may
+turn it.
+"""
 
 Document = dict[str, Any]
 Command = Callable[["Plan", "Change"], str]
@@ -55,13 +61,22 @@ def _plan(plan: Plan, command: Command | None) -> Document:
         "trainable_share": plan.trainable_share,
         "adapter_file_bytes": plan.adapter_file_bytes,
         "memory": _memory(plan.profile),
-        "verdict": _named(plan.verdict, *VERDICT) if plan.verdict else None,
+        "verdict": _verdict(plan.judged, plan.final_verdict),
+        "unpriced": [_named(each, "setting", "effect") for each in plan.unpriced],
         "changes": [_change(plan, change, command) for change in plan.changes],
         "notes": list(plan.notes),
         **({"dry_run": _dry_run(plan.dry_run, plan.dry_verdict)} if plan.dry_run else {}),
         **(effects_document(plan.effects) if plan.effects else {}),
         **({"time": time_document(plan.time)} if plan.task == "training" else {}),
     }
+
+
+def _verdict(judged: Verdict | None, final: Verdict | None) -> Document | None:
+    """What is left of a verdict that nothing may turn; null without a card."""
+    if judged is None:
+        return None
+    promise = PROMISES[judged.fit]._asdict()
+    return _named(judged, *VERDICT) | ({"ran_out": promise} if final else {"fit": None, "ran_out": None})
 
 
 def _change(plan: Plan, change: Change, command: Command | None) -> Document:
@@ -73,10 +88,29 @@ def _dry_run(dry_run: DryRun | Extrapolation, verdict: Verdict | None) -> Docume
     """The keys of "memory", a verdict, and the course of the run; null for an extrapolation, which has none."""
     return {
         **_memory(dry_run.profile),
-        "verdict": _named(verdict, *VERDICT) if verdict else None,
+        "verdict": _verdict(verdict, verdict),
+        "end": _end(getattr(dry_run, "on_card", None)),
         "facts": dict(dry_run.facts),
         "timeline": _timeline(dry_run),
     }
+
+
+def _end(card: Replay | None) -> Document | None:
+    """How the replay on the card ended; null where there was none, as for an extrapolation."""
+    if card is None:
+        return None
+    failure = card.failure
+    where = _failure(failure) if failure else None
+    return {"ran_out": failure is not None, "num_alloc_retries": card.num_alloc_retries, "failure": where}
+
+
+def _failure(failure: Failure) -> Document:
+    """Where it ran out of memory; the first step is 0."""
+    block, error = failure.block, failure.error
+    return {
+        "step": failure.step, "phase": failure.phase.value, "module": block.module, "operation": block.operation,
+        "requested_bytes": block.bytes, **_named(error, "allocated_bytes", "reserved_bytes"),
+    }  # fmt: skip
 
 
 def _named(value: object, *names: str) -> Document:

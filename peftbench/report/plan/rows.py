@@ -46,14 +46,14 @@ COLUMNS = _columns()
 
 def plan_row(plan: Plan) -> dict[str, object]:
     """Every column of one plan."""
-    profile, verdict, gpu = plan.profile, plan.verdict, plan.gpu
+    profile, verdict, final, gpu = plan.profile, plan.judged, plan.final_verdict, plan.gpu
     return {
         "model": plan.model.name, "num_parameters": num_parameters(plan.model), "gpu": gpu.name if gpu else None,
         "gpu_memory_bytes": gpu.memory_bytes if gpu else None, "gpu_usable_bytes": gpu.usable_bytes if gpu else None,
         "method": plan.method, **dict.fromkeys(OPTIONS.values()), **plan.options,
         "trainable_parameters": plan.trainable_parameters, "adapter_file_bytes": plan.adapter_file_bytes,
         "peak_phase": profile.peak_phase.value, **{name: getattr(profile, name) for name in SIZES},
-        "fit": verdict.fit.value if verdict else None, "headroom_bytes": verdict.headroom_bytes if verdict else None,
+        "fit": final.fit.value if final else None, "headroom_bytes": verdict.headroom_bytes if verdict else None,
         **{column: profile.bytes_of(part) for column, part in PARTS.items()},
         **_dry_run(plan), **_latency(plan), **_training_time(plan),
     }  # fmt: skip

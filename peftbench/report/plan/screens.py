@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from peftbench.base.screen import painted
 from peftbench.base.units import gib, human_bytes, human_count
 from peftbench.decide.plan.plan import Plan
-from peftbench.decide.verdict import Fit, Verdict
+from peftbench.decide.verdict import PROMISES, Fit, Verdict
 from peftbench.memory import Part
-from peftbench.report.format.sheet import Table
 from peftbench.report.format.terminal import Style, bar, joined, labelled, render, two_sided, wrap
 from peftbench.report.plan import views
 from peftbench.report.plan.header import DOT, assumptions, card_title, model_title
@@ -20,59 +20,62 @@ BAR = 26
 
 def one_card(plans: list[Plan], chosen: Plan, notes: list[str], next_step: str, command: str, style: Style) -> str:
     """Methods compared where there are several, and the chosen one of them in detail."""
-    blocks = [_header(plans, card_title(chosen.gpu), style)]
+    blocks = [headline(chosen.summary, style), recipe_header(plans, card_title(chosen.gpu), style)]
     if len(plans) > 1:
         blocks.append(render(views.comparison(plans), style.width, style.colour))
     blocks += _detail(chosen, style, len(plans) > 1)
     if chosen.dry_run:
         from peftbench.report.plan.dry_run import held, side_by_side
 
-        blocks += [side_by_side(chosen, style.width), _dry_verdict(chosen, style), held(chosen, style.width)]
+        blocks += [side_by_side(chosen, style.width), held(chosen, style.width)]
     times = time_table(plans)
     blocks.append(render(times, style.width) if times else "")
     others = [f"{plan.method}: {note}" for plan in plans for note in plan.notes if note not in chosen.notes]
-    about = (*chosen.notes, *others, *published_notes(plans), *time_notes(plans), *notes)
+    about = (*promise(chosen), *chosen.notes, *others, *published_notes(plans), *time_notes(plans), *notes)
     lines = [labelled("note", note, style.width) for note in about]
     lines += [labelled("next", next_step, style.width)] if next_step else []
     blocks += ["\n".join(lines), command]
     return "\n\n".join(block for block in blocks if block)
 
 
-def _dry_verdict(plan: Plan, style: Style) -> str:
-    """The verdict of the dry run in one sentence, where it stands beside that of the estimate."""
-    verdict = plan.dry_verdict
-    if verdict is None or not plan.by_formula:
-        return ""
-    return "\n".join(wrap(f"dry run: {verdict.fit.text}; {verdict.reason}", style.width))
+def headline(text: str, style: Style) -> str:
+    """The first line of an answer, which begins with its word."""
+    lines = wrap(text, style.width)
+    word, colon, rest = lines[0].partition(":")
+    first = painted(word) if style.colour else word
+    return "\n".join((f"{first}{colon}{rest}", *lines[1:]))
+
+
+def promise(plan: Plan) -> tuple[str, ...]:
+    """What the word means, where it does not say so itself."""
+    verdict = plan.final_verdict
+    if verdict is None or verdict.fit not in (Fit.TIGHT, Fit.RISKY):
+        return ()
+    return (f"{verdict.fit.text}: {PROMISES[verdict.fit].text} run out of memory.",)
 
 
 def many_cards(plans: list[Plan], notes: list[str], style: Style) -> str:
     """Every method on every card, by headroom; the recipe shown is that of cards with bfloat16."""
     usual, lowered = views.usual(plans)
     notes = [*notes, *dict.fromkeys(note for plan in usual for note in plan.notes), *lowered]
-    if any(plan.verdict and plan.verdict.fit is Fit.TIGHT for plan in plans):
-        notes.append(f"{views.TIGHT_MARK} is tight: the tensors fit, but the allocator may have to flush its cache.")
+    found = {plan.final_verdict.fit for plan in plans if plan.final_verdict}
+    notes += [f"{mark} is {fit.text}: {PROMISES[fit].text} run out of memory."
+              for fit, mark in views.MARKS.items() if mark and fit in found]  # fmt: skip
     notes.append("For one card in detail, add --gpu and its name.")
     table = render(views.cards(plans), style.width)
     texts = [labelled("note", note, style.width) for note in notes]
-    return "\n\n".join([_header(usual, _cards_title(plans), style), table, "\n".join(texts)])
+    lines = "\n".join(headline(line, style) for line in views.first_cards(plans))
+    return "\n\n".join([lines, recipe_header(usual, cards_title(plans), style), table, "\n".join(texts)])
 
 
-def maxima(found: dict[tuple[str, str], int], option: str, plans: list[Plan], style: Style) -> str:
-    """The largest value alone for one card and method, else a table."""
-    if len(found) == 1:
-        return str(next(iter(found.values())))
-    usual, notes = views.usual(plans)
-    blocks = [_header(usual, _cards_title(plans), style), render(views.maxima(option, found), style.width)]
-    return "\n\n".join([*blocks, *(labelled("note", note, style.width) for note in notes)])
-
-
-def _cards_title(plans: list[Plan]) -> str:
+def cards_title(plans: list[Plan]) -> str:
+    """The card, or how many there are."""
     cards = list(dict.fromkeys(plan.gpu for plan in plans))
     return card_title(cards[0]) if len(cards) == 1 else f"{len(cards)} cards"
 
 
-def _header(plans: list[Plan], right: str, style: Style) -> str:
+def recipe_header(plans: list[Plan], right: str, style: Style) -> str:
+    """The model, the card and the recipe."""
     title = model_title(plans[0].model)
     if len({plan.method for plan in plans}) == 1:
         title += DOT + plans[0].method
@@ -91,11 +94,11 @@ def _header(plans: list[Plan], right: str, style: Style) -> str:
 def _detail(plan: Plan, style: Style, named: bool) -> list[str]:
     """Why it does not fit and what would; else where the memory goes."""
     decided = _decided(plan)
-    verdict = decided.verdict
+    verdict = decided.final_verdict
     if verdict is None or verdict.fit is Fit.FITS:
         return [_breakdown(plan, style, named)]
     blocks = [_reason(decided, verdict, style, named)]
-    if verdict.fit is Fit.TIGHT:
+    if verdict.fit is not Fit.DOES_NOT_FIT:
         blocks.append(_breakdown(plan, style, named))
     return [*blocks, _changes(plan, style)]
 
@@ -115,7 +118,7 @@ def _breakdown(plan: Plan, style: Style, named: bool) -> str:
     rows = [(part.value, gib(bytes_), bar(bytes_, full, size).ljust(size), basis.value)
             for part, bytes_, basis in views.parts_of(profile.peak)]  # fmt: skip
     high = f"up to {gib(profile.device_high_bytes)} within the band"
-    rows.append(("", gib(profile.device_bytes), f"of {gib(gpu.memory_bytes)}, {high}" if gpu else high, ""))
+    rows.append(("device", gib(profile.device_bytes), f"of {gib(gpu.memory_bytes)}, {high}" if gpu else high, ""))
     later = [c for c in profile.components if profile.peak_phase not in c.phases and c.part is Part.GRADIENTS]
     rows += [(c.part.value, gib(c.bytes), "later, in the optimizer step", "") for c in later]
     return f"{title}\n{_columns(rows)}\n\n{_sizes(plan, style)}"
@@ -144,20 +147,9 @@ def _sizes(plan: Plan, style: Style) -> str:
 
 
 def _reason(plan: Plan, verdict: Verdict, style: Style, named: bool) -> str:
-    """How much is too much, and which part is to blame."""
-    short = verdict.headroom_bytes < 0
-    gap = f"{human_bytes(abs(verdict.headroom_bytes))} {'too much' if short else 'to spare'}"
-    total = human_bytes(plan.profile.device_bytes)
-    what = f"{total} needed in the {plan.profile.peak_phase}, {gap}"
-    if verdict.fit is Fit.TIGHT:
-        what += f", but up to {gib(plan.profile.device_high_bytes)} within the band"
-    largest = verdict.largest
-    share = round(100 * largest.bytes / plan.profile.device_bytes)
-    because = f"{largest.part}, {human_bytes(largest.bytes)} ({share} %)"
-    because += f": {largest.because}" if largest.because else ""
-    rows = [(verdict.fit.text, what), ("because of", because)]
-    table = render(Table("", ("", ""), rows, "ll"), style.width, style.colour)
-    return f"{plan.method}\n{table}" if named else table
+    """Which part is to blame, and when."""
+    text = f"because of {verdict.blame}"
+    return "\n".join(wrap(f"{plan.method}, {text}" if named else text, style.width))
 
 
 def _changes(plan: Plan, style: Style) -> str:
@@ -165,7 +157,7 @@ def _changes(plan: Plan, style: Style) -> str:
     none = "  no known change makes it fit; without --gpu all cards are compared"
     text = render(table, style.width, style.colour) if table.rows else none
     little = [f"{' '.join(c.arguments)} {views.signed_gib(c.device_bytes - plan.profile.device_bytes)}"
-              for c in plan.changes if c.fit is Fit.DOES_NOT_FIT]  # fmt: skip
+              for c in plan.changes if not c.fit.is_likely]  # fmt: skip
     if not little:
         return text
     words = [word for piece in little for word in (DOT.strip(), piece)][1:]

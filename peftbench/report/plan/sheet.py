@@ -40,14 +40,18 @@ def _page(plans: list[Plan]) -> Page:
     """The assumptions, the comparison on each card in GiB, and the notes; over many cards those of the usual ones."""
     from peftbench.report.plan import views
     from peftbench.report.plan.header import DOT, assumptions, card_title, model_title
+    from peftbench.report.plan.screens import promise
     from peftbench.report.plan.time import published_notes, time_notes, time_table
 
     cards = list(dict.fromkeys(plan.gpu for plan in plans))
     several = len(cards) > 1
     usual, lowered = views.usual(plans) if several else (plans, [])
     tables = [views.cards(plans)] if several else [views.comparison(plans), time_table(plans)]
-    notes = [*(note for plan in usual for note in plan.notes), *published_notes(usual)]
+    notes = [note for plan in usual for note in (*promise(plan), *plan.notes)]
+    notes += published_notes(usual)
     notes += lowered if several else time_notes(plans)
-    lead = [DOT.join(assumptions(usual)), *(() if several else (card_title(cards[0]),))]
+    first, *others = views.first_cards(plans) if several else [views.best(plans).summary]
+    lead = [*others, model_title(plans[0].model), DOT.join(assumptions(usual))]
+    lead += [] if several else [card_title(cards[0])]
     shown = [Note(note) for note in dict.fromkeys(notes)]
-    return Page([table for table in tables if table], shown, model_title(plans[0].model), lead)
+    return Page([table for table in tables if table], shown, first, lead)

@@ -41,7 +41,7 @@ GENERATIONS = (
 
 def time_table(plans: Iterable[Plan]) -> Table | None:
     """The expected times of the plans that may fit, as ordered in the comparison; None where there are none."""
-    running = [plan for plan in plans if (plan.time or plan.effects) and may_fit(plan.final_verdict)]
+    running = [plan for plan in plans if (plan.time or plan.effects) and may_fit(plan.judged)]
     if not running:
         return None
     columns, doubt = (GENERATIONS, _unpublished) if running[0].effects else (STEPS, _uncalibrated)
@@ -67,7 +67,7 @@ def _uncalibrated(plans: list[Plan]) -> str:
 def time_notes(plans: Iterable[Plan]) -> list[str]:
     """Why training plans have no time, once each; whoever gave a size for a card did not ask for one."""
     named = [plan for plan in plans if plan.gpu and plan.gpu.name != "given"]
-    timeless = [plan for plan in named if plan.time is None and may_fit(plan.final_verdict)]
+    timeless = [plan for plan in named if plan.time is None and may_fit(plan.judged)]
     reasons = (why_timeless(plan) for plan in timeless if isinstance(plan.recipe, TrainingSpec))
     return [f"no time of a step: {reason}." for reason in dict.fromkeys(reasons)]
 

@@ -14,19 +14,21 @@ from peftbench.report.plan.header import several_counts
 
 _WEIGHTS = frozenset({Part.WEIGHTS, Part.QUANTIZATION_CONSTANTS, Part.EXPERTS, Part.UNQUANTIZED})
 _TRAINING = {
-    "weights": _WEIGHTS,
+    "model": _WEIGHTS,
     "trainable": frozenset({
         Part.ADAPTERS, Part.GRADIENTS, Part.ACCUMULATED, Part.OPTIMIZER, Part.OPTIMIZER_TEMPORARIES,
     }),
-    "activations": frozenset({Part.CHECKPOINTS, Part.ACTIVATIONS, Part.LOGITS, Part.KV_CACHE}),
+    "batch": frozenset({Part.CHECKPOINTS, Part.ACTIVATIONS, Part.LOGITS, Part.KV_CACHE}),
 }
 _INFERENCE = {
-    "weights": _WEIGHTS,
-    "adapter": frozenset({Part.ADAPTERS}),
+    "model": _WEIGHTS,
+    "adapters": frozenset({Part.ADAPTERS}),
     "KV cache": frozenset({Part.KV_CACHE}),
-    "activations": frozenset({Part.CHECKPOINTS, Part.ACTIVATIONS, Part.LOGITS}),
+    "batch": frozenset({Part.CHECKPOINTS, Part.ACTIVATIONS, Part.LOGITS}),
 }
-TIGHT_MARK = "~"
+"""Groups of parts, by names that no part has: a name stands for one size of a screen."""
+MARKS = {Fit.FITS: "", Fit.TIGHT: "~", Fit.RISKY: "?", Fit.DOES_NOT_FIT: ""}
+"""What stands before a headroom, where no word has room."""
 
 
 def signed_gib(size_bytes: int, decimals: int = 2) -> str:
@@ -43,8 +45,8 @@ def comparison(plans: list[Plan]) -> Table:
         Column("GiB", lambda plan: plan.method), *counts,
         *(Column(name, partial(_size, parts), gib, "r") for name, parts in groups.items()),
         Column("other", partial(_size, frozenset(Part).difference(*groups.values())), gib, "r"),
-        Column("peak", lambda plan: plan.profile.device_bytes, gib, "r"),
-        *(dry if any(plan.dry_run for plan in plans) else ()), *(_VERDICT if plans[0].verdict else ()),
+        Column("device", lambda plan: plan.profile.device_bytes, gib, "r"),
+        *(dry if any(plan.dry_run for plan in plans) else ()), *(_VERDICT if plans[0].gpu else ()),
     )  # fmt: skip
     return tabled(columns, by_room(plans))
 
@@ -61,8 +63,8 @@ def _size(parts: frozenset[Part], plan: Plan) -> int | None:
 
 
 _VERDICT = (
-    Column("headroom", lambda plan: plan.final_verdict.headroom_bytes, signed_gib, "r"),
-    Column("", lambda plan: plan.final_verdict.fit.text),
+    Column("headroom", lambda plan: plan.judged and plan.judged.headroom_bytes, signed_gib, "r"),
+    Column("", lambda plan: plan.final_verdict.fit.text if plan.final_verdict else "no verdict"),
 )
 """That of the dry run where there is one."""
 
@@ -84,7 +86,7 @@ def seconds_text(seconds: float) -> str:
 
 def best(plans: list[Plan]) -> Plan:
     """The plan worth a closer look: of those that fit the one that trains most, else the nearest."""
-    fitting = [p for p in plans if p.verdict is None or p.verdict.fit is Fit.FITS]
+    fitting = [p for p in plans if p.gpu is None or (p.final_verdict and p.final_verdict.fit is Fit.FITS)]
     if fitting:
         return max(fitting, key=lambda p: (p.trainable_parameters, p.profile.device_bytes))
     return by_room(plans)[0]
@@ -104,7 +106,7 @@ def parts_of(components: Iterable[Component]) -> list[tuple[Part, int, Basis]]:
 
 
 CHANGES = (
-    Column("nearest changes", lambda c: " ".join(c.arguments)), Column("peak", lambda c: c.device_bytes, gib, "r"),
+    Column("nearest changes", lambda c: " ".join(c.arguments)), Column("device", lambda c: c.device_bytes, gib, "r"),
     Column("headroom", lambda c: c.verdict.headroom_bytes, signed_gib, "r"), Column("", lambda c: c.fit.text),
     Column("price", lambda c: c.price),
 )  # fmt: skip
@@ -112,7 +114,7 @@ CHANGES = (
 
 def changes(plan: Plan) -> Table:
     """What would make it fit, each tried alone, from free to costly."""
-    return tabled(CHANGES, (c for c in plan.changes if c.fit is not Fit.DOES_NOT_FIT))
+    return tabled(CHANGES, (c for c in plan.changes if c.fit.is_likely))
 
 
 # ── many cards ──────────────────────────────────────────────────────────────────────────────────────────
@@ -132,6 +134,18 @@ def cards(plans: list[Plan]) -> Table:
     return Table("", ("headroom, GiB", "visible", *methods), rows, "lr" + "r" * len(methods))
 
 
+def first_cards(plans: list[Plan]) -> list[str]:
+    """For each method, the roomiest first, the plan on the smallest card that it fits on; or that it fits on none."""
+    ordered = sorted((p for p in plans if p.gpu), key=lambda p: p.gpu.memory_bytes)  # type: ignore[union-attr]
+    fitting: dict[str, Plan] = {}
+    for plan in ordered:
+        if plan.final_verdict and plan.final_verdict.fit is Fit.FITS:
+            fitting.setdefault(plan.method, plan)
+    methods = dict.fromkeys(plan.method for plan in by_room(plans))
+    nowhere = f"does not fit: {{}} on any of {len({plan.gpu for plan in plans})} cards"
+    return [fitting[name].summary if name in fitting else nowhere.format(name) for name in methods]
+
+
 def usual(plans: list[Plan]) -> tuple[list[Plan], list[str]]:
     """The plans on cards with bfloat16, all where there are none, and a note that names the other cards."""
     lowered = {plan.gpu.name for plan in plans if plan.gpu and not plan.gpu.has_bfloat16}
@@ -145,7 +159,7 @@ def _headroom(plan: Plan | None, counted: bool) -> str:
     verdict = plan.final_verdict if plan else None
     if plan is None or verdict is None:
         return UNKNOWN
-    mark = TIGHT_MARK if verdict.fit is Fit.TIGHT else ""
+    mark = MARKS[verdict.fit]
     on = f" on {plan.recipe.parallelism.gpus}" if counted else ""
     return mark + signed_gib(verdict.headroom_bytes, 1) + on
 
@@ -156,11 +170,3 @@ def _first_fitting(by_card: dict[str, dict[str, Plan]], method: str) -> str:
         if plan and plan.final_verdict and plan.final_verdict.fit is Fit.FITS:
             return name
     return UNKNOWN
-
-
-def maxima(option: str, found: dict[tuple[str, str], int]) -> Table:
-    """The largest value of an option by card and method."""
-    methods = list(dict.fromkeys(method for _, method in found))
-    names = dict.fromkeys(name for name, _ in found)
-    rows = [(name, *(str(found.get((name, method)) or UNKNOWN) for method in methods)) for name in names]
-    return Table("", (f"largest {option}", *methods), rows, "l" + "r" * len(methods))

@@ -11,14 +11,16 @@ from peftbench.base.units import human_bytes
 from peftbench.base.visible import one_line
 from peftbench.check.runs.comparison import Comparison
 from peftbench.decide.suite.predict_case import device_of, predict_case, predict_largest
-from peftbench.decide.verdict import judge
+from peftbench.decide.verdict import Fit, Verdict, judge
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.records.environment import Outcome
 from peftbench.report.format.sheet import UNKNOWN, Column, Table, tabled
 from peftbench.report.runs.rows import step_median_s
 
 if TYPE_CHECKING:
+    from peftbench.decide.plan.largest import Largest
     from peftbench.decide.suite.cases import SuiteCase
+    from peftbench.inputs.case import Case
 
 Group = tuple[Comparison, ...]
 """Runs of one suite on one device; never empty."""
@@ -129,15 +131,41 @@ def predictions_table(cases: Iterable[SuiteCase], gpu: GpuSpec | None) -> Table:
     return Table("", PREDICTIONS, [_row(each, gpu) for each in cases], "llrrrl")
 
 
+def predictions_line(cases: Iterable[SuiteCase], gpu: GpuSpec | None) -> str:
+    """The word, the need and what is left of the case that leaves the least; empty where none is judged on a card."""
+    judged = [(_verdict(each.case, gpu), each.case) for each in cases]
+    found = [(verdict, case) for verdict, case in judged if verdict]
+    if not found:
+        return ""
+    fitting = sum(verdict.fit is Fit.FITS for verdict, _ in found)
+    verdict, case = max(found, key=lambda each: (each[0].fit.rank, -each[0].headroom_bytes))
+    return verdict.line(f"{case.id} ({case.recipe.method})") + f"; {fitting} of {len(found)} cases fit"
+
+
+def _verdict(case: Case, gpu: GpuSpec | None) -> Verdict | None:
+    """None without a card, on a CPU, and where there is no formula."""
+    card = device_of(case, gpu)
+    try:
+        return judge(predict_case(case, gpu), card) if card and not card.is_cpu else None
+    except SpecError:
+        return None
+
+
+def largest_text(largest: Largest) -> str:
+    """How far an option can be raised, in words."""
+    expected = f", expected {largest.expected}" if largest.expected > largest.fits else ""
+    return f"{largest.fits} fits{expected}"
+
+
 def _row(each: SuiteCase, gpu: GpuSpec | None) -> tuple[str, ...]:
     case = each.case
     try:
         profile = predict_case(case, gpu)
     except SpecError as error:
         return (case.id, case.recipe.method, *[UNKNOWN] * 3, f"no formula: {error.what}")
-    card = device_of(case, gpu)
-    judged = judge(profile, card).fit.text if card and not card.is_cpu else UNKNOWN
+    verdict = _verdict(case, gpu)
+    judged = verdict.fit.text if verdict else UNKNOWN
     if each.grows and (most := predict_largest(case, each.grows, gpu)):
-        judged = most.text
+        judged = largest_text(most)
     sizes = (profile.allocated_bytes, profile.device_bytes, profile.device_high_bytes)
     return (case.id, case.recipe.method, *map(human_bytes, sizes), judged)

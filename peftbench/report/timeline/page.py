@@ -36,8 +36,8 @@ def timeline_html(plan: Plan) -> str:
     sizes = (f"{human_count(num_parameters(plan.model))} parameters", card_title(plan.gpu))
     page = Page(
         title=DOT.join((plan.model.name, plan.method, plan.gpu.name if plan.gpu else "no card")),
-        lead=[DOT.join(sizes), DOT.join((*assumptions([plan]), *_run(plan.dry_run)))],
-        notes=[*map(Note, (_verdict(plan), *plan.notes))],
+        lead=[plan.summary, DOT.join(sizes), DOT.join((*assumptions([plan]), *_run(plan.dry_run)))],
+        notes=[*map(Note, (f"P{peak(plan)[1:]}.", *plan.notes))],
         footer=_origin(plan.dry_run),
     )
     return filled(page, "timeline.html.j2", figure=figure(plan.dry_run, groups), holders=_rows(groups))
@@ -65,17 +65,6 @@ def peak(plan: Plan) -> str:
     moment = when(replayed.highest.step, replayed.highest.phase)
     allocated, reserved = human_bytes(replayed.highest.allocated_bytes), human_bytes(replayed.reserved_bytes)
     return f"peak {allocated} allocated in the {moment}, {reserved} reserved"
-
-
-def _verdict(plan: Plan) -> str:
-    """The peak, and whether the card has room for what is reserved."""
-    text = f"P{peak(plan)[1:]}."
-    verdict = plan.final_verdict
-    if verdict is None:
-        return text
-    room = verdict.headroom_bytes
-    margin = f"{human_bytes(room)} to spare" if room >= 0 else f"{human_bytes(-room)} more than is usable"
-    return f"{text} {verdict.fit.text.capitalize()}: {margin} on {plan.gpu.name if plan.gpu else 'it'}."
 
 
 def figure(dry_run: DryRun, groups: tuple[HolderGroup, ...]) -> Figure:

@@ -57,7 +57,7 @@ def judged(fit: Fit, outcome: Outcome) -> Comparison:
 def test_promises_and_alarms():
     comparisons = [judged(fit, outcome) for fit in Fit for outcome in (Outcome.OK, Outcome.OOM, Outcome.ERROR)]
     promises = promises_of([*comparisons, compare([record()])[0]])
-    assert len(promises.comparisons) == 6
+    assert len(promises.comparisons) == 8
     assert [c.verdict.fit for c in promises.broken] == [Fit.FITS]
     assert [c.verdict.fit for c in promises.false_alarms] == [Fit.DOES_NOT_FIT]
     assert promises.count(Fit.TIGHT, Outcome.OK) == 1
@@ -128,9 +128,9 @@ def test_a_broken_promise_is_in_every_format(folder, format_, more):
 
 
 def test_verdicts_are_rows_after_the_others(folder):
-    *_, fits, tight, too_large = json.loads(validate(folder, "--format", "json").stdout)
+    *_, fits, tight, risky, too_large = json.loads(validate(folder, "--format", "json").stdout)
     assert fits == {"verdict": "fits", "ran": 1, "out_of_memory": 1, "broken_promises": ["suite: lora"]}
-    assert (tight["verdict"], too_large["false_alarms"]) == ("tight", [])
+    assert (tight["verdict"], risky["verdict"], too_large["false_alarms"]) == ("tight", "risky", [])
 
 
 @pytest.mark.parametrize("by", ["device", "source", "model", "part"])

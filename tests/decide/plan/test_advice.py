@@ -6,16 +6,14 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from recipes_and_cards import A100, CARDS, FULL, LLAMA_8B, LORA_16, QLORA, RECIPES, SMALL, T4
 
-from peftbench.base.errors import SpecError
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
 from peftbench.decide.card import settle_training
-from peftbench.decide.plan.advice import MOST_SEQUENCES, largest, suggest
+from peftbench.decide.plan.advice import suggest
 from peftbench.decide.plan.plan import make_plan
-from peftbench.decide.plan.savings import EIGHT_BIT, PAGED, SAVINGS, SEQUENCE_STEP
+from peftbench.decide.plan.savings import EIGHT_BIT, PAGED, SAVINGS
 from peftbench.decide.recipe import recipe_options
 from peftbench.decide.verdict import Fit, judge
 from peftbench.estimate.parts.optimizer import OPTIMIZERS
@@ -114,46 +112,3 @@ def test_a_batch_is_made_smaller_by_its_divisors(size: int) -> None:
     (accumulate,) = (each for each in SAVINGS if each.price == "the same batch in smaller passes")
     values = accumulate.values(replace(FULL, micro_batch_size=size), SMALL, T4)
     assert list(values) == [n for n in range(size - 1, 0, -1) if size % n == 0]
-
-
-# ── the largest value that fits ─────────────────────────────────────────────────────────────────────────
-
-
-def fits(training: TrainingSpec, gpu: GpuSpec) -> bool:
-    return judge(estimate_training(SMALL, training, gpu), gpu).fit is Fit.FITS
-
-
-@settings(max_examples=40, deadline=None)
-@given(training=RECIPES, gpu=CARDS, field=st.sampled_from(("sequence_length", "micro_batch_size")))
-def test_the_largest_value_fits_and_the_next_does_not(
-    training: TrainingSpec, gpu: GpuSpec, field: str
-) -> None:
-    most = largest(SMALL, training, gpu, field)
-    step = SEQUENCE_STEP if field == "sequence_length" and most >= SEQUENCE_STEP else 1
-    assert most == 0 or fits(replace(training, **{field: most}), gpu)
-    bound = SMALL.max_position_embeddings if field == "sequence_length" else MOST_SEQUENCES
-    if most != bound:
-        assert not fits(replace(training, **{field: most + step}), gpu)
-
-
-def test_more_is_possible_where_retries_may_help() -> None:
-    sure, possible = (largest(SMALL, QLORA, A100, "micro_batch_size", fit) for fit in (Fit.FITS, Fit.TIGHT))
-    assert sure < possible
-    beyond = replace(QLORA, micro_batch_size=possible + 1)
-    assert judge(estimate_training(SMALL, beyond, A100), A100).fit is Fit.DOES_NOT_FIT
-
-
-def test_the_largest_sequence_is_a_multiple_or_all_positions() -> None:
-    assert largest(LLAMA_8B, QLORA, A100, "sequence_length") % SEQUENCE_STEP == 0
-    gpt2 = find_model("gpt2")
-    assert largest(gpt2, replace(QLORA, micro_batch_size=1), A100, "sequence_length") == 1024
-
-
-def test_the_largest_is_zero_when_even_one_does_not_fit() -> None:
-    assert largest(LLAMA_8B, FULL, T4, "sequence_length") == 0
-    assert largest(LLAMA_8B, FULL, T4, "micro_batch_size") == 0
-
-
-def test_the_largest_of_something_else_is_refused() -> None:
-    with pytest.raises(SpecError, match="no largest r"):
-        largest(LLAMA_8B, QLORA, T4, "r")

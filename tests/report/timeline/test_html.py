@@ -194,12 +194,12 @@ def test_the_page_says_what_was_run():
     assert "<h1>meta-llama/Llama-3.2-1B · lora · t4</h1>" in page
     for text in ("1.24 B parameters · t4", "sequence 2048", "LoRA r 16 all linear", "Peak 92.00 MiB allocated in the"):
         assert text in page
-    assert "backward pass of step 2" in page and "Fits: 14." in page
+    assert "backward pass of step 2" in page and "fits: lora on t4 needs 0." in page
 
 
 def test_the_page_says_that_it_does_not_fit_and_where():
     page = page_of(plan_of(training_run(), TINY_CARD))
-    assert "Does not fit: " in page and "more than is usable" in page
+    assert "does not fit: lora on " in page and " too much" in page
     assert "runs out of memory in step" in page
 
 
