@@ -92,6 +92,8 @@ def modelled(
     return Component(part, size_bytes, Basis.MODELLED, phases, because, size_bytes - spread, size_bytes + spread)
 
 
+OLDER_DRIVERS = 0.015
+"""How much more of a card is visible with older drivers: 15110 MiB of a T4 in 2022, 14913 since 2025."""
 _BEYOND_ALLOCATED = frozenset({Part.SLACK, Part.NCCL, Part.CONTEXT})
 
 
@@ -100,10 +102,13 @@ class MemoryProfile:
     """The memory of one training or inference step: components by phase; the peak is the largest phase.
 
     Three sizes, never mixed: `allocated_bytes` are tensors, `reserved_bytes` adds the allocator's slack,
-    `device_bytes` adds the CUDA context and is what NVML would see.
+    `device_bytes` adds the CUDA context and is what NVML would see. The last two are those on the card: one that is
+    full gets back what the allocator keeps, before anything fails. `needed_bytes` is what a larger card would show.
     """
 
     components: tuple[Component, ...]
+    usable_bytes: int | None = None
+    """What the card leaves to torch's allocator; None: as much as it takes."""
 
     @cached_property
     def phases(self) -> tuple[Phase, ...]:
@@ -146,7 +151,17 @@ class MemoryProfile:
     @property
     def device_bytes(self) -> int:
         """Peak device memory of the process, as NVML sees it."""
+        return self._on_card(self.needed_bytes)
+
+    @property
+    def needed_bytes(self) -> int:
+        """The same on a card that is large enough for all that the allocator would keep: the sum of the peak."""
         return self.device_in(self.peak_phase)
+
+    @property
+    def needed_high_bytes(self) -> int:
+        """The upper end of the band around `needed_bytes`."""
+        return sum(c.high_bytes for c in self.peak)
 
     @property
     def context_bytes(self) -> int:
@@ -156,12 +171,21 @@ class MemoryProfile:
     @property
     def device_low_bytes(self) -> int:
         """The lower end of the band around `device_bytes`."""
-        return sum(c.low_bytes for c in self.peak)
+        return self._on_card(sum(c.low_bytes for c in self.peak))
 
     @property
     def device_high_bytes(self) -> int:
-        """The upper end of the band around `device_bytes`."""
-        return sum(c.high_bytes for c in self.peak)
+        """The upper end of the band around `device_bytes`; an older driver leaves more of a card that is full."""
+        return min(self.needed_high_bytes, round(self._on_card(self.needed_high_bytes) * (1 + OLDER_DRIVERS)))
+
+    def _on_card(self, size_bytes: int) -> int:
+        """No more than there is, where what cannot be given back fits: cached blocks are freed before a request fails.
+
+        Source: alloc_block and release_cached_blocks in c10/cuda/CUDACachingAllocator.cpp.
+        """
+        if self.usable_bytes is None or self.allocated_bytes + self.bytes_of(Part.NCCL) > self.usable_bytes:
+            return size_bytes
+        return min(size_bytes, self.usable_bytes + self.context_bytes)
 
     def bytes_of(self, part: Part) -> int:
         """Bytes of one part at the peak."""

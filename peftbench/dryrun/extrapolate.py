@@ -111,4 +111,4 @@ def _profile(sizes: Sizes, workload: Workload, gpu: GpuSpec | None, facts: Mappi
         block = workload.recipe.tokens * facts["vocab_size"] * 4
         checkpointing = workload.recipe.gradient_checkpointing
     reserve = slack(dynamic, block, checkpointing, phases - {Phase.LOAD}, traits_of(gpu))
-    return MemoryProfile((*components, reserve, context(gpu, phases)))
+    return MemoryProfile((*components, reserve, context(gpu, phases)), gpu.usable_bytes if gpu else None)

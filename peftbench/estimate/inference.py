@@ -70,7 +70,7 @@ def estimate_inference(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec 
         slack(peak, 0, False, running, card),
         *nccl(inference.parallelism, gpu, always),
         context(gpu, always),
-    ))  # fmt: skip
+    ), gpu.usable_bytes if gpu else None)  # fmt: skip
 
 
 def cached_tokens(inference: InferenceSpec) -> int:

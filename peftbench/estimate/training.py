@@ -64,12 +64,12 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
     Raises SpecError where the recipe cannot be: unknown target modules, optimizer or adapter type.
     """
     check_classes(model=(model, ModelSpec), recipe=(training, TrainingSpec), gpu=(gpu, GpuSpec | None))
-    reserved = reserved_components(model, training, traits_of(gpu))
-    if training.parallelism.gpus == 1:
-        return MemoryProfile((*reserved, context(gpu, ALWAYS)))
-    from peftbench.estimate.sharding.reserved import nccl
+    components = (*reserved_components(model, training, traits_of(gpu)), context(gpu, ALWAYS))
+    if training.parallelism.gpus > 1:
+        from peftbench.estimate.sharding.reserved import nccl
 
-    return MemoryProfile((*reserved, *nccl(training.parallelism, gpu, ALWAYS), context(gpu, ALWAYS)))
+        components = (*components[:-1], *nccl(training.parallelism, gpu, ALWAYS), components[-1])
+    return MemoryProfile(components, gpu.usable_bytes if gpu else None)
 
 
 def reserved_components(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> tuple[Component, ...]:

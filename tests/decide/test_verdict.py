@@ -125,3 +125,22 @@ def test_every_word_promises_how_often_a_run_runs_out() -> None:
 )
 def test_what_a_setting_without_a_price_may_turn(effect: Effect, turned: set[Fit]) -> None:
     assert {fit for fit in Fit if Unpriced("it", effect).may_turn(fit)} == turned
+
+
+@pytest.mark.parametrize(
+    ("usable", "reserved", "device_high"),
+    [
+        (9500, 8400, 9600),  # more than the band needs
+        (8200, 8200, 8627.5),  # the allocator gives 200 of its 400 back; an older driver leaves 1.5 % more
+        (8000, 8000, 8424.5),  # all of it
+        (7999, 8400, 9600),  # the tensors do not fit: what it would take
+    ],
+)
+def test_a_full_card_shows_what_there_is_and_its_verdict_goes_by_the_need(
+    usable: int, reserved: int, device_high: float
+) -> None:
+    profile = replace(PROFILE, usable_bytes=usable * MIB)
+    assert (profile.reserved_bytes, profile.device_high_bytes) == (reserved * MIB, device_high * MIB)
+    assert profile.device_bytes == reserved * MIB + CONTEXT_BYTES
+    assert profile.needed_bytes == PROFILE.device_bytes == 8700 * MIB
+    assert judge(profile, card(usable)) == judge(PROFILE, card(usable))

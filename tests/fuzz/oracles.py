@@ -156,9 +156,9 @@ def _memory_faults(memory: dict[str, Any]) -> Iterator[str]:
         if not 0 <= part["low_bytes"] <= part["bytes"] <= part["high_bytes"]:
             yield f"{part['part']} is outside its band"
     alive = [part["bytes"] for part in memory["components"] if memory["peak_phase"] in part["phases"]]
-    if sum(alive) != memory["device_bytes"]:
+    if sum(alive) != memory["needed_bytes"]:
         yield "the parts do not add up to the peak"
-    if memory["phases"][memory["peak_phase"]] != memory["device_bytes"]:
+    if memory["phases"][memory["peak_phase"]] != memory["needed_bytes"] or sizes[2] > memory["needed_bytes"]:
         yield "the peak is not that of its phase"
 
 

@@ -65,6 +65,7 @@ def test_figures_that_do_not_add_up_are_seen() -> None:
         "device_bytes": 8,
         "device_low_bytes": 8,
         "device_high_bytes": 8,
+        "needed_bytes": 8,
     }
     memory = {**sizes, "components": [part], "peak_phase": "load", "phases": {"load": 7}}
     found = set(plan_faults({"memory": memory, "gpu": None}))

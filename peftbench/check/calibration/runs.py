@@ -15,7 +15,7 @@ from peftbench.decide.calibrated import card_name
 from peftbench.decide.suite.predict_case import CPU, model_of, predict_case
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.recipe import TrainingSpec
-from peftbench.memory import MemoryProfile
+from peftbench.memory import MemoryProfile, Part
 from peftbench.records.calibration import Constant, card_constants
 from peftbench.records.run import RunRecord
 
@@ -65,11 +65,13 @@ class Run:
 
     @cached_property
     def slack_factor(self) -> float | None:
-        """Reserved less allocated, by what is modelled; None where either is unknown."""
+        """Reserved less allocated, by what is modelled; None where either is unknown, and on a card that is full."""
         found, profile = self.record.measurement, self.profile
         if found.reserved_bytes is None or found.allocated_bytes is None or profile is None:
             return None
-        modelled_bytes = profile.reserved_bytes - profile.allocated_bytes
+        modelled_bytes = profile.bytes_of(Part.SLACK)
+        if profile.device_bytes < profile.needed_bytes:
+            return None
         return max(0, found.reserved_bytes - found.allocated_bytes) / modelled_bytes if modelled_bytes > 0 else None
 
     @cached_property

@@ -165,6 +165,9 @@ def row_of(figure: Figure, profile: MemoryProfile) -> ValidatedRow:
         record=figure,
         predicted_bytes=PREDICTED[figure.metric](profile),
         low_bytes=profile.device_low_bytes - sum(c.low_bytes for c in contexts),
-        high_bytes=profile.device_high_bytes - sum(c.high_bytes for c in contexts),
+        high_bytes=min(
+            profile.needed_high_bytes - sum(c.high_bytes for c in contexts),
+            profile.device_high_bytes - sum(c.low_bytes for c in contexts),  # on a full card
+        ),
         peak_phase=profile.peak_phase.value,
     )

@@ -15,6 +15,7 @@ from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import TrainingSpec
 from peftbench.inputs.recipe.option import Value
+from peftbench.memory import MemoryProfile
 
 
 class Change(NamedTuple):
@@ -28,9 +29,14 @@ class Change(NamedTuple):
     """What it costs, in words."""
     training: TrainingSpec
     """The changed recipe, ready to be planned or run."""
-    device_bytes: int
-    """Its peak on the device."""
+    profile: MemoryProfile
+    """What it takes."""
     verdict: Verdict
+
+    @property
+    def device_bytes(self) -> int:
+        """Its peak on the device."""
+        return self.profile.device_bytes
 
     @property
     def fit(self) -> Fit:
@@ -186,7 +192,7 @@ class _Search:
         price = "; ".join(dict.fromkeys(s.saving.price for s in settings))
         differences = tuple(Difference(name, before[name], value) for name, value in in_order(typed).items())
         options = in_order({**(self.needed or {}), **typed})
-        return Change(options, differences, price, training, profile.device_bytes, judge(profile, self.gpu))
+        return Change(options, differences, price, training, profile, judge(profile, self.gpu))
 
     def _verdict(self, settings: Sequence[_Setting]) -> Verdict | None:
         training = self.recipe(self.options(settings))

@@ -256,7 +256,7 @@ def _reduction_notes(
     if not training.defers_reduction:
         return ()
     synced = estimate_training(model, replace(training, sync_each_batch=True), gpu)
-    saved_bytes = profile.device_bytes - synced.device_bytes
+    saved_bytes = profile.needed_bytes - synced.needed_bytes
     why = "the Trainer reduces gradients with the last micro-batch only, so FSDP keeps whole ones until then"
     return (f"{why}: --sync-each-batch saves {human_bytes(saved_bytes)}.",) if saved_bytes > 0 else ()
 

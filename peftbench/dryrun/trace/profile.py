@@ -31,7 +31,8 @@ def profile_of(trace: Trace, replayed: Replay, gpu: GpuSpec | None) -> MemoryPro
     ]
     components += [_slack(peak, replayed) for peak in highest.values()]
     components.sort(key=lambda component: list(Part).index(component.part))
-    return MemoryProfile((*(c for c in components if c.bytes), context(gpu, phases)))
+    components = [c for c in components if c.bytes]
+    return MemoryProfile((*components, context(gpu, phases)), gpu.usable_bytes if gpu else None)
 
 
 def _by_part(highest: dict[Phase, PhasePeak]) -> dict[tuple[Part, int], list[Phase]]:

@@ -64,7 +64,7 @@ def _ways(own: OwnAnswer, question: Question) -> list[tuple[str, TrainingSpec]]:
     if own.start and change and not change.training.parallelism.cpu_offload:
         words = " ".join(word for each in change.differences for word in each.arguments)
         said = f"with the smallest change to {_named(own.start)}: {words} ({change.price})"
-        ways.append((f"{said}; that needs {human_bytes(change.device_bytes)}", change.training))
+        ways.append((f"{said}; that needs {human_bytes(change.profile.needed_bytes)}", change.training))
     if setup:
         hours = human_hours(question.tokens.expected / setup.step.tokens_per_s / SECONDS_PER_HOUR)
         said = f"with --cpu-offload: {setup.training.method} in {hours}"

@@ -38,7 +38,9 @@ CHANGE = ("option", "before", "after", "device_bytes", "fit", "price", "argument
 """`arguments` are what to type over the question; `before` and `after` of several options are joined by " + "."""
 POINTS, HOLDERS = 400, 50
 """So many of each are in the course of a dry run."""
-SIZES = ("allocated_bytes", "reserved_bytes", "device_bytes", "device_low_bytes", "device_high_bytes")
+SIZES = (
+    "allocated_bytes", "reserved_bytes", "device_bytes", "device_low_bytes", "device_high_bytes", "needed_bytes",
+)  # fmt: skip
 
 
 def plan_document(model: ModelSpec | OtherModel, plans: Iterable[Plan], command: Command | None = None) -> Document:
@@ -141,7 +143,7 @@ def _calibration(found: CardConstants) -> Document:
 
 
 def _memory(profile: MemoryProfile) -> Document:
-    """`phases` are sums of the components alive in them, so that of the peak phase is `device_bytes`."""
+    """`phases` are sums of the components alive in them, so that of the peak phase is `needed_bytes`."""
     return {
         "components": [_component(component, profile) for component in profile.components],
         "phases": {phase.value: profile.device_in(phase) for phase in profile.phases},

@@ -112,13 +112,13 @@ def _decided(plan: Plan) -> Plan:
 
 def _breakdown(plan: Plan, style: Style, named: bool) -> str:
     profile, gpu = plan.profile, plan.gpu
-    full = gpu.memory_bytes if gpu else profile.device_bytes
+    full = gpu.memory_bytes if gpu else profile.needed_bytes
     title = f"{plan.method + ', ' if named else ''}GiB at the peak, in the {profile.peak_phase}"
     size = max(8, min(BAR, style.width - 54))
     rows = [(part.value, gib(bytes_), bar(bytes_, full, size).ljust(size), basis.value)
             for part, bytes_, basis in views.parts_of(profile.peak)]  # fmt: skip
-    high = f"up to {gib(profile.device_high_bytes)} within the band"
-    rows.append(("device", gib(profile.device_bytes), f"of {gib(gpu.memory_bytes)}, {high}" if gpu else high, ""))
+    high = f"up to {gib(profile.needed_high_bytes)} within the band"
+    rows.append(("needed", gib(profile.needed_bytes), f"of {gib(gpu.memory_bytes)}, {high}" if gpu else high, ""))
     later = [c for c in profile.components if profile.peak_phase not in c.phases and c.part is Part.GRADIENTS]
     rows += [(c.part.value, gib(c.bytes), "later, in the optimizer step", "") for c in later]
     return f"{title}\n{_columns(rows)}\n\n{_sizes(plan, style)}"
@@ -139,6 +139,8 @@ def _sizes(plan: Plan, style: Style) -> str:
         f"device {human_bytes(profile.device_bytes)} ({band})",
     )  # fmt: skip
     lines = wrap(DOT.join(sizes), style.width)
+    if cached := profile.needed_bytes - profile.device_bytes:
+        lines += wrap(f"the card is full: torch's allocator gives {human_bytes(cached)} of its cache back", style.width)
     if plan.task == "training":
         trained = f"trains {human_count(plan.trainable_parameters)} parameters, {100 * plan.trainable_share:.2f} %"
         saved = "checkpoint" if plan.recipe.adapter is None else "adapter"
@@ -156,7 +158,7 @@ def _changes(plan: Plan, style: Style) -> str:
     table = views.changes(plan)
     none = "  no known change makes it fit; without --gpu all cards are compared"
     text = render(table, style.width, style.colour) if table.rows else none
-    little = [f"{' '.join(c.arguments)} {views.signed_gib(c.device_bytes - plan.profile.device_bytes)}"
+    little = [f"{' '.join(c.arguments)} {views.signed_gib(c.profile.needed_bytes - plan.profile.needed_bytes)}"
               for c in plan.changes if not c.fit.is_likely]  # fmt: skip
     if not little:
         return text

@@ -40,12 +40,12 @@ def comparison(plans: list[Plan]) -> Table:
     """Methods on one card side by side, the roomiest first, in GiB at the peak of each."""
     groups = _TRAINING if plans[0].task == "training" else _INFERENCE
     counts = [Column("GPUs", _gpus, side="r")] if several_counts(plans) else []
-    dry = [Column("dry run", lambda plan: plan.dry_run and plan.dry_run.profile.device_bytes, gib, "r")]
+    dry = [Column("dry run", lambda plan: plan.dry_run and plan.dry_run.profile.needed_bytes, gib, "r")]
     columns = (
         Column("GiB", lambda plan: plan.method), *counts,
         *(Column(name, partial(_size, parts), gib, "r") for name, parts in groups.items()),
         Column("other", partial(_size, frozenset(Part).difference(*groups.values())), gib, "r"),
-        Column("device", lambda plan: plan.profile.device_bytes, gib, "r"),
+        Column("needed", lambda plan: plan.profile.needed_bytes, gib, "r"),
         *(dry if any(plan.dry_run for plan in plans) else ()), *(_VERDICT if plans[0].gpu else ()),
     )  # fmt: skip
     return tabled(columns, by_room(plans))
@@ -71,7 +71,7 @@ _VERDICT = (
 
 def by_room(plans: Iterable[Plan]) -> list[Plan]:
     """The smallest peak first."""
-    return sorted(plans, key=lambda plan: plan.profile.device_bytes)
+    return sorted(plans, key=lambda plan: plan.profile.needed_bytes)
 
 
 def may_fit(verdict: Verdict | None) -> bool:
@@ -88,7 +88,7 @@ def best(plans: list[Plan]) -> Plan:
     """The plan worth a closer look: of those that fit the one that trains most, else the nearest."""
     fitting = [p for p in plans if p.gpu is None or (p.final_verdict and p.final_verdict.fit is Fit.FITS)]
     if fitting:
-        return max(fitting, key=lambda p: (p.trainable_parameters, p.profile.device_bytes))
+        return max(fitting, key=lambda p: (p.trainable_parameters, p.profile.needed_bytes))
     return by_room(plans)[0]
 
 
@@ -106,7 +106,8 @@ def parts_of(components: Iterable[Component]) -> list[tuple[Part, int, Basis]]:
 
 
 CHANGES = (
-    Column("nearest changes", lambda c: " ".join(c.arguments)), Column("device", lambda c: c.device_bytes, gib, "r"),
+    Column("nearest changes", lambda c: " ".join(c.arguments)),
+    Column("needed", lambda c: c.profile.needed_bytes, gib, "r"),
     Column("headroom", lambda c: c.verdict.headroom_bytes, signed_gib, "r"), Column("", lambda c: c.fit.text),
     Column("price", lambda c: c.price),
 )  # fmt: skip

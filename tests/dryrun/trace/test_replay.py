@@ -81,7 +81,9 @@ def test_a_card_never_shows_more_than_it_has() -> None:
     t4 = find_gpu("t4")
     dry_run = DryRun(Workload(config="{}", recipe=TrainingSpec()), growing, t4)
     assert dry_run.on_card is not None and dry_run.on_card.num_alloc_retries == 1
-    assert dry_run.profile.reserved_bytes > t4.usable_bytes > dry_run.observed.reserved_bytes
+    profile = dry_run.profile
+    assert profile.needed_bytes > t4.memory_bytes == profile.device_bytes
+    assert profile.reserved_bytes == t4.usable_bytes > dry_run.observed.reserved_bytes
     assert dry_run.observed.allocated_bytes == dry_run.profile.allocated_bytes
 
 

@@ -60,7 +60,7 @@ def test_one_name_stands_for_one_size() -> None:
     found: dict[str, set[str]] = {}
     for name, size in sizes_of(answer("plan", "--model", "8b", "--gpu", "t4")):
         found.setdefault(name, set()).add(size)
-    assert {"model", "weights", "device"} <= found.keys()
+    assert {"model", "weights", "needed"} <= found.keys()
     assert not {name: sizes for name, sizes in found.items() if len(sizes) > 1}
 
 
