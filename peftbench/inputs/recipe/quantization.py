@@ -20,8 +20,9 @@ class QuantizationSpec:
         screen="{}", column=35,
     )  # fmt: skip
     blocksize: int | None = option(
-        None, "Weights that share a constant: 32, 64, 128 …", kind=int,
-        default_text="64 for bitsandbytes, 128 for a checkpoint", screen="block {}", column=36,
+        None, "Weights that share a constant: 32, 64, 128 …, or -1 for a checkpoint's whole rows.", kind=int,
+        default_text="64 for bitsandbytes, 128 for a checkpoint", least=-1, screen="block {}",
+        column=36,
     )  # fmt: skip
     double_quant: bool = option(
         True, "Store the constants themselves in 8 bit: bnb_4bit_use_double_quant.", screen="no double quant",

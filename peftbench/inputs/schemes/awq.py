@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peftbench.inputs.schemes.gptq import HALF_BYTES, linear
+from peftbench.inputs.schemes.gptq import HALF_BYTES, WHOLE, group_words, groups_of, linear
 from peftbench.inputs.schemes.scheme import Scheme
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ PACKED = 8
 
 def constants_bytes(out_features: int, in_features: int, quantization: QuantizationSpec) -> int:
     """A 16-bit scale for each output of each group of inputs, and their 4-bit zeros, eight in an int32."""
-    assert quantization.blocksize is not None  # the scheme has one
-    groups = -(-in_features // quantization.blocksize)
+    groups = groups_of(in_features, quantization)
     return groups * (HALF_BYTES * out_features + 4 * -(-out_features // PACKED))
 
 
@@ -31,11 +30,11 @@ SCHEMES = {
         library="AWQ",
         bits=4,
         constants_bytes=constants_bytes,
-        constants=lambda q: f"a float16 scale and a 4-bit zero for each {q.blocksize} weights",
+        constants=group_words,
         forward=linear,  # AwqGemmFn: saves nothing of x; up to 1,024 tokens only its backward writes the weight out
         written_itemsize=lambda quantization: HALF_BYTES,
         options=("blocksize",),
-        blocksizes=(16, 32, 64, 128),
+        blocksizes=(WHOLE, 16, 32, 64, 128),
         blocksize=128,
         checkpoint=True,
         reaches_subclasses=True,

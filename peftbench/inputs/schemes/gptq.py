@@ -19,19 +19,32 @@ if TYPE_CHECKING:
 
 HALF_BYTES = 2
 """Scales, and the weights that they make of the codes, are in 16 bit whatever the recipe."""
+WHOLE = -1
+"""group_size of a checkpoint whose rows are one group each."""
 MOVED_BYTES = 10.7 * 2.5
 """Bytes moved for each weight of AutoGPTQ, which is unpacked by kernels of its own."""
 
 
 def group_constants_bytes(out_features: int, in_features: int, quantization: QuantizationSpec) -> int:
     """A 16-bit scale and a 4-bit zero for each group of inputs of each output, an int32 group index for each input."""
-    assert quantization.blocksize is not None  # the scheme has one
-    groups = -(-in_features // quantization.blocksize) * out_features
+    groups = groups_of(in_features, quantization) * out_features
     return HALF_BYTES * groups + -(-groups // 2) + 4 * in_features
 
 
+def groups_of(in_features: int, quantization: QuantizationSpec) -> int:
+    """Groups of the inputs of one output, each with a scale and a zero; a group_size of -1 is all inputs."""
+    assert quantization.blocksize is not None  # the scheme has one
+    return 1 if quantization.blocksize == WHOLE else -(-in_features // quantization.blocksize)
+
+
+def group_words(quantization: QuantizationSpec) -> str:
+    """What a group's constants are."""
+    group = "row of weights" if quantization.blocksize == WHOLE else f"{quantization.blocksize} weights"
+    return f"a float16 scale and a 4-bit zero for each {group}"
+
+
 def _group_constants(quantization: QuantizationSpec) -> str:
-    return f"a float16 scale and a 4-bit zero for each {quantization.blocksize} weights, an index a row"
+    return f"{group_words(quantization)}, an index a row"
 
 
 def linear(c: Context, x: Tensor, out_features: int) -> Tensor:
@@ -54,7 +67,7 @@ SCHEMES = {
         forward=linear,
         written_itemsize=lambda quantization: HALF_BYTES,
         options=("blocksize",),
-        blocksizes=(16, 32, 64, 128, 256, 512, 1024),
+        blocksizes=(WHOLE, 16, 32, 64, 128, 256, 512, 1024),
         blocksize=128,
         checkpoint=True,
         reaches_subclasses=True,

@@ -90,3 +90,11 @@ def test_70b_checkpoint_is_141_gb():
 def test_full_fine_tuning_trains_every_parameter():
     model = spec(MIXTRAL_8X7B)
     assert sum(group.numel for group in trained_weights(model, DType.BFLOAT16)) == num_parameters(model)
+
+
+@pytest.mark.parametrize(("kind", "index"), [("gptq", 4), ("awq", 0)])
+def test_a_row_can_be_one_group(kind, index):
+    """group_size -1: a scale and a zero for each output, as TheBloke's Mixtral-8x7B-GPTQ has them."""
+    whole, halves = (QuantizationSpec(quant_type=kind, blocksize=size) for size in (-1, 128))
+    assert whole.scheme.constants_bytes(256, 256, whole) == 256 * 2 + 128 + index * 256
+    assert halves.scheme.constants_bytes(256, 256, halves) == 2 * (256 * 2 + 128) + index * 256
