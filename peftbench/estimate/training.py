@@ -23,6 +23,7 @@ from peftbench.estimate.peft_types.tensors import adapter_tensors, frozen_bytes
 from peftbench.estimate.tape.ledger import Sizes, terms_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.model.weights import built_by
 from peftbench.inputs.recipe import TrainingSpec
 from peftbench.memory import ALWAYS, STEP, TRAINING, Component, MemoryProfile, Part, Phase, exact, modelled
 
@@ -41,12 +42,15 @@ _BETWEEN = {
 _OFFLOADED = frozenset((Part.WEIGHTS, Part.UNQUANTIZED, Part.ADAPTERS, Part.GRADIENTS, Part.OPTIMIZER))
 STEP_ERROR = 0.02
 """Relative error of the moments of a step against the dry run; see tests/oracles."""
+UNEVEN_ERROR = 0.06
+"""The same where experts run one after the other: tokens are counted as spread evenly, as no training has them."""
 GUESSED_ERROR = 0.6
 """The same for adapters without a program: PSOFT keeps 60 % less than the generic one, PEaNUT 2.4 times as much."""
 
 
 def trained_tensors(model: ModelSpec, training: TrainingSpec) -> tuple[TensorGroup, ...]:
     """The tensors that the optimizer updates."""
+    model = built_by(model, training.transformers)
     if training.adapter is None:
         return trained_weights(model, training.dtype)
     return adapter_tensors(model, training.adapter, training.dtype)
@@ -74,6 +78,7 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
 
 def reserved_components(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> tuple[Component, ...]:
     """What torch's allocator reserves: all but the context and NCCL's connections. Raises as estimate_training."""
+    model = built_by(model, training.transformers)
     if training.parallelism.strategy != "none":
         from peftbench.estimate.sharding.split import as_run
 
@@ -161,11 +166,11 @@ def _moments(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> list
     tokens, length = stream_tokens(training), stream_length(training)
     forward = max(step.forward, key=lambda m: m.bytes_at(tokens, length))
     backward = max(step.backward, key=lambda m: m.bytes_at(tokens, length))
-    held = step.outputs if training.loop == "plain" else {}
+    held, error = step.outputs if training.loop == "plain" else {}, UNEVEN_ERROR if model.split_experts else STEP_ERROR
     return [
-        *_components(forward.by_part, Phase.FORWARD, training),
+        *_components(forward.by_part, Phase.FORWARD, training, error=error),
         *_components(held, Phase.FORWARD, training, "outputs of the step before, which the loop still holds"),
-        *_components(backward.by_part, Phase.BACKWARD, training),
+        *_components(backward.by_part, Phase.BACKWARD, training, error=error),
         *_components(held, Phase.STEP, training, "outputs that the loop still holds"),
     ]
 
@@ -187,16 +192,19 @@ def _sharded_moments(step: Step, training: TrainingSpec) -> StepMoments:
     return own_moments(step_moments(step), step.model, training, trained_tensors(step.model, training))
 
 
-def _components(sizes: Sizes, phase: Phase, training: TrainingSpec, because: str = "") -> list[Component]:
+def _components(
+    sizes: Sizes, phase: Phase, training: TrainingSpec, because: str = "", error: float = STEP_ERROR
+) -> list[Component]:
     tokens, length, phases = stream_tokens(training), stream_length(training), frozenset({phase})
     components = []
     for part, (per_token, per_pair, fixed) in sizes.items():
-        each, error = per_token + per_pair * length, STEP_ERROR
+        each = per_token + per_pair * length
         if size := each * tokens + fixed:
             text = because or _BETWEEN.get(part) or terms_of(each, fixed, tokens)
+            spread = error
             if part is Part.ACTIVATIONS and not activations_modelled(training.adapter):
-                error, text = GUESSED_ERROR, f"{text}; a guess: this adapter's forward pass is not modelled"
-            components.append(modelled(part, size, phases, text, error))
+                spread, text = GUESSED_ERROR, f"{text}; a guess: this adapter's forward pass is not modelled"
+            components.append(modelled(part, size, phases, text, spread))
     return components
 
 

@@ -21,7 +21,7 @@ from peftbench.estimate.time.step import StepTime, step_time
 from peftbench.estimate.training import estimate_training, trainable_parameters
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
-from peftbench.inputs.model.weights import Role, num_parameters, weights_of
+from peftbench.inputs.model.weights import Role, built_by, num_parameters, weights_of
 from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.memory import MemoryProfile, Phase
 
@@ -152,13 +152,13 @@ def make_plan(
     check_classes(model=(model, ModelSpec), recipe=(training, TrainingSpec), gpu=(gpu, GpuSpec | None))
     check_framework(framework)
     settled, notes = settle_training(model, training, gpu)
-    profile = estimate_training(model, settled, gpu)
+    profile, built = estimate_training(model, settled, gpu), built_by(model, settled.transformers)
     plan = Plan(
         model=model, gpu=gpu, recipe=settled, profile=profile, verdict=judge(profile, gpu) if gpu else None, changes=(),
         trainable_parameters=trainable_parameters(model, settled),
-        adapter_file_bytes=_file_bytes(model, settled),
+        adapter_file_bytes=_file_bytes(built, settled),
         notes=(
-            *notes, *_weight_notes(model, settled), *_attention_notes(model, settled, gpu),
+            *notes, *_weight_notes(built, settled), *_attention_notes(model, settled, gpu),
             *_activation_notes(settled), *_sharding_notes(model, settled),
             *_loading_notes(settled, profile), *_reduction_notes(model, settled, gpu, profile),
         ),
@@ -300,13 +300,21 @@ def _weight_notes(model: ModelSpec, recipe: TrainingSpec | InferenceSpec) -> Not
         return (f"transformers quantizes no linear layer of {model.model_type}: all weights stay 16 bit.",)
     kept = "float32" if recipe.quantization.upcast_unquantized else recipe.dtype.value
     note = f"{library} leaves embeddings, lm_head and norms alone: they stay {kept}."
-    if not model.num_experts:
+    if not model.num_experts or model.split_experts:
         return (note,)
     if recipe.quantization.scheme.reaches_experts:
         return (note, f"a checkpoint of {library} holds each expert's matrices apart; adapters on them are a guess.")
     experts = sum(w.total for w in weights_of(model) if w.role is Role.EXPERTS)
     return (
         note,
-        f"{library} does not quantize the fused experts of transformers 5: {human_count(experts)} of "
-        f"{human_count(num_parameters(model))} parameters stay {kept}.",
+        f"{library} does not quantize the fused experts of transformers{' 5' if model.family.split_experts else ''}: "
+        f"{human_count(experts)} of {human_count(num_parameters(model))} parameters stay {kept}.",
+        *((_four_bit_experts(model),) if isinstance(recipe, TrainingSpec) else ()),
     )
+
+
+def _four_bit_experts(model: ModelSpec) -> str:
+    """Who stores experts in 4 bit, where bitsandbytes finds fused parameters."""
+    if model.family.split_experts:
+        return "Experts in 4 bit: Unsloth quantizes them, and --transformers 4.48 has linear layers of them."
+    return "Experts in 4 bit: Unsloth quantizes them; transformers itself does not train on MXFP4 as it comes."

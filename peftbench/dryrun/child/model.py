@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from peftbench.dryrun.child.materialize import is_quantized
+from peftbench.dryrun.child.split_experts import with_split_experts
 from peftbench.dryrun.workload import DEPTH_KEYS, Workload
 from peftbench.inputs.recipe import QuantizationSpec
 from peftbench.libraries.model import (
@@ -48,7 +49,7 @@ def base_model_of(workload: Workload) -> Any:
     model = base_model(model_config(given), workload.recipe.dtype, "sdpa" if flash else attention)
     if flash:
         model.config._attn_implementation_internal = attention
-    return model
+    return with_split_experts(model, workload)
 
 
 def _keep_layers(given: dict[str, Any], layers: int) -> None:

@@ -19,6 +19,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from peftbench.dryrun.child.peft_config import peft_config
+from peftbench.dryrun.child.split_experts import splits_experts
 from peftbench.dryrun.child.tuners import stand_in_for_values
 from peftbench.dryrun.trace.recorder import Recorder
 from peftbench.dryrun.workload import Workload
@@ -65,7 +66,7 @@ def _adapted(model: Any, workload: Workload, device: str) -> nn.Module:
     recipe = workload.recipe
     in_float32 = recipe.adapter is None or recipe.adapter.dtype is DType.FLOAT32
     try:
-        with mock.patch.object(nn.Module, "_apply", _apply):
+        with mock.patch.object(nn.Module, "_apply", _apply), _names_as_given(workload):
             adapted: nn.Module = get_peft_model(model, config, autocast_adapter_dtype=in_float32)
             if isinstance(recipe, TrainingSpec) and recipe.loop == "trainer" and not recipe.quantization:
                 adapted.to(device)  # Trainer._move_model_to_device
@@ -73,6 +74,18 @@ def _adapted(model: Any, workload: Workload, device: str) -> nn.Module:
         what = f"PEFT cannot put this adapter on the model: {in_a_line(error)}"
         raise Refused(what, "Choose other target modules or another type.") from error
     return adapted
+
+
+@contextlib.contextmanager
+def _names_as_given(workload: Workload) -> Iterator[None]:
+    """Where experts are modules, PEFT must not take their names for those of fused parameters."""
+    from peft.utils import transformers_weight_conversion as conversion
+
+    if not splits_experts(workload):
+        yield
+        return
+    with mock.patch.object(conversion, "convert_peft_config_for_transformers", lambda *args, **kwargs: None):
+        yield
 
 
 @contextlib.contextmanager

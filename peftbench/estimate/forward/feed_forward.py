@@ -9,6 +9,7 @@ from math import prod
 
 from peftbench.estimate.peft_forward.dispatch import linear
 from peftbench.estimate.tape.autograd import FLOAT32, Tensor
+from peftbench.estimate.tape.ledger import SharedLedger
 from peftbench.estimate.tape.modules import Context, activation, dense
 from peftbench.memory import Part
 
@@ -16,11 +17,14 @@ from peftbench.memory import Part
 def feed_forward(c: Context, x: Tensor, dense_mlp: bool) -> Tensor:
     """The layer's MLP, or its experts unless it is one of the plain layers among them."""
     if c.model.num_experts and not dense_mlp:
-        return _experts(c, x)
+        return _split_experts(c, x) if c.model.split_experts else _experts(c, x)
     layout = c.model.family.layout
     if layout.fused_gate:
         return _fused_gate_mlp(c, x)
-    return _plain_mlp(c, x) if len(layout.inner) == 1 else _gated_mlp(c, x)
+    if len(layout.inner) == 1:
+        return _plain_mlp(c, x)
+    gate, up = layout.inner
+    return _gated_mlp(c, x, (layout.mlp + gate, layout.mlp + up, layout.mlp + layout.down), c.model.intermediate_size)
 
 
 def _fused_gate_mlp(c: Context, x: Tensor) -> Tensor:
@@ -32,17 +36,16 @@ def _fused_gate_mlp(c: Context, x: Tensor) -> Tensor:
     return linear(c, layout.mlp + layout.down, gated, model.hidden_size, model.mlp_bias)
 
 
-def _gated_mlp(c: Context, x: Tensor) -> Tensor:
-    """down(act(gate(x)) * up(x))."""
-    model, tape, layout, inner = c.model, c.tape, c.model.family.layout, c.model.intermediate_size
-    gate_proj, up_proj = (layout.mlp + name for name in layout.inner)
+def _gated_mlp(c: Context, x: Tensor, paths: tuple[str, str, str], inner: int) -> Tensor:
+    """down(act(gate(x)) * up(x)), of the layers with these paths."""
+    model, tape, (gate_proj, up_proj, down_proj) = c.model, c.tape, paths
     if c.training.fused_kernels == "liger":
         gate, up = linear(c, gate_proj, x, inner), linear(c, up_proj, x, inner)
         gated = tape.new((gate, up), inner, gate.itemsize, (gate, up), returns_saved=True)
         del gate, up
-        return linear(c, layout.mlp + layout.down, gated, model.hidden_size)
+        return linear(c, down_proj, gated, model.hidden_size)
     return linear(
-        c, layout.mlp + layout.down,
+        c, down_proj,
         tape.multiply(
             activation(c, linear(c, gate_proj, x, inner, model.mlp_bias)), linear(c, up_proj, x, inner, model.mlp_bias)
         ),
@@ -168,3 +171,73 @@ def _clamped_gate(c: Context, gate_up: Tensor) -> Tensor:
     up = tape.unary(up, "input")
     glu = tape.multiply(gate, tape.unary(tape.scale(gate), "output"))
     return tape.multiply(tape.scale(up), glu)
+
+
+# ── experts before transformers 5 ───────────────────────────────────────────────────────────────────────────────────
+
+INT64 = 8
+
+
+def _split_experts(c: Context, hidden_states: Tensor) -> Tensor:
+    """A loop over MLPs of linear layers, each on the tokens that are sent to it: as many as to any other.
+
+    Source: MixtralSparseMoeBlock.forward in transformers 4.48; those of OLMoE and Qwen3-MoE are alike.
+    """
+    model, tape, names = c.model, c.tape, c.model.family.split_experts
+    assert names is not None  # built_by asks
+    tape.flattened = True
+    gate, up, down = (f"{names.block}experts.{name}" for name in (*names.inner, names.down))
+    router_logits, routing_weights, selected_experts = _routed(c, hidden_states, names.router)
+    final_hidden_states = tape.tensor(model.hidden_size, hidden_states.itemsize)
+    expert_mask = tape.tensor(model.num_experts_per_tok * model.num_experts, INT64)
+    shared = SharedLedger(tape.ledger, model.num_experts_per_tok, model.num_experts)
+    for _ in range(model.num_experts):
+        tape.counts = shared
+        idx_top_x = tape.tensor(2, INT64)  # torch.where gives two views of one tensor
+        current_state = _picked(c, hidden_states, idx_top_x, hidden_states.width)
+        current_hidden_states = _gated_mlp(c, current_state, (gate, up, down), model.moe_intermediate_size)
+        current_hidden_states = _weighted(c, current_hidden_states, routing_weights, idx_top_x)
+        final_hidden_states = _added(c, final_hidden_states, current_hidden_states, idx_top_x)
+        tape.counts = tape.ledger
+    del router_logits, selected_experts, expert_mask
+    tape.flattened = False
+    return final_hidden_states
+
+
+def _routed(c: Context, hidden_states: Tensor, router: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits of the router, the weights of the chosen experts, and which they are."""
+    tape, top_k = c.tape, c.model.num_experts_per_tok
+    router_logits = linear(c, router, hidden_states, c.model.num_experts)
+    probabilities = tape.softmax(router_logits, FLOAT32)
+    selected_experts = tape.tensor(top_k, INT64)
+    routing_weights = tape.new((probabilities,), top_k, FLOAT32, (selected_experts,))
+    return router_logits, tape.cast(routing_weights, hidden_states.itemsize), selected_experts
+
+
+def _picked(c: Context, x: Tensor, positions: Tensor, width: int) -> Tensor:
+    """x[positions]: what an expert gets; the gradient is put into zeros as large as x."""
+    tape, shared = c.tape, c.tape.counts
+    out = tape.output(width, x.itemsize, x.needs_grad)
+    if x.needs_grad:
+        tape.counts = tape.ledger
+        tape.record((out,), (x,), (positions,))
+        tape.counts = shared
+    return out
+
+
+def _weighted(c: Context, x: Tensor, routing_weights: Tensor, positions: Tensor) -> Tensor:
+    """x * routing_weights[positions]: the weights' gradient is made for every channel, then summed."""
+    weights = _picked(c, routing_weights, positions, 1)
+    full = ((c.tape.part, x.per_token, 0),)
+    return c.tape.new((x, weights), x.width, max(x.itemsize, weights.itemsize), (x, weights), scratch=full)
+
+
+def _added(c: Context, final: Tensor, x: Tensor, positions: Tensor) -> Tensor:
+    """final.index_add_(0, positions, x.to(final.dtype)): in place; the gradient of x is picked out of that of final.
+
+    x is saved for its shape alone: index_add in derivatives.yaml.
+    """
+    low = c.tape.cast(x, final.itemsize)
+    total = Tensor(final.storage, final.width, final.itemsize, True, c.tape.next_key())
+    c.tape.record((total,), (final, low), (positions, low), aliases=(final.key,))
+    return total

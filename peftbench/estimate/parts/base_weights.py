@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from peftbench.estimate.parts.tensors import TensorGroup
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.model.weights import Role, Weight, num_parameters, weights_of
+from peftbench.inputs.model.weights import Role, Weight, is_router, num_parameters, weights_of
 from peftbench.inputs.recipe import DType, QuantizationSpec
 from peftbench.inputs.schemes.scheme import Scheme
 from peftbench.memory import Component, Part, Phase, exact
@@ -52,6 +52,8 @@ def _reached(model: ModelSpec, scheme: Scheme) -> tuple[Weight, ...]:
         if weight.role is Role.EXPERTS:
             return scheme.reaches_experts and not weight.parameter.endswith("_bias")
         linear = weight.quantizable or (scheme.reaches_subclasses and weight.role is Role.LINEAR)
+        if scheme.checkpoint and is_router(model, weight):
+            return False  # AutoGPTQ and AutoAWQ leave it alone
         return linear and not (scheme.blocks_only and weight.layers is None)
 
     return tuple(weight for weight in weights_of(model) if reached(weight))

@@ -39,7 +39,7 @@ def targeted_weights(
     """
     candidates = _candidates(model, roles)
     defaults: tuple[str, ...] = getattr(model.family.targets, table_name)
-    renamed = model.family.expert_targets if Role.EXPERTS in roles else {}
+    renamed = model.family.expert_targets if Role.EXPERTS in roles and not model.split_experts else {}
     if names is None and table_name == "osf" and not defaults:
         names = (ALL_LINEAR,)
     if names is None:
@@ -85,7 +85,7 @@ def _by_module(model: ModelSpec, candidates: tuple[Weight, ...]) -> Mapping[str,
     found: dict[str, list[Place]] = {}
     outer = model.family.layout.layers
     for weight in candidates:
-        if weight.role in SPARSE:
+        if weight.role in SPARSE or weight.of_expert:
             continue
         for layer in weight.layers or (None,):
             head = weight.role is Role.LM_HEAD

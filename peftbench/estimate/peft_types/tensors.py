@@ -14,7 +14,7 @@ from peftbench.estimate.peft_types.shapes import Options, Shape, Site
 from peftbench.estimate.peft_types.table import METHODS, NOT_DERIVED, Method, Saved, TrainedIn, Value
 from peftbench.estimate.peft_types.targets import SPARSE, is_feedforward, modules_of, targeted_weights
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.model.weights import Role, Weight, weights_of
+from peftbench.inputs.model.weights import Role, Weight, is_router, weights_of
 from peftbench.inputs.recipe import AdapterSpec, DType
 
 MODEL = "model"
@@ -189,7 +189,8 @@ def _resolve(model: ModelSpec, adapter: AdapterSpec) -> _Adapter:
         _check_plain(adapter, options)
     sites = tuple(_site(model, weight, options) for weight in weights)
     if method.rank and method.rank_within_matrix:
-        limited = (site for site, w in zip(sites, weights, strict=True) if w.role in _RANK_LIMITED)
+        of_rank = (w.role in _RANK_LIMITED and not is_router(model, w) for w in weights)
+        limited = (site for site, limits in zip(sites, of_rank, strict=True) if limits)
         _check_rank(options[method.rank], method.rank, limited)
     return _Adapter(method, options, weights, sites)
 

@@ -48,8 +48,8 @@ def _units(model: ModelSpec, itemsize: int, quantization: QuantizationSpec | Non
 
     def size(weight: Weight) -> int:
         if quantization is not None and weight in quantized:
-            return quantization.scheme.code_bytes(weight.numel)
-        return weight.numel * itemsize
+            return weight.copies * quantization.scheme.code_bytes(weight.numel)
+        return weight.copies * weight.numel * itemsize
 
     weights = weights_of(model)
     layers = [sum(size(w) for w in weights if w.layers and i in w.layers) for i in range(model.num_hidden_layers)]

@@ -11,7 +11,7 @@ derivatives.yaml of PyTorch is the source unless another is named.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from peftbench.estimate.tape.ledger import Ledger
+from peftbench.estimate.tape.ledger import AnyLedger, Ledger
 from peftbench.memory import Part
 
 FLOAT32 = 4
@@ -29,7 +29,7 @@ class Storage:
 
     __slots__ = ("fixed", "ledger", "part", "per_pair", "per_token")
 
-    def __init__(self, ledger: Ledger, part: Part, per_token: int, fixed: int = 0, per_pair: int = 0) -> None:
+    def __init__(self, ledger: AnyLedger, part: Part, per_token: int, fixed: int = 0, per_pair: int = 0) -> None:
         self.ledger = ledger
         self.part = part
         self.per_token = per_token
@@ -92,6 +92,8 @@ class Node(NamedTuple):
     unpacks: bool
     """Its backward reads a saved tensor, be it a weight: inside a checkpoint the first such read starts the
     recomputation."""
+    counts: AnyLedger
+    """Where the gradients of its inputs are: those of an expert are of its tokens only."""
 
 
 class Device(NamedTuple):
@@ -114,13 +116,14 @@ class Tape:
     parameter gradients of an earlier micro-batch are alive, so new ones are added to them and freed. `stop_at` is
     the node after which a recomputation has all it needs; 0 runs to the end. `kept` are storages that outlive the
     region: parameter gradients and autocast's cached copies of weights. `attributes` are what functions keep on
-    their ctx without save_for_backward: alive as long as the graph, and unknown to checkpointing. `flattened` says
+    their ctx without save_for_backward: alive as long as the graph, and unknown to checkpointing. New storages
+    are in `counts`: `ledger`, or one of a share of the tokens (experts). `flattened` says
     that tensors have two dimensions here, so that products need no reshaping. `device` is what its kernels run on.
     """
 
     __slots__ = (
-        "_keys", "_views", "attributes", "autocast", "device", "drops", "flattened", "gradients_exist", "kept",
-        "ledger", "nodes", "part", "records", "stop_at",
+        "_keys", "_views", "attributes", "autocast", "counts", "device", "drops", "flattened", "gradients_exist",
+        "kept", "ledger", "nodes", "part", "records", "stop_at",
     )  # fmt: skip
 
     def __init__(
@@ -128,6 +131,7 @@ class Tape:
         device: Device = ON_CPU,
     ) -> None:  # fmt: skip
         self.ledger = ledger
+        self.counts: AnyLedger = ledger
         self.autocast = autocast
         self.records = records
         self.gradients_exist = gradients_exist
@@ -147,14 +151,12 @@ class Tape:
         self._keys += 1
         return self._keys
 
-    # ── storages and tensors ────────────────────────────────────────────────────────────────────────────────────
-
     def tensor(
         self, width: int, itemsize: int, needs_grad: bool = False, *, part: Part | None = None,
         fixed_elements: int = 0, pairs: int = 0,
     ) -> Tensor:  # fmt: skip
         """Allocate a tensor of `width` elements a token and `pairs` elements for each token and key."""
-        storage = Storage(self.ledger, part or self.part, width * itemsize, fixed_elements * itemsize, pairs * itemsize)
+        storage = Storage(self.counts, part or self.part, width * itemsize, fixed_elements * itemsize, pairs * itemsize)
         return Tensor(storage, width, itemsize, needs_grad, self.next_key(), fixed_elements, pairs)
 
     def view(self, x: Tensor, width: int, pairs: int = 0) -> Tensor:
@@ -163,9 +165,7 @@ class Tape:
 
     def scratch(self, part: Part, per_token: int, fixed: int) -> None:
         """Allocate and free: bytes that live only inside a kernel."""
-        Storage(self.ledger, part, per_token, fixed)
-
-    # ── recording ───────────────────────────────────────────────────────────────────────────────────────────────
+        Storage(self.counts, part, per_token, fixed)
 
     def record(
         self, outputs: Iterable[Tensor], inputs: Iterable[Tensor], saved: Iterable[Tensor] = (), *,
@@ -193,9 +193,9 @@ class Tape:
         unpacks = bool(storages) or saves_constant
         if self.drops:
             storages.clear()
-        self.nodes.append(
-            Node(tuple(o.key for o in outputs), flows, storages, scratch, parameter_gradients, returns_saved, unpacks)
-        )
+        keys = tuple(x.key for x in outputs)
+        node = Node(keys, flows, storages, scratch, parameter_gradients, returns_saved, unpacks, self.counts)
+        self.nodes.append(node)
         if len(self.nodes) == self.stop_at:
             raise Recomputed
 
@@ -315,9 +315,9 @@ class Tape:
         incoming = [gradients.pop(key) for key in node.outputs if key in gradients]
         if not incoming:
             return
-        scratch = [Storage(self.ledger, *size) for size in node.scratch]
+        scratch = [Storage(node.counts, *size) for size in node.scratch]
         if node.parameter_gradients:
-            storage = Storage(self.ledger, Part.GRADIENTS, 0, node.parameter_gradients)
+            storage = Storage(node.counts, Part.GRADIENTS, 0, node.parameter_gradients)
             if not self.gradients_exist:
                 self.kept.append(storage)
             del storage
@@ -325,7 +325,7 @@ class Tape:
         made = [
             node.saved[i] if node.returns_saved
             else incoming[0] if flow.aliases
-            else Storage(self.ledger, part, flow.per_token, flow.fixed, flow.per_pair)
+            else Storage(node.counts, part, flow.per_token, flow.fixed, flow.per_pair)
             for i, flow in enumerate(node.flows)
         ]  # fmt: skip
         # PyTorch frees what a node saved and its incoming gradient before its results reach the next buffers.
@@ -346,5 +346,5 @@ class Tape:
             if flow.is_view:
                 self._views.add(flow.key)
         elif flow.key in self._views or sum(buffer is old for buffer in gradients.values()) > 1:
-            gradients[flow.key] = Storage(self.ledger, old.part, flow.per_token, flow.fixed, flow.per_pair)
+            gradients[flow.key] = Storage(old.ledger, old.part, flow.per_token, flow.fixed, flow.per_pair)
             self._views.discard(flow.key)

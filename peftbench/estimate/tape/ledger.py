@@ -64,6 +64,28 @@ class Ledger:
         return moments
 
 
+class SharedLedger:
+    """A ledger for what only a share of the tokens goes through: one of several experts."""
+
+    __slots__ = ("_of", "_part", "_whole")
+
+    def __init__(self, whole: Ledger, part: int, of: int) -> None:
+        self._whole = whole
+        self._part, self._of = part, of
+
+    def change(self, part: Part, per_token: int, fixed: int, per_pair: int = 0) -> None:
+        """As of the whole ledger; the same bytes with either sign are rounded alike."""
+        shared = abs(per_token) * self._part // self._of
+        self._whole.change(part, shared if per_token > 0 else -shared, fixed, per_pair)
+
+    def observe(self) -> None:
+        """As of the whole ledger."""
+        self._whole.observe()
+
+
+AnyLedger = Ledger | SharedLedger
+
+
 def terms_of(per_token: int, fixed: int, tokens: int) -> str:
     """How a size adds up: "8,192 tokens × 320 B + 16.25 MiB"."""
     terms = [f"{tokens:,} tokens × {per_token:,} B"] if per_token else []

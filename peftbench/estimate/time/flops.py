@@ -14,7 +14,7 @@ from peftbench.estimate.peft_forward.virtual_tokens import is_prefix, stream_len
 from peftbench.estimate.peft_types.tensors import adapted_weights, adapter_tensors
 from peftbench.estimate.training import trained_tensors
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.model.weights import Role, Weight, weights_of
+from peftbench.inputs.model.weights import Role, Weight, built_by, weights_of
 from peftbench.inputs.recipe import DType, TrainingSpec
 
 HALF_BYTES = 2
@@ -85,7 +85,7 @@ class StepWork(NamedTuple):
 @lru_cache(maxsize=256)
 def multiplied(model: ModelSpec) -> int:
     """Weights that one token meets in the layers: of the experts only those that it is sent to."""
-    dense = sum(w.total for w in weights_of(model) if w.role in (Role.LINEAR, Role.ROUTER))
+    dense = sum(w.total for w in weights_of(model) if w.role in (Role.LINEAR, Role.ROUTER) and not w.of_expert)
     if not model.num_experts:
         return dense
     return dense + experts(model) * model.num_experts_per_tok // model.num_experts
@@ -94,12 +94,13 @@ def multiplied(model: ModelSpec) -> int:
 @lru_cache(maxsize=256)
 def experts(model: ModelSpec) -> int:
     """Weights of all experts."""
-    return sum(w.total for w in weights_of(model) if w.role is Role.EXPERTS)
+    return sum(w.total for w in weights_of(model) if w.role is Role.EXPERTS or w.of_expert)
 
 
 @lru_cache(maxsize=8192)
 def step_work(model: ModelSpec, training: TrainingSpec) -> StepWork:
     """Count what a step of this recipe does; raises SpecError for an adapter that PEFT would refuse."""
+    model = built_by(model, training.transformers)
     tokens, full = stream_tokens(training), training.adapter is None
     recomputed = int(training.gradient_checkpointing)
     passes = 3 + recomputed
@@ -122,12 +123,12 @@ def step_work(model: ModelSpec, training: TrainingSpec) -> StepWork:
         attention_flops=round(4 * pairs * model.query_size * (1 + recomputed + FLASH_BACKWARD)),
         scores=tokens * (before + length) * model.num_attention_heads * model.num_hidden_layers,
         stream_bytes=HALF_BYTES * tokens * _width(model) * passes,
-        adapter_bytes=HALF_BYTES * tokens * sum(map(_in_and_out, carriers)) * (passes - 1),
+        adapter_bytes=HALF_BYTES * tokens * _passed(model, carriers) * (passes - 1),
         built_bytes=built.bytes,
         built_blocks=built.blocks,
         cast_bytes=_cast_bytes(model, training),
         logits=tokens * model.vocab_size,
-        weight_bytes=HALF_BYTES * (sum(w.total for w in weights_of(model) if w.role is Role.LINEAR) + experts(model))
+        weight_bytes=HALF_BYTES * sum(w.total for w in weights_of(model) if w.role in (Role.LINEAR, Role.EXPERTS))
         * (passes if full else passes - 1),
         adapter_launches=_adapter_tensors(model, training) * passes,
         quantized_launches=sum(w.count for w in quantized) * (passes - 1),
@@ -223,12 +224,19 @@ def _pairs(model: ModelSpec, length: int) -> int:
 @lru_cache(maxsize=256)
 def _width(model: ModelSpec) -> int:
     """Inputs and outputs of all linear layers that a token passes."""
-    dense = sum(_in_and_out(w) for w in weights_of(model) if w.role is Role.LINEAR)
+    dense = sum(_in_and_out(w) for w in weights_of(model) if w.role is Role.LINEAR and not w.of_expert)
     if not model.num_experts:
         return dense
     sparse = model.num_hidden_layers - len(model.dense_layers)
     each = 2 * model.hidden_size + 3 * model.moe_intermediate_size
     return dense + sparse * model.num_experts_per_tok * each
+
+
+def _passed(model: ModelSpec, carriers: tuple[Weight, ...]) -> int:
+    """Inputs and outputs of these layers that a token passes: of experts apart, those that it is sent to."""
+    split = sum(_in_and_out(w) for w in carriers if w.of_expert)
+    met = split * model.num_experts_per_tok // model.num_experts if split else 0
+    return sum(map(_in_and_out, carriers)) - split + met
 
 
 def _in_and_out(weight: Weight) -> int:

@@ -59,6 +59,16 @@ class Layout(NamedTuple):
     """Fused experts are stored as (experts, in_features, out_features)."""
 
 
+class SplitExperts(NamedTuple):
+    """The names of experts in transformers 4, each an MLP of linear layers in a list, and of the block around them."""
+
+    block: str = "mlp."
+    inner: tuple[str, str] = ("gate_proj", "up_proj")
+    down: str = "down_proj"
+    router: str = "mlp.gate"
+    """A linear layer too."""
+
+
 class Targets(NamedTuple):
     """The modules that PEFT 0.21 adapts by default, by `Method.targets`; empty where it has no default.
 
@@ -127,6 +137,8 @@ class Family(NamedTuple):
     """Learned positions are embedded for every sequence, not once."""
     clamped_gate: bool = False
     """Experts gate by clamped, interleaved channels (GPT-OSS)."""
+    split_experts: SplitExperts | None = None
+    """Experts before transformers 5; None where they were fused parameters from the first (GPT-OSS, since 4.55)."""
     causal_mask_buffer: bool = False
     """The model keeps a boolean mask of all positions."""
 

@@ -78,6 +78,8 @@ class ModelSpec:
     moe_intermediate_size: Count = 0
     dense_layers: Layers = ()
     """Layers with a plain MLP among experts (Qwen3-MoE's mlp_only_layers and decoder_sparse_step)."""
+    split_experts: bool = False
+    """Experts are MLPs of linear layers, not fused parameters: transformers before 5, see weights.built_by."""
 
     def __post_init__(self) -> None:
         """Raise SpecError for sizes that no model can have; a config.json is held to them by its own keys before."""

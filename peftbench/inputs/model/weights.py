@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property, lru_cache
 from math import prod
 
-from peftbench.inputs.model.family import Layout
+from peftbench.inputs.model.family import Layout, SplitExperts
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 
 
@@ -40,6 +40,8 @@ class Weight:
     shape: tuple[int, ...]
     role: Role
     layers: tuple[int, ...] | None = None
+    copies: int = 1
+    """In a layer: its experts, of whose path the number is left out ("mlp.experts.up_proj")."""
     conv1d: bool = False
     """Stored as (in_features, out_features): transformers' Conv1D."""
     quantizable: bool = False
@@ -53,10 +55,15 @@ class Weight:
         """The last part of the name, which `target_modules` usually gives: "q_proj"."""
         return self.path.rsplit(".", 1)[-1]
 
+    @property
+    def of_expert(self) -> bool:
+        """Whether it is a layer of an expert that is a module of its own."""
+        return self.copies > 1
+
     @cached_property
     def count(self) -> int:
         """How many tensors of this kind the model has."""
-        return 1 if self.layers is None else len(self.layers)
+        return 1 if self.layers is None else self.copies * len(self.layers)
 
     @cached_property
     def numel(self) -> int:
@@ -77,6 +84,18 @@ class Weight:
     def in_features(self) -> int:
         """Width of the input of a linear weight."""
         return self.shape[0] if self.conv1d else self.shape[1]
+
+
+def built_by(model: ModelSpec, transformers: str) -> ModelSpec:
+    """The model with the modules that this generation of transformers gives it: experts apart before 5."""
+    if transformers == "5" or not model.num_experts or model.split_experts:
+        return model
+    return _with_split_experts(model)
+
+
+@lru_cache(maxsize=64)
+def _with_split_experts(model: ModelSpec) -> ModelSpec:
+    return replace(model, split_experts=True) if model.family.split_experts else model
 
 
 @lru_cache(maxsize=256)
@@ -148,8 +167,9 @@ def _feed_forward(model: ModelSpec, layout: Layout, layers: tuple[int, ...]) -> 
     dense = tuple(i for i in layers if i not in set(sparse))
     if dense:
         yield from _mlp(model, layout, dense)
+    split = model.family.split_experts if model.split_experts else None
     if sparse:
-        yield from _experts(model, layout, sparse)
+        yield from _split_experts(model, split, sparse) if split else _experts(model, layout, sparse)
 
 
 def _mlp(model: ModelSpec, layout: Layout, layers: tuple[int, ...]) -> Iterator[Weight]:
@@ -174,6 +194,22 @@ def _experts(model: ModelSpec, layout: Layout, layers: tuple[int, ...]) -> Itera
             yield Weight("mlp.experts", f"{name}_bias", (experts, out), Role.EXPERTS, layers)
 
 
+def _split_experts(model: ModelSpec, names: SplitExperts, layers: tuple[int, ...]) -> Iterator[Weight]:
+    """Router and experts as linear layers, of which bitsandbytes quantizes each. No such family has biases in them."""
+    experts, hidden, inner = model.num_experts, model.hidden_size, model.moe_intermediate_size
+    yield Weight(names.router, "weight", (experts, hidden), Role.LINEAR, layers, quantizable=True)
+    for name in (*names.inner, names.down):
+        shape = (hidden, inner) if name == names.down else (inner, hidden)
+        path = f"{names.block}experts.{name}"
+        yield Weight(path, "weight", shape, Role.LINEAR, layers, experts, quantizable=True)
+
+
+def is_router(model: ModelSpec, weight: Weight) -> bool:
+    """Whether it chooses experts: a bare parameter, or the linear layer of transformers before 5."""
+    split = model.family.split_experts if model.split_experts else None
+    return weight.role is Role.ROUTER or (split is not None and weight.path == split.router)
+
+
 def norm_names(model: ModelSpec) -> tuple[str, ...]:
     """The names of a layer's norms over the hidden size, in the order of the forward pass."""
     layout = model.family.layout
@@ -193,7 +229,7 @@ def _linear(
     path: str, out: int, into: int, bias: bool, layout: Layout, layers: tuple[int, ...] | None
 ) -> Iterator[Weight]:
     shape = (into, out) if layout.conv1d else (out, into)
-    yield Weight(path, "weight", shape, Role.LINEAR, layers, layout.conv1d, quantizable=layout.plain_linear)
+    yield Weight(path, "weight", shape, Role.LINEAR, layers, conv1d=layout.conv1d, quantizable=layout.plain_linear)
     if bias:
         yield Weight(path, "bias", (out,), Role.BIAS, layers)
 

@@ -46,6 +46,7 @@ SIZES = (
 def plan_document(model: ModelSpec | OtherModel, plans: Iterable[Plan], command: Command | None = None) -> Document:
     """Everything that `plan` found out about one model, ready for json.dumps; `command` is what leads to a change."""
     fields = asdict(model) if isinstance(model, ModelSpec) else model._asdict()
+    fields.pop("split_experts", None)  # of the recipe that it is built by, which each plan has
     return {
         "schema_version": SCHEMA_VERSION,
         "model": {"name": model.name, "num_parameters": num_parameters(model), **fields},

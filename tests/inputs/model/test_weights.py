@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from peftbench.catalog.models import CatalogModel, find_model, list_models
-from peftbench.inputs.model.weights import Role, Weight, linear_modules, num_parameters, weights_of
+from peftbench.inputs.model.weights import Role, Weight, built_by, linear_modules, num_parameters, weights_of
 
 
 @pytest.mark.parametrize("entry", list_models(), ids=lambda entry: entry.id)
@@ -51,6 +51,19 @@ def test_experts_are_fused_and_not_quantizable() -> None:
     (router,) = of("8x7b", "gate")
     assert (router.role, router.quantizable) == (Role.ROUTER, False)
     assert linear_modules(find_model("8x7b")) == ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+@pytest.mark.parametrize("name", ["mistralai/Mixtral-8x7B-v0.1", "allenai/OLMoE-1B-7B-0924", "Qwen/Qwen3-30B-A3B"])
+def test_transformers_4_has_experts_apart(name: str) -> None:
+    """The same parameters in other modules: source is the block of each family in transformers 4.48 and 4.57."""
+    model = find_model(name)
+    older = built_by(model, "4.48")
+    inside = [w for w in weights_of(older) if w.of_expert]
+    assert num_parameters(older) == num_parameters(model)
+    assert [w.count for w in inside] == 3 * [model.num_experts * model.num_hidden_layers]
+    assert all(w.quantizable for w in inside)
+    assert "gate" in linear_modules(older) and {w.module for w in inside} < {*linear_modules(older)}
+    assert built_by(model, "5") is model
 
 
 def test_opt_350m_projects_its_narrow_embedding() -> None:

@@ -75,6 +75,19 @@ ADAPTERS["lora of two layers, kept"] = {
 }  # fmt: skip
 ADAPTERS["dora"] = {"method": "lora", "use_dora": True}
 
+EXPERTS_APART: dict[str, dict[str, Any]] = {
+    f"4.48, {name}": {"transformers": "4.48", "sequence_length": 1024, **options} for name, options in {
+        "qlora of attention": {"method": "qlora", "target_modules": "q_proj,v_proj", "upcast_norms": True},
+        "qlora, kept": {"method": "qlora", **KEPT},
+        "lora, liger": {"method": "lora", "loss": "liger"},
+        "lora, plain": {"method": "lora", **PLAIN, **KEPT},
+        "full": {"method": "full", "optimizer": "sgd"},
+        "int8": {"method": "qlora", "quant_type": "int8", "use_reentrant": True, "lora_dropout": 0.1},
+    }.items()
+}  # fmt: skip
+"""Experts that are modules; the dry run exchanges those of the installed transformers for them."""
+MIXTURES = ("mixtral", "olmoe", "qwen3_moe")
+
 QUICK = ("lora, kept, eager", "qlora")
 """What runs by default of the families of FEW: all that Llama does not show; everything else is slow."""
 FEW = ("gemma2", "qwen3_moe")
@@ -87,6 +100,7 @@ def smallest(model_type: str) -> CatalogModel:
 
 FAMILIES = tuple(dict.fromkeys(str(model.config["model_type"]) for model in list_models()))
 GRID = [(family, name, options) for family in FAMILIES for name, options in RECIPES.items()]
+GRID += [(family, name, options) for family in MIXTURES for name, options in EXPERTS_APART.items()]
 GRID += [("llama", name, options) for name, options in ADAPTERS.items()]
 
 
@@ -138,7 +152,7 @@ def is_quick(family: str, name: str) -> bool:
     """Every recipe of Llama, and some adapters: oracles of this folder that need no dry run have all of them."""
     if family == "llama":
         return name in RECIPES or name in SOME_ADAPTERS
-    return family in FEW and name in QUICK
+    return (family in FEW and name in QUICK) or (family, name) == ("mixtral", "4.48, qlora of attention")
 
 
 def parameters() -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from peftbench.inputs.model.config_keys import ConfigKeys
-from peftbench.inputs.model.family import LLAMA_TARGETS, Family, Layout
+from peftbench.inputs.model.family import LLAMA_TARGETS, Family, Layout, SplitExperts
 from peftbench.inputs.model.field_groups import (
     Fields,
     core_fields,
@@ -37,6 +37,7 @@ FAMILIES = {
         repeats_keys_before_4_48=True,
         liger=True,
         targets=_TARGETS._replace(ia3=("k_proj", "v_proj", "w2"), ia3_feedforward=("w2",), ln_tuning=()),
+        split_experts=SplitExperts("block_sparse_moe.", ("w1", "w3"), "w2", "block_sparse_moe.gate"),
         expert_targets={"gate": "gate", "w1": "gate_up_proj", "w3": "gate_up_proj", "w2": "down_proj"},
     ),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from peftbench.inputs.model.config_keys import ConfigKeys
-from peftbench.inputs.model.family import QWEN2_MOE_EXPERTS, Family, Layout
+from peftbench.inputs.model.family import QWEN2_MOE_EXPERTS, Family, Layout, SplitExperts
 from peftbench.inputs.model.field_groups import Fields, bias_fields, core_fields, expert_fields, rotary_fields
 
 
@@ -21,6 +21,7 @@ FAMILIES = {
         read=_olmoe,
         spelled={"num_experts": ("num_experts", "num_local_experts")},
         layout=Layout(router="mlp.gate"),
+        split_experts=SplitExperts(),
         expert_targets=QWEN2_MOE_EXPERTS,
     )
 }

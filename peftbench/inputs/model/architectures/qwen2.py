@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from peftbench.inputs.model.config_keys import ConfigKeys
-from peftbench.inputs.model.family import LLAMA_TARGETS, QWEN2_MOE_EXPERTS, Family, Layout
+from peftbench.inputs.model.family import LLAMA_TARGETS, QWEN2_MOE_EXPERTS, Family, Layout, SplitExperts
 from peftbench.inputs.model.field_groups import (
     Fields,
     bias_fields,
@@ -52,6 +52,7 @@ FAMILIES = {
         spelled={"num_experts": ("num_experts", "num_local_experts")},
         layout=Layout(router="mlp.gate"),
         liger=True,
+        split_experts=SplitExperts(),
         expert_targets=QWEN2_MOE_EXPERTS,
     ),
 }
