@@ -121,6 +121,12 @@ def _loads_in_parts(training: TrainingSpec, model: ModelSpec, gpu: GpuSpec) -> S
     return ("sharded",) if may_load_in_parts(training) else ()
 
 
+def _leaves_experts(training: TrainingSpec, model: ModelSpec, gpu: GpuSpec) -> bool:
+    """Whether experts stay 16 bit only because transformers 5 fuses them."""
+    quantized = training.quantization is not None and not training.quantization.scheme.reaches_experts
+    return quantized and training.transformers == "5" and model.num_experts > 0 and bool(model.family.split_experts)
+
+
 def _may_offload(training: TrainingSpec, model: ModelSpec, gpu: GpuSpec) -> bool:
     """What is sharded already; a GPU alone would have to be started as a group of one."""
     return training.parallelism.gpus > 1 and training.parallelism.shards_optimizer
@@ -136,6 +142,7 @@ SAVINGS: tuple[Saving, ...] = (
     _to("autocast", True, "matrix products in 16 bit", _stream_is_wide),
     _to("upcast_unquantized", False, "norms, embeddings and head in 16 bit"),
     _to("upcast_norms", False, "norms in 16 bit"),
+    _to("transformers", "4.48", "an older transformers, in which bitsandbytes quantizes experts", _leaves_experts),
     _to("double_quant", True, "one more step to dequantize",
         lambda t, m, g: t.quantization is not None and "double_quant" in t.quantization.scheme.options),
     _to("loss", "liger", "needs liger-kernel", lambda t, m, g: m.family.liger),

@@ -19,7 +19,7 @@ from peftbench.decide.verdict import Fit, judge
 from peftbench.estimate.parts.optimizer import OPTIMIZERS
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.card.gpu import GpuSpec
-from peftbench.inputs.recipe import TrainingSpec
+from peftbench.inputs.recipe import QuantizationSpec, TrainingSpec
 
 
 @settings(max_examples=60, deadline=None)
@@ -101,6 +101,14 @@ def test_quantization_is_no_advice_where_bitsandbytes_quantizes_nothing() -> Non
     mixtral = find_model("mistralai/Mixtral-8x7B-v0.1")
     methods = [c.training.method for c in suggest(mixtral, LORA_16, find_gpu("a100-80gb"))]
     assert "qlora" not in methods
+
+
+def test_an_older_transformers_quantizes_experts() -> None:
+    mixtral = find_model("mistralai/Mixtral-8x7B-v0.1")
+    qlora = replace(LORA_16, quantization=QuantizationSpec())
+    (older,) = (c for c in suggest(mixtral, qlora, find_gpu("a100-80gb")) if c.option == "--transformers")
+    assert older.arguments == ("--transformers", "4.48")
+    assert older.fit is Fit.FITS
 
 
 def test_suggested_optimizers_can_be_priced() -> None:
