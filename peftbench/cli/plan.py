@@ -31,7 +31,7 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
     Without --method, full fine-tuning, LoRA and QLoRA are compared.
     """
     from peftbench.cli.answer.plan import maxima_of, sheet_of
-    from peftbench.cli.ask.plan_question import check_question, notes_of_files, plans_of, question_of, recipes_of
+    from peftbench.cli.ask.plan_question import check_question, plans_of, question_of, recipes_of, with_files
 
     check_question(given)
     named, given = question_of(given)
@@ -45,8 +45,7 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
     else:
         model = named.spec
         plans, notes = plans_of(model, recipes_of(model, given), given)
-    if read := notes_of_files(given):
-        plans = [plan._replace(notes=(*read, *plan.notes)) for plan in plans]
+    plans = with_files(plans, given)
     if given["max"]:
         from peftbench.report.plan.maxima import maxima_sheet
 

@@ -15,7 +15,7 @@ from peftbench.cli.ask.format_option import write_file
 from peftbench.cli.ask.options import DRY_RUN, QUESTION, SEVERAL_GPUS, SectionedCommand
 from peftbench.cli.ask.options import SECTIONS as OF_PLAN
 from peftbench.cli.ask.plan_dry import model_of, run_dry
-from peftbench.cli.ask.plan_question import cards_of, check_question, notes_of_files, question_of, recipes_of
+from peftbench.cli.ask.plan_question import cards_of, check_question, question_of, recipes_of, with_files
 from peftbench.decide.card import settle
 from peftbench.decide.plan.dry_plan import notes_on, plan_by_dry_run
 from peftbench.decide.plan.plan import Plan
@@ -114,7 +114,7 @@ def _dry_plan(given: dict[str, Any]) -> Plan:
     with DryRunSession(not given["no_cache"], tell, given["timeout"]) as session:
         dry_run = run_dry(named, recipe, card, given, session)
     plan = plan_by_dry_run(model, recipe, card, dry_run)
-    return plan._replace(notes=(*notes_of_files(given), *notes, *notes_on(dry_run)))
+    return with_files([plan._replace(notes=(*notes, *notes_on(dry_run)))], given)[0]
 
 
 def _only(found: Sequence[Found], what: str, example: str) -> Found:

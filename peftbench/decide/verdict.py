@@ -60,27 +60,6 @@ PROMISES = {
 }  # fmt: skip
 
 
-class Effect(str, Enum):
-    """What a setting that is not priced does to the memory."""
-
-    MORE = "more"
-    LESS = "less"
-    EITHER = "either"
-
-    __str__ = str.__str__
-
-
-class Unpriced(NamedTuple):
-    """A setting of another tool's file that changes the memory in a way that nothing here prices."""
-
-    setting: str
-    effect: Effect
-
-    def may_turn(self, fit: Fit) -> bool:
-        """Whether it may make the word on what is priced untrue."""
-        return self.effect is not (Effect.LESS if fit.is_likely else Effect.MORE)
-
-
 class Verdict(NamedTuple):
     """One profile judged on one card; every figure is of the profile's peak."""
 
@@ -131,6 +110,32 @@ class Verdict(NamedTuple):
         return f"{self.fit.text}: {what} {self.need}"
 
 
+class Effect(str, Enum):
+    """What a setting that is not priced does to the memory."""
+
+    MORE = "more"
+    LESS = "less"
+    EITHER = "either"
+
+    __str__ = str.__str__
+
+
+class Unpriced(NamedTuple):
+    """A setting of another tool's file that changes the memory in a way that nothing here prices."""
+
+    setting: str
+    effect: Effect
+    most_bytes: int | None = None
+    """At most so much more, or less; None: not known."""
+
+    def may_turn(self, verdict: Verdict) -> bool:
+        """Whether it may make the word on what is priced untrue. What it adds at most is in the band already."""
+        if verdict.fit.is_likely:
+            return self.effect is not Effect.LESS and (self.effect is Effect.EITHER or self.most_bytes is None)
+        least_bytes = verdict.required_bytes - (self.most_bytes or 0)
+        return self.effect is not Effect.MORE and (self.most_bytes is None or least_bytes <= verdict.usable_bytes)
+
+
 def judge(profile: MemoryProfile, gpu: GpuSpec) -> Verdict:
     """Compare the peak with what the card leaves to PyTorch.
 
@@ -155,6 +160,13 @@ def word(tensors_bytes: int, required_bytes: int, high_bytes: int, usable_bytes:
     if required_bytes <= usable_bytes:
         return Fit.TIGHT
     return Fit.RISKY if tensors_bytes <= usable_bytes else Fit.DOES_NOT_FIT
+
+
+def widened(verdict: Verdict, more_bytes: int) -> Verdict:
+    """The verdict where up to so much more may be needed than its band has."""
+    high_bytes = verdict.high_bytes + more_bytes
+    fits = verdict.fit is Fit.FITS and high_bytes > verdict.usable_bytes
+    return verdict._replace(high_bytes=high_bytes, fit=Fit.TIGHT if fits else verdict.fit)
 
 
 def ended(verdict: Verdict, ran_out: bool, retries: int) -> Verdict:

@@ -10,7 +10,7 @@ from peftbench.base.errors import CatalogError, SpecError
 from peftbench.inputs.recipe import ParallelismSpec, QuantizationSpec, TrainingSpec
 from peftbench.recipes.documents import HINT, read_document
 from peftbench.recipes.rows import Tool, on_host, read
-from peftbench.recipes.settings import Reading, Settings
+from peftbench.recipes.settings import Reading, Settings, Unread
 from peftbench.recipes.sharding import checkpoints_by_fsdp, read_accelerate, read_deepspeed
 from peftbench.recipes.tools import axolotl, llamafactory, script, trainer, trl
 from peftbench.recipes.unread import unread
@@ -65,8 +65,9 @@ def read_files(paths: Iterable[str]) -> Reading:
     _check_found(parts)
     tool, run = _RUNS[runs[0]], parts.pop(runs[0])
     reading = _together(tool, read(tool, run), parts)
-    notes = [note for settings in (run, *parts.values()) for note in unread(settings)]
-    return reading._replace(notes=(*notes, *_count_note(reading, parts)))
+    said = [each for settings in (run, *parts.values()) for each in unread(settings)]
+    found = tuple(each for each in said if isinstance(each, Unread))
+    return reading._replace(notes=(*map(str, said), *_count_note(reading, parts)), unread=found)
 
 
 def settings_of(values: Mapping[str, object], path: str) -> Settings:
@@ -139,7 +140,7 @@ def _launched(recipe: TrainingSpec, accelerate: Settings) -> TrainingSpec:
         accelerate.said.append(f"mixed_precision {half} of accelerate is on, where the run itself asks for none.")
         recipe = replace(recipe, autocast=True)
     if half == "fp8":
-        accelerate.said.append("mixed_precision fp8 computes in 8 bit: that is not priced.")
+        accelerate.said.append(Unread("mixed_precision fp8", "computes in 8 bit"))
     return replace(recipe, gradient_checkpointing=recipe.gradient_checkpointing or checkpoints_by_fsdp(accelerate))
 
 

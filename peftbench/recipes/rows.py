@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec, TrainingSpec
 from peftbench.recipes.kinds import COUNT, Kind
-from peftbench.recipes.settings import Reading, Settings
+from peftbench.recipes.settings import Reading, Settings, Unread
 from peftbench.recipes.unread import check_kind
 
 DATASET = "train.jsonl"
@@ -142,7 +142,7 @@ class Tool(NamedTuple):
     rows: tuple[Row | Rule, ...]
     settle: Callable[[TrainingSpec], TrainingSpec] = under_zero
     """What the tool makes of a recipe that it was asked for."""
-    notes: Callable[[Settings, TrainingSpec], Iterable[str]] = lambda settings, recipe: ()
+    notes: Callable[[Settings, TrainingSpec], Iterable[str | Unread]] = lambda settings, recipe: ()
     """What a reader should know of a file, beside what its rows have to say."""
 
 
@@ -152,7 +152,7 @@ def read(tool: Tool, settings: Settings) -> Reading:
     recipe = on_host(tool.settle(recipe_of(take(tool.rows, settings))))
     settings.said += tool.notes(settings, recipe)
     model = settings.word_or_none(tool.model) if tool.model else None
-    return Reading(tool.name, model, recipe, tuple(settings.said))
+    return Reading(tool.name, model, recipe, tuple(map(str, settings.said)))
 
 
 def write(tool: Tool, model: str, recipe: TrainingSpec) -> dict[str, object]:

@@ -14,6 +14,18 @@ MOST = 10**9
 """The largest count that is taken for meant: of tokens, sequences, steps, GPUs or a rank."""
 
 
+class Unread(NamedTuple):
+    """A setting that changes the memory and that no formula reads."""
+
+    setting: str
+    does: str
+    """In words that recipes/effects.py knows, as "trains and stores whole modules"."""
+    value: object = None
+
+    def __str__(self) -> str:
+        return f"{self.setting} {self.does}: that is not priced."
+
+
 class Reading(NamedTuple):
     """What a file asks for."""
 
@@ -23,6 +35,8 @@ class Reading(NamedTuple):
     recipe: TrainingSpec
     notes: tuple[str, ...] = ()
     """What a reader should know: defaults that the file left open, and settings that are not priced."""
+    unread: tuple[Unread, ...] = ()
+    """The settings among them that are known to change the memory."""
 
 
 class Settings:
@@ -32,7 +46,7 @@ class Settings:
         self.values, self.tool, self.prefix = values, tool, prefix
         self.asked: set[str] = set()
         self.sections: dict[str, Settings] = {}
-        self.said: list[str] = []
+        self.said: list[str | Unread] = []
         """What a reader should know of what was read."""
 
     def given(self, name: str) -> object:

@@ -9,7 +9,7 @@ from peftbench.base.errors import NoFormula
 from peftbench.inputs.recipe import ONE_GPU, ParallelismSpec, TrainingSpec
 from peftbench.recipes.kinds import COUNT
 from peftbench.recipes.rows import Found, Row, Rule, give, half, take
-from peftbench.recipes.settings import Settings
+from peftbench.recipes.settings import Settings, Unread
 
 _STAGES = {0: "ddp", 1: "zero1", 2: "zero2", 3: "zero3"}
 
@@ -92,7 +92,7 @@ def read_fsdp(section: Settings, words: tuple[str, ...] = ()) -> ParallelismSpec
     if kind in ("NO_SHARD", "3"):
         return ParallelismSpec(strategy="ddp")
     if kind.startswith(("HYBRID", "_HYBRID")) or kind in ("4", "5"):
-        section.said.append("sharding within each node only is priced as sharding over all GPUs, which is less.")
+        section.said.append(Unread(f"sharding_strategy {full}", "splits the model over some of the GPUs only"))
     keeps = full is False or kind.endswith(("SHARD_GRAD_OP", "ZERO2")) or kind in ("2", "5", "FALSE")
     offload = any(fsdp_option(section, name) is True for name in ("offload_params", "cpu_offload"))
     whole = fsdp_option(section, "cpu_ram_efficient_loading") is False
@@ -119,7 +119,7 @@ def _say_wrapping(section: Settings) -> None:
     """Say where the layers are not gathered one at a time, or not by FSDP2."""
     wrapping = fsdp_option(section, "auto_wrap_policy")
     if wrapping in ("NO_WRAP", "SIZE_BASED_WRAP"):
-        section.said.append(f"auto_wrap_policy {wrapping} gathers more than a layer at a time: that is not priced.")
+        section.said.append(Unread(f"auto_wrap_policy {wrapping}", "gathers more than a layer at a time"))
     if fsdp_option(section, "version") in (1, "1"):
         section.said.append("FSDP 1 is priced as FSDP 2: its flat parameters may take more.")
 

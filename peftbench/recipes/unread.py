@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from peftbench.base.errors import NoFormula
-from peftbench.recipes.settings import Settings
+from peftbench.recipes.settings import Settings, Unread
 
 KNOWN_SETTINGS = os.path.join(os.path.dirname(__file__), "known_settings.json")
 
@@ -78,7 +78,7 @@ def check_kind(settings: Settings) -> None:
             raise NoFormula(what, "Supervised fine-tuning is: plan that, and expect more.")
 
 
-def unread(settings: Settings) -> Iterator[str]:
+def unread(settings: Settings) -> Iterator[str | Unread]:
     """What reading said, and a note for each setting that is on, was not read, and may matter; sections too."""
     yield from settings.said
     for section in settings.sections.values():
@@ -88,11 +88,11 @@ def unread(settings: Settings) -> Iterator[str]:
             yield from _note(settings, name)
 
 
-def _note(settings: Settings, name: str) -> Iterator[str]:
+def _note(settings: Settings, name: str) -> Iterator[str | Unread]:
     table = known(_whose(settings))
     full, plain = f"{settings.prefix}{name}", _plain(settings, name)
     if plain in table.costs:
-        yield f"{full} {table.costs[plain]}: that is not priced."
+        yield Unread(full, table.costs[plain], settings.values[name])
     elif plain not in table.names:
         what = f"{full} of the {settings.tool} file is unknown here and is not priced: it may change the memory."
         yield f"{what} {_slip(plain, table.names)}".rstrip()

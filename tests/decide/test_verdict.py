@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from peftbench.base.units import MIB
-from peftbench.decide.verdict import PROMISES, Effect, Fit, Unpriced, judge
+from peftbench.decide.verdict import PROMISES, Effect, Fit, Unpriced, judge, widened
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.memory import Basis, Component, MemoryProfile, Part, Phase
 
@@ -115,16 +115,29 @@ def test_every_word_promises_how_often_a_run_runs_out() -> None:
     assert [PROMISES[fit].text for fit in Fit] == [f"{share} of such runs" for share in shares]
 
 
+VERDICTS = [judge(PROFILE, card(usable)) for usable in (9300, 8400, 8000, 7000)]
+
+
 @pytest.mark.parametrize(
-    ("effect", "turned"),
+    ("effect", "most", "turned"),
     [
-        (Effect.MORE, {Fit.FITS, Fit.TIGHT}),
-        (Effect.LESS, {Fit.RISKY, Fit.DOES_NOT_FIT}),
-        (Effect.EITHER, set(Fit)),
+        (Effect.MORE, None, {Fit.FITS, Fit.TIGHT}),
+        (Effect.MORE, 100, set()),  # that is in the band
+        (Effect.LESS, None, {Fit.RISKY, Fit.DOES_NOT_FIT}),
+        (Effect.LESS, 500, {Fit.RISKY}),
+        (Effect.EITHER, None, set(Fit)),
     ],
 )
-def test_what_a_setting_without_a_price_may_turn(effect: Effect, turned: set[Fit]) -> None:
-    assert {fit for fit in Fit if Unpriced("it", effect).may_turn(fit)} == turned
+def test_what_a_setting_without_a_price_may_turn(effect: Effect, most: int | None, turned: set[Fit]) -> None:
+    unpriced = Unpriced("it", effect, most and most * MIB)
+    assert {verdict.fit for verdict in VERDICTS if unpriced.may_turn(verdict)} == turned
+
+
+def test_what_may_be_added_widens_the_band() -> None:
+    fits = VERDICTS[0]
+    assert widened(fits, 0) == fits
+    assert widened(fits, MIB).fit is Fit.TIGHT and widened(fits, MIB).high_bytes == fits.high_bytes + MIB
+    assert [widened(verdict, MIB).fit for verdict in VERDICTS[1:]] == [verdict.fit for verdict in VERDICTS[1:]]
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_no_field_of_the_schema_is_left_out(tool: str, monkeypatch: pytest.Monke
 def test_defaults_are_silent_and_costs_are_named() -> None:
     settings = Settings({"torch_compile": True, "neftune_noise_alpha": 5, "seed": 3, "fsdp_config": {}}, "TRL")
     read(trl.TOOL, settings)
-    notes = " ".join(unread(settings))
+    notes = " ".join(map(str, unread(settings)))
     assert "torch_compile fuses" in notes and "neftune_noise_alpha adds" in notes and "seed" not in notes
 
 
@@ -116,4 +116,4 @@ def test_defaults_are_silent_and_costs_are_named() -> None:
 )
 def test_a_slip_is_told(name: str, meant: str | None) -> None:
     (note,) = unread(Settings({name: 3}, "axolotl"))
-    assert note.endswith(f"Did you mean {meant}?" if meant else "may change the memory.")
+    assert str(note).endswith(f"Did you mean {meant}?" if meant else "may change the memory.")

@@ -90,7 +90,7 @@ USUAL: dict[str, tuple[dict[str, dict], dict[str, Any], tuple[str, ...]]] = {
     "axolotl, QLoRA with FSDP": (
         {"a.json": AXOLOTL_FSDP},
         {"method": "qlora", "tokens": 512, "parallelism": ParallelismSpec(strategy="fsdp", cpu_offload=True)},
-        ("axolotl turns its LoRA kernels on", "FSDP 1", "do not count the GPUs"),
+        ("axolotl turns its LoRA kernels on", "recomputes inside", "FSDP 1", "do not count the GPUs"),
     ),
     "axolotl, full fine-tuning": (
         {"a.json": AXOLOTL_PHI},
@@ -129,7 +129,7 @@ USUAL: dict[str, tuple[dict[str, dict], dict[str, Any], tuple[str, ...]]] = {
     "Trainer and PEFT": (
         {"a.json": TRAINING_ARGS, "adapter_config.json": ADAPTER},
         {"method": "lora", "micro_batch_size": 4, "use_reentrant": True, "optimizer": "paged_adamw_8bit"},
-        ("how long", "how the weights are stored", "evaluation takes 8"),
+        ("how long", "how the weights are stored", "per_device_eval_batch_size 8 evaluates"),
     ),
 }  # fmt: skip
 

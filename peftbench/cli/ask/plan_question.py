@@ -88,6 +88,17 @@ def notes_of_files(given: dict[str, Any]) -> tuple[str, ...]:
     return given["reading"].notes if given["from_files"] else ()
 
 
+def with_files(plans: list[Plan], given: dict[str, Any]) -> list[Plan]:
+    """The plans with what is to be known of the files that say the recipe, and what these have that is not priced."""
+    read = notes_of_files(given)
+    plans = [plan._replace(notes=(*read, *plan.notes)) for plan in plans] if read else plans
+    if not given["from_files"] or not given["reading"].unread:
+        return plans
+    from peftbench.recipes.effects import unpriced
+
+    return [plan._replace(unpriced=unpriced(given["reading"].unread, plan)) for plan in plans]
+
+
 def recipes_of(model: ModelSpec | OtherModel, given: dict[str, Any]) -> Recipes:
     """One recipe a method, from the options that were given; one recipe for an adapter_config.json."""
     from peftbench.decide.from_options import COMPARED, check_sharing

@@ -10,7 +10,7 @@ from peftbench.base.errors import NoFormula, SpecError
 from peftbench.inputs.recipe import AdapterSpec, DType, TrainingSpec
 from peftbench.recipes.kinds import COUNT, DTYPE, EVERY_LINEAR, FLAG, SHARE, WORD, Kind, attention_of, targets_of
 from peftbench.recipes.rows import DATASET, Found, Row, Rule, Tool, alpha, fixed, give, half, packed, take
-from peftbench.recipes.settings import Settings
+from peftbench.recipes.settings import Settings, Unread
 from peftbench.recipes.sharding import checkpoints_by_fsdp, fsdp_settings, give_sharding, take_sharding
 from peftbench.recipes.tools.axolotl_notes import LORA_KERNELS, notes
 from peftbench.recipes.tools.trainer import checkpointing_settings
@@ -109,7 +109,7 @@ def _take_kernels(settings: Settings, _found: Found) -> Found:
     if cut:
         settings.said.append("cut_cross_entropy is priced as Liger's fused loss: neither holds the logits.")
     known = (_LIGER, _CUT, _LIGER.replace(".LigerPlugin", ".plugin.LigerPlugin"))
-    settings.said += [f"plugin {name} is unknown here and is not priced." for name in plugins if name not in known]
+    settings.said += [Unread(f"plugin {name}", "is unknown here") for name in plugins if name not in known]
     kernels = "liger" if norm and swiglu else "norm-rope" if norm and rope else "none"
     return {"loss": "liger" if fused or cut else "transformers", "fused_kernels": kernels}
 

@@ -11,7 +11,7 @@ from peftbench.base.errors import NoFormula
 from peftbench.inputs.recipe import DType, QuantizationSpec, TrainingSpec
 from peftbench.recipes.kinds import COUNT, EVERY_LINEAR, FLAG, SHARE, WORD, Kind, attention_of, targets_of
 from peftbench.recipes.rows import DATASET, Found, Row, Rule, Tool, alpha, fixed, give, half, packed, take
-from peftbench.recipes.settings import Settings
+from peftbench.recipes.settings import Settings, Unread
 from peftbench.recipes.sharding import SHARDING, fsdp_option
 from peftbench.recipes.tools.trainer import BATCH, ONE_EPOCH, OPTIMIZER, evaluation_notes, liger_of, take_checkpointing
 
@@ -30,7 +30,7 @@ def _take_stage(settings: Settings, _found: Found) -> Found:
 def _take_packing(settings: Settings, found: Found) -> Found:
     together = settings.flag("packing", found["packed"])
     neat = settings.flag("neat_packing", False)
-    settings.said += ["neat_packing's mask between documents is not priced."] if neat else []
+    settings.said += [Unread("neat_packing", "keeps a mask for each pair of tokens")] if neat else []
     return {"packed": together or neat}
 
 

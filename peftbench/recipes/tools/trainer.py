@@ -14,7 +14,7 @@ from peftbench.decide.adapter_config import adapter_of, unknown_fields
 from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec, TrainingSpec
 from peftbench.recipes.kinds import COUNT, DTYPE, FLAG, WORD
 from peftbench.recipes.rows import Found, Row, Rule, Tool, fixed, give, half, take
-from peftbench.recipes.settings import Settings
+from peftbench.recipes.settings import Settings, Unread
 from peftbench.recipes.sharding import SHARDING, checkpoints_by_fsdp
 
 _NOTES = (
@@ -82,15 +82,15 @@ def take_checkpointing(settings: Settings, default: bool) -> Found:
     return {"gradient_checkpointing": on or checkpoints_by_fsdp(settings), "use_reentrant": reentrant}
 
 
-def evaluation_notes(settings: Settings, recipe: TrainingSpec) -> Iterator[str]:
+def evaluation_notes(settings: Settings, recipe: TrainingSpec) -> Iterator[str | Unread]:
     """Evaluation between the steps takes 8 sequences by default: their logits can be the peak."""
     when = [settings.given(name) for name in ("eval_strategy", "evaluation_strategy")]  # the older name
     count = settings.count("per_device_eval_batch_size", 8)
     if count > recipe.micro_batch_size and any(each not in (None, False, "no") for each in when):
-        yield f"evaluation takes {count} sequences at a time (per_device_eval_batch_size): that is not priced."
+        yield Unread(f"per_device_eval_batch_size {count}", "evaluates more sequences at a time than it trains", count)
 
 
-def _notes(settings: Settings, recipe: TrainingSpec) -> Iterator[str]:
+def _notes(settings: Settings, recipe: TrainingSpec) -> Iterator[str | Unread]:
     yield from _NOTES
     yield from evaluation_notes(settings, recipe)
 

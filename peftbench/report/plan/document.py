@@ -65,7 +65,7 @@ def _plan(plan: Plan, command: Command | None) -> Document:
         "adapter_file_bytes": plan.adapter_file_bytes,
         "memory": _memory(plan.profile),
         "verdict": _verdict(plan.judged, plan.final_verdict),
-        "unpriced": [_named(each, "setting", "effect") for each in plan.unpriced],
+        "unpriced": [_named(each, "setting", "effect", "most_bytes") for each in plan.unpriced],
         "changes": [_change(plan, change, command) for change in plan.changes],
         "notes": list(plan.notes),
         **({"dry_run": _dry_run(plan.dry_run, plan.dry_verdict)} if plan.dry_run else {}),
