@@ -62,9 +62,10 @@ class Block:
 
 
 class Pool:
-    """The free blocks of one kind: requests up to 1 MiB (small), or larger ones."""
+    """The free blocks of one stream and kind: requests up to 1 MiB (small), or larger ones."""
 
-    def __init__(self, settings: AllocatorSettings, *, is_large: bool, counts_searches: bool) -> None:
+    def __init__(self, settings: AllocatorSettings, stream: int, *, is_large: bool, counts_searches: bool) -> None:
+        self.stream = stream
         self.is_large = is_large
         self.page_bytes = settings.large_segment_bytes if is_large else SMALL_SEGMENT_BYTES
         """What requests below 10 MiB get from cudaMalloc, and what an expandable segment grows by."""

@@ -1,13 +1,14 @@
 """Simulates PyTorch's CUDA memory allocator, which keeps what is freed: how much a list of tensors makes it reserve.
 
-This is DeviceCachingAllocator of c10/cuda/CUDACachingAllocator.cpp (torch 2.13) for one device and one stream, to the
-byte: rounding, two pools, best fit, splitting, merging, expandable segments, oversize blocks, garbage collection by
-age, and what is tried before a request fails.
+This is DeviceCachingAllocator of c10/cuda/CUDACachingAllocator.cpp (torch 2.13) for one device, to the byte: streams
+with blocks of their own, rounding, two pools, best fit, splitting, merging, expandable segments, oversize blocks,
+garbage collection by age, and what is tried before a request fails.
 
-Not simulated: several streams and the events that delay a free; private pools (CUDA graphs, MemPool); free-memory
-callbacks; memory shared between processes; settings changed after the first request; and the driver, which may round
-what cudaMalloc is asked for and may fail earlier than the sum of the segments says. Addresses are invented: they rise
-and are never used again, which changes no choice that torch makes among free blocks.
+Not simulated: events that delay a free (record_stream, which FSDP2 does not call), and ages counted over all streams
+together; private pools (CUDA graphs, MemPool); free-memory callbacks; memory shared between processes; settings
+changed after the first request; and the driver, which may round what cudaMalloc is asked for and may fail earlier than
+the sum of the segments says. Addresses are invented: they rise and are never used again, which changes no choice that
+torch makes among free blocks.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Segment(NamedTuple):
 
     address: int
     size_bytes: int
+    stream: int
     is_large: bool
     is_expandable: bool
     blocks: tuple[SegmentBlock, ...]
@@ -81,8 +83,8 @@ class HostAllocator:
         """There is no cache: what is allocated."""
         return self.peak_allocated_bytes
 
-    def malloc(self, ident: int, size_bytes: int) -> int:
-        """The counterpart of CachingAllocator.malloc."""
+    def malloc(self, ident: int, size_bytes: int, stream: int = 0) -> int:
+        """The counterpart of CachingAllocator.malloc; a CPU has no streams."""
         self._live[ident] = size_bytes
         self.allocated_bytes += size_bytes
         self.peak_allocated_bytes = max(self.peak_allocated_bytes, self.allocated_bytes)
@@ -123,15 +125,15 @@ class CachingAllocator:
         limited = settings.per_process_memory_fraction < 1
         self._allowed = int(settings.per_process_memory_fraction * self._device) if limited else UNLIMITED_BYTES
         self._collects = limited and settings.garbage_collection_threshold > 0
-        self._small = Pool(settings, is_large=False, counts_searches=self._collects)
-        self._large = Pool(settings, is_large=True, counts_searches=self._collects)
+        self._pools: dict[int, tuple[Pool, Pool]] = {}
+        """The small and the large pool of each stream: a block serves the stream that it was got for."""
         self._live: dict[int, Block] = {}
         self._next_address = 1 << 32
 
     # ── what a program does ─────────────────────────────────────────────────────────────────────────────────
 
-    def malloc(self, ident: int, size_bytes: int) -> int:
-        """Hand out a block and return its size: what memory_allocated() rises by, 0 for no bytes.
+    def malloc(self, ident: int, size_bytes: int, stream: int = 0) -> int:
+        """Hand out a block for this stream and return its size: what memory_allocated() rises by, 0 for no bytes.
 
         Raises OutOfMemory when even an emptied cache does not help, and ValueError for a live identifier.
         """
@@ -140,7 +142,8 @@ class CachingAllocator:
         if ident in self._live:
             raise ValueError(f"{ident} is live already")
         size = self._rounded(size_bytes) if self._divisions else (size_bytes + 511) & -512
-        pool = self._small if size <= SMALL_BYTES else self._large
+        pools = self._pools.get(stream) or self._new_pools(stream)
+        pool = pools[size > SMALL_BYTES]
         block = pool.take(size) or self._grow(pool, size)
         pool.split(block, size)
         block.live = True
@@ -165,7 +168,7 @@ class CachingAllocator:
 
     def empty_cache(self) -> None:
         """torch.cuda.empty_cache(): give back whole free segments, or whole free pages of expandable ones."""
-        for pool in (self._large, self._small):
+        for pool in (pool for pools in self._pools.values() for pool in reversed(pools)):
             for _, _, block, _ in list(pool.free):
                 if self._settings.expandable_segments:
                     self._unmap(pool, block)
@@ -184,7 +187,7 @@ class CachingAllocator:
     def segments(self) -> list[Segment]:
         """Every segment with its blocks, by address: what torch.cuda.memory_snapshot() lists."""
         owners = {block: ident for ident, block in self._live.items()}
-        free = [block for pool in (self._small, self._large) for _, _, block, _ in pool.free]
+        free = [block for pools in self._pools.values() for pool in pools for _, _, block, _ in pool.free]
         heads = [b for b in (*owners, *free) if b.previous is None or not b.previous.mapped]
         return sorted(self._segment(head, owners) for head in heads)
 
@@ -195,11 +198,18 @@ class CachingAllocator:
             blocks.append(SegmentBlock(block.address, block.size, block.requested_bytes, owners.get(block)))
             block = block.next
         size = sum(b.size_bytes for b in blocks)
-        return Segment(head.address, size, head.pool.is_large, self._settings.expandable_segments, tuple(blocks))
+        pool, expandable = head.pool, self._settings.expandable_segments
+        return Segment(head.address, size, pool.stream, pool.is_large, expandable, tuple(blocks))
+
+    def _new_pools(self, stream: int) -> tuple[Pool, Pool]:
+        counts = self._collects
+        small, large = (Pool(self._settings, stream, is_large=big, counts_searches=counts) for big in (False, True))
+        self._pools[stream] = small, large
+        return small, large
 
     # ── how memory is got and given back ────────────────────────────────────────────────────────────────────
 
-    def segment_changes(self, action: str, address: int, size: int) -> None:
+    def segment_changes(self, action: str, address: int, size: int, stream: int) -> None:
         """Called for every change of `reserved_bytes`, with torch's name for it; a subclass may write it down."""
 
     def _grow(self, pool: Pool, size: int) -> Block:
@@ -237,7 +247,7 @@ class CachingAllocator:
         if not self._reserve(segment):
             return None
         block = self._new_segment(pool, segment)
-        self.segment_changes("segment_alloc", block.address, segment)
+        self.segment_changes("segment_alloc", block.address, segment, pool.stream)
         return block
 
     def _new_segment(self, pool: Pool, size: int) -> Block:
@@ -264,7 +274,7 @@ class CachingAllocator:
             pages = aligned(min(missing, hole.size), pool.page_bytes)
             if not self._reserve(pages):
                 return None
-            self.segment_changes("segment_map", hole.address, pages)
+            self.segment_changes("segment_map", hole.address, pages, pool.stream)
             pool.map(hole, pages)
             block = hole
         pool.remove(block)
@@ -281,7 +291,7 @@ class CachingAllocator:
         """cudaFree a segment that is one free block."""
         block.pool.remove(block)
         self.reserved_bytes -= block.size
-        self.segment_changes("segment_free", block.address, block.size)
+        self.segment_changes("segment_free", block.address, block.size, block.pool.stream)
 
     def _unmap(self, pool: Pool, block: Block) -> None:
         """Take the memory from the whole pages of a free block."""
@@ -289,7 +299,7 @@ class CachingAllocator:
         size = pool.unmap(block)
         if size:
             self.reserved_bytes -= size
-            self.segment_changes("segment_unmap", first, size)
+            self.segment_changes("segment_unmap", first, size, pool.stream)
 
     def _release_oversize(self, pool: Pool, size: int) -> bool:
         """Free the smallest block that is large enough but oversize, or several oversize ones from the largest down.
@@ -315,8 +325,8 @@ class CachingAllocator:
         The age of a block is the number of searches since it was freed; each round frees those of at least average age.
         """
         excess = self.reserved_bytes - int(self._settings.garbage_collection_threshold * self._allowed)
-        pool = self._large
-        ages = [(pool.searches - since, block) for _, _, block, since in pool.free if not block.is_split]
+        larges = [large for _, large in self._pools.values()]
+        ages = [(p.searches - since, block) for p in larges for _, _, block, since in p.free if not block.is_split]
         while excess > 0 and ages:
             average = sum(age for age, _ in ages) / len(ages)
             for age, block in ages:

@@ -581,3 +581,26 @@ def test_any_text_is_read_or_refused_in_words(text):
         assert isinstance(parse_settings(text), AllocatorSettings)
     except SpecError as error:
         assert error.what
+
+
+# ── several streams ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_block_serves_the_stream_that_it_was_got_for() -> None:
+    made = CachingAllocator()
+    made.malloc(0, 20 * MIB, stream=1)
+    made.free(0)
+    made.malloc(1, 20 * MIB)
+    assert made.reserved_bytes == 40 * MIB
+    made.malloc(2, 20 * MIB, stream=1)
+    assert made.reserved_bytes == 40 * MIB
+    assert sorted(segment.stream for segment in made.segments()) == [0, 1]
+
+
+def test_an_emptied_cache_gives_back_the_blocks_of_all_streams() -> None:
+    made = CachingAllocator()
+    for stream in (0, 1, 2):
+        made.malloc(stream, 20 * MIB, stream=stream)
+        made.free(stream)
+    made.empty_cache()
+    assert made.reserved_bytes == 0

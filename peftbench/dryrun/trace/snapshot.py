@@ -35,9 +35,10 @@ def snapshot(trace: Trace, settings: AllocatorSettings) -> dict[str, Any]:
     """
     recording = _Recording(trace, settings)
     recording.run()
+    closing = _entry("snapshot", 0, 0, 0, [_frame("peftbench", "dry run")], "unknown")
     return {
         "segments": [recording.segment(segment) for segment in recording.segments()],
-        "device_traces": [[*recording.entries, _entry("snapshot", 0, 0, [_frame("peftbench", "dry run")], "unknown")]],
+        "device_traces": [[*recording.entries, closing]],
         "allocator_settings": {
             "expandable_segments": settings.expandable_segments,
             "max_split_size": settings.max_split_size_bytes,
@@ -77,9 +78,9 @@ class _Recording(CachingAllocator):
             else:
                 self._freed(~event)
 
-    def segment_changes(self, action: str, address: int, size: int) -> None:
+    def segment_changes(self, action: str, address: int, size: int, stream: int) -> None:
         """Memory from cudaMalloc, or back to it."""
-        self.entries.append(_entry(action, address, size, self._cause))
+        self.entries.append(_entry(action, address, size, stream, self._cause))
 
     def _allocated(self, number: int) -> None:
         """torch writes down what was asked for, not what it was rounded to."""
@@ -87,17 +88,19 @@ class _Recording(CachingAllocator):
         if not block.bytes:
             return
         self._cause = self._frames[number] = [*_frames(block), self._moment]
-        self.malloc(number, block.bytes)
-        self.entries.append(_entry("alloc", self.address_of(number), block.bytes, self._cause, block.part.value))
+        self.malloc(number, block.bytes, block.stream)
+        where = self.address_of(number), block.bytes, block.stream
+        self.entries.append(_entry("alloc", *where, self._cause, block.part.value))
 
     def _freed(self, number: int) -> None:
         """Who frees a tensor is not recorded; the frames are those of its allocation, and when it was freed."""
         if number not in self._frames:
             return
         frames = [*self._frames.pop(number), _frame("freed in", self._moment["name"], self._moment["line"])]
-        address, size = self.address_of(number), self._trace.blocks[number].bytes
+        block = self._trace.blocks[number]
+        where = self.address_of(number), block.bytes, block.stream
         self.free(number)
-        self.entries += [_entry(action, address, size, frames) for action in ("free_requested", "free_completed")]
+        self.entries += [_entry(action, *where, frames) for action in ("free_requested", "free_completed")]
 
     # ── the state at the end ────────────────────────────────────────────────────────────────────────────────
 
@@ -112,7 +115,7 @@ class _Recording(CachingAllocator):
             "allocated_size": active,
             "active_size": active,
             "requested_size": sum(block.requested_bytes for block in live),
-            "stream": 0,
+            "stream": segment.stream,
             "segment_type": "large" if segment.is_large else "small",
             "segment_pool_id": (0, 0),
             "is_expandable": segment.is_expandable,
@@ -131,8 +134,8 @@ class _Recording(CachingAllocator):
         }
 
 
-def _entry(action: str, address: int, size: int, frames: list[Frame], category: str = "") -> Entry:
-    entry = {"action": action, "addr": address, "size": size, "stream": 0, "frames": frames}
+def _entry(action: str, address: int, size: int, stream: int, frames: list[Frame], category: str = "") -> Entry:
+    entry = {"action": action, "addr": address, "size": size, "stream": stream, "frames": frames}
     return {**entry, "category": category} if category else entry
 
 
