@@ -43,7 +43,7 @@ SUB_RANKS = {
         ("training", "inference"), ("time",),
     ),
     "dryrun": (
-        ("workload",), ("fake",), ("trace",), ("child", "runner", "cache", "extrapolate"),
+        ("workload",), ("fake",), ("trace",), ("parallel",), ("child", "runner", "cache", "extrapolate"),
         ("worker", "session"),
     ),
     "measure": (

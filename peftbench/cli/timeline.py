@@ -12,7 +12,7 @@ import click
 from peftbench.base.errors import PeftbenchError, SpecError
 from peftbench.base.screen import put_page, say, tell
 from peftbench.cli.ask.format_option import write_file
-from peftbench.cli.ask.options import DRY_RUN, QUESTION, SEVERAL_GPUS, SectionedCommand
+from peftbench.cli.ask.options import DRY_RUN, QUESTION, SectionedCommand
 from peftbench.cli.ask.options import SECTIONS as OF_PLAN
 from peftbench.cli.ask.plan_dry import model_of, run_dry
 from peftbench.cli.ask.plan_question import cards_of, check_question, question_of, recipes_of, with_files
@@ -31,7 +31,7 @@ STDOUT = "-"
 VIEWER = "https://pytorch.org/memory_viz"
 
 _UNDERSTOOD = ("dry_run", "extrapolate")
-"""Options of `plan` that have no place in the help here: one goes without saying, the other is refused, as are GPUs."""
+"""Options of `plan` that have no place in the help here: one goes without saying, the other is refused."""
 
 
 def _hidden(option: click.Option) -> click.Option:
@@ -51,11 +51,8 @@ OUTPUT = (
 SECTIONS = {
     "Question": QUESTION,
     "Output": OUTPUT,
-    **{name: OF_PLAN[name] for name in ("Training recipe", "Adapter", "Quantization", "Inference")},
-    "Dry run": (
-        *(_hidden(option) if option.name in _UNDERSTOOD else option for option in DRY_RUN),
-        *map(_hidden, SEVERAL_GPUS),
-    ),
+    **{name: OF_PLAN[name] for name in ("Training recipe", "Several GPUs", "Adapter", "Quantization", "Inference")},
+    "Dry run": tuple(_hidden(option) if option.name in _UNDERSTOOD else option for option in DRY_RUN),
 }
 
 _NOT_ASKED = {"max": None, "explain": None, "framework": None, "check": False, "format": "terminal"}

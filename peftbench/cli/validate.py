@@ -153,7 +153,7 @@ def _by_dry_run(
         rows = compare(known, tell, by_dry_run(session, report)).rows
         predict = by_dry_run_of_case(session, lambda record, share: report(id(record), share))
         comparisons = compare_runs(runs, predict)
-    why = "records of GPTQ or of several GPUs are left out: a dry run knows neither."
+    why = "records of GPTQ, DeepSpeed or FSDP1 are left out: a dry run knows none of them."
     left_out = f" {len(others)} {why}" if others else ""
     return rows, comparisons, left_out
 

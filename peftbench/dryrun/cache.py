@@ -47,11 +47,7 @@ class TraceCache:
 
     def path(self, workload: Workload) -> Path:
         """Where this workload's trace is, or would be."""
-        adapter = workload.recipe.adapter
-        if adapter is not None and adapter.alpha is not None:  # a factor, which no memory depends on
-            recipe = replace(workload.recipe, adapter=replace(adapter, alpha=None))
-            workload = replace(workload, recipe=recipe)
-        key = json.dumps(workload_to_json(workload), sort_keys=True) + self._versions
+        key = json.dumps(workload_to_json(_as_traced(workload)), sort_keys=True) + self._versions
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json.gz"
 
     def read(self, workload: Workload) -> Trace | None:
@@ -80,6 +76,17 @@ class TraceCache:
             write_whole(path, gzip.compress(_digest(path, text) + b"\n" + text, COMPRESSION))
         except OSError as error:
             self.tell(f"the dry run could not be cached in {self.folder}: {error.strerror}.")
+
+
+def _as_traced(workload: Workload) -> Workload:
+    """The workload without what no trace depends on: a factor, how GPUs are connected, and how many copies DDP has."""
+    recipe = workload.recipe
+    adapter, parallelism = recipe.adapter, recipe.parallelism
+    if adapter is not None:
+        adapter = replace(adapter, alpha=None)
+    gpus = 2 if parallelism.strategy == "ddp" and parallelism.gpus > 1 else parallelism.gpus
+    parallelism = replace(parallelism, gpus=gpus, nodes=1, link=None)
+    return replace(workload, recipe=replace(recipe, adapter=adapter, parallelism=parallelism))
 
 
 def _digest(path: Path, text: bytes) -> bytes:

@@ -53,6 +53,8 @@ def extrapolate(
     adapter = workload.recipe.adapter
     if depth <= DEPTHS[-1] or (adapter and adapter.names_layers):  # PEFT ignores names of layers that are cut off
         return None
+    if workload.recipe.parallelism.strategy != "none":  # each stream has blocks of its own: no formula for all depths
+        return None
     try:
         traces = [run(replace(workload, layers=layers)) for layers in DEPTHS]
     except Refused:  # not every config can be cut

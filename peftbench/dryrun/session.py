@@ -52,7 +52,7 @@ class DryRun:
     @cached_property
     def profile(self) -> MemoryProfile:
         """The demand, whatever the card has."""
-        return profile_of(self.trace, self.replay, self.gpu)
+        return profile_of(self.trace, self.replay, self.gpu, self.workload.recipe.parallelism)
 
     @cached_property
     def observed(self) -> MemoryProfile:
@@ -61,7 +61,9 @@ class DryRun:
         The demand where there is no card, or where it runs out of memory all the same.
         """
         card = self.on_card
-        return self.profile if card is None or card.failure else profile_of(self.trace, card, self.gpu)
+        if card is None or card.failure:
+            return self.profile
+        return profile_of(self.trace, card, self.gpu, self.workload.recipe.parallelism)
 
 
 _shared: DryRunner | None = None

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 from peftbench.base.codec import Count, Within, check_fields, from_json
+from peftbench.base.errors import SpecError
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.case import recipe_from_json
 from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.inputs.recipe.option import MOST
-from peftbench.inputs.recipe.parallelism import check_one_gpu
 
 AMPERE = (8, 0)
 """The compute capability of a card that is not named."""
@@ -21,9 +21,29 @@ DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 """What configs call the number of their layers."""
 STEPS = 2
 """Optimizer states exist from the second step on; a third adds nothing."""
+MAX_GPUS = 1024
+"""FSDP makes an object for each GPU's part of each tensor."""
+_BY_FORMULA_ALONE = {"zero1": "DeepSpeed", "zero2": "DeepSpeed", "zero3": "DeepSpeed", "tensor": "tensor parallelism"}
+"""Strategies whose code is not run on fake tensors, in words."""
+_BY_FORMULA = "Leave out --dry-run: the estimate knows it."
 
 
 Positive = Annotated[int, Within(1, MOST)]
+
+
+def check_group(recipe: TrainingSpec | InferenceSpec, device: str) -> None:
+    """Raise SpecError where GPUs share the model in a way that has no dry run."""
+    parallelism = recipe.parallelism
+    if parallelism.strategy in _BY_FORMULA_ALONE:
+        raise SpecError(f"{_BY_FORMULA_ALONE[parallelism.strategy]} has no dry run.", _BY_FORMULA)
+    if isinstance(recipe, TrainingSpec) and parallelism.shards_weights and recipe.transformers != "5":
+        what = "FSDP1, the one of transformers 4, has no dry run."
+        raise SpecError(what, "Leave out --transformers for FSDP2, or --dry-run for the estimate.")
+    if parallelism.gpus > MAX_GPUS:
+        raise SpecError(f"a dry run is of at most {MAX_GPUS:,} GPUs, not of {parallelism.gpus:,}.", _BY_FORMULA)
+    if parallelism.strategy != "none" and device != "cuda":
+        what = f"several GPUs are dry-run as CUDA devices, not as {device}."
+        raise SpecError(what, "Leave out --dry-run-device, or --dry-run for the estimate.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +68,7 @@ class Workload:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_one_gpu(self.recipe.parallelism, "a dry run")
+        check_group(self.recipe, self.device)
 
     @property
     def device_type(self) -> str:

@@ -32,7 +32,12 @@ LARGE = ("plan", "--model", "70b", "--gpu", "a100-80gb")
         ((*ON_A100, "--gpus", "2", "--parallel", "ddp", "--cpu-offload"), "shards nothing"),
         ((*ON_A100, "--gpus", "2", "--task", "inference", "--cpu-offload"), "every part on its GPU"),
         ((*ON_A100, "--gpus", "3", "--task", "inference"), "attention heads"),
-        ((*ON_A100, "--gpus", "2", "--dry-run"), "a dry run is of one GPU"),
+        ((*ON_A100, "--gpus", "2", "--parallel", "zero3", "--dry-run"), "DeepSpeed has no dry run"),
+        ((*ON_A100, "--gpus", "2", "--transformers", "4.48", "--dry-run"), "Leave out --transformers for FSDP2"),
+        ((*ON_A100, "--gpus", "2048", "--dry-run"), "at most 1,024 GPUs"),
+        ((*ON_A100, "--gpus", "2", "--dry-run", "--dry-run-device", "cpu"), "Leave out --dry-run-device"),
+        ((*ON_A100, "--gpus", "auto", "--dry-run"), "--gpus 8"),
+        ((*ON_A100, "--gpus", "2", "--task", "inference", "--dry-run"), "tensor parallelism has no dry run"),
         ((*LARGE, "--method", "full", "--gpus", "auto", "--parallel", "ddp"), "try --parallel fsdp"),
         ((*ON_A100, "--gpus", "2", "--method", "full", "--optimizer", "adamw_bnb_8bit"), "DTensors"),
         ((*ON_A100, "--gpus", "2", "--method", "qlora", "--quant-type", "int8"), "8-bit"),
@@ -83,14 +88,11 @@ def test_a_comparison_of_what_does_not_fit_says_how_many_cards_would_do() -> Non
     assert [plan["verdict"]["fit"] for plan in typed if plan["method"] == "qlora"] == ["fits"]
 
 
-def test_only_formulas_know_of_several_gpus(tmp_path: Path) -> None:
-    """A dry run and a real run are of one: each way to them says so before anything is started."""
+def test_a_real_run_is_of_one_gpu(tmp_path: Path) -> None:
+    """Each way to one says so before anything is started."""
     suite = tmp_path / "two.yaml"
     suite.write_text("about: two\nmodel: llama-3.2-1b\nbase: {gpus: 2}\ncases: {a: {method: lora}}\n", encoding="utf-8")
     assert "a run is of one GPU, without fsdp" in refusal("run", str(suite), "--device", "cpu")
-    assert "a dry run is of one GPU" in refusal(*ON_A100, "--method", "lora", "--dry-run", "--cpu-offload")
-    with pytest.raises(SpecError, match="a dry run is of one GPU"):
-        peftbench.dry_run("llama-3.2-1b", "l4", gpus=2)
     with pytest.raises(SpecError, match="a run is of one GPU"):
         peftbench.measure_training("llama-3.2-1b", device="cpu", gpus=2)
 

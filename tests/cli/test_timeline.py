@@ -124,7 +124,8 @@ def test_the_help_has_its_own_sections():
     [
         (("timeline", "--model", "8b", "--gpu", "t4"), "--method qlora"),
         (("timeline", "--gpu", "t4", "--method", "lora"), "Missing option '--model'"),
-        ((*ASKED, "--gpus", "2"), "a dry run is of one GPU"),
+        ((*ASKED, "--gpus", "auto"), "--gpus 8, instead of auto"),
+        ((*ASKED, "--gpus", "2", "--parallel", "zero2"), "DeepSpeed has no dry run"),
         ((*ASKED, "--method", "qlora"), "one method"),
         ((*ASKED, "--gpu", "l4"), "one card"),
         ((*ASKED, "--gpu-memory", "8GiB"), "one card"),

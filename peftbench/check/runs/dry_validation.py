@@ -14,7 +14,7 @@ from peftbench.check.runs.comparison import Predictor as RunPredictor
 from peftbench.check.runs.comparison import card_of
 from peftbench.decide.suite.predict_case import device_of
 from peftbench.dryrun.session import DryRunSession
-from peftbench.dryrun.workload import workload_of
+from peftbench.dryrun.workload import check_group, workload_of
 from peftbench.memory import MemoryProfile
 from peftbench.records.run import RunRecord
 
@@ -23,9 +23,13 @@ Report = Callable[[str, float], None]
 
 
 def can_be_run(record: PublishedRecord) -> bool:
-    """GPTQ's layers have no stand-in, and a dry run is of one GPU: other records have the estimate only."""
+    """GPTQ's layers have no stand-in, DeepSpeed and FSDP1 no dry run: such records have the estimate only."""
     quantization = record.training.quantization
-    return record.training.parallelism.gpus == 1 and (quantization is None or not quantization.scheme.checkpoint)
+    try:
+        check_group(record.training, "cuda")
+    except SpecError:
+        return False
+    return quantization is None or not quantization.scheme.checkpoint
 
 
 def split(records: Iterable[PublishedRecord]) -> tuple[list[PublishedRecord], list[PublishedRecord]]:

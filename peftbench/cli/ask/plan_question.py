@@ -56,8 +56,8 @@ def _check_dry_run(given: dict[str, Any]) -> None:
         if unused:
             raise SpecError(f"--{unused[0].replace('_', '-')} belongs to a dry run.", "Add --dry-run.")
         return
-    if given["gpus"] not in (None, 1) or given["parallel"]:
-        raise SpecError("a dry run is of one GPU.", "Leave out --gpus and --parallel, or --dry-run.")
+    if given["gpus"] == "auto":
+        raise SpecError("a dry run is of a given number of GPUs.", "Give it, as in --gpus 8, instead of auto.")
     if given["max"] or given["explain"]:
         asked = "max" if given["max"] else "explain"
         raise SpecError(f"--{asked} is answered by formula.", "Leave out --dry-run.")

@@ -11,20 +11,22 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor
 
+from peftbench.dryrun.fake.quantized import Int8Params, Params4bit, is_quantized
 from peftbench.dryrun.trace.recorder import Recorder
-from peftbench.inputs.recipe import QuantizationSpec
+from peftbench.inputs.recipe import InferenceSpec, QuantizationSpec, TrainingSpec
+from peftbench.libraries.model import torch_dtype
 from peftbench.memory import Part
 
 NESTED_BLOCKSIZE = 256
 LOADING = "loading"
 
 
-def materialize(model: nn.Module, quantization: QuantizationSpec | None, recorder: Recorder) -> None:
-    """Replace every tensor of the model by a fake one on the recorder's device, and record it with its part."""
-    maker = _Maker(quantization, recorder)
-    _warm_up(model, quantization, recorder)
+def materialize(model: nn.Module, recipe: TrainingSpec | InferenceSpec, recorder: Recorder, device_type: str) -> None:
+    """Replace every tensor of the model by a fake one on this device, and record it with its part if it is the card."""
+    maker = _Maker(recipe, recorder, device_type)
+    if device_type == recorder.device_type:
+        _warm_up(model, recipe.quantization, recorder)
     for name, module in model.named_modules():
         maker.module(name, module)
 
@@ -45,16 +47,12 @@ def _warm_up(model: nn.Module, quantization: QuantizationSpec | None, recorder: 
     recorder.release(recorder.scratch(size_bytes, "caching_allocator_warmup", Part.WEIGHTS))
 
 
-def is_quantized(tensor: object) -> bool:
-    """Whether bitsandbytes stores this weight."""
-    return type(tensor).__name__ in ("Params4bit", "Int8Params")
-
-
 class _Maker:
     """Makes each tensor once, however many modules share it."""
 
-    def __init__(self, quantization: QuantizationSpec | None, recorder: Recorder) -> None:
-        self.quantization, self.recorder = quantization, recorder
+    def __init__(self, recipe: TrainingSpec | InferenceSpec, recorder: Recorder, device_type: str) -> None:
+        self.quantization, self.recorder, self.device_type = recipe.quantization, recorder, device_type
+        self.sharded = recipe.parallelism.shards_weights
         self.made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         """The fake of each meta tensor by its id, beside the tensor itself, so that its id stays its own."""
 
@@ -87,9 +85,11 @@ class _Maker:
 
     def _make(self, tensor: torch.Tensor, module: nn.Module, name: str, kind: type[nn.Parameter] | None) -> Any:
         if self.quantization and is_quantized(tensor):
-            make = _four_bit if self.quantization.four_bit else _eight_bit
-            return make(tensor, module, name, self.quantization, self.recorder)
-        made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=self.recorder.device_type)
+            if not self.quantization.four_bit:
+                return _eight_bit(tensor, module, name, self.quantization, self.recorder)
+            storage = torch_dtype(self.quantization.compute_dtype) if self.sharded else torch.uint8
+            return _four_bit(tensor, module, name, self.quantization, self.recorder, storage)
+        made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=self.device_type)
         unquantized = Part.EXPERTS if tensor.dim() == 3 else Part.UNQUANTIZED
         self.recorder.adopt(made, LOADING, name)
         self.recorder.is_part(unquantized if self.quantization else Part.WEIGHTS, made)
@@ -101,26 +101,10 @@ class _Maker:
 # ── bitsandbytes ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Quantized(FakeTensor):
-    """A fake weight of bitsandbytes': its own classes cannot hold a fake tensor, and PEFT asks for their names."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        copied: Any = nn.Parameter(self.data.clone(), requires_grad=False)
-        copied.__class__ = type(self)
-        vars(copied).update({key: value for key, value in vars(self).items() if key not in vars(copied)})
-        return copied
-
-
-class Params4bit(_Quantized):
-    """With a quant_state."""
-
-
-class Int8Params(_Quantized):
-    """With CB and SCB."""
-
-
-def _four_bit(tensor: Any, module: Any, name: str, quantization: QuantizationSpec, recorder: Recorder) -> Any:
-    """A Params4bit in all but its class, which cannot hold a fake tensor.
+def _four_bit(
+    tensor: Any, module: Any, name: str, quantization: QuantizationSpec, recorder: Recorder, storage: torch.dtype
+) -> Any:  # fmt: skip
+    """A Params4bit in all but its class, which cannot hold a fake tensor; `storage` is bnb_4bit_quant_storage.
 
     Source: Params4bit._quantize and quantize_4bit in bitsandbytes.
     """
@@ -130,7 +114,7 @@ def _four_bit(tensor: Any, module: Any, name: str, quantization: QuantizationSpe
     numel, blocksize = tensor.numel(), quantization.blocksize
     blocks = -(-numel // blocksize)
     original = recorder.scratch(numel * tensor.element_size(), "quantize_4bit", Part.WEIGHTS)
-    codes = empty(((numel + 1) // 2, 1), torch.uint8, Part.WEIGHTS)
+    codes = empty((-(-((numel + 1) // 2) // storage.itemsize), 1), storage, Part.WEIGHTS)
     common = {
         "shape": tensor.shape, "dtype": tensor.dtype, "blocksize": blocksize, "quant_type": quantization.quant_type,
         "code": empty((16,), torch.float32, Part.QUANTIZATION_CONSTANTS),
@@ -153,8 +137,8 @@ def _four_bit(tensor: Any, module: Any, name: str, quantization: QuantizationSpe
     weight.__class__ = Params4bit
     weight.quant_state, weight.bnb_quantized, weight.module = state, True, module
     weight.compress_statistics, weight.quant_type = quantization.double_quant, quantization.quant_type
-    weight.blocksize, weight.quant_storage = blocksize, torch.uint8
-    module.quant_state = state
+    weight.blocksize, weight.quant_storage = blocksize, storage
+    module.quant_state, module.quant_storage = state, storage
     return weight
 
 

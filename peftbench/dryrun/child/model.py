@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from peftbench.dryrun.child.materialize import is_quantized
 from peftbench.dryrun.child.split_experts import with_split_experts
+from peftbench.dryrun.fake.quantized import is_quantized
 from peftbench.dryrun.workload import DEPTH_KEYS, Workload
 from peftbench.inputs.recipe import QuantizationSpec
 from peftbench.libraries.model import (

@@ -29,12 +29,15 @@ from peftbench.libraries.refusal import Refused, in_a_line
 from peftbench.memory import Part
 
 
-def adapt(model: nn.Module, workload: Workload, recorder: Recorder) -> nn.Module:
-    """The model with the workload's adapter, if it has one. Raises Refused where PEFT will not put it there."""
+def adapt(model: nn.Module, workload: Workload, recorder: Recorder, device_type: str) -> nn.Module:
+    """The model, which is on this device, with the workload's adapter, if it has one.
+
+    Raises Refused where PEFT will not put it there.
+    """
     if not (workload.recipe.adapter or workload.adapter_config):
         return model
     before = [(weakref.ref(tensor), _storage(tensor)) for tensor in (*model.parameters(), *model.buffers())]
-    adapted = _adapted(model, workload, recorder.device_type)
+    adapted = _adapted(model, workload, device_type)
     base = {id(tensor): storage for reference, storage in before if (tensor := reference()) is not None}
     _settle(adapted, workload, set(base))
     for name, module in adapted.named_modules():

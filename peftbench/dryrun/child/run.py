@@ -21,6 +21,8 @@ from peftbench.dryrun.child.peft_model import adapt, blaming_peft
 from peftbench.dryrun.child.train import MICRO_BATCHES, Training
 from peftbench.dryrun.fake.attention import KERNELS
 from peftbench.dryrun.fake.card import CARD
+from peftbench.dryrun.parallel.fsdp import recorded, shard
+from peftbench.dryrun.parallel.group import group_of
 from peftbench.dryrun.trace.recorder import Recorder, classify
 from peftbench.dryrun.trace.trace import Trace
 from peftbench.dryrun.workload import Workload
@@ -41,22 +43,41 @@ def dry_run(workload: Workload, progress: Progress = lambda share: None) -> Trac
         base, num_parameters = build(workload)
         recorder = Recorder(workload.device_type)
         # in one thread, tensors die where they would, and never later
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.autograd.set_multithreading_enabled(False):
+        with (
+            group_of(workload.recipe.parallelism), FakeTensorMode(allow_non_fake_inputs=True), recorded(recorder),
+            torch.autograd.set_multithreading_enabled(False),
+        ):  # fmt: skip
             recorder.calibrate()
             recorder.mark(Phase.LOAD, 0)
-            materialize(base, workload.recipe.quantization, recorder)
-            with recorder:
-                model = adapt(base, workload, recorder)
+            model = _prepared(base, workload, recorder)
             _watch(model, recorder)
             _count(model, workload, progress)
             gc.collect()
             with recorder, blaming_peft(model, workload):
                 kind = Training if isinstance(workload.recipe, TrainingSpec) else Generation
                 kind(model, workload, recorder).run()
-    trace = _trace(recorder, model, num_parameters)
+        trace = _trace(recorder, model, num_parameters)
     if workload.layers is not None:
         trace.facts["full_num_parameters"] = count_parameters(base_model_of(replace(workload, layers=None)))
     return trace
+
+
+def _prepared(base: nn.Module, workload: Workload, recorder: Recorder) -> nn.Module:
+    """The model as it is trained: on the card, with its adapter, cut where it is shared by several GPUs.
+
+    A model that is cut comes to the card unit by unit; bitsandbytes quantizes there, so a quantized one is there whole.
+    """
+    recipe = workload.recipe
+    shards = recipe.parallelism.shards_weights
+    device = "cpu" if shards and recipe.quantization is None else recorder.device_type
+    materialize(base, recipe, recorder, device)
+    own = {id(parameter) for parameter in base.parameters()}
+    with recorder:
+        model = adapt(base, workload, recorder, device)
+    if shards:
+        assert isinstance(recipe, TrainingSpec)
+        shard(model, recipe, recorder, {id(parameter) for parameter in model.parameters()} - own)
+    return model
 
 
 def _watch(model: nn.Module, recorder: Recorder) -> None:

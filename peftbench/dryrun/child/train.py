@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,6 +16,8 @@ from peftbench.dryrun.child.loss import drops_logits, head_of, install_loss
 from peftbench.dryrun.child.older_transformers import OlderTransformers
 from peftbench.dryrun.child.peft_config import takes_task_ids
 from peftbench.dryrun.fake.card import CARD
+from peftbench.dryrun.parallel.ddp import replicate
+from peftbench.dryrun.parallel.fsdp import whole_gradients
 from peftbench.dryrun.trace.recorder import Recorder
 from peftbench.dryrun.trace.trace import EMPTY_CACHE
 from peftbench.dryrun.workload import Workload
@@ -26,6 +30,8 @@ MAX_GRAD_NORM = 1.0
 """TrainingArguments' default."""
 MICRO_BATCHES = 2
 """Micro-batches that show what accumulation does; more repeat the second."""
+DEFERRED_MICRO_BATCHES = 3
+"""The same where the last one alone reduces gradients: the first finds none there."""
 
 
 class Training:
@@ -35,12 +41,22 @@ class Training:
         assert isinstance(workload.recipe, TrainingSpec)
         self.recipe, self.workload = workload.recipe, workload
         self.model, self.recorder = model, recorder
+        several = DEFERRED_MICRO_BATCHES if self.recipe.defers_reduction else MICRO_BATCHES
+        self.micro_batches = min(self.recipe.gradient_accumulation_steps, several)
         self.outputs: Any = None
         self.batch: dict[str, torch.Tensor] = {}
         self._prepare()
         self.older = OlderTransformers(causal_lm_of(model), workload, recorder)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(self.recipe, self.trained, model)
+        self.wrapped = self._wrapped()
+
+    def _wrapped(self) -> Any:
+        """What the loop calls: as Accelerate prepares a model, under autocast, and DDP around that."""
+        if self.recipe.parallelism.strategy != "ddp":
+            return functools.partial(self._compute, self.model)
+        self.model.forward = functools.partial(self._compute, self.model.forward)
+        return replicate(self.model, self.recipe, self.recorder)
 
     def _prepare(self) -> None:
         """Checkpointing, cache and loss as the recipe has them."""
@@ -70,14 +86,14 @@ class Training:
 
     def run(self) -> None:
         """Every step of the workload, in turn."""
-        micro_batches = min(self.recipe.gradient_accumulation_steps, MICRO_BATCHES)
         every = self.workload.empty_cache_steps
         with fused_kernels(causal_lm_of(self.model), self.recipe):
             for step, length in enumerate(self.workload.lengths):
                 if self.recipe.loop == "plain":
                     self._zero_grad()
-                for _ in range(micro_batches):
-                    self._micro_batch(step, length)
+                for micro_batch in range(self.micro_batches):
+                    with self._synchronized(micro_batch == self.micro_batches - 1):
+                        self._micro_batch(step, length)
                 self._update(step)
                 if every and (step + 1) % every == 0:
                     self.recorder.mark(EMPTY_CACHE, step)
@@ -91,6 +107,21 @@ class Training:
         self.recorder.mark(Phase.BACKWARD, step)
         loss.backward()
         self.recorder.is_part(Part.GRADIENTS, *(parameter.grad for parameter in self.trained))
+        if self.recipe.defers_reduction:
+            self.recorder.is_part(Part.ACCUMULATED, *whole_gradients(self.model))
+
+    @contextlib.contextmanager
+    def _synchronized(self, is_last: bool) -> Iterator[None]:
+        """Reduce gradients in this micro-batch, or keep them until the last: the Trainer's no_sync."""
+        parallelism = self.recipe.parallelism
+        waits = not is_last and not self.recipe.sync_each_batch
+        if waits and parallelism.strategy == "ddp":
+            with self.wrapped.no_sync():
+                yield
+            return
+        if parallelism.shards_weights:
+            self.model.set_requires_gradient_sync(not waits)
+        yield
 
     def _make_batch(self, length: int) -> dict[str, torch.Tensor]:
         shape = (self.recipe.micro_batch_size, length)
@@ -103,17 +134,22 @@ class Training:
 
     def _forward(self) -> torch.Tensor:
         """The loss; a plain loop keeps the outputs until the next forward pass has replaced them."""
-        half = autocast_dtype(self.recipe, CARD.has_bfloat16)
-        with torch.autocast(self.recorder.device_type, dtype=half) if half else contextlib.nullcontext():
-            outputs = self.model(**self.batch)
+        outputs = self.wrapped(**self.batch)
         loss: torch.Tensor = outputs.loss
-        if drops_logits(self.recipe):
-            outputs.logits = None
         if self.recipe.loop == "plain":
             self.outputs = outputs
-        elif self.recipe.autocast and outputs.logits is not None:
-            outputs.logits = outputs.logits.float()  # accelerate's convert_outputs_to_fp32
         return loss
+
+    def _compute(self, model: Any, **batch: torch.Tensor) -> Any:
+        """The model's outputs. FSDP2 casts weights instead of autocast: _prepare_fsdp2 of Accelerator."""
+        half = None if self.recipe.parallelism.shards_weights else autocast_dtype(self.recipe, CARD.has_bfloat16)
+        with torch.autocast(self.recorder.device_type, dtype=half) if half else contextlib.nullcontext():
+            outputs = model(**batch)
+        if drops_logits(self.recipe):
+            outputs.logits = None
+        elif self.recipe.loop == "trainer" and half and outputs.logits is not None:
+            outputs.logits = outputs.logits.float()  # accelerate's convert_outputs_to_fp32
+        return outputs
 
     def _update(self, step: int) -> None:
         self.recorder.mark(Phase.STEP, step)

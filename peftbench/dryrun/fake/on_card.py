@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from peftbench.dryrun.fake.attention import flash_attention_2, scaled_dot_product_attention
 from peftbench.dryrun.fake.card import CARD
 from peftbench.dryrun.fake.cuda import install
+from peftbench.dryrun.fake.streams import STREAMS
 
 
 def answer_as_card() -> None:
@@ -23,13 +24,15 @@ def answer_as_card() -> None:
     The flash-attn package cannot be installed without a card: its attention function is described instead.
     """
     install()
-    for name, answer in _CUDA.items():
+    for name, answer in (_CUDA | STREAMS).items():
         setattr(torch.cuda, name, answer)
+    torch.accelerator.current_stream = STREAMS["current_stream"]
     _foreach()
     _kernels()
     _masks()
     _outliers()
     _grouped_products()
+    _pinned_memory()
     import_module("transformers.modeling_utils").ALL_ATTENTION_FUNCTIONS["flash_attention_2"] = flash_attention_2
     torch.nn.functional.scaled_dot_product_attention = scaled_dot_product_attention
     # tensors are only described, so a device must not be opened even though one is reported
@@ -121,6 +124,16 @@ def _outliers() -> None:
     import_module("bitsandbytes")
     torch.library.register_fake("bitsandbytes::int8_vectorwise_quant", quantize, allow_override=True)
     torch.library.register_fake("bitsandbytes::int8_mixed_scaled_mm", multiply, allow_override=True)
+
+
+def _pinned_memory() -> None:
+    """Fake tensors know no pinned memory, in which CPU offload keeps its parts: to the card it is any of the host's."""
+
+    def pinned(mode: Any, _: Any, tensor: Any, *__: object, **___: object) -> Any:
+        with mode:
+            return torch.empty_like(tensor)
+
+    fake_impls.op_implementations_dict[torch.ops.aten._pin_memory.default] = pinned
 
 
 def _grouped_products() -> None:

@@ -8,7 +8,10 @@ from peftbench.base.units import human_bytes
 from peftbench.dryrun.trace.replay import PhasePeak, Replay, alive_at
 from peftbench.dryrun.trace.trace import Block, Trace
 from peftbench.estimate.parts.slack import context
+from peftbench.estimate.sharding.reserved import nccl
 from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.recipe import ParallelismSpec
+from peftbench.inputs.recipe.parallelism import ONE_GPU
 from peftbench.memory import Basis, Component, MemoryProfile, Part, Phase
 
 ALLOCATED_ERROR = {"cuda": 0.005, "cpu": 0.1}
@@ -18,7 +21,9 @@ RESERVED_ERROR = 0.03
 """Error as a share of everything reserved: the driver and other threads' requests are not simulated."""
 
 
-def profile_of(trace: Trace, replayed: Replay, gpu: GpuSpec | None) -> MemoryProfile:
+def profile_of(
+    trace: Trace, replayed: Replay, gpu: GpuSpec | None, parallelism: ParallelismSpec = ONE_GPU
+) -> MemoryProfile:  # fmt: skip
     """The highest step of each phase; the slack of the peak's phase is that of the whole run."""
     highest: dict[Phase, PhasePeak] = {}
     for peak in replayed.peaks:
@@ -32,7 +37,8 @@ def profile_of(trace: Trace, replayed: Replay, gpu: GpuSpec | None) -> MemoryPro
     components += [_slack(peak, replayed) for peak in highest.values()]
     components.sort(key=lambda component: list(Part).index(component.part))
     components = [c for c in components if c.bytes]
-    return MemoryProfile((*components, context(gpu, phases)), gpu.usable_bytes if gpu else None)
+    beyond = *nccl(parallelism, gpu, phases), context(gpu, phases)
+    return MemoryProfile((*components, *beyond), gpu.usable_bytes if gpu else None)
 
 
 def _by_part(highest: dict[Phase, PhasePeak]) -> dict[tuple[Part, int], list[Phase]]:

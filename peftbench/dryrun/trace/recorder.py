@@ -7,6 +7,7 @@ time and freed when its last owner, Python or autograd, drops it. What a kernel 
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import weakref
 from collections.abc import Iterator
@@ -14,9 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from peftbench.dryrun.fake.known import learn
+from peftbench.dryrun.fake.streams import current_stream
 from peftbench.dryrun.fake.values import ANSWERS, OPEN
 from peftbench.dryrun.trace.scratch import GEMMS, SCRATCH, cublas_workspace_bytes
 from peftbench.dryrun.trace.trace import EMPTY_CACHE, Block, Mark
@@ -43,6 +46,7 @@ class RecordedBlock:
     part: Part | None = None
     shape: tuple[int, ...] = ()
     dtype: torch.dtype | None = None
+    stream: int = 0
 
 
 class Recorder(TorchDispatchMode):
@@ -58,6 +62,11 @@ class Recorder(TorchDispatchMode):
         self.modules: list[str] = [""]
         """The modules that are running, the innermost last."""
         self._live: dict[int, tuple[int, Any]] = {}
+        self._empty: set[int] = set()
+        """Storages that live without memory."""
+        self._streams: dict[int, int] = {0: 0}
+        self._holding: Part | None = None
+        self._paused = False
         self._handles: set[Phase] = set()
         self._sole = (sys.maxsize, sys.maxsize)
 
@@ -84,7 +93,8 @@ class Recorder(TorchDispatchMode):
 
         What is not a recorded tensor is passed over.
         """
-        for tensor in tensors:
+        for given in tensors:
+            tensor = given._local_tensor if isinstance(given, DTensor) else given
             number = self.number_of(tensor) if isinstance(tensor, torch.Tensor) else None
             if number is not None:
                 self.blocks[number].part = part
@@ -108,9 +118,45 @@ class Recorder(TorchDispatchMode):
     def _allocate(self, size_bytes: int, operation: str, module: str) -> int:
         number = len(self.blocks)
         forward = self.phase is not Phase.BACKWARD or torch.is_grad_enabled()
-        self.blocks.append(RecordedBlock(size_bytes, self.phase, forward, module, operation))
+        stream = self._streams.setdefault(current_stream().number, len(self._streams))
+        block = RecordedBlock(size_bytes, self.phase, forward, module, operation, self._holding, stream=stream)
+        self.blocks.append(block)
         self.events.append(number)
         return number
+
+    @contextlib.contextmanager
+    def holding(self, part: Part) -> Iterator[None]:
+        """What is allocated within belongs to this part."""
+        before, self._holding = self._holding, part
+        try:
+            yield
+        finally:
+            self._holding = before
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Nothing of what happens within is recorded, though the mode is on."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
+
+    def resized(self, storage: torch.UntypedStorage, size_bytes: int) -> None:
+        """A storage gives its memory back or gets new memory, as those that FSDP gathers weights into."""
+        key = storage._cdata
+        if key not in self._live:
+            return
+        number, reference = self._live[key]
+        block = self.blocks[number]
+        if key not in self._empty:
+            self._empty.add(key)
+            self.events.append(~number)
+        if size_bytes:
+            self._empty.remove(key)
+            again = self._allocate(size_bytes, block.operation, self.modules[-1])
+            self.blocks[again].shape, self.blocks[again].dtype = block.shape, block.dtype
+            self._live[key] = (again, reference)
 
     def scratch(self, size_bytes: int, operation: str, part: Part) -> int:
         """Record memory that a kernel asks for itself; free it with `release`."""
@@ -129,7 +175,9 @@ class Recorder(TorchDispatchMode):
             found = self._live.get(key)
             if found is not None and found[1] is reference:
                 del self._live[key]
-                self.events.append(~number)
+                if key not in self._empty:
+                    self.events.append(~found[0])
+                self._empty.discard(key)
 
         self._live[key] = (number, weakref.ref(storage, died))
 
@@ -138,6 +186,10 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is _DEVICE:  # asked of a fake tensor twice as often as all operations together
             return args[0].fake_device
+        if DTensor in types:
+            return NotImplemented  # its own dispatch comes back here with the tensors within
+        if self._paused:
+            return func(*args, **(kwargs or {}))
         name = func._schema.name
         backward = self.phase is Phase.BACKWARD
         taken = self._written_to(func, name, args[0]) if backward and args else None
@@ -262,6 +314,7 @@ def classify(block: RecordedBlock, head: str, vocab_size: int) -> Block:
         part=block.part or _part(block, head, vocab_size),
         module=block.module,
         operation=block.operation,
+        stream=block.stream,
         shape=",".join(map(str, block.shape)),
         dtype=str(block.dtype).removeprefix("torch.") if block.dtype else "",
     )

@@ -104,7 +104,7 @@ def _play(
             free(~event)
             continue
         try:
-            sizes[event] = malloc(event, blocks[event].bytes)
+            sizes[event] = malloc(event, blocks[event].bytes, blocks[event].stream)
         except OutOfMemory as error:
             return at, Failure(mark.step, mark.phase or Phase.LOAD, blocks[event], error, position)
         if allocator.allocated_bytes > highest:

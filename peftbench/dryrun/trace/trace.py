@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from peftbench.memory import Part, Phase
 
-VERSION = 1
+VERSION = 2
 """Version of the JSON form; a cached trace of another version is not read."""
 
 EMPTY_CACHE = "empty_cache"
@@ -26,6 +26,8 @@ class Block(NamedTuple):
     operation: str
     shape: str
     dtype: str
+    stream: int = 0
+    """The stream that it was asked for on; the allocator gives it to no other."""
 
 
 class Mark(NamedTuple):
@@ -58,9 +60,10 @@ UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError, Overf
 def trace_to_json(trace: Trace) -> dict[str, Any]:
     """Columns rather than rows, and each text once: a hundred thousand blocks take a few megabytes."""
     texts: dict[str, int] = {}
+    rows = ((block.bytes, block.stream, block.part.value, *block[2:-1]) for block in trace.blocks)
     columns = [
         [texts.setdefault(value, len(texts)) if isinstance(value, str) else value for value in column]
-        for column in zip(*((block.bytes, block.part.value, *block[2:]) for block in trace.blocks), strict=True)
+        for column in zip(*rows, strict=True)
     ]
     return {
         "version": VERSION, "texts": list(texts), "blocks": columns, "events": trace.events,
@@ -73,7 +76,11 @@ def trace_from_json(value: Mapping[str, Any]) -> Trace:
     if value["version"] != VERSION:
         raise ValueError(f"a trace of version {value['version']}")
     texts = value["texts"]
-    sizes, *rest = value["blocks"] or [[]]
+    sizes, streams, *rest = value["blocks"] or [[], []]
     named = [[texts[index] for index in column] for column in rest]
-    blocks = [Block(size, Part(part), *others) for size, part, *others in zip(sizes, *named, strict=True)]
+    rows = zip(sizes, streams, *named, strict=True)
+    blocks = [
+        Block(size, Part(part), module, operation, shape, dtype, stream)
+        for size, stream, part, module, operation, shape, dtype in rows
+    ]
     return Trace(blocks, list(value["events"]), [Mark(*mark) for mark in value["marks"]], dict(value["facts"]))

@@ -103,8 +103,8 @@ def trained(workload: Workload) -> list[Change]:
 
     def run(mark: Begin) -> None:
         mark(Phase.LOAD, 0)
-        materialize(base, None, nobody)
-        model = adapt(base, workload, nobody)
+        materialize(base, workload.recipe, nobody, nobody.device_type)
+        model = adapt(base, workload, nobody, nobody.device_type)
         gc.collect()
         Training(model, workload, nobody).run()
 
