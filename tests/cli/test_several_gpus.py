@@ -88,6 +88,14 @@ def test_a_comparison_of_what_does_not_fit_says_how_many_cards_would_do() -> Non
     assert [plan["verdict"]["fit"] for plan in typed if plan["method"] == "qlora"] == ["fits"]
 
 
+def test_gradients_of_the_backward_pass_are_not_later_than_the_step() -> None:
+    """ZeRO-2 has gradients of their own size in each, and its peak is the step."""
+    sharded = answer("plan", "--model", "Qwen/Qwen2.5-3B", "--gpu", "a100-80gb", "--method", "full", "--gpus", "4",
+                     "--parallel", "zero2", "--sequence-length", "512")  # fmt: skip
+    assert "in the optimizer step" in sharded and "later" not in sharded
+    assert "later, in the optimizer step" in answer("plan", "--model", "1b", "--gpu", "l4", "--method", "lora")
+
+
 def test_a_real_run_is_of_one_gpu(tmp_path: Path) -> None:
     """Each way to one says so before anything is started."""
     suite = tmp_path / "two.yaml"

@@ -8,7 +8,7 @@ from peftbench.base.screen import painted
 from peftbench.base.units import gib, human_bytes, human_count
 from peftbench.decide.plan.plan import Plan
 from peftbench.decide.verdict import PROMISES, Fit, Verdict
-from peftbench.memory import Part
+from peftbench.memory import Part, Phase
 from peftbench.report.format.terminal import Style, bar, joined, labelled, render, two_sided, wrap
 from peftbench.report.plan import views
 from peftbench.report.plan.header import DOT, assumptions, card_title, model_title
@@ -119,7 +119,8 @@ def _breakdown(plan: Plan, style: Style, named: bool) -> str:
             for part, bytes_, basis in views.parts_of(profile.peak)]  # fmt: skip
     high = f"up to {gib(profile.needed_high_bytes)} within the band"
     rows.append(("needed", gib(profile.needed_bytes), f"of {gib(gpu.memory_bytes)}, {high}" if gpu else high, ""))
-    later = [c for c in profile.components if profile.peak_phase not in c.phases and c.part is Part.GRADIENTS]
+    held = [c for c in profile.components if c.part is Part.GRADIENTS and Phase.STEP in c.phases]
+    later = [c for c in held if profile.peak_phase not in c.phases]
     rows += [(c.part.value, gib(c.bytes), "later, in the optimizer step", "") for c in later]
     return f"{title}\n{_columns(rows)}\n\n{_sizes(plan, style)}"
 
