@@ -38,7 +38,10 @@ OPTIONS = tuple(dict.fromkeys((*sum(_OF_TASK.values(), ()), *names_of(Parallelis
 
 _DECLARED = {option.name: option for spec in SPECS for option in options_of(spec)} | {ADAPTER_KIND.name: ADAPTER_KIND}
 
-_SHARDING = {"sync_each_batch": ("fsdp", "fsdp-grad-op"), "loading": SHARDS_WEIGHTS}
+_SHARDING = {
+    "sync_each_batch": ("fsdp", "fsdp-grad-op"), "loading": SHARDS_WEIGHTS, "offload_params": ("zero3",),
+    "reduce_bucket_size": ("zero1", "zero2", "zero3"), "overlap_comm": ("zero1", "zero2"),
+}  # fmt: skip
 """Options that only some ways to share a model know of."""
 
 Given = Mapping[str, Any]
@@ -158,7 +161,8 @@ def check_sharing(options: Given, recipes: Iterable[TrainingSpec | InferenceSpec
     """Raise SpecError for an option of sharding that changes none of the recipes, on the GPUs that they have."""
     for name, needs in _SHARDING.items():
         strategies = {recipe.parallelism.strategy for recipe in recipes}
-        if options.get(name) and not strategies & set(needs):
+        asked = options.get(name) not in (None, _DECLARED[name].default)
+        if asked and not strategies & set(needs):
             shared = [f"--parallel {strategy}" for strategy in sorted(strategies) if strategy != "none"]
             what = f"{flag(name)} has no effect with {' or '.join(shared) or 'one GPU'}."
             raise SpecError(what, f"It belongs to --parallel {', '.join(needs)}.")

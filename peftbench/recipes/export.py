@@ -15,7 +15,7 @@ from peftbench.inputs.recipe.parallelism import usual_nodes
 from peftbench.recipes.documents import yaml_of
 from peftbench.recipes.rows import half, read, write
 from peftbench.recipes.settings import Settings
-from peftbench.recipes.sharding import accelerate_settings, deepspeed_settings
+from peftbench.recipes.sharding import accelerate_settings, deepspeed_settings, launched
 from peftbench.recipes.tools import axolotl, llamafactory, script, trl
 
 TOOLS = ("transformers", "trl", "axolotl", "llamafactory", "accelerate", "deepspeed")
@@ -54,7 +54,8 @@ def export(model: str, recipe: TrainingSpec, tool: str, path: str | None = None)
     """The file for a tool, to be written to `path`. Raises SpecError where the tool cannot do such a recipe at all."""
     file = quoted(path or _FILE.get(tool, ""))
     if tool in ("accelerate", "deepspeed"):
-        return Export(_launch_file(recipe, tool, file), recipe, ())
+        said = replace(recipe, parallelism=launched(recipe.parallelism) if tool == "accelerate" else recipe.parallelism)
+        return Export(_launch_file(recipe, tool, file), said, differences(recipe, said))
     _check(recipe, tool)
     values = write(_SAID[tool], model, recipe)
     reading = read(_SAID[tool], Settings(values, _SAID[tool].name))
@@ -108,7 +109,8 @@ def _counted(parallelism: ParallelismSpec) -> str:
         return ""
     nodes = f" --nodes {parallelism.nodes}" if parallelism.nodes != usual_nodes(parallelism.gpus) else ""
     offload = " --cpu-offload" if parallelism.cpu_offload else ""
-    return f" --gpus {parallelism.gpus}{nodes} --parallel {parallelism.strategy}{offload}"
+    loading = f" --loading {parallelism.loading}" if parallelism.loading else ""
+    return f" --gpus {parallelism.gpus}{nodes} --parallel {parallelism.strategy}{offload}{loading}"
 
 
 def _launch_file(recipe: TrainingSpec, tool: str, file: str) -> str:

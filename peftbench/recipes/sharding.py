@@ -17,6 +17,11 @@ _PLAIN = {"NO": "none", "MULTI_GPU": "ddp"}
 """accelerate's distributed_type of what it needs no plugin for."""
 _COUNTS = (Row("num_machines", "nodes", COUNT, 1), Row("num_processes", "gpus", COUNT, 1))
 _OFFLOADED = ("optimizer", "param")
+_BUCKET_NUMEL = 500_000_000
+"""DeepSpeed's reduce_bucket_size where a file leaves it out."""
+_LIVE = ("max_live_parameters", "max_reuse_distance")
+_LIVE_NUMEL = (10**9, "auto", None)
+"""What they and sub_group_size are priced as: DeepSpeed's own."""
 _ADAM = ("adam", "adamw")
 """Optimizers of a DeepSpeed file that have the states of the Trainer's own AdamW."""
 
@@ -69,12 +74,36 @@ def _stage(section: Settings, name: str, default: int) -> int:
 
 
 def _zero(stage: int, devices: list[str], section: Settings) -> ParallelismSpec:
-    """Stage 3 offloads optimizer and weights; one of them alone has no formula and is priced as none, which is more."""
-    offloads = [device != "none" for device in devices]
-    if stage == 3 and any(offloads) and not all(offloads):
-        section.said.append("stage 3 offloads optimizer or weights alone: priced without offload, which is more.")
-        return ParallelismSpec(strategy=_STAGES[stage])
-    return ParallelismSpec(strategy=_STAGES[stage], cpu_offload=stage > 0 and offloads[0])
+    """Stage 3 offloads the optimizer with the weights or without; weights alone are priced as none, which is more."""
+    strategy, (optimizer, weights) = _STAGES[stage], [device != "none" for device in devices]
+    if stage == 0:
+        return ParallelismSpec(strategy=strategy)
+    if stage == 3 and weights and not optimizer:
+        section.said.append("stage 3 offloads weights alone: priced without offload, which is more.")
+    _say_live(section, stage)
+    return ParallelismSpec(
+        strategy=strategy, cpu_offload=optimizer, offload_params=weights or not (optimizer and stage == 3),
+        reduce_bucket_size=_bucket(section), overlap_comm=stage < 3 and section.flag("overlap_comm", False),
+    )  # fmt: skip
+
+
+def _bucket(section: Settings) -> int | None:
+    """Elements; JSON has them as 5e8 too. None for "auto", which the Trainer makes the hidden size squared."""
+    value = section.given("reduce_bucket_size")
+    if value is None or value == "auto":
+        return None if value else _BUCKET_NUMEL
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= 10**12:
+        raise section.wrong("reduce_bucket_size", value, 'a number of elements, or "auto"')
+    return int(value)
+
+
+def _say_live(section: Settings, stage: int) -> None:
+    """Say which numbers of stage 3 are priced as DeepSpeed's own, where a file has others."""
+    names = [f"{prefix}{name}" for prefix in ("stage3_", "") for name in _LIVE] if stage == 3 else []
+    for name in (*names, "sub_group_size"):
+        if (value := section.given(name)) not in _LIVE_NUMEL and stage == 3:
+            given = f"{value:g}" if isinstance(value, (int, float)) else repr(value)[:20]
+            section.said.append(f"{section.prefix}{name} {given} is priced as 1e9, DeepSpeed's own.")
 
 
 def read_fsdp(section: Settings, words: tuple[str, ...] = ()) -> ParallelismSpec:
@@ -174,11 +203,15 @@ SHARDING = Rule(take_sharding, give_sharding)
 def deepspeed_settings(parallelism: ParallelismSpec, precision: str) -> dict[str, object]:
     """A DeepSpeed configuration that leaves to the Trainer what the Trainer says ("auto")."""
     stage = int(parallelism.strategy.removeprefix("zero"))
-    zero: dict[str, object] = {"stage": stage}
+    zero: dict[str, object] = {"stage": stage, "reduce_bucket_size": parallelism.reduce_bucket_size or "auto"}
     if parallelism.cpu_offload:
         zero["offload_optimizer"] = {"device": "cpu"}
-        if stage == 3:
-            zero["offload_param"] = {"device": "cpu"}
+    if parallelism.offloads_weights:
+        zero["offload_param"] = {"device": "cpu"}
+    if stage == 3 and not parallelism.reduce_bucket_size:
+        zero |= dict.fromkeys(("stage3_prefetch_bucket_size", "stage3_param_persistence_threshold"), "auto")
+    if stage < 3 and parallelism.overlap_comm:
+        zero["overlap_comm"] = True
     auto = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
     halves = {name: {"enabled": precision == name} for name in ("bf16", "fp16")}
     return {**dict.fromkeys(auto, "auto"), **halves, "zero_optimization": zero}
@@ -209,6 +242,13 @@ def accelerate_settings(parallelism: ParallelismSpec, precision: str) -> dict[st
     }
 
 
+def launched(parallelism: ParallelismSpec) -> ParallelismSpec:
+    """What becomes of it in accelerate's file, whose section for DeepSpeed has no word for the buckets."""
+    if not parallelism.strategy.startswith("zero"):
+        return parallelism
+    return replace(parallelism, reduce_bucket_size=_BUCKET_NUMEL, overlap_comm=False)
+
+
 def _plugin(parallelism: ParallelismSpec) -> tuple[str, Mapping[str, object]]:
     """distributed_type, and the section that belongs to it."""
     strategy = parallelism.strategy
@@ -216,7 +256,10 @@ def _plugin(parallelism: ParallelismSpec) -> tuple[str, Mapping[str, object]]:
         return "FSDP", {"fsdp_config": {"fsdp_version": 2, **fsdp_settings(parallelism, "fsdp_")}}
     if not strategy.startswith("zero"):
         return next(kind for kind, plain in _PLAIN.items() if plain == strategy), {}
-    stage, device = int(strategy[-1]), "cpu" if parallelism.cpu_offload else "none"
-    offload = {"offload_optimizer_device": device, "offload_param_device": device if stage == 3 else "none"}
+    stage, device = int(strategy[-1]), {True: "cpu", False: "none"}
+    offload = {
+        "offload_optimizer_device": device[parallelism.cpu_offload],
+        "offload_param_device": device[parallelism.offloads_weights],
+    }
     sharded = stage == 3 and parallelism.loading != "whole"
     return "DEEPSPEED", {"deepspeed_config": {"zero_stage": stage, **offload, "zero3_init_flag": sharded}}

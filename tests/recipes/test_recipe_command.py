@@ -67,8 +67,10 @@ def test_zero3_is_written_for_the_launchers() -> None:
     sharded = ("recipe", "--model", "70b", "--method", "lora", "--gpus", "8", "--parallel", "zero3")
     deepspeed = json.loads(answer(*sharded, "--for", "deepspeed"))
     assert deepspeed["zero_optimization"]["stage"] == 3
-    accelerate = answer(*sharded, "--for", "accelerate")
-    assert "num_processes: 8" in accelerate and "zero_stage: 3" in accelerate
+    assert deepspeed["zero_optimization"]["reduce_bucket_size"] == "auto"
+    accelerate = run(*sharded, "--for", "accelerate")
+    assert "num_processes: 8" in accelerate.stdout and "zero_stage: 3" in accelerate.stdout
+    assert accelerate.stderr == "accelerate does otherwise: --reduce-bucket-size 500000000\n"
 
 
 @pytest.mark.parametrize("tool", ["transformers", "trl", "axolotl", "llamafactory"])

@@ -125,9 +125,40 @@ def test_the_deepspeed_file_beside_is_read(tmp_path: Path) -> None:
     offload = {"stage": 3, "offload_optimizer": cpu, "offload_param": cpu, "reduce_bucket_size": 5}
     (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": offload}))
     reading = read(tmp_path, "base_model: x/y\ndeepspeed: ds.json\n")
-    assert reading.recipe.parallelism == ParallelismSpec(strategy="zero3", cpu_offload=True)
+    assert reading.recipe.parallelism == ParallelismSpec(strategy="zero3", cpu_offload=True, reduce_bucket_size=5)
     assert any("do not count the GPUs" in note for note in reading.notes)
-    assert any("reduce_bucket_size" in note for note in reading.notes)
+    assert not any("reduce_bucket_size" in note for note in reading.notes)
+
+
+@pytest.mark.parametrize(
+    ("zero", "wanted"),
+    [
+        ({"stage": 2}, {"reduce_bucket_size": 500_000_000}),  # DeepSpeed's own
+        ({"stage": 2, "reduce_bucket_size": "auto", "overlap_comm": True}, {"overlap_comm": True}),
+        ({"stage": 3, "reduce_bucket_size": 2e8, "overlap_comm": True}, {"reduce_bucket_size": 200_000_000}),
+        ({"stage": 0, "reduce_bucket_size": 7}, {}),
+    ],
+)
+def test_deepspeeds_buckets_are_read(zero: dict[str, object], wanted: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": zero}))
+    found = read(tmp_path, "base_model: x/y\ndeepspeed: ds.json\n").recipe.parallelism
+    strategy = f"zero{zero['stage']}" if zero["stage"] else "ddp"
+    assert found == ParallelismSpec(strategy=strategy, **wanted)
+
+
+@pytest.mark.parametrize("size", [0, -1, "5e8", True, [1], 1e300])
+def test_a_bucket_is_a_number_of_elements(size: object, tmp_path: Path) -> None:
+    (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": {"stage": 2, "reduce_bucket_size": size}}))
+    with pytest.raises(PeftbenchError, match="reduce_bucket_size of the axolotl file must be a number of elements"):
+        read(tmp_path, "base_model: x/y\ndeepspeed: ds.json\n")
+
+
+def test_other_limits_of_stage_3_are_said(tmp_path: Path) -> None:
+    zero = {"stage": 3, "sub_group_size": 1e14, "stage3_max_live_parameters": 1e9, "stage3_max_reuse_distance": "auto"}
+    (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": zero}))
+    notes = read(tmp_path, "base_model: x/y\ndeepspeed: ds.json\n").notes
+    assert any("sub_group_size 1e+14 is priced as 1e9" in note for note in notes)
+    assert not any("max_live" in note or "max_reuse" in note for note in notes)
 
 
 @pytest.mark.parametrize("model", ["base_model: x/y", "model_name_or_path: x/y"], ids=["axolotl", "trl"])

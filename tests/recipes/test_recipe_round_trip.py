@@ -112,14 +112,20 @@ def test_the_accelerate_file_carries_the_gpus(recipe: TrainingSpec, parallelism:
     script = folder / "sharded.py"
     script.write_text(export(MODEL, recipe, "transformers").text)
     launcher = folder / "accelerate.yaml"
-    launcher.write_text(export(MODEL, recipe, "accelerate").text)
-    assert read_files([str(script), str(launcher)]).recipe.parallelism == parallelism
+    written = export(MODEL, recipe, "accelerate")
+    launcher.write_text(written.text)
+    assert read_files([str(script), str(launcher)]).recipe.parallelism == written.recipe.parallelism
+    zero = parallelism.strategy.startswith("zero")  # whose buckets accelerate has no word for
+    assert written.recipe.parallelism == replace(parallelism, reduce_bucket_size=500_000_000 if zero else None)
 
 
 @pytest.mark.parametrize("tool", [axolotl.TOOL, llamafactory.TOOL, trl.TOOL], ids=lambda tool: tool.name)
 def test_sharding_is_in_the_file_itself(tool, folder) -> None:
-    for strategy in ("zero2", "zero3", "fsdp"):
-        spec = ParallelismSpec(strategy=strategy, cpu_offload=True)
+    for strategy, more in (
+        ("zero2", {}), ("zero2", {"overlap_comm": True, "reduce_bucket_size": 1000}), ("zero3", {}), ("fsdp", {}),
+        ("zero3", {"offload_params": False}),
+    ):  # fmt: skip
+        spec = ParallelismSpec(strategy=strategy, cpu_offload=True, **more)
         path = folder / "own.yaml"
         path.write_text(yaml_of(write(tool, MODEL, TrainingSpec(adapter=LORA, parallelism=spec))))
         assert read_files([str(path)]).recipe.parallelism == spec

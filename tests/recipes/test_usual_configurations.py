@@ -163,11 +163,15 @@ def test_the_rank_of_what_is_set_over_another(tmp_path: Path) -> None:
     assert not recipe_of(tmp_path, FACTORY_LORA, **fsdp2).use_reentrant
 
 
-def test_offload_of_one_part_is_priced_as_none_and_said(tmp_path: Path) -> None:
-    zero = {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}}}
-    reading = read(tmp_path, {"a.json": FACTORY_FULL | {"deepspeed": zero}})
-    assert not reading.recipe.parallelism.cpu_offload
-    assert any("optimizer or weights alone" in note for note in reading.notes)
+def test_stage_3_offloads_the_optimizer_with_the_weights_or_without(tmp_path: Path) -> None:
+    """Weights alone are priced without offload."""
+    ways = {("optimizer",): (True, False), ("optimizer", "param"): (True, True), ("param",): (False, True)}
+    for parts, found in ways.items():
+        zero = {"stage": 3, **{f"offload_{part}": {"device": "cpu"} for part in parts}}
+        reading = read(tmp_path, {"a.json": FACTORY_FULL | {"deepspeed": {"zero_optimization": zero}}})
+        parallelism = reading.recipe.parallelism
+        assert (parallelism.cpu_offload, parallelism.offload_params) == found
+        assert any("offloads weights alone" in note for note in reading.notes) is (parts == ("param",))
 
 
 NAMED: tuple[tuple[dict, str, object], ...] = (

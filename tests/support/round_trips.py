@@ -68,16 +68,23 @@ def trip(asked: list[str], tool: str, folder: Path, launcher: str | None = None)
         return Trip(question, "refused" if refused else written.stderr or repr(written.exception))
     (command,) = _PLAN_IT.findall(path.read_text(encoding="utf-8"))
     read = shlex.split(command)[1:] + (asked[asked.index("--gpu") :] if "--gpu" in asked else [])
-    otherwise = [word for line in _OTHERWISE.findall(written.stderr) for word in shlex.split(line)]
-    read += _beside([*asked, *otherwise], launcher, folder) if launcher else []
+    otherwise = _otherwise(written.stderr)
+    if launcher:
+        beside, more = _beside([*asked, *otherwise], launcher, folder)
+        read, otherwise = [*read, *beside], [*otherwise, *more]
     return Trip(question, _difference(_plan(read), _plan(["plan", *asked, *otherwise])))
 
 
-def _beside(asked: list[str], launcher: str, folder: Path) -> list[str]:
-    """The launcher's own file; one that it does not write is not read."""
+def _otherwise(said: str) -> list[str]:
+    """What a tool does in place of what was asked."""
+    return [word for line in _OTHERWISE.findall(said) for word in shlex.split(line)]
+
+
+def _beside(asked: list[str], launcher: str, folder: Path) -> tuple[list[str], list[str]]:
+    """The launcher's own file and what it does otherwise; one that it does not write is not read."""
     place = folder / LAUNCHERS[launcher]
     written = run("recipe", *asked, "--for", launcher, "-o", str(place))
-    return [] if written.exit_code else ["--from", str(place)]
+    return ([], []) if written.exit_code else (["--from", str(place)], _otherwise(written.stderr))
 
 
 def _plan(words: list[str]) -> Any:

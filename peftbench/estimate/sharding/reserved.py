@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from peftbench.base.units import MIB
 from peftbench.estimate.sharding.links import over_nvlink
-from peftbench.estimate.sharding.split import flat_parameters, is_fsdp
+from peftbench.estimate.sharding.split import flat_parameters, is_fsdp, is_zero
 from peftbench.estimate.sharding.step import units_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
@@ -53,9 +53,11 @@ def stream_slack(components: Sequence[Component], model: ModelSpec, training: Tr
     it, for record_stream ties it to the compute stream. So is a trained unit's whole gradient to the stream that
     reduces it. Source: `BlockPool` and `get_free_block` in c10/cuda/CUDACachingAllocator.cpp.
     """
+    tensors = [c for c in components if c.part not in _BEYOND_TENSORS]
+    if is_zero(training.parallelism):
+        return _zero_slack(tensors)
     if not is_fsdp(training.parallelism) or training.parallelism.gpus == 1:
         return []
-    tensors = [c for c in components if c.part not in _BEYOND_TENSORS]
     own = [c for c in tensors if c.part in _OWN_STREAMS]
     compute = [c for c in tensors if c.part not in _OWN_STREAMS]
     temporaries = _largest([c for c in compute if c.part is Part.OPTIMIZER_TEMPORARIES])
@@ -69,6 +71,20 @@ def stream_slack(components: Sequence[Component], model: ModelSpec, training: Tr
         high = max(high, size + temporaries)
     because = "pools of the streams that gather and reduce, which the compute stream cannot use"
     return [Component(Part.SLACK, size, Basis.MODELLED, TRAINING, because, 0, high)]
+
+
+def _zero_slack(tensors: Sequence[Component]) -> list[Component]:
+    """The upper end of the band: DeepSpeed's step finds none of the blocks that the backward pass left large enough.
+
+    It flattens gradients, and stage 3 gathers weights on a stream of its own. Source: `step` in
+    deepspeed/runtime/zero/stage_1_and_2.py and stage3.py, __allgather_stream in partitioned_param_coordinator.py.
+    Published runs of 7B models lie between none of it and half.
+    """
+    apart = (Part.GATHERED, Part.OPTIMIZER_TEMPORARIES)
+    pools = [*([c for c in tensors if c.part is part] for part in apart), [c for c in tensors if c.part not in apart]]
+    size = sum(map(_largest, pools)) - _largest(tensors)
+    because = "flat gradients and gathered weights have pools of their own"
+    return [Component(Part.SLACK, 0, Basis.MODELLED, TRAINING, because, 0, size)]
 
 
 def _largest(components: Sequence[Component]) -> int:

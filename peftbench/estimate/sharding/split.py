@@ -17,7 +17,8 @@ from peftbench.inputs.recipe import DType, ParallelismSpec, TrainingSpec
 from peftbench.memory import Component, Part, Phase, exact
 
 PERSISTENT_NUMEL = 100_000
-"""ZeRO-3 never gives up the whole of parameters up to this size: stage3_param_persistence_threshold."""
+"""ZeRO-3 never gives up the whole of parameters up to this size: stage3_param_persistence_threshold. "auto" is ten
+times the hidden size."""
 PERSISTENT = "small parameters, whole on every GPU"
 ZERO_ALIGNMENT = 2
 """ZeRO-1 and 2 pad the flat parameters to a multiple of this and the GPUs: nccl_start_alignment_factor."""
@@ -143,7 +144,7 @@ def sharded_weights(model: ModelSpec, training: TrainingSpec, phases: frozenset[
     rest_bytes = sum(w.count * rest_part_bytes(w, training) for w in rest)
     codes_bytes = sum(w.count * code_part_bytes(w, training) for w in quantized)
     because = f"one of {gpus} parts of each parameter"
-    if training.parallelism.cpu_offload:
+    if training.parallelism.offloads_weights:
         rest_bytes = codes_bytes = 0
     name = Part.UNQUANTIZED if quantized else Part.WEIGHTS
     components = (
@@ -151,7 +152,7 @@ def sharded_weights(model: ModelSpec, training: TrainingSpec, phases: frozenset[
         exact(Part.QUANTIZATION_CONSTANTS, sizes.constants_bytes, phases, "constants of all layers, on every GPU"),
         exact(name, rest_bytes, phases, because),
         exact(Part.WEIGHTS, sizes.buffers_bytes, phases, "buffers, on every GPU"),
-        exact(Part.WEIGHTS, persistent_bytes(((w.numel, w.total) for w in rest), training), phases, PERSISTENT),
+        exact(Part.WEIGHTS, persistent_bytes(((w.numel, w.total) for w in rest), model, training), phases, PERSISTENT),
     )
     return tuple(component for component in components if component.bytes)
 
@@ -171,8 +172,9 @@ def code_part_bytes(weight: Weight, training: TrainingSpec) -> int:
     return prod(part_of((-(-whole // itemsize), 1), training.parallelism.gpus, cuts_flat(training))) * itemsize
 
 
-def persistent_bytes(sizes: Iterable[tuple[int, int]], training: TrainingSpec) -> int:
+def persistent_bytes(sizes: Iterable[tuple[int, int]], model: ModelSpec, training: TrainingSpec) -> int:
     """Bytes of the parameters that ZeRO-3 keeps whole beside their parts; a size is numel of each and of all."""
     if training.parallelism.strategy != "zero3":
         return 0
-    return sum(total for each, total in sizes if each <= PERSISTENT_NUMEL) * training.dtype.bytes
+    most = PERSISTENT_NUMEL if training.parallelism.reduce_bucket_size else 10 * model.hidden_size
+    return sum(total for each, total in sizes if each <= most) * training.dtype.bytes

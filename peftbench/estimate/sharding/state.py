@@ -14,16 +14,11 @@ from peftbench.estimate.sharding.split import (
     stored,
     trained_parts,
 )
+from peftbench.estimate.sharding.zero import buckets, has_master, step_temporaries_bytes
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import ParallelismSpec, TrainingSpec
 from peftbench.memory import ALWAYS, STEP, TRAINING, Component, Part, Phase, exact
 
-REDUCE_BUCKET_NUMEL = 500_000_000
-"""reduce_bucket_size of DeepSpeed's zero_optimization."""
-PREFETCH_BUCKET_NUMEL = 50_000_000
-"""stage3_prefetch_bucket_size."""
-MAX_LIVE_NUMEL = 1_000_000_000
-"""stage3_max_live_parameters, stage3_max_reuse_distance and sub_group_size."""
 HALF = 2
 """Bytes of bfloat16 and float16, the param_dtype and reduce_dtype of mixed precision."""
 BROADCAST_BYTES = 250 * MIB
@@ -37,11 +32,11 @@ def own_trained(
     parts = trained_parts(tensors, training)
     components = [
         *_adapter_part(model, training, tensors),
-        *_buckets(tensors, training),
+        *_buckets(model, tensors, training),
         _accumulated(tensors, training),
     ]
     if not training.parallelism.cpu_offload:
-        components += [*_gradients(tensors, parts, training), *_optimizer(parts, training, on_cpu)]
+        components += [*_gradients(tensors, parts, training), *_optimizer(tensors, parts, training, on_cpu)]
     return [component for component in components if component.bytes]
 
 
@@ -50,12 +45,12 @@ def _adapter_part(model: ModelSpec, training: TrainingSpec, tensors: tuple[Tenso
     if training.adapter is None:
         return []
     tensors = stored(tensors, training)
-    persistent = persistent_bytes(((t.tensor_numel, t.numel) for t in tensors), training)
+    persistent = persistent_bytes(((t.tensor_numel, t.numel) for t in tensors), model, training)
     if training.parallelism.strategy == "zero3":
         tensors = tuple(part._replace(dtype=training.dtype) for part in trained_parts(tensors, training))
     elif training.parallelism.shards_weights:
         tensors = trained_parts(tensors, training)
-    offloaded = training.parallelism.cpu_offload and training.parallelism.shards_weights
+    offloaded = training.parallelism.offloads_weights
     size = frozen_bytes(model, training.adapter, training.dtype) + (0 if offloaded else total_bytes(tensors))
     return [
         exact(Part.ADAPTERS, size, ALWAYS, f"{total_numel(tensors):,} parameters on each GPU"),
@@ -63,22 +58,22 @@ def _adapter_part(model: ModelSpec, training: TrainingSpec, tensors: tuple[Tenso
     ]
 
 
-def _optimizer(parts: tuple[TensorGroup, ...], training: TrainingSpec, on_cpu: bool) -> list[Component]:
-    """States of this GPU's part. DeepSpeed adds a float32 master copy, and a float32 gradient while it steps.
+def _optimizer(
+    tensors: tuple[TensorGroup, ...], parts: tuple[TensorGroup, ...], training: TrainingSpec, on_cpu: bool
+) -> list[Component]:
+    """States of this GPU's part. DeepSpeed makes float32 copies in `initialize`, and float32 gradients while it steps.
 
     Source: DeepSpeedZeroOptimizer.step in deepspeed/runtime/zero/stage_1_and_2.py; stage 3 goes by sub-groups.
     """
     size = optimizer_bytes(parts, training.optimizer, training.loop == "trainer", on_cpu)
     share = _share(training.parallelism)
-    temporary = size.step_temporary_bytes
-    master = 0
+    temporary, master = size.step_temporary_bytes, 0
     if is_zero(training.parallelism):
-        numel = total_numel(parts)
-        master = 4 * numel
-        at_once = min(numel, MAX_LIVE_NUMEL) if training.parallelism.strategy == "zero3" else numel
-        temporary = temporary * at_once // max(numel, 1) + 4 * at_once
+        numel, gradients = total_numel(parts), gradient_part_bytes(tensors, parts, training)
+        master = 4 * numel if has_master(training) else 0
+        temporary = step_temporaries_bytes(tensors, numel, gradients, temporary, training)
     return [
-        exact(Part.OPTIMIZER, master, TRAINING, f"float32 copies of the trained parameters{share}"),
+        exact(Part.OPTIMIZER, master, ALWAYS, f"float32 copies of the trained parameters{share}"),
         exact(Part.OPTIMIZER, size.state_bytes, TRAINING, f"states of {training.optimizer}{share}"),
         exact(Part.OPTIMIZER_TEMPORARIES, temporary, STEP, f"{training.optimizer}'s, in its step{share}"),
     ]
@@ -90,8 +85,8 @@ def _gradients(
     """All of them, or this GPU's part: in ZeRO-3 a buffer that is always there."""
     size = gradient_part_bytes(tensors, parts, training)
     kept = training.zero_grad_keeps if training.defers_reduction else training.gradients_outlive_step
-    throughout = training.parallelism.strategy == "zero3" or kept
-    phases = TRAINING if throughout else STEP
+    phases = TRAINING if kept else STEP
+    phases = ALWAYS if training.parallelism.strategy == "zero3" else phases
     share = _share(training.parallelism) if training.parallelism.shards_gradients else ""
     return [exact(Part.GRADIENTS, size, phases, f"{total_numel(tensors):,} trained parameters{share}")]
 
@@ -124,25 +119,21 @@ def gradient_part_bytes(
     return total_bytes(parts)
 
 
-def _buckets(tensors: tuple[TensorGroup, ...], training: TrainingSpec) -> list[Component]:
+def _buckets(model: ModelSpec, tensors: tuple[TensorGroup, ...], training: TrainingSpec) -> list[Component]:
     """Buffers that gradients are copied into to be summed over the GPUs.
 
-    DDP's buckets of 25 MiB are together a second copy of the gradients, unless gradient_as_bucket_view. DeepSpeed has
-    one bucket, which is allocated whole however few parameters are trained. Sources:
-    torch/csrc/distributed/c10d/reducer.cpp; deepspeed/runtime/zero/stage_1_and_2.py and stage3.py.
+    DDP's buckets of 25 MiB are together a second copy of the gradients, unless gradient_as_bucket_view. Source:
+    torch/csrc/distributed/c10d/reducer.cpp.
     """
-    strategy = training.parallelism.strategy
-    if strategy == "ddp":
-        because = "DDP's buckets of 25 MiB hold a second copy of all gradients"
-        return [
-            exact(Part.BUCKETS, BROADCAST_BYTES, frozenset({Phase.LOAD}), "DDP sends the first GPU's weights out"),
-            exact(Part.BUCKETS, total_bytes(tensors), TRAINING, because),
-        ]
-    size = REDUCE_BUCKET_NUMEL * training.dtype.bytes
-    because = f"reduce_bucket_size, {REDUCE_BUCKET_NUMEL:,} elements"
-    if strategy in ("zero1", "zero2"):
-        return [exact(Part.BUCKETS, size, frozenset({Phase.BACKWARD}), because)]
-    return [exact(Part.BUCKETS, size, TRAINING, because)] if strategy == "zero3" else []
+    if is_zero(training.parallelism):
+        return buckets(model, tensors, training)
+    if training.parallelism.strategy != "ddp":
+        return []
+    because = "DDP's buckets of 25 MiB hold a second copy of all gradients"
+    return [
+        exact(Part.BUCKETS, BROADCAST_BYTES, frozenset({Phase.LOAD}), "DDP sends the first GPU's weights out"),
+        exact(Part.BUCKETS, total_bytes(tensors), TRAINING, because),
+    ]
 
 
 def _share(parallelism: ParallelismSpec) -> str:

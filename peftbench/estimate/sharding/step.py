@@ -9,12 +9,8 @@ from peftbench.estimate.forward.moments import StepMoments, Stretch
 from peftbench.estimate.parts.base_weights import quantized_weights
 from peftbench.estimate.parts.tensors import TensorGroup, total_bytes
 from peftbench.estimate.sharding.split import flat_parameters, is_fsdp, trained_parts
-from peftbench.estimate.sharding.state import (
-    MAX_LIVE_NUMEL,
-    PREFETCH_BUCKET_NUMEL,
-    accumulated_bytes,
-    gradient_part_bytes,
-)
+from peftbench.estimate.sharding.state import accumulated_bytes, gradient_part_bytes
+from peftbench.estimate.sharding.zero import MAX_LIVE_NUMEL, prefetch_numel
 from peftbench.estimate.tape.ledger import Moment, Sizes, add_sizes, largest_moments, shift
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role, Weight, num_parameters, weights_of
@@ -70,13 +66,14 @@ def own_moments(
     adapter_numel = sum(t.numel for t in tensors) if training.adapter else 0
     units = units_of(model, training, adapter_numel)
     whole = max(total_bytes(tensors), 1)
-    share = 0.0 if parallelism.strategy == "zero3" or parallelism.cpu_offload else kept_bytes / whole
+    at_once = kept_bytes if parallelism.strategy == "zero2" and not parallelism.cpu_offload else 0
+    share = 0.0 if at_once or parallelism.strategy == "zero3" or parallelism.cpu_offload else kept_bytes / whole
     waiting = Waiting(accumulated_bytes(tensors, training), 0 if training.zero_grad_keeps else round(share * whole))
     forward: list[Moment] = []
     backward: list[Moment] = []
     for stretch in step.stretches:
         unit = _unit_gradients(stretch, units, model, training, whole)
-        moments = [_own_gradients(moment, unit, share) for moment in stretch.moments]
+        moments = [_own_gradients(moment, unit, share, at_once) for moment in stretch.moments]
         beside = _beside(stretch, units, model, training)
         for passing in _passes(stretch, beside, waiting, _done_share(stretch, units, model, training)):
             (backward if stretch.backward else forward).extend(shift(moments, passing))
@@ -123,11 +120,15 @@ def _unit_gradients(
     return {"layer": units.layer, "head": units.head, "embedding": units.embedding or units.head}[stretch.unit]
 
 
-def _own_gradients(moment: Moment, unit_bytes: int, share: float) -> Moment:
-    """Gradients beyond those of the unit are this GPU's part only."""
+def _own_gradients(moment: Moment, unit_bytes: int, share: float, at_once: int) -> Moment:
+    """Gradients beyond those of the unit are this GPU's part only.
+
+    ZeRO-2 makes room for its whole part `at_once`: that of the last GPU with the first gradient, which is the head's
+    (copy_grads_in_partition in deepspeed/runtime/zero/stage_1_and_2.py).
+    """
     per_token, per_pair, fixed = moment.by_part.get(Part.GRADIENTS, (0, 0, 0))
     whole = min(fixed, unit_bytes)
-    kept = whole + round((fixed - whole) * share)
+    kept = whole + round((fixed - whole) * share) + (at_once if fixed else 0)
     by_part = {**moment.by_part, Part.GRADIENTS: (per_token, per_pair, kept)}
     return moment._replace(fixed=moment.fixed - fixed + kept, by_part=by_part)
 
@@ -193,7 +194,7 @@ def _live_bytes(units: Units, model: ModelSpec, training: TrainingSpec) -> int:
     Source: PartitionedParameterCoordinator in deepspeed/runtime/zero/partitioned_param_coordinator.py.
     """
     each = units.whole / num_parameters(model)
-    live = max(MAX_LIVE_NUMEL * each, units.layer + PREFETCH_BUCKET_NUMEL * training.dtype.bytes)
+    live = max(MAX_LIVE_NUMEL * each, units.layer + prefetch_numel(model, training.parallelism) * training.dtype.bytes)
     return min(units.whole, round(live))
 
 

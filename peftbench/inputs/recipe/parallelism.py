@@ -28,6 +28,17 @@ def _counted(parallelism: ParallelismSpec) -> str:
     return "" if parallelism.strategy == "none" else parallelism.counted
 
 
+def _bucketed(parallelism: ParallelismSpec) -> str:
+    return f" bucket {parallelism.reduce_bucket_size:,}" if parallelism.reduce_bucket_size else ""
+
+
+def _offloaded(parallelism: ParallelismSpec) -> str:
+    if not parallelism.cpu_offload:
+        return ""
+    alone = parallelism.strategy == "zero3" and not parallelism.offload_params
+    return " with CPU offload of the optimizer" if alone else " with CPU offload"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ParallelismSpec:
     """`gpus` counts all GPUs of all nodes; each runs a micro-batch of its own, unless the strategy is "tensor"."""
@@ -45,7 +56,19 @@ class ParallelismSpec:
     )  # fmt: skip
     cpu_offload: bool = option(
         False, "Keep what is sharded in the host's memory while no GPU needs it.", alone=True,
-        screen=" with CPU offload", column=80,
+        screen=_offloaded, column=80,
+    )  # fmt: skip
+    offload_params: bool = option(
+        True, "With --cpu-offload under ZeRO-3: the weights too, not the optimizer alone; DeepSpeed's offload_param.",
+        screen="", usual="", column=96,
+    )  # fmt: skip
+    reduce_bucket_size: int | None = option(
+        None, "Elements that DeepSpeed reduces at a time.", kind=int, least=1, most=10**12,
+        default_text='hidden size squared, its "auto"', screen=_bucketed, column=97,
+    )  # fmt: skip
+    overlap_comm: bool = option(
+        False, "Reduce while the backward pass goes on: ZeRO-1 and 2 fill a second bucket meanwhile.",
+        screen=" overlapped", column=98,
     )  # fmt: skip
     loading: str | None = option(
         None, "What a GPU holds while sharded weights are loaded: its part, layer by layer (zero.Init, "
@@ -96,6 +119,11 @@ class ParallelismSpec:
     def shards_gradients(self) -> bool:
         """Each GPU keeps the gradients of its part only."""
         return self.strategy in SHARDS_GRADIENTS
+
+    @property
+    def offloads_weights(self) -> bool:
+        """Each GPU's part of the weights waits in the host's memory."""
+        return self.cpu_offload and self.shards_weights and (self.strategy != "zero3" or self.offload_params)
 
     @property
     def shards_weights(self) -> bool:

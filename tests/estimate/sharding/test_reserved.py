@@ -64,7 +64,13 @@ def test_pools_are_what_the_compute_stream_cannot_use() -> None:
     (pools,) = stream_slack(tensors, LLAMA_8B, training)
     gathered = max(sum(c.bytes for c in tensors if c.part is Part.GATHERED and p in c.phases) for p in Phase)
     assert 0 < pools.bytes <= gathered + sum(c.bytes for c in tensors if c.part in (Part.GRADIENTS, Part.BUCKETS))
-    assert stream_slack(tensors, LLAMA_8B, on(TrainingSpec(), 4, "zero3")) == []
+
+
+def test_what_deepspeed_may_reserve_is_the_upper_end_of_the_band() -> None:
+    """Flat gradients of a step are larger than any block that the backward pass left."""
+    training = on(TrainingSpec(), 4, "zero3")
+    (slack,) = stream_slack(estimate_training(LLAMA_8B, training).components, LLAMA_8B, training)
+    assert slack.bytes == slack.low_bytes == 0 < slack.high_bytes
 
 
 @pytest.mark.parametrize("training", [FOREACH, LORA_16, QLORA], ids=["full", "lora", "qlora"])
@@ -118,8 +124,8 @@ def test_grad_op_lets_go_of_layers_as_backward_goes() -> None:
 
 
 def test_small_adapters_stay_whole_under_zero3() -> None:
-    """Both matrices of rank 4 are below stage3_param_persistence_threshold, all but two of rank 64 above."""
-    for rank, whole in ((4, True), (64, False)):
+    """Both matrices of rank 2 are below stage3_param_persistence_threshold, all but two of rank 32 above."""
+    for rank, whole in ((2, True), (32, False)):
         training = on(TrainingSpec(adapter=replace(LORA, r=rank)), 8, "zero3")
         kept = [c for c in estimate_training(LLAMA_8B, training).components if c.part is Part.ADAPTERS]
         assert any(c.because == PERSISTENT for c in kept)

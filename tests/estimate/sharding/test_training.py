@@ -108,6 +108,7 @@ def test_more_gpus_never_need_more(training: TrainingSpec, strategy: str, gpus: 
     training = replace(training, zero_grad_keeps=keeps)
     few, many = (estimate_training(SMALL, on(training, n, strategy)) for n in (gpus, gpus * (more + 1)))
     padding = 3 * 16 * 300 * 4096  # a row of each tensor of the model at most, in every copy
+    padding += 2 * SMALL.vocab_size * SMALL.hidden_size  # ZeRO-3 copies the largest where it cannot be cut evenly
     assert many.allocated_bytes <= few.allocated_bytes + padding
 
 
