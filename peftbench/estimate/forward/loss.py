@@ -116,30 +116,42 @@ def _fused_5(c: Context, logits: Tensor) -> Tensor:
 def _chunked(c: Context, hidden_states: Tensor) -> Tensor:
     """Head and cross-entropy over chunks of the tokens: log-probabilities are saved, gradients are those of a chunk.
 
-    The logits of all chunks exist until the loss is computed. A trained head's gradient is summed over the chunks.
-    Source: CEWithChunkedOutputLoss and TransformerDecoder.chunked_output of torchtune.
+    The logits of all chunks exist until the loss is computed. Source: CEWithChunkedOutputLoss and
+    TransformerDecoder.chunked_output of torchtune.
     """
-    tape, vocabulary = c.tape, c.model.vocab_size
+    tape = c.tape
     low = hidden_states if tape.autocast is None else tape.cast(hidden_states, tape.autocast)
-    weights = _cast_weights(c, low)
-    logits = tape.tensor(vocabulary, low.itemsize)
-    upcast = tape.tensor(vocabulary // CHUNKS, FLOAT32)
-    log_probabilities = tape.tensor(vocabulary, FLOAT32, True)
-    del upcast, logits
-    weight_gradient = vocabulary * low.width * c.weight_itemsize if c.full else 0
-    scratch = ((Part.LOGITS, 2 * FLOAT32 * vocabulary // CHUNKS, 0), (Part.GRADIENTS, 0, weight_gradient))
-    saved = [log_probabilities, *([low] if c.full else []), *([weights] if weights else [])]
-    loss = tape.tensor(0, FLOAT32, True)
-    tape.record((loss,), (low,), saved, scratch=scratch, parameter_gradients=weight_gradient)
-    return loss
+    weight = _head_weight(c, low)
+    pieces = tape.split(low, [low.width // CHUNKS] * CHUNKS)
+    logits = [_chunk_of_logits(c, piece, weight) for piece in pieces]
+    losses = [_cross_entropy(tape, tape.cast(chunk, FLOAT32)) for chunk in logits]
+    return tape.new(losses, 0, FLOAT32)
 
 
-def _cast_weights(c: Context, x: Tensor) -> Tensor | None:
-    """Copies of a wider head in autocast's type: one for each chunk, but for a trained head, whose copy is cached."""
-    if c.tape.autocast is None or c.weight_itemsize == c.tape.autocast:
+def _head_weight(c: Context, low: Tensor) -> Tensor | None:
+    """The trained head, whose gradients of the chunks are summed in backward; autocast makes one copy of a wider one.
+
+    None for a frozen head.
+    """
+    if not c.full:
         return None
-    copies = 1 if c.full else CHUNKS
-    return c.tape.tensor(0, c.tape.autocast, fixed_elements=copies * c.model.vocab_size * x.width)
+    tape, elements = c.tape, c.model.vocab_size * low.width
+    copied = elements if low.itemsize != c.weight_itemsize else 0
+    storage = tape.tensor(0, low.itemsize, fixed_elements=copied).storage
+    weight = Tensor(storage, 0, low.itemsize, True, tape.next_key(), elements)
+    tape.record((weight,), (), parameter_gradients=elements * c.weight_itemsize)
+    return weight
+
+
+def _chunk_of_logits(c: Context, piece: Tensor, weight: Tensor | None) -> Tensor:
+    """The head on one of the chunks: `piece` has all tokens and a share of their channels, which is as many bytes."""
+    tape, trained = c.tape, [weight] if weight else []
+    saved = [piece, *trained] if weight else []
+    if not weight and piece.itemsize != c.weight_itemsize:  # autocast copies a frozen head for each
+        saved.append(tape.tensor(0, piece.itemsize, fixed_elements=c.model.vocab_size * c.model.embedding_size))
+    chunk = tape.tensor(c.model.vocab_size // CHUNKS, piece.itemsize, True)
+    tape.record((chunk,), (piece, *trained), saved, saves_constant=True, gives_views=True)
+    return chunk
 
 
 def _fused_linear(c: Context, hidden_states: Tensor, tokens: int) -> Tensor:

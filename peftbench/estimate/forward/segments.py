@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import NamedTuple
 
-from peftbench.estimate.forward.generations import loss_variant, quantized_saves_input
+from peftbench.estimate.forward.generations import quantized_saves_input
 from peftbench.estimate.forward.kernels import masks_sliding_layers
 from peftbench.estimate.forward.layers import decoder_layer, embeddings
 from peftbench.estimate.forward.loss import head_and_loss
@@ -241,12 +241,13 @@ def embedding_backward(step: Step) -> tuple[Moment, ...]:
     """Full fine-tuning: the table's gradient, three sorted index lists, and partial sums in float32.
 
     When tied, the head's gradient waits for it and the two are added out of place, because the head's is a
-    transposed view: three tables are alive. Liger's is no view and is added to in place. Sources: InputBuffer::add in
-    pytorch/torch/csrc/autograd; embedding_dense_backward in pytorch/aten/src/ATen/native/cuda/Embedding.cu.
+    transposed view: three tables are alive. Liger's, and a sum over chunks, are no views and are added to in place.
+    Sources: InputBuffer::add in pytorch/torch/csrc/autograd; embedding_dense_backward in
+    pytorch/aten/src/ATen/native/cuda/Embedding.cu.
     """
     if not step.full:
         return ()
-    viewed = step.model.tie_word_embeddings and loss_variant(step.model.family, step.training) != "liger"
+    viewed = step.model.tie_word_embeddings and step.training.loss not in ("liger", "chunked")
     table = _table_bytes(step) * (2 if viewed else 1)
     stream = step.model.hidden_size * step.embedding_itemsize
     tenths, rows = (number * step.model.embedding_size * FLOAT32 for number in step.kernels.embedding_sums)

@@ -51,6 +51,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "lora, fused loss, h100": {"method": "lora", "loss": "fused", "gpu": "h100-sxm", "adapter_dtype": "bfloat16"},
     "full, liger, many tokens": {"method": "full", "loss": "liger", "micro_batch_size": 8},
     "full, liger, float32, plain": {"method": "full", "loss": "liger", "dtype": "float32", **PLAIN},
+    "full, chunked, kept": {"method": "full", "loss": "chunked", **KEPT},
     "qlora, liger, upcast": {"method": "qlora", "loss": "liger", "upcast_unquantized": True},
     "lora, unfused, one kernel's softmax": {"method": "lora", "attention": "eager", **HALF_ON_T4},
     "lora, unfused, kept, float32": {"method": "lora", "attention": "eager", **KEPT, **HALF_ON_T4, "dtype": "float32"},
