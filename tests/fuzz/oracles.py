@@ -197,7 +197,7 @@ def pair_faults(words: tuple[str, ...], answer: Answer, ask: Ask) -> Iterator[st
     """Of a good answer in JSON beside others: twice the same, the same in CSV, more memory is not worse."""
     if "doctor" not in words and ask(words) != answer and not {"run", "timeline"} & set(words):
         yield "the same line gives another answer"
-    if words[0] != "plan" or answer.code or not _asked(words, "json"):
+    if words[0] != "plan" or answer.code or not _asked(words, "json") or "--max" in words:
         return
     plans = strictly(answer.out)["plans"]
     table = ask((*words, "--format", "csv"))

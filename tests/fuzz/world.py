@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,9 @@ from peftbench.dryrun.workload import Workload
 from peftbench.inputs.recipe import TrainingSpec
 
 LONGEST_S = 10
+"""What a question may compute, in seconds of processor time: other load on the machine makes no fault."""
+WAITING_S = 45
+"""What it may take on the clock: one that waits for a file computes nothing."""
 WORKER = """
 import json, sys
 sys.stdin.readline()
@@ -34,7 +38,7 @@ for event in (
 
 
 class Hang(BaseException):
-    """An input took longer than LONGEST_S."""
+    """A question computed or waited too long."""
 
 
 def _no_network(*_: object) -> str:
@@ -102,18 +106,28 @@ def _special_files(case: Case) -> None:
 
 @contextmanager
 def limited() -> Iterator[None]:
-    """Raise Hang within it after LONGEST_S, where the system has such an alarm."""
-    if not hasattr(signal, "SIGALRM"):
+    """Raise Hang within it after LONGEST_S or WAITING_S, where the system has such alarms; else at its end."""
+    began_s = time.process_time()
+    with _alarm("SIGALRM", "ITIMER_REAL", WAITING_S), _alarm("SIGPROF", "ITIMER_PROF", LONGEST_S):
+        yield
+    if time.process_time() - began_s > LONGEST_S:
+        raise Hang
+
+
+@contextmanager
+def _alarm(signal_name: str, timer_name: str, after_s: float) -> Iterator[None]:
+    number, timer = getattr(signal, signal_name, None), getattr(signal, timer_name, None)
+    if number is None or timer is None:
         yield
         return
 
     def ring(*_: object) -> None:
         raise Hang
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, LONGEST_S)
+    before = signal.signal(number, ring)
+    signal.setitimer(timer, after_s)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(timer, 0)
+        signal.signal(number, before)
