@@ -32,8 +32,8 @@ from peftbench.inputs.card.gpu import GpuSpec
 
 GPUS_CSV = os.path.join(os.path.dirname(__file__), "gpus.csv")
 SPEED = (
-    "memory_bandwidth", "tensor_flops", "best_flops", "best_matmul_share", "power_w", "link_bandwidth", "link_cards",
-    "network_bandwidth", "pcie_bandwidth", "steps_published",
+    "memory_bandwidth", "l2_bytes", "tensor_flops", "float32_flops", "best_flops", "best_matmul_share", "power_w",
+    "link_bandwidth", "link_cards", "network_bandwidth", "pcie", "steps_published",
 )  # fmt: skip
 """What a driver does not tell of a card."""
 
@@ -110,15 +110,17 @@ def _spec(row: dict[str, str]) -> GpuSpec:
         nominal_gb=int(row["nominal_gb"]),
         compute_capability=capability,
         memory_bandwidth=_scaled(row["memory_bandwidth_gb_s"], 10**9),
+        l2_bytes=_scaled(row["l2_mb"], MIB),
         multiprocessors=multiprocessors,
         tensor_flops=_scaled(row["dense_tensor_tflops"], 10**12),
+        float32_flops=_scaled(row["float32_tflops"], 10**12),
         best_flops=_scaled(row["mamf_bf16_tflops"], 10**12),
         best_matmul_share=float(row["best_matmul_share"]) if row["best_matmul_share"] else None,
         power_w=_scaled(row["tdp_w"]),
         link_bandwidth=_scaled(row["link_gb_s"], 10**9),
         link_cards=_scaled(row["link_cards"]),
         network_bandwidth=_scaled(row["network_gb_s"], 10**9),
-        pcie_bandwidth=_scaled(row["pcie_gb_s"], 10**9),
+        pcie=row["pcie"],
         steps_published=row["steps_published"] == "yes",
         context_bytes=context_bytes(multiprocessors, capability),
         notes=row["notes"],

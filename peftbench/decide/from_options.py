@@ -22,7 +22,7 @@ from peftbench.inputs.recipe import (
 )
 from peftbench.inputs.recipe.inference import ADAPTER_KIND
 from peftbench.inputs.recipe.option import flag, options_of
-from peftbench.inputs.recipe.parallelism import SHARDS_WEIGHTS, usual_nodes
+from peftbench.inputs.recipe.parallelism import LINKED, SHARDS_WEIGHTS, usual_nodes
 from peftbench.inputs.schemes.scheme import OPTIONS as SCHEME_OPTIONS
 from peftbench.inputs.schemes.scheme import scheme_of, schemes_with
 
@@ -40,7 +40,7 @@ _DECLARED = {option.name: option for spec in SPECS for option in options_of(spec
 
 _SHARDING = {
     "sync_each_batch": ("fsdp", "fsdp-grad-op"), "loading": SHARDS_WEIGHTS, "offload_params": ("zero3",),
-    "reduce_bucket_size": ("zero1", "zero2", "zero3"), "overlap_comm": ("zero1", "zero2"),
+    "reduce_bucket_size": ("zero1", "zero2", "zero3"), "overlap_comm": ("zero1", "zero2"), "link": LINKED,
 }  # fmt: skip
 """Options that only some ways to share a model know of."""
 

@@ -64,9 +64,8 @@ def export(model: str, recipe: TrainingSpec, tool: str, path: str | None = None)
     changes = tuple(d for d in differences(recipe, said) if not (open_alpha and d.option == "--lora-alpha"))
     otherwise = [f"differs from what was asked: {' '.join(each.arguments)}" for each in changes]
     header = _header(tool, file, recipe.parallelism, (*otherwise, *reading.notes))
-    if tool == "transformers":
-        return Export(script.text(values, header, recipe.parallelism.loading == "sharded"), said, changes)
-    return Export(header + yaml_of(values), said, changes)
+    text = script.text(values, header) if tool == "transformers" else header + yaml_of(values)
+    return Export(text, said, changes)
 
 
 def _check(recipe: TrainingSpec, tool: str) -> None:
@@ -77,8 +76,6 @@ def _check(recipe: TrainingSpec, tool: str) -> None:
         raise SpecError(what, "Use --quant-type nf4.")
     if adapter and tool != "transformers" and (adapter.peft_type != "lora" or adapter.options):
         raise SpecError(f"{tool} writes LoRA adapters only, not {recipe.method}.", "Use --for transformers.")
-    if quantization and recipe.parallelism.loading == "sharded" and tool != "transformers":
-        raise SpecError(f"{tool} places quantized weights itself.", "Leave out --loading, or use --for transformers.")
     if recipe.parallelism.strategy == "tensor":
         raise SpecError("tensor parallelism is for inference.", "Choose another --parallel.")
 
@@ -113,7 +110,8 @@ def _counted(parallelism: ParallelismSpec) -> str:
     nodes = f" --nodes {parallelism.nodes}" if parallelism.nodes != usual_nodes(parallelism.gpus) else ""
     offload = " --cpu-offload" if parallelism.cpu_offload else ""
     loading = f" --loading {parallelism.loading}" if parallelism.loading else ""
-    return f" --gpus {parallelism.gpus}{nodes} --parallel {parallelism.strategy}{offload}{loading}"
+    link = f" --link {parallelism.link}" if parallelism.link else ""
+    return f" --gpus {parallelism.gpus}{nodes} --parallel {parallelism.strategy}{offload}{loading}{link}"
 
 
 def _launch_file(recipe: TrainingSpec, tool: str, file: str) -> str:

@@ -13,6 +13,7 @@ from peftbench.base.errors import CatalogError, PeftbenchError, SpecError
 from peftbench.base.units import GIB, MIB
 from peftbench.catalog.gpus import GPUS_CSV, find_gpu, gpu_of_size, list_gpus
 from peftbench.inputs.card.cuda_context import context_band, context_bytes
+from peftbench.inputs.recipe.parallelism import LINKS
 
 with open(GPUS_CSV, encoding="utf-8", newline="") as file:
     ROWS = list(csv.DictReader(file))
@@ -31,7 +32,9 @@ SOURCE_OF = {
     "tdp_w": "tdp_source",
     "link_gb_s": "link_source",
     "network_gb_s": "network_source",
-    "pcie_gb_s": "pcie_source",
+    "pcie": "pcie_source",
+    "l2_mb": "l2_source",
+    "float32_tflops": "float32_source",
     "steps_published": "steps_source",
     "release_date": "release_date_source",
 }
@@ -47,7 +50,8 @@ RANGES = {
     "link_gb_s": (50, 1000),
     "link_cards": (2, 72),
     "network_gb_s": (10, 100),
-    "pcie_gb_s": (5, 60),
+    "l2_mb": (2, 300),
+    "float32_tflops": (5, 200),
 }
 
 each_card = pytest.mark.parametrize("row", ROWS, ids=[row["name"] for row in ROWS])
@@ -64,6 +68,8 @@ def test_figures_are_plausible(row):
     for figure, (low, high) in RANGES.items():
         assert not row[figure] or low <= float(row[figure]) <= high, figure
     assert re.fullmatch(r"(\d{4}-\d\d-\d\d)?", row["release_date"])
+    assert not row["pcie"] or row["pcie"] in LINKS
+    assert not row["float32_tflops"] or float(row["float32_tflops"]) <= 0.51 * float(row["dense_tensor_tflops"] or 1e9)
     assert not row["link_cards"] or row["link_gb_s"]
     assert not row["network_gb_s"] or row["link_gb_s"]
     assert not (row["mamf_bf16_tflops"] and row["best_matmul_share"])

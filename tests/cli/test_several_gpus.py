@@ -41,6 +41,8 @@ LARGE = ("plan", "--model", "70b", "--gpu", "a100-80gb")
         ((*LARGE, "--method", "full", "--gpus", "auto", "--parallel", "ddp"), "try --parallel fsdp"),
         ((*ON_A100, "--gpus", "2", "--method", "full", "--optimizer", "adamw_bnb_8bit"), "DTensors"),
         ((*ON_A100, "--gpus", "2", "--method", "qlora", "--quant-type", "int8"), "8-bit"),
+        ((*ON_A100, "--link", "pcie4-x8"), "--link has no effect with one GPU"),
+        ((*ON_A100, "--gpus", "2", "--link", "pcie4-x7"), "'--link': 'pcie4-x7'"),
         ((*ON_A100, "--sync-each-batch"), "--sync-each-batch has no effect with one GPU"),
         ((*ON_A100, "--gpus", "2", "--parallel", "zero2", "--sync-each-batch"), "no effect with --parallel zero2"),
         ((*ON_A100, "--gpus", "2", "--parallel", "ddp", "--loading", "whole"), "--loading has no effect with"),

@@ -70,6 +70,8 @@ class Seconds(Number):
         super().__init__(SHORTEST_S, LONGEST_S)
 
 
+LINE = 76
+"""Characters that a list of choices has beside its option in help."""
 COUNT = Count()
 SECONDS = Seconds()
 
@@ -139,7 +141,9 @@ def _value(option: Option) -> dict[str, Any]:
     if option.kind is float:
         return {"type": Number(option.least or 0, option.below or option.most or MOST)}
     if option.choices and option.kind is not tuple:
-        return {"type": click.Choice([word for word in option.choices if word != option.unset])}
+        words = [word for word in option.choices if word != option.unset]
+        listed = len("|".join(words)) < LINE  # else click would write them all in one line
+        return {"type": click.Choice(words), "metavar": None if listed else "NAME"}
     return {"type": click.STRING}
 
 

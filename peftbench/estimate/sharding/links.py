@@ -6,13 +6,26 @@ from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.recipe import ParallelismSpec
 
 LINK_SHARE = 0.8
-"""Share of the data sheet's link rate that NCCL reaches on large messages. Assumed."""
+"""Share of NVLink's data sheet rate that NCCL reaches on large messages: results/published/links.csv."""
+PEER_SHARE = 0.8
+"""The same of PCIe where GPUs write into each other's memory."""
+HOST_SHARE = 0.41
+"""The same where they do not, so that every byte goes through the host's memory: GeForce cards, whose driver refuses
+it, and most rented machines, which isolate their devices."""
+LANE = {3: 8e9 / 8 * 128 / 130, 4: 16e9 / 8 * 128 / 130, 5: 32e9 / 8 * 128 / 130}
+"""Bytes a second of a lane of PCIe by generation: transfers a second, 128 bits in 130 of them data (PCI-SIG)."""
+USUAL_SLOT = "pcie4-x16"
+"""Of a card whose slot is not known. Assumed."""
 BRIDGE = 50e9
-"""NVLink asked for on a card that is sold without: a bridge between two (RTX 3090: 56 GB/s a direction)."""
-PCIE = 20e9
-"""What NCCL reaches over PCIe 4.0 × 16 where a card's row says nothing. Assumed."""
+"""NVLink asked for on a card that is sold without: a bridge between two (A40: 50.8 GB/s a direction measured)."""
+MESH = 7
+"""Others that each of eight AMD Instinct cards has a link to: fewer cards use fewer links."""
 NODE_NETWORK = 12.5e9
 """A whole node's network, where no GPU has a card of its own: 100 Gbit/s, as AWS has for 4 or 8 A10G. Assumed."""
+UNNAMED_BAND, NAMED_BAND = 3.0, 1.4
+"""Factors either way in which the rate of PCIe lies: of a machine of which nothing is known, and of a slot that was
+named. Rented machines were seen at 1.9 to 6 GB/s where the card's slot would give 13; the same slot through the host at
+0.32 to 0.56 of its rate."""
 
 
 class Traffic(NamedTuple):
@@ -52,10 +65,34 @@ def link_rate(parallel: ParallelismSpec, gpu: GpuSpec) -> float:
 
     A ring over all GPUs crosses between two nodes once, on all of their network cards together.
     """
-    within = LINK_SHARE * _own_links(parallel, gpu) or gpu.pcie_bandwidth or PCIE
+    share = PEER_SHARE if parallel.link and parallel.link.endswith("-p2p") else HOST_SHARE
+    within = LINK_SHARE * _own_links(parallel, gpu) or share * slot_rate(parallel, gpu)
     if parallel.nodes == 1:
         return within
     return min(within, LINK_SHARE * (parallel.gpus_per_node * (gpu.network_bandwidth or 0) or NODE_NETWORK))
+
+
+def link_band(parallel: ParallelismSpec, gpu: GpuSpec) -> float:
+    """Factor either way in which the rate of the links lies; 1 where published steps were timed over such links."""
+    if parallel.gpus == 1 or over_nvlink(parallel, gpu):
+        return 1.0
+    return NAMED_BAND if _slot_of(parallel.link) else UNNAMED_BAND
+
+
+def host_rate(parallel: ParallelismSpec, gpu: GpuSpec) -> float:
+    """Bytes a second between a GPU and the host's memory."""
+    return PEER_SHARE * slot_rate(parallel, gpu)
+
+
+def slot_rate(parallel: ParallelismSpec, gpu: GpuSpec) -> float:
+    """Bytes a second of the slot that was named, or that the card is made for."""
+    generation, lanes = (_slot_of(parallel.link) or gpu.pcie or USUAL_SLOT).removeprefix("pcie").split("-x")
+    return LANE[int(generation)] * int(lanes)
+
+
+def _slot_of(link: str | None) -> str:
+    """ "pcie4-x8" of links that name one; "" of others."""
+    return link.removesuffix("-p2p") if link and "-x" in link else ""
 
 
 def over_nvlink(parallel: ParallelismSpec, gpu: GpuSpec) -> bool:
@@ -65,9 +102,10 @@ def over_nvlink(parallel: ParallelismSpec, gpu: GpuSpec) -> bool:
 
 def _own_links(parallel: ParallelismSpec, gpu: GpuSpec) -> float:
     """Bytes a second by the data sheet; 0 where a ring over the GPUs of a node crosses PCIe."""
-    if parallel.link == "pcie":
+    if parallel.link not in (None, "nvlink"):
         return 0.0
     if gpu.link_bandwidth is None:
         return BRIDGE if parallel.link == "nvlink" and parallel.gpus_per_node == 2 else 0.0
     joined = gpu.link_cards is None or 1 < parallel.gpus_per_node <= gpu.link_cards
-    return float(gpu.link_bandwidth) if joined else 0.0
+    links = min(1.0, (parallel.gpus_per_node - 1) / MESH) if gpu.product.startswith("AMD") else 1.0
+    return float(gpu.link_bandwidth) * links if joined else 0.0

@@ -60,9 +60,13 @@ class GpuSpec:
     """None when unknown or not CUDA."""
     memory_bandwidth: Positive | None = None
     """Bytes per second."""
+    l2_bytes: Positive | None = None
+    """Of the cache that all multiprocessors share."""
     multiprocessors: Positive | None = None
     tensor_flops: Positive | None = None
     """Dense bfloat16 or float16 FLOP/s with float32 accumulation, per the data sheet."""
+    float32_flops: Positive | None = None
+    """Dense float32 FLOP/s without TF32, which torch leaves off by default, per the data sheet."""
     best_flops: Positive | None = None
     """The largest of them that was ever measured on a matrix product."""
     best_matmul_share: Annotated[float, Within(0.01, 10)] | None = None
@@ -75,8 +79,8 @@ class GpuSpec:
     """How many cards a bridge of those joins; None: all of a machine."""
     network_bandwidth: Positive | None = None
     """Bytes per second of the network card beside each GPU; None: one for all of a machine."""
-    pcie_bandwidth: Positive | None = None
-    """Bytes per second that a ring of such cards reaches over PCIe."""
+    pcie: str | None = None
+    """The slot that it is made for: "pcie4-x16"; None: not known."""
     steps_published: bool = False
     """Published steps of this card hold the expected times to account."""
     context_bytes: Count = 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from peftbench.base.errors import SpecError
-from peftbench.base.visible import written
 from peftbench.inputs.recipe.option import check, option
 
 STRATEGIES = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-grad-op", "tensor")
@@ -15,7 +14,14 @@ SHARDS_GRADIENTS = ("zero2", "zero3", "fsdp", "fsdp-grad-op")
 SHARDS_WEIGHTS = ("zero3", "fsdp", "fsdp-grad-op")
 LOADING = ("sharded", "whole")
 """Each GPU is sent its part, a layer at a time; or it holds the whole model first, and then cuts it."""
-LINKS = ("nvlink", "pcie")
+LINKED = tuple(each for each in STRATEGIES if each not in ("none", "tensor"))
+"""Training on several GPUs, or with the host's memory: its time depends on the links."""
+LINKS = (
+    "nvlink", "pcie", "pcie3-x4", "pcie3-x8", "pcie3-x16", "pcie3-x16-p2p", "pcie4-x4", "pcie4-x8", "pcie4-x16",
+    "pcie4-x16-p2p", "pcie5-x4", "pcie5-x8", "pcie5-x16", "pcie5-x16-p2p",
+)  # fmt: skip
+"""NVLink or its like; the slot that the card is made for; slots of PCIe by generation and lanes, through the host's
+memory or, with "-p2p", from card to card."""
 MAX_GPUS = 4096
 GPUS_PER_NODE = 8
 """As most machines have them."""
@@ -37,6 +43,11 @@ def _offloaded(parallelism: ParallelismSpec) -> str:
         return ""
     alone = parallelism.strategy == "zero3" and not parallelism.offload_params
     return " with CPU offload of the optimizer" if alone else " with CPU offload"
+
+
+def _linked(parallelism: ParallelismSpec) -> str:
+    """Nothing where no GPU talks to another."""
+    return f" over {parallelism.link}" if parallelism.link and parallelism.strategy != "none" else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +86,14 @@ class ParallelismSpec:
         "fsdp_cpu_ram_efficient_loading), or the whole model first.",
         kind=str, choices=LOADING, default_text="as the libraries do", screen=" loaded {}", column=95,
     )  # fmt: skip
-    link: str | None = None
-    """What the GPUs of a node talk over; None: whatever the card has."""
+    link: str | None = option(
+        None, "What the GPUs of a machine talk over: nvlink, pcie, or a slot by generation and lanes, pcie3-x4 to "
+        "pcie5-x16; with -p2p where `nvidia-smi topo -p2p r` shows OK.",
+        kind=str, choices=LINKS, default_text="NVLink where the card has it, else its slot", screen=_linked, column=99,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check(self)
-        if self.link is not None and (not isinstance(self.link, str) or self.link not in LINKS):
-            raise SpecError(f"unknown link {written(self.link)}.", f"Choose one of {', '.join(LINKS)}.")
         self._check_counts()
         if self.cpu_offload and self.strategy == "tensor":
             raise SpecError("tensor parallelism keeps every part on its GPU.", "Leave out --cpu-offload, or add GPUs.")

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from peftbench.base.units import gib, human_count
+from peftbench.estimate.sharding.links import link_rate
+from peftbench.inputs.recipe import ParallelismSpec
 from peftbench.report.format.sheet import UNKNOWN, Column, Sheet, listing
 
 if TYPE_CHECKING:
@@ -44,6 +46,9 @@ GPUS = (
 )  # fmt: skip
 
 
+_OVER_PCIE = ParallelismSpec(gpus=2, strategy="ddp", link="pcie")
+
+
 def gpus_sheet(gpus: Iterable[GpuSpec], note: str) -> Sheet:
     """One row a card, in tables the smallest memory first."""
     rows = [
@@ -54,8 +59,8 @@ def gpus_sheet(gpus: Iterable[GpuSpec], note: str) -> Sheet:
          "multiprocessors": g.multiprocessors, "tensor_flops": g.tensor_flops,
          "memory_source": g.memory_source, "notes": g.notes, "best_measured_flops": g.best_flops, "power_w": g.power_w,
          "best_matmul_share": g.best_matmul_share, "link_bytes_per_s": g.link_bandwidth, "link_cards": g.link_cards,
-         "network_bytes_per_s": g.network_bandwidth, "pcie_bytes_per_s": g.pcie_bandwidth,
-         "steps_published": g.steps_published}
+         "network_bytes_per_s": g.network_bandwidth, "pcie_bytes_per_s": round(link_rate(_OVER_PCIE, g)),
+         "steps_published": g.steps_published, "float32_flops": g.float32_flops, "l2_bytes": g.l2_bytes, "pcie": g.pcie}
         for g in gpus
     ]  # fmt: skip
     by_memory = sorted(rows, key=lambda row: int(str(row["memory_bytes"])))
