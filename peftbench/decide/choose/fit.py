@@ -113,20 +113,20 @@ def _parallelisms(shape: Shape, sharing: Sharing) -> Iterator[ParallelismSpec]:
 def _setups(
     model: ModelSpec, training: TrainingSpec, shape: Shape, sequences: int, framework: str
 ) -> Iterator[Setup]:
-    """The largest micro-batch of each way, which is only tried where it can win.
-
-    A smaller micro-batch is never faster: weights are read, gathered and launched as often for fewer tokens.
-    """
+    """The fastest micro-batch of each way, which is only tried where it can win: not with the whole batch at once."""
     each = sequences // shape.gpus
     ways = dict.fromkeys(settle_training(model, way, shape.gpu)[0] for way in _ways(training))
     least = next(iter(ways))
     if not _fits(model, replace(least, micro_batch_size=1, gradient_accumulation_steps=each), shape.gpu):
         return
     for way in reversed(ways):
-        setup = _largest(model, way, shape, each, framework)
-        if setup:
-            yield setup
-            if setup.training.gradient_accumulation_steps == 1:
+        fitting = _fitting(model, way, shape, each)
+        timed = [(step_time(model, tried, shape.gpu, framework), tried) for tried in fitting]
+        if fastest := max(timed, key=_speed, default=None):
+            step, tried = fastest
+            if step:
+                yield _setup(model, tried, shape, step)
+            if fitting[-1].gradient_accumulation_steps == 1:
                 return
 
 
@@ -138,28 +138,35 @@ def _ways(training: TrainingSpec) -> Iterator[TrainingSpec]:
             yield replace(training, gradient_checkpointing=checkpointing, sync_each_batch=synced)
 
 
-def _largest(model: ModelSpec, way: TrainingSpec, shape: Shape, sequences: int, framework: str) -> Setup | None:
-    """The largest micro-batch that fits, among the powers of two that divide what each card has to do in a step."""
-    sizes = [size for size in (1 << power for power in range(sequences.bit_length())) if sequences % size == 0]
-    best: TrainingSpec | None = None
-    while sizes:
-        middle = 0 if best is None else len(sizes) // 2  # most shapes that fail do so at the smallest
-        size = sizes[middle]
-        passes = sequences // size
-        tried = replace(
-            way, micro_batch_size=size, gradient_accumulation_steps=passes,
-            sync_each_batch=way.sync_each_batch and passes > 1,
-        )  # fmt: skip
-        if _fits(model, tried, shape.gpu):
-            best, sizes = tried, sizes[middle + 1 :]
+def _speed(timed: tuple[StepTime | None, TrainingSpec]) -> float:
+    """Tokens a second. A larger micro-batch is not always faster: its tensors may leave the card's cache."""
+    return timed[0].tokens_per_s if timed[0] else 0.0
+
+
+def _setup(model: ModelSpec, training: TrainingSpec, shape: Shape, step: StepTime) -> Setup:
+    offloads = training.parallelism.cpu_offload
+    kept = training.parallelism.gpus_per_node * host_bytes(model, training) if offloads else 0
+    return Setup(shape, training, _judged(model, training, shape.gpu), step, kept)
+
+
+def _fitting(model: ModelSpec, way: TrainingSpec, shape: Shape, sequences: int) -> list[TrainingSpec]:
+    """Micro-batches that fit, the smallest first: powers of two that divide what each card has to do in a step."""
+    powers = (1 << power for power in range(sequences.bit_length()))
+    sizes = [
+        replace(
+            way, micro_batch_size=size, gradient_accumulation_steps=sequences // size,
+            sync_each_batch=way.sync_each_batch and size < sequences,
+        )
+        for size in powers if sequences % size == 0
+    ]  # fmt: skip
+    fit, most = 0, len(sizes)
+    while fit < most:
+        middle = (fit + most) // 2 if fit else 0  # most shapes that fail do so at the smallest
+        if _fits(model, sizes[middle], shape.gpu):
+            fit = middle + 1
         else:
-            sizes = sizes[:middle]
-    step = step_time(model, best, shape.gpu, framework) if best else None
-    if best is None or step is None:
-        return None
-    offloads = best.parallelism.cpu_offload
-    kept = best.parallelism.gpus_per_node * host_bytes(model, best) if offloads else 0
-    return Setup(shape, best, _judged(model, best, shape.gpu), step, kept)
+            most = middle
+    return sizes[:fit]
 
 
 # ── what is estimated once for all cards and counts that it does not depend on ──────────────────────────────────────

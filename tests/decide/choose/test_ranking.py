@@ -173,7 +173,7 @@ def test_an_uncalibrated_cheapest_does_not_win_alone() -> None:
     alone = choose(question("8b", offers=find_offers("l40s")))
     assert alone.cheapest_measured is None
     assert alone.rivals == sum(c.cost.usd.low < alone.cheapest.cost.usd.high for c in alone.choices) - 1
-    cheap = replace(find_offers("rtx4090")[0], gpu_count=1, usd_per_hour=0.01)
+    cheap = replace(find_offers("rtx5090")[0], gpu_count=1, usd_per_hour=0.01)
     unmeasured = choose(question("8b", offers=(cheap, *find_offers("a100-80gb"))))
     assert not unmeasured.cheapest.setup.step.calibrated
     assert unmeasured.cheapest_measured and unmeasured.cheapest_measured.setup.shape.gpu.name == "a100-80gb"
