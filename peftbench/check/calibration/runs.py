@@ -19,7 +19,7 @@ from peftbench.memory import MemoryProfile, Part
 from peftbench.records.calibration import Constant, card_constants
 from peftbench.records.run import RunRecord
 
-CPU_REFERENCE = replace(CPU, tensor_flops=10**12, memory_bandwidth=10**11)
+CPU_REFERENCE = replace(CPU, tensor_flops=10**12, float32_flops=10**12, memory_bandwidth=10**11)
 """Units for a CPU, whose data sheet nobody has: its efficiency is of 1 TFLOP/s, its traffic of 100 GB/s."""
 
 

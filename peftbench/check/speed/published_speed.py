@@ -28,6 +28,10 @@ MODELS_FILE = "throughput_models.json"
 """Beside the CSV: config.json of models that the catalogue lacks."""
 COUNTS = ("sequence_length", "micro_batch_size", "gradient_accumulation_steps")
 TEXTS = ("optimizer", "loss", "quant_type", "target_modules")
+WORDS = ("dtype", "attention", "fused_kernels", "adapter_dtype", "compute_dtype")
+"""Texts that may be missing as columns."""
+SWITCHES = ("gradient_checkpointing", "autocast", "padded", "use_reentrant", "double_quant", "upcast_unquantized")
+"""yes or no; empty, or missing as a column: as by default."""
 COLUMNS = (
     "id", "source", "citation", "gpu", "gpus", "nodes", "strategy", "cpu_offload", "framework", "model", "method", "r",
     "gradient_checkpointing", "step_s", "notes", *COUNTS, *TEXTS,
@@ -49,6 +53,8 @@ class SpeedRecord(NamedTuple):
     training: TrainingSpec
     gpu: GpuSpec
     framework: str
+    first_flash: bool
+    """The first FlashAttention or its Triton form ran, which later kernels are about twice as fast as."""
     step_s: float
     notes: str
 
@@ -87,19 +93,21 @@ def _record(row: Mapping[str, str], own: Configs) -> SpeedRecord:
     model = read_config(own[name], name, MODELS_FILE) if name in own else find_model(name)
     return SpeedRecord(
         row["id"], row["source"], row["citation"], model, _training(row), find_gpu(row["gpu"]), row["framework"],
-        step_s, row["notes"],
+        row.get("flash_attention") == "1", step_s, row["notes"],
     )  # fmt: skip
 
 
 def _training(row: Mapping[str, str]) -> TrainingSpec:
     options: dict[str, object] = {name: int(row[name]) for name in COUNTS}
     options |= {name: row[name] for name in TEXTS if row[name]}
-    options["gradient_checkpointing"] = row["gradient_checkpointing"] == "yes"
+    options |= {name: row[name] for name in WORDS if row.get(name)}
+    options |= {name: row[name] == "yes" for name in SWITCHES if row.get(name)}
     options |= {name: int(row[name]) for name in OPTIONAL if row.get(name)}
     (recipe,) = training_recipes((row["method"],), options)
     parallel = ParallelismSpec(
-        gpus=int(row["gpus"]), nodes=int(row["nodes"]), strategy=row["strategy"], cpu_offload=row["cpu_offload"] != ""
-    )
+        gpus=int(row["gpus"]), nodes=int(row["nodes"]), strategy=row["strategy"], cpu_offload=row["cpu_offload"] != "",
+        link=row.get("link") or None,
+    )  # fmt: skip
     return replace(recipe, parallelism=parallel)
 
 

@@ -11,17 +11,26 @@ from typing import Any, NamedTuple
 from peftbench.check.groups import factor_of, grouped, nine_of_ten
 from peftbench.check.speed.constants_fit import Observation, fit
 from peftbench.check.speed.published_speed import SpeedRecord
-from peftbench.estimate.time.constants import PRIOR, TimeConstants, of_card, with_framework
+from peftbench.estimate.time.constants import (
+    HOPPER_ATTENTION_SHARE,
+    PRIOR,
+    TimeConstants,
+    of_card,
+    with_framework,
+)
 from peftbench.estimate.time.flops import step_work
 from peftbench.estimate.time.step import step_time
 
 IMPOSSIBLE = 0.9
 """Share of the data sheet's rate, recomputation included, beyond which a published row cannot be what it says."""
 START = {
-    "matmul_share": 0.8, "attention_share": 0.5, "hopper_attention": 0.5, "layer_launch_s": 1e-3,
-    "adapter_launch_s": 0.05e-3, "stream_passes": 2.0, "shard_launch_s": 3e-3,
+    "matmul_share": 0.8, "layer_launch_s": 1e-3, "adapter_launch_s": 0.05e-3, "shard_launch_s": 3e-3,
+    "first_flash": 0.5, "first_flash_hopper": 0.3,
 }  # fmt: skip
-"""Where a fit begins, and what it keeps of constants that its rows do not decide: round numbers, from none of them."""
+"""Where a fit begins, and what it keeps of constants that its rows do not decide: round numbers, from none of them.
+
+The last two are `attention_share` of the first FlashAttention, which only published rows ran.
+"""
 WIDTH = 3.0
 """How far the beginnings are trusted, as a factor."""
 
@@ -138,5 +147,9 @@ def _expect(record: SpeedRecord, constants: Constants | None) -> tuple[float, fl
 @lru_cache(maxsize=4096)
 def _constants(record: SpeedRecord, given: tuple[tuple[str, float], ...]) -> TimeConstants:
     own: dict[str, Any] = dict(given)
-    hopper: float = own.pop("hopper_attention")
+    first, hopper = own.pop("first_flash"), own.pop("first_flash_hopper")
+    if record.first_flash:
+        own["attention_share"] = first
+    else:
+        hopper = HOPPER_ATTENTION_SHARE
     return with_framework(of_card(PRIOR._replace(**own), hopper, record.gpu), record.framework)

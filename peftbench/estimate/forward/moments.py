@@ -5,6 +5,7 @@ layers above it have left their gradients, and the layer itself goes through its
 the sum is linear in i, so the peak is at the first or the last layer of a kind.
 """
 
+from collections import Counter
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -46,6 +47,8 @@ class StepMoments(NamedTuple):
     """What a plain loop keeps from one step to the next."""
     stretches: tuple[Stretch, ...] = ()
     """The same moments by the unit that runs: what several GPUs gather and keep depends on it."""
+    written: tuple[tuple[int, int, int], ...] = ()
+    """Tensors that the kernels of layers and head write: (bytes a token, bytes a pair of a token and a key, times)."""
 
 
 @lru_cache(maxsize=2048)
@@ -85,7 +88,14 @@ def step_moments(step: Step) -> StepMoments:
         largest_moments(moment for stretch in stretches if stretch.backward is back for moment in stretch.moments)
         for back in (False, True)
     )
-    return StepMoments(forward, backward, outputs, tuple(stretches))
+    return StepMoments(forward, backward, outputs, tuple(stretches), _written(head, kinds, segments))
+
+
+def _written(head: Segment, kinds: list[Kind], segments: dict[Kind, Segment]) -> tuple[tuple[int, int, int], ...]:
+    total = Counter(head.written)
+    for kind, layers in Counter(kinds).items():
+        total.update({size: layers * times for size, times in segments[kind].written.items()})
+    return tuple((*size, times) for size, times in total.items() if any(size))
 
 
 def _layers(step: Step) -> tuple[list[Kind], dict[Kind, Segment], int]:

@@ -1,5 +1,6 @@
 """One stretch of a step on the tape: a decoder layer, the head or the embeddings, with what it leaves behind."""
 
+from collections import Counter
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ class Segment(NamedTuple):
     left: Sizes
     """Alive after its backward: gradients of weights, outputs that the training loop still holds."""
     out_itemsize: int
+    written: Counter[tuple[int, int]]
+    """Tensors that its kernels write, forward and backward, by their bytes for a token and for a pair with a key."""
 
 
 class Kind(NamedTuple):
@@ -127,8 +130,8 @@ def _segment(
     out_itemsize: int = FLOAT32,
 ) -> Segment:  # fmt: skip
     gradients.clear()
-    left = nonzero(ledger.by_part)
-    return Segment(forward, kept_in_forward, kept, ledger.take_moments(), left, out_itemsize)
+    left, written = nonzero(ledger.by_part), ledger.written
+    return Segment(forward, kept_in_forward, kept, ledger.take_moments(), left, out_itemsize, written)
 
 
 def _context(step: Step, ledger: Ledger, kind: Kind) -> Context:

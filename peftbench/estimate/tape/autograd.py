@@ -35,8 +35,7 @@ class Storage:
         self.per_token = per_token
         self.fixed = fixed
         self.per_pair = per_pair
-        ledger.change(part, per_token, fixed, per_pair)
-        ledger.observe()
+        ledger.allocate(part, per_token, fixed, per_pair)
 
     def __del__(self) -> None:
         self.ledger.change(self.part, -self.per_token, -self.fixed, -self.per_pair)

@@ -4,6 +4,7 @@ Sizes are linear in the tokens of the micro-batch, and in the pairs of tokens an
 (per_token + per_pair × sequence length) × tokens + fixed.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -29,16 +30,26 @@ class Moment(NamedTuple):
 
 
 class Ledger:
-    """The bytes alive now, and every past moment that is the peak for some number of tokens."""
+    """The bytes alive now, and every past moment that is the peak for some number of tokens.
 
-    __slots__ = ("_moments", "by_part", "fixed", "per_pair", "per_token")
+    `written` counts the tensors that were ever allocated, by (bytes a token, bytes a pair): kernels write each of them.
+    """
+
+    __slots__ = ("_moments", "by_part", "fixed", "per_pair", "per_token", "written")
 
     def __init__(self) -> None:
         self.per_token = 0
         self.per_pair = 0
         self.fixed = 0
+        self.written: Counter[tuple[int, int]] = Counter()
         self.by_part: Sizes = {}
         self._moments: list[Moment] = []
+
+    def allocate(self, part: Part, per_token: int, fixed: int, per_pair: int) -> None:
+        """Add a tensor that a kernel writes, and remember the moment."""
+        self.written[per_token, per_pair] += 1
+        self.change(part, per_token, fixed, per_pair)
+        self.observe()
 
     def change(self, part: Part, per_token: int, fixed: int, per_pair: int = 0) -> None:
         """Add (or, with negative sizes, take away) bytes of a part."""
@@ -72,6 +83,10 @@ class SharedLedger:
     def __init__(self, whole: Ledger, part: int, of: int) -> None:
         self._whole = whole
         self._part, self._of = part, of
+
+    def allocate(self, part: Part, per_token: int, fixed: int, per_pair: int) -> None:
+        """As of the whole ledger."""
+        self._whole.allocate(part, per_token * self._part // self._of, fixed, per_pair)
 
     def change(self, part: Part, per_token: int, fixed: int, per_pair: int = 0) -> None:
         """As of the whole ledger; the same bytes with either sign are rounded alike."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from peftbench.estimate.parts.base_weights import quantized_weights, weight_bytes
 from peftbench.estimate.parts.optimizer import RULES, BitsandbytesRule, TorchRule
-from peftbench.estimate.parts.tensors import total_numel
+from peftbench.estimate.parts.tensors import TensorGroup, total_numel
 from peftbench.estimate.peft_forward.virtual_tokens import is_prefix, stream_length, stream_tokens, virtual_tokens
 from peftbench.estimate.peft_types.tensors import adapted_weights, adapter_tensors
 from peftbench.estimate.training import trained_tensors
@@ -21,11 +21,6 @@ HALF_BYTES = 2
 FLOAT32_BYTES = 4
 FLASH_BACKWARD = 2.5
 """Products of the backward pass of fused attention by those of forward: five instead of two (Dao 2023, §3)."""
-LOGIT_BYTES = 34
-"""Bytes moved for one logit: 2 written, 2 + 4 to cast, 4 + 4 for log_softmax, 4 + 4 for its gradient, 4 + 2 to cast
-back, 2 + 2 for two products (the cross-entropy of transformers and torch)."""
-FUSED_LOGIT_BYTES = 10
-"""2 written, 2 + 2 for loss and gradient in place, 2 + 2 for two products: one kernel that stays in 16 bit."""
 FOREACH_ACCESSES = 20
 """Times that torch's AdamW with foreach reads or writes an element, in its ten kernels: decay 2, lerp 3, mul 2,
 addcmul 3, sqrt 2, div 2, add 2, addcdiv 4 (torch/optim/adamw.py, _multi_tensor_adamw)."""
@@ -54,21 +49,18 @@ class StepWork(NamedTuple):
     passes: int
     """3, or 4 with checkpointing."""
     matmul_flops: int
+    float32_flops: int
+    """Those of `matmul_flops` whose factors are float32."""
     attention_flops: int
     """By fused attention, which leaves out what the causal mask hides."""
-    scores: int
-    """Scores of all layers, heads and pairs, masked ones included: what unfused attention writes."""
-    stream_bytes: int
-    """Inputs and outputs of all linear layers, once a pass: what elementwise kernels between them read and write."""
-    adapter_bytes: int
-    """The same of the layers that carry an adapter."""
+    unfused_flops: int
+    """By products of whole matrices of scores, masked pairs included."""
     built_bytes: int
     """Matrices that an adapter builds, as large as its weights."""
     built_blocks: int
     """Blocks of which it builds them, each copied by a kernel of its own."""
     cast_bytes: int
     """Float32 weights that autocast casts in every pass, and their gradients."""
-    logits: int
     weight_bytes: int
     """Base weights, 16 bit where they are dequantized, read in each pass."""
     adapter_launches: int
@@ -108,10 +100,11 @@ def step_work(model: ModelSpec, training: TrainingSpec) -> StepWork:
     carriers = adapted_weights(model, training.adapter) if training.adapter else ()
     quantized = quantized_weights(model, training.quantization)
     virtual = virtual_tokens(training.adapter)
-    into_weights = multiplied(model) if full else 0 if virtual else total_numel(trained)
-    products = multiplied(model) * (2 + recomputed) + into_weights * (1 if full else passes)
-    products -= recomputed * _not_recomputed(model, training, carriers)
-    head = model.vocab_size * model.embedding_size
+    products = _Products(
+        base=multiplied(model) * (2 + full + recomputed) - recomputed * _not_recomputed(model, training, carriers),
+        adapter=0 if full or virtual else total_numel(trained) * passes,
+        head=model.vocab_size * model.embedding_size * (2 + full),
+    )
     length, before = stream_length(training), virtual if is_prefix(training.adapter) else 0
     pairs = (_pairs(model, length) + model.num_hidden_layers * before * length) * training.micro_batch_size
     built = built_work(model, training, tokens)
@@ -119,15 +112,13 @@ def step_work(model: ModelSpec, training: TrainingSpec) -> StepWork:
         tokens=training.tokens,
         layers=model.num_hidden_layers,
         passes=passes,
-        matmul_flops=2 * tokens * (products + head * (3 if full else 2)) + built.flops,
+        matmul_flops=2 * tokens * sum(products) + built.flops,
+        float32_flops=2 * tokens * _in_float32(training, trained, products),
         attention_flops=round(4 * pairs * model.query_size * (1 + recomputed + FLASH_BACKWARD)),
-        scores=tokens * (before + length) * model.num_attention_heads * model.num_hidden_layers,
-        stream_bytes=HALF_BYTES * tokens * _width(model) * passes,
-        adapter_bytes=HALF_BYTES * tokens * _passed(model, carriers) * (passes - 1),
+        unfused_flops=4 * tokens * (before + length) * model.query_size * model.num_hidden_layers * passes,
         built_bytes=built.bytes,
         built_blocks=built.blocks,
         cast_bytes=_cast_bytes(model, training),
-        logits=tokens * model.vocab_size,
         weight_bytes=HALF_BYTES * sum(w.total for w in weights_of(model) if w.role in (Role.LINEAR, Role.EXPERTS))
         * (passes if full else passes - 1),
         adapter_launches=_adapter_tensors(model, training) * passes,
@@ -136,6 +127,33 @@ def step_work(model: ModelSpec, training: TrainingSpec) -> StepWork:
         optimizer_bytes=_optimizer_bytes(model, training),
         trained_bytes=sum(group.bytes for group in trained),
         gathered_bytes=weight_bytes(model, training.dtype, training.quantization).total_bytes,
+    )  # fmt: skip
+
+
+class _Products(NamedTuple):
+    """Weights that a token is multiplied with in all passes, of the layers, of the adapter and of the head."""
+
+    base: int
+    adapter: int
+    head: int
+
+
+def _in_float32(training: TrainingSpec, trained: tuple[TensorGroup, ...], products: _Products) -> int:
+    """Products whose factors are float32: none under autocast, else those of float32 weights.
+
+    bitsandbytes multiplies in its compute type. PEFT keeps adapters in float32 beside 16-bit weights, and casts their
+    inputs; prepare_model_for_kbit_training casts the head.
+    """
+    if training.autocast:
+        return 0
+    scheme = training.quantization
+    base = scheme.compute_dtype if scheme and scheme.four_bit else training.dtype
+    upcast = training.dtype is DType.FLOAT32 or (scheme is not None and scheme.upcast_unquantized)
+    adapter = any(group.dtype is DType.FLOAT32 for group in trained)
+    return sum(
+        number
+        for number, wide in zip(products, (base is DType.FLOAT32, adapter, upcast), strict=True)
+        if wide
     )  # fmt: skip
 
 
@@ -186,11 +204,6 @@ def _boft(carriers: tuple[Weight, ...], built: int, tokens: int, blocks: int) ->
     )
 
 
-def logit_bytes(training: TrainingSpec, fused: bool) -> int:
-    """Bytes moved for each logit by the loss of the recipe."""
-    return FUSED_LOGIT_BYTES if fused or training.loss not in ("transformers", "transformers-4") else LOGIT_BYTES
-
-
 def _cast_bytes(model: ModelSpec, training: TrainingSpec) -> int:
     """Autocast keeps a cast weight until its context ends, which recomputation enters anew; 4-bit weights have none."""
     if not training.autocast or training.dtype is not DType.FLOAT32 or training.quantization:
@@ -219,28 +232,6 @@ def _pairs(model: ModelSpec, length: int) -> int:
     window = min(length, model.sliding_window or length)
     within = window * length - window * window // 2
     return (model.num_hidden_layers - sliding) * length * length // 2 + sliding * within
-
-
-@lru_cache(maxsize=256)
-def _width(model: ModelSpec) -> int:
-    """Inputs and outputs of all linear layers that a token passes."""
-    dense = sum(_in_and_out(w) for w in weights_of(model) if w.role is Role.LINEAR and not w.of_expert)
-    if not model.num_experts:
-        return dense
-    sparse = model.num_hidden_layers - len(model.dense_layers)
-    each = 2 * model.hidden_size + 3 * model.moe_intermediate_size
-    return dense + sparse * model.num_experts_per_tok * each
-
-
-def _passed(model: ModelSpec, carriers: tuple[Weight, ...]) -> int:
-    """Inputs and outputs of these layers that a token passes: of experts apart, those that it is sent to."""
-    split = sum(_in_and_out(w) for w in carriers if w.of_expert)
-    met = split * model.num_experts_per_tok // model.num_experts if split else 0
-    return sum(map(_in_and_out, carriers)) - split + met
-
-
-def _in_and_out(weight: Weight) -> int:
-    return weight.count * sum(weight.shape[-2:]) if len(weight.shape) > 1 else 0
 
 
 def _adapter_tensors(model: ModelSpec, training: TrainingSpec) -> int:

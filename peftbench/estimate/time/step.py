@@ -3,7 +3,7 @@
 An expectation by formula, not a measurement. PyTorch launches ahead of the card, and FSDP gathers ahead of both:
 
     card       = max(products / rate, weights read) + attention
-                 + bytes between products / bandwidth + dequantization
+                 + bytes that kernels write and read / bandwidth + dequantization
     host       = launches of layers, adapters and 4-bit layers
     micro-step = √(card² + host² + links²)
     step       = micro-steps + optimizer + what is exchanged once
@@ -14,21 +14,35 @@ are added.
 """
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
-from peftbench.estimate.forward.kernels import attention_kernel
+from peftbench.estimate.forward.kernels import computes_in_half, kernels_of
+from peftbench.estimate.forward.moments import step_moments
+from peftbench.estimate.forward.step import step_of
 from peftbench.estimate.parts.card import traits_of
-from peftbench.estimate.sharding.links import PCIE, Traffic, over_nvlink, traffic
-from peftbench.estimate.time.constants import BLOCK_LAUNCH_S, FRAMEWORKS, UNCALIBRATED_BAND, TimeConstants, constants_of
-from peftbench.estimate.time.flops import StepWork, builds_weights, logit_bytes, step_work
+from peftbench.estimate.peft_forward.virtual_tokens import stream_length, stream_tokens
+from peftbench.estimate.sharding.links import UNNAMED_BAND, Traffic, host_rate, link_band, traffic
+from peftbench.estimate.time.constants import (
+    BLOCK_LAUNCH_S,
+    FRAMEWORKS,
+    FROM_CACHE,
+    UNCALIBRATED_BAND,
+    TimeConstants,
+    constants_of,
+)
+from peftbench.estimate.time.flops import StepWork, builds_weights, step_work
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe import DType, TrainingSpec
+from peftbench.inputs.recipe import TrainingSpec
 
 __all__ = ["FRAMEWORKS", "StepTime", "TimeConstants", "constants_of", "step_time"]
 
-SCORE_BYTES = 24
-"""Bytes that unfused attention moves for one score in a pass: written, masked, softmax in float32, cast, read."""
+MATTERS = 1.1
+"""A band that links widen by less is not worth a word."""
+LINK_DOUBT = "the slots that the cards talk over are not known; name them by --link"
+LIGER_LOGIT_BYTES = 10
+"""2 written, 2 + 2 for loss and gradient in place, 2 + 2 for two products: one kernel that stays in 16 bit."""
 HOST = 20e9
 """Bytes a second of the host's memory for each GPU that keeps its optimizer there: a host's 200 GB/s, shared by some.
 Assumed; torchtune's 70B run with offload agrees."""
@@ -168,54 +182,110 @@ def step_time(
     usual = constants or constants_of(gpu, framework)
     if unknown_time(training, gpu):
         return None
-    doubt = doubt_about(model, training, gpu, usual.calibrated)
+    doubt = doubt_about(model, training)
     work = step_work(model, training)
     parallel = training.parallelism
     sent = traffic(parallel, gpu, work.trained_bytes, work.gathered_bytes, training.defers_reduction)
-    return StepTime(
+    step = StepTime(
         work=work,
-        parts=_parts(work, training, gpu, usual, attention_kernel(model, training, traits_of(gpu)), sent),
+        parts=_parts(work, training, gpu, usual, _kernel_work(model, training, gpu, usual.fused_kernels), sent),
         accumulated=training.gradient_accumulation_steps,
         gpus=parallel.gpus,
         waits_for_links=parallel.strategy.startswith("zero"),
         band=max(usual.band, UNCALIBRATED_BAND) if doubt else usual.band,
-        doubt=doubt,
+        doubt=doubt if usual.calibrated else f"no steps on {_card(gpu)} published",
         framework=framework,
     )
+    rate_band = link_band(parallel, gpu)
+    band = _with_links(step, rate_band)
+    unnamed = rate_band == UNNAMED_BAND and band > MATTERS * step.band
+    return step._replace(band=band, doubt=step.doubt or (LINK_DOUBT if unnamed else ""))
+
+
+def _with_links(step: StepTime, rate_band: float) -> float:
+    """The step's band where the rate of its links lies within that factor: both errors are normal in logarithms."""
+    parts = step.parts
+    slower = parts._replace(links_s=parts.links_s * rate_band, exchange_s=parts.exchange_s * rate_band)
+    return math.exp(math.hypot(math.log(step.band), math.log(step._replace(parts=slower).step_s / step.step_s)))
+
+
+class KernelWork(NamedTuple):
+    """What the kernels of one micro-step write on this card, and which of them attend."""
+
+    written_bytes: float
+    """To the card's memory; a tensor that stays in its cache counts for less."""
+    attention: str
+    """As Kernels.attention."""
+
+
+def _kernel_work(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, fused: bool) -> KernelWork:
+    """By the tape that the memory is estimated on: it has every tensor of the step, each in its own type."""
+    kernels = kernels_of(model, training, traits_of(gpu))
+    if fused:
+        kernels, training = kernels._replace(attention="flash"), _with_fused_kernels(training)
+    moments = step_moments(step_of(model, training, kernels))
+    tokens, length, cache = stream_tokens(training), stream_length(training), gpu.l2_bytes or 1
+    sizes = ((tokens * (a + b * length), times) for a, b, times in moments.written)
+    written = sum(size * times * min(1.0, FROM_CACHE + size / cache) for size, times in sizes)
+    if training.loss == "liger":  # the tape has one chunk of logits
+        written += LIGER_LOGIT_BYTES * training.tokens * model.vocab_size
+    return KernelWork(written, kernels.attention)
+
+
+def _with_fused_kernels(training: TrainingSpec) -> TrainingSpec:
+    """With Liger's kernels, which stand for those that a framework brings."""
+    loss = training.loss if training.loss == "liger" else "fused-5"
+    return replace(training, fused_kernels="liger", loss=loss)
 
 
 def _parts(
-    work: StepWork, training: TrainingSpec, gpu: GpuSpec, usual: TimeConstants, kernel: str, sent: Traffic
+    work: StepWork, training: TrainingSpec, gpu: GpuSpec, usual: TimeConstants, kernels: KernelWork, sent: Traffic
 ) -> Parts:
-    rate = usual.matmul_share * (gpu.tensor_flops or 0)
-    bandwidth = usual.bandwidth_share * (gpu.memory_bandwidth or 0)
-    between = usual.stream_passes * work.stream_bytes + work.adapter_bytes + work.built_bytes + work.cast_bytes
-    between += work.logits * logit_bytes(training, usual.fused_kernels)
-    attention_s, scores = work.attention_flops / (usual.attention_share * rate), 0
-    if kernel in ("math", "eager", "cpu") and not usual.fused_kernels:
-        attention_s, scores = 2 * work.attention_flops / rate, work.scores * work.passes
+    rate, single = (usual.matmul_share * (flops or 1) for flops in (gpu.tensor_flops, gpu.float32_flops))
+    bandwidth = usual.bandwidth_share * (gpu.memory_bandwidth or 1)
     own = training.quantization.scheme.moved_bytes if training.quantization else None
     dequantized_bytes = work.dequantized_weights * (usual.dequantized_bytes if own is None else own)
+    products_s = (work.matmul_flops - work.float32_flops) / rate + work.float32_flops / single
+    moved = usual.stream_passes * kernels.written_bytes + work.built_bytes + work.cast_bytes
     sharded = training.parallelism.gpus if training.parallelism.shards_optimizer else 1
     return Parts(
-        compute_s=max(work.matmul_flops / rate, work.weight_bytes / bandwidth),
-        attention_s=attention_s,
-        memory_traffic_s=(between + SCORE_BYTES * scores) / bandwidth,
+        compute_s=max(products_s, work.weight_bytes / bandwidth),
+        attention_s=_attention_s(work, training, usual, kernels.attention, rate, single),
+        memory_traffic_s=moved / bandwidth,
         dequantization_s=dequantized_bytes / (gpu.memory_bandwidth or 1),
         launch_floor_s=_launch_floor_s(work, training, usual),
         links_s=sent.micro_step_s,
-        optimizer_s=_offload_s(work, training) or work.optimizer_bytes / sharded / bandwidth,
+        optimizer_s=_offload_s(work, training, gpu) or work.optimizer_bytes / sharded / bandwidth,
         exchange_s=sent.step_s,
     )
 
 
-def _offload_s(work: StepWork, training: TrainingSpec) -> float:
-    """Every GPU fetches its part for both passes, returns gradients, and updates in the host's memory; 0 without."""
-    if not training.parallelism.cpu_offload:
+def _attention_s(
+    work: StepWork, training: TrainingSpec, usual: TimeConstants, kernel: str, rate: float, single: float
+) -> float:
+    """`rate` is that of 16-bit products, `single` that of float32 ones: SDPA's unfused path computes all types in them.
+
+    Fused attention has a rate of its own on tensor cores.
+    """
+    fused = kernel in ("flash", "efficient")
+    if kernel in ("math", "cpu") or not computes_in_half(training):
+        return (work.attention_flops if fused else work.unfused_flops) / single
+    return work.attention_flops / (usual.attention_share * rate) if fused else work.unfused_flops / rate
+
+
+def _offload_s(work: StepWork, training: TrainingSpec, gpu: GpuSpec) -> float:
+    """Every GPU fetches its part for both passes, returns gradients, and updates in the host's memory; 0 without.
+
+    Where only the optimizer is there, what it updated is fetched instead.
+    """
+    parallel = training.parallelism
+    if not parallel.cpu_offload:
         return 0.0
     passes = training.gradient_accumulation_steps
-    moved = 2 * passes * work.gathered_bytes + (1 if training.defers_reduction else passes) * work.trained_bytes
-    return (moved / PCIE + work.optimizer_bytes / HOST) / training.parallelism.gpus
+    weights_too = parallel.shards_weights and parallel.offload_params
+    fetched = 2 * passes * work.gathered_bytes if weights_too else work.trained_bytes
+    moved = fetched + (1 if training.defers_reduction else passes) * work.trained_bytes
+    return (moved / host_rate(parallel, gpu) + work.optimizer_bytes / HOST) / parallel.gpus
 
 
 def _launch_floor_s(work: StepWork, training: TrainingSpec, usual: TimeConstants) -> float:
@@ -224,7 +294,7 @@ def _launch_floor_s(work: StepWork, training: TrainingSpec, usual: TimeConstants
     seconds += work.built_blocks * BLOCK_LAUNCH_S
     if training.quantization and training.quantization.scheme.launches:
         seconds += work.quantized_launches * usual.quantized_launch_s
-    if training.parallelism.strategy in ("zero2", "zero3"):
+    if training.parallelism.shards_optimizer:
         seconds += work.layers * usual.shard_launch_s
     return seconds
 
@@ -233,31 +303,20 @@ def _launch_floor_s(work: StepWork, training: TrainingSpec, usual: TimeConstants
 
 
 def unknown_time(training: TrainingSpec, gpu: GpuSpec) -> str:
-    """Why no time can be expected; empty where one can.
-
-    The catalogue has 16-bit rates. Float32 weights are multiplied at those under autocast; without, torch neither uses
-    them nor TF32 by default.
-    """
-    if not gpu.tensor_flops or not gpu.memory_bandwidth:
+    """Why no time can be expected; empty where one can."""
+    if not gpu.tensor_flops or not gpu.float32_flops or not gpu.memory_bandwidth:
         return f"the rates of {_card(gpu)} are not known"
-    if training.dtype is DType.FLOAT32 and not training.autocast:
-        return "products are in float32, whose rate is not in the catalogue; with --autocast they are in 16 bit"
     return ""
 
 
-def doubt_about(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, calibrated: bool) -> str:
-    """Why a time is uncalibrated; empty where it is not. `calibrated`: plain steps on this card were measured."""
-    parallel = training.parallelism
-    if not calibrated:
-        return f"no steps on {_card(gpu)} published"
+def doubt_about(model: ModelSpec, training: TrainingSpec) -> str:
+    """Why no published step tells of such a recipe, on whatever card; empty where some do."""
     if builds_weights(training):
         return "no constant was fitted to adapters that build weights in every pass"
     if model.num_experts:
         return "no steps of a mixture of experts published"
     if training.quantization and training.quantization.scheme.step_doubt:
         return training.quantization.scheme.step_doubt
-    if parallel.gpus > 1 and not over_nvlink(parallel, gpu):
-        return "no steps of several GPUs over PCIe published"
     return ""
 
 

@@ -66,7 +66,7 @@ def test_products_are_those_that_torch_counts(name: str, adapter: AdapterSpec | 
     )  # fmt: skip
     model = read_config(CONFIGS[name], name, "test")
     work = step_work(model, recipe)
-    attention = 4 * work.scores * model.head_dim * work.passes
+    attention = work.unfused_flops
     assert counted(CONFIGS[name], recipe) == pytest.approx(work.matmul_flops + attention, rel=0.05)
 
 
@@ -84,7 +84,7 @@ def test_products_of_adapters_that_do_more_than_their_parameters_say(adapter: Ad
     recipe = TrainingSpec(sequence_length=64, micro_batch_size=2, gradient_checkpointing=False, adapter=adapter)
     model = read_config(CONFIGS["llama"], "llama", "test")
     work = step_work(model, recipe)
-    attention = 4 * work.scores * model.head_dim * work.passes
+    attention = work.unfused_flops
     assert counted(CONFIGS["llama"], recipe) == pytest.approx(work.matmul_flops + attention, rel=0.05)
     lora = step_work(model, replace(recipe, adapter=LORA))
     assert work.matmul_flops > more * lora.matmul_flops
@@ -93,7 +93,7 @@ def test_products_of_adapters_that_do_more_than_their_parameters_say(adapter: Ad
 def test_fused_attention_multiplies_half_of_the_pairs_once_more_in_backward() -> None:
     model = read_config(CONFIGS["llama"], "llama", "test")
     work = step_work(model, TrainingSpec(sequence_length=64, gradient_checkpointing=False))
-    unfused = 4 * work.scores * model.head_dim * work.passes
+    unfused = work.unfused_flops
     assert work.attention_flops / unfused == pytest.approx(0.5 * 3.5 / 3)
     longer = step_work(model, replace(TrainingSpec(gradient_checkpointing=False), sequence_length=128))
     assert longer.attention_flops == 4 * work.attention_flops

@@ -41,15 +41,16 @@ def test_an_adapter_or_a_link_that_nobody_timed_is_named() -> None:
     assert "no steps on b200 published" in text
     mixed = " ".join(answer("plan", "--model", "1b", "--method", "lora", "--method", "boft", "--gpu", "l40s").split())
     assert "uncalibrated for boft: no constant was fitted to adapters that build weights" in mixed
-    pair = answer("plan", "--model", "1b", "--method", "lora", "--gpu", "l40s", "--gpus", "2", "--explain", "time")
-    assert "no steps of several GPUs over PCIe published" in " ".join(pair.split())
+    pair = answer(*ONE_B, "--gpu", "l40s", "--gpus", "2", "--parallel", "ddp")
+    assert "name them by --link" not in pair, "copies of an adapter exchange little"
+    sharded = (*ONE_B, "--gpu", "l40s", "--gpus", "2", "--parallel", "fsdp", "--sequence-length", "256")
+    assert "the slots that the cards talk over are not known; name them by --link" in " ".join(answer(*sharded).split())
+    assert "uncalibrated" not in answer(*sharded, "--link", "pcie4-x16")
 
 
 def test_a_plan_without_a_time_says_why() -> None:
     for cli in ((*ONE_B, "--gpu", "p100-16gb"), (*ONE_B, "--gpu", "p100-16gb", "--format", "markdown")):
         assert "no time of a step: the rates of p100-16gb are not known." in answer(*cli)
-    said = " ".join(answer(*ONE_B, "--gpu", "l40s", "--dtype", "float32", "--no-autocast").split())
-    assert "no time of a step: products are in float32" in said and "--autocast" in said
     explained = answer(*ONE_B, "--gpu", "p100-16gb", "--explain", "time")
     assert "time —: the rates of p100-16gb are not known" in explained
     assert "no time" not in answer(*ONE_B, "--no-gpu")
