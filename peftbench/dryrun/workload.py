@@ -9,14 +9,12 @@ from typing import Annotated, Any, Literal
 
 from peftbench.base.codec import Count, Within, check_fields, from_json
 from peftbench.base.errors import SpecError
+from peftbench.estimate.parts.card import A100_MULTIPROCESSORS, AMPERE
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.case import recipe_from_json
 from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.inputs.recipe.option import MOST
 
-AMPERE = (8, 0)
-"""The compute capability of a card that is not named."""
-A100_MULTIPROCESSORS = 108
 DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 """What configs call the number of their layers."""
 STEPS = 2

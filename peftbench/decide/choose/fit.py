@@ -10,6 +10,7 @@ from typing import NamedTuple
 from peftbench.base.errors import SpecError
 from peftbench.decide.card import settle_training
 from peftbench.decide.verdict import Verdict, judge
+from peftbench.estimate.forward.kernels import trains_vectors
 from peftbench.estimate.parts.card import CardTraits, traits_of
 from peftbench.estimate.parts.slack import context
 from peftbench.estimate.sharding.loading import in_parts
@@ -174,13 +175,13 @@ def _fitting(model: ModelSpec, way: TrainingSpec, shape: Shape, sequences: int) 
 
 def _fits(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> bool:
     """As `judge` has it: the upper end of the band, beyond the context that is expected, is within what is usable."""
-    needed = _needed_bytes(model, _alike(training), traits_of(gpu))
+    needed = _needed_bytes(model, _alike(training), _traits(training, gpu))
     beside = _beside_bytes(training.parallelism, gpu)
     return needed is not None and needed + beside - _context(gpu).bytes <= gpu.usable_bytes
 
 
 def _judged(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Verdict:
-    components = _reserved(model, _alike(training), traits_of(gpu))
+    components = _reserved(model, _alike(training), _traits(training, gpu))
     return judge(MemoryProfile((*components, *_beside(training.parallelism, gpu))), gpu)
 
 
@@ -206,6 +207,14 @@ def _needed_bytes(model: ModelSpec, training: TrainingSpec, card: CardTraits) ->
         return MemoryProfile(_reserved(model, training, card)).device_high_bytes
     except SpecError:
         return None
+
+
+
+def _traits(training: TrainingSpec, gpu: GpuSpec) -> CardTraits:
+    """What of the card matters to the recipe: how wide it reduces only where vectors are trained."""
+    card = traits_of(gpu)
+    return card if trains_vectors(training.adapter) else card._replace(reducing_blocks=0)
+
 
 _reserved = lru_cache(maxsize=8192)(reserved_components)
 

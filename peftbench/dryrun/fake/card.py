@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from peftbench.dryrun.workload import A100_MULTIPROCESSORS, AMPERE
+from peftbench.estimate.parts.card import A100_MULTIPROCESSORS, AMPERE, reducing_blocks
 
 
 class Card:
@@ -21,6 +21,8 @@ class Card:
         self.compute_capability: tuple[int, int] = AMPERE
         self.multiprocessors = A100_MULTIPROCESSORS
         self.padded = False
+        self.adds_mask = False
+        """The unfused attention is adding its mask to the scores, which a card does in place."""
 
     def set(self, compute_capability: tuple[int, int], multiprocessors: int, padded: bool) -> None:
         """Take another card; what was asked of the last one is forgotten."""
@@ -36,6 +38,11 @@ class Card:
     def has_bfloat16(self) -> bool:
         """torch.cuda.is_bf16_supported(): natively from Ampere on, emulated below."""
         return self.compute_capability >= AMPERE
+
+    @property
+    def reducing_blocks(self) -> int:
+        """Blocks of 128 threads that run at once, which reductions aim at."""
+        return reducing_blocks(self.multiprocessors, self.compute_capability)
 
     @property
     def properties(self) -> SimpleNamespace:

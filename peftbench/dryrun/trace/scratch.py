@@ -13,6 +13,7 @@ import torch
 
 from peftbench.allocator.blocks import aligned
 from peftbench.dryrun.fake.card import CARD
+from peftbench.estimate.tape.device import partial_sums_bytes
 from peftbench.memory import Part
 
 Sizes = Callable[[Any, Any], list[int]]
@@ -20,6 +21,7 @@ KIB = 1024
 HOPPER = (9, 0)
 REGISTER_WIDTH = 128
 """Channels of a value that memory-efficient attention accumulates in registers."""
+NORM_CHUNK = 65_536
 
 GEMMS = frozenset(
     getattr(torch.ops.aten, name).default for name in ("mm", "addmm", "bmm", "baddbmm", "_grouped_mm")
@@ -158,6 +160,55 @@ def _index_put(args: Any, kwargs: Any) -> list[int]:
     return [number * 8] * 3 if accumulate else []
 
 
+def _reduction(args: Any, kwargs: Any) -> list[int]:
+    """Partial results, where several blocks sum many rows into one, as for the gradient of a vector."""
+    tensor, reduced = args[0], set(_dimensions(args, kwargs))
+    first = len(reduced)
+    if not 0 < first < tensor.dim() or reduced != set(range(first)):
+        return []  # of all, or along rows
+    rows, outputs = prod(tensor.shape[:first]), prod(tensor.shape[first:])
+    return [partial_sums_bytes(rows, outputs, CARD.reducing_blocks)] if tensor.is_floating_point() else []
+
+
+def _dimensions(args: Any, kwargs: Any) -> list[int]:
+    """Those that are reduced."""
+    given = args[1] if len(args) > 1 else kwargs.get("dim")
+    given = range(args[0].dim()) if given is None else [given] if isinstance(given, int) else given
+    return [number % max(args[0].dim(), 1) for number in given]
+
+
+def _norms(args: Any, _: Any) -> list[int]:
+    """A number for each chunk of 65,536 elements, as many for each tensor as the largest needs.
+
+    Source: foreach_tensor_norm_cuda in aten/src/ATen/native/cuda/ForeachReduceOp.cu.
+    """
+    return [4 * len(args[0]) * max(-(-tensor.numel() // NORM_CHUNK) for tensor in args[0])]
+
+
+def _masked_scatter(args: Any, _: Any) -> list[int]:
+    """Prefix sums, and the mask where it has to be expanded.
+
+    Source: masked_scatter__cuda in aten/src/ATen/native/cuda/IndexKernel.cpp.
+    """
+    numel = args[0].numel()
+    return [8 * numel, *([numel] if args[1].numel() != numel or 0 in args[1].stride() else [])]
+
+
+def _operand_copies(args: Any, _: Any) -> list[int]:
+    """What cuBLAS is given copies of: matrices whose rows and columns are both apart.
+
+    Source: prepare_batch_matrix_for_cublas in aten/src/ATen/native/cuda/Blas.cpp.
+    """
+    matrices = [arg for arg in args if isinstance(arg, torch.Tensor) and arg.dim() >= 2]
+    return [matrix.numel() * matrix.element_size() for matrix in matrices[-2:] if not _is_laid_out(matrix)]
+
+
+def _is_laid_out(matrix: torch.Tensor) -> bool:
+    """One of the last two dimensions is contiguous, and its rows do not overlap."""
+    (rows, columns), (row, column) = matrix.shape[-2:], matrix.stride()[-2:]
+    return (column == 1 and row >= max(1, columns)) or (row == 1 and column >= max(1, rows))
+
+
 SCRATCH: Mapping[str, tuple[Part, Sizes]] = {
     "aten::_scaled_dot_product_flash_attention_backward": (Part.ACTIVATIONS, _flash_backward),
     "aten::_scaled_dot_product_efficient_attention": (Part.ACTIVATIONS, _efficient_forward),
@@ -165,6 +216,12 @@ SCRATCH: Mapping[str, tuple[Part, Sizes]] = {
     "aten::_fft_c2c": (Part.ACTIVATIONS, _fft),
     "aten::_softmax_backward_data": (Part.ACTIVATIONS, _softmax_backward),
     "aten::_safe_softmax": (Part.ACTIVATIONS, _safe_softmax),
+    "aten::sum": (Part.WORKSPACE, _reduction),
+    "aten::mean": (Part.WORKSPACE, _reduction),
+    **{f"aten::{name}": (Part.ACTIVATIONS, _operand_copies) for name in ("mm", "addmm", "bmm", "baddbmm")},
+    "aten::_foreach_norm": (Part.WORKSPACE, _norms),
+    "aten::masked_scatter": (Part.WORKSPACE, _masked_scatter),
+    "aten::masked_scatter_": (Part.WORKSPACE, _masked_scatter),
     "aten::embedding_dense_backward": (Part.WORKSPACE, _embedding_backward),
     "aten::sort": (Part.WORKSPACE, _sort),
     "aten::topk": (Part.WORKSPACE, _sort),

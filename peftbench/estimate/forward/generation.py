@@ -11,7 +11,8 @@ from peftbench.estimate.forward.attention import attention
 from peftbench.estimate.forward.layers import decoder_layer
 from peftbench.estimate.forward.segments import Kind
 from peftbench.estimate.peft_types.tensors import adapted_paths
-from peftbench.estimate.tape.autograd import Device, Tape, Tensor
+from peftbench.estimate.tape.autograd import Tape, Tensor
+from peftbench.estimate.tape.device import Device
 from peftbench.estimate.tape.ledger import Ledger, Moment
 from peftbench.estimate.tape.modules import Context, norm
 from peftbench.inputs.model.spec import ModelSpec

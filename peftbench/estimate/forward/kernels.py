@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from peftbench.estimate.parts.card import CardTraits
 from peftbench.estimate.peft_forward.virtual_tokens import is_prefix
-from peftbench.estimate.tape.autograd import ON_CPU, Device
+from peftbench.estimate.tape.device import ON_CPU, Device, rows_as
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe import DType, TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, DType, TrainingSpec
 
 FLASH_MAX_HEAD_DIM = 256
 FEW_INDICES = 3072
@@ -28,12 +28,20 @@ class Kernels(NamedTuple):
 
 def kernels_of(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> Kernels:
     """The kernels that run this model's layers on the card."""
+    device = device_of(training.computes_in(card.bfloat16), card)
+    if trains_vectors(training.adapter):
+        device = device._replace(rows=rows_as(training.tokens), reducing_blocks=card.reducing_blocks)
     return Kernels(
         attention=attention_kernel(model, training, card),
         grouped_mm=not model.num_experts or card.grouped_mm,
-        device=device_of(training.computes_in(card.bfloat16), card),
+        device=device,
         embedding_sums=_embedding_sums(model.vocab_size, training, card),
     )
+
+
+def trains_vectors(adapter: AdapterSpec | None) -> bool:
+    """Whether gradients of vectors are summed over the tokens at the peak: norms and biases are not."""
+    return adapter is not None and (adapter.peft_type != "lora" or adapter.use_dora)
 
 
 def device_of(dtype: DType, card: CardTraits) -> Device:

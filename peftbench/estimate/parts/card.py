@@ -6,12 +6,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from peftbench.base.units import KIB
+from peftbench.inputs.card.cuda_context import threads_per_multiprocessor
 from peftbench.inputs.card.gpu import GpuSpec
 
 if TYPE_CHECKING:
     from peftbench.inputs.card.gpu import Seen
 
 AMPERE = (8, 0)
+"""The compute capability of a card that is not named."""
+A100_MULTIPROCESSORS = 108
 HOPPER = (9, 0)
 
 
@@ -26,6 +29,8 @@ class CardTraits(NamedTuple):
     """All experts can be multiplied at once."""
     cublas_bytes: int
     """Workspaces of two threads."""
+    reducing_blocks: int
+    """Blocks of 128 threads that run at once."""
     on_cpu: bool
     slack_factor: Seen | None
     """Reserved less allocated, measured on this card by what is expected."""
@@ -40,7 +45,13 @@ def traits_of(gpu: GpuSpec | None) -> CardTraits:
     since_ampere = generation >= AMPERE
     cublas = 0 if on_cpu else cublas_workspace_bytes(generation)
     bfloat16 = gpu is None or gpu.has_bfloat16
-    return CardTraits(since_ampere, bfloat16, since_ampere, cublas, on_cpu, seen)
+    at_once = 0 if on_cpu else reducing_blocks(gpu.multiprocessors if gpu else None, generation)
+    return CardTraits(since_ampere, bfloat16, since_ampere, cublas, at_once, on_cpu, seen)
+
+
+def reducing_blocks(multiprocessors: int | None, compute_capability: tuple[int, int]) -> int:
+    """Blocks of 128 threads that run at once; a card whose number of multiprocessors is unknown is taken as an A100."""
+    return (multiprocessors or A100_MULTIPROCESSORS) * threads_per_multiprocessor(compute_capability) // 128
 
 
 def cublas_workspace_bytes(compute_capability: tuple[int, int]) -> int:

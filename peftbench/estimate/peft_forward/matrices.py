@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from peftbench.estimate.tape.autograd import FLOAT32, Tape, Tensor
+from peftbench.memory import Part
 
 
 def constant(tape: Tape, elements: int, itemsize: int = FLOAT32) -> Tensor:
@@ -50,13 +51,16 @@ def times_vector(tape: Tape, x: Tensor, trained: int, itemsize: int = FLOAT32, v
     """v * x with a vector of `trained` bytes: x is saved.
 
     Backward makes both products in full and in the wider type, then, in the order of the factors, sums the vector's
-    and casts that of x. Source: validate_outputs in pytorch/torch/csrc/autograd/engine.cpp.
+    and casts that of x. Source: validate_outputs in pytorch/torch/csrc/autograd/engine.cpp. What the sum sets aside
+    comes when x is free, or its product in the wider type.
     """
     out = tape.output(x.width, max(x.itemsize, itemsize), True)
-    scratch = out.per_token
+    scratch, free = out.per_token, x.per_token
     if x.needs_grad and x.itemsize < out.itemsize:
         scratch += out.per_token - (x.per_token if vector_first else 0)
-    sizes = ((tape.part, scratch, 0),)
+        free = x.per_token if vector_first else out.per_token
+    partial = max(tape.device.partial_sums_bytes(x.width) - tape.device.rows * free, 0)
+    sizes = ((tape.part, scratch, 0), (Part.WORKSPACE, 0, partial))
     tape.record((out,), (x,), (x,), scratch=sizes, parameter_gradients=trained, saves_constant=True)
     return out
 

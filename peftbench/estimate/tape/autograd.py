@@ -11,6 +11,7 @@ derivatives.yaml of PyTorch is the source unless another is named.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from peftbench.estimate.tape.device import ON_CPU, Device
 from peftbench.estimate.tape.ledger import AnyLedger, Ledger
 from peftbench.memory import Part
 
@@ -93,18 +94,6 @@ class Node(NamedTuple):
     recomputation."""
     counts: AnyLedger
     """Where the gradients of its inputs are: those of an expert are of its tokens only."""
-
-
-class Device(NamedTuple):
-    """What of a device its kernels' own tensors depend on."""
-
-    is_cuda: bool
-    """CUDA's kernels run."""
-    half_to_float: bool
-    """16-bit numbers are float16, and one kernel reads them and writes float32; bfloat16 is cast first."""
-
-
-ON_CPU = Device(is_cuda=False, half_to_float=False)
 
 
 class Tape:

@@ -17,8 +17,7 @@ Every multiprocessor has stacks and local memory for all of its threads, so the 
 """
 
 LARGE = frozenset(((6, 0), (7, 0), (8, 0), (9, 0), (10, 0), (10, 3)))
-"""Compute capabilities of data centre chips: 2048 threads. Source: CUDA C++ Programming Guide, technical
-specifications."""
+"""Compute capabilities of data centre chips."""
 
 SPREAD = 0.25
 """The samples of one card are up to so much off. Kernels load when they are first called: one that only loads a model
@@ -26,6 +25,11 @@ is at the lower end, one that trains a mixture at the upper."""
 
 _SMALLEST, _MIDDLE, _LARGEST = 34, 84, 188
 """Multiprocessors of the published cards: the range for a card whose number is unknown, and the middle one."""
+
+
+def threads_per_multiprocessor(capability: tuple[int, int] | None) -> int:
+    """How many can be resident. Source: CUDA C++ Programming Guide, technical specifications."""
+    return 2048 if capability in LARGE else 1024 if capability == (7, 5) else 1536
 
 
 def context_bytes(multiprocessors: int | None, capability: tuple[int, int] | None) -> int:

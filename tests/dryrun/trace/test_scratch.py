@@ -31,6 +31,23 @@ CASES: dict[str, tuple[str, tuple[Any, ...], list[int]]] = {
     "a softmax and a mask, from which the result is chosen": (
         "aten::_safe_softmax", (tensor(*SCORES), -1), [4 * 128, 128],
     ),
+    "partial sums of a vector's gradient, 32 blocks a sum": (
+        "aten::sum", (tensor(2, 1024, 4096, dtype=torch.float16), [0, 1], True), [4 * 4096 * 32 * 128],
+    ),
+    "as many as run at once": ("aten::sum", (tensor(8192, 14336), [0]), [4 * 14336 * 16 * 128]),
+    "few rows": ("aten::sum", (tensor(1020, 4096), [0]), [0]),
+    "a mean along rows": ("aten::mean", (tensor(2, 2048, 4096), [-1], True), []),
+    "a sum of all": ("aten::sum", (tensor(2048, 4096),), []),
+    "a number for each chunk of a tensor, as many as the largest has": (
+        "aten::_foreach_norm", ([tensor(16), tensor(65_537)],), [4 * 2 * 2],
+    ),
+    "prefix sums, and an expanded mask": (
+        "aten::masked_scatter", (tensor(4, 8), tensor(4, 1, dtype=torch.bool), tensor(8)), [8 * 32, 32],
+    ),
+    "a copy of a matrix whose rows and columns are apart": (
+        "aten::bmm", (tensor(2, 4, 8), tensor(8, 4, 2).permute(2, 0, 1)), [4 * 64],
+    ),
+    "none of a transposed one": ("aten::mm", (tensor(4, 8), tensor(16, 8).t()), []),
     "a work area of a transform in two dimensions": (
         "aten::_fft_c2c", (tensor(16, 8, dtype=torch.complex64), [0, 1], 2, False), [8 * 128],
     ),

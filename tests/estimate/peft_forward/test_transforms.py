@@ -6,7 +6,8 @@ import pytest
 
 from peftbench.estimate.forward.kernels import ON_CUDA
 from peftbench.estimate.peft_forward.changed_weights import _inverse_transform
-from peftbench.estimate.tape.autograd import ON_CPU, Device, Tape
+from peftbench.estimate.tape.autograd import Tape
+from peftbench.estimate.tape.device import ON_CPU, Device
 from peftbench.estimate.tape.ledger import Ledger
 
 

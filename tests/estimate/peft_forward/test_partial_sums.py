@@ -1,0 +1,30 @@
+"""Gradients of trained vectors are summed over the tokens: what that sets aside reaches the peak of a step."""
+
+from __future__ import annotations
+
+import pytest
+
+from peftbench.catalog.models import find_model
+from peftbench.decide.from_options import training_recipes
+from peftbench.estimate.tape.device import partial_sums_bytes, rows_as
+from peftbench.estimate.training import estimate_training
+from peftbench.memory import Phase
+
+A100 = 108 * 2048 // 128
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "traced_mib"),
+    [("lora", {"use_dora": True}, 2001), ("ia3", {}, 1640), ("vera", {}, 1424)],
+)
+def test_the_backward_pass_agrees_with_the_dry_run(method: str, options: dict[str, bool], traced_mib: int) -> None:
+    """As `peftbench plan --model Qwen/Qwen2.5-0.5B --no-gpu --loss liger --sequence-length 4096 --dry-run` has it."""
+    (training,) = training_recipes((method,), {"loss": "liger", "sequence_length": 4096, **options})
+    estimated = estimate_training(find_model("Qwen/Qwen2.5-0.5B"), training).allocated_in(Phase.BACKWARD)
+    assert estimated >> 20 == pytest.approx(traced_mib, rel=0.005)
+
+
+@pytest.mark.parametrize("outputs", [128, 896, 4096, 4097, 14_336])
+def test_one_number_of_rows_stands_for_those_that_need_the_same(outputs: int) -> None:
+    for tokens in (1, 1020, 1021, 2047, 2048, 2049, 100_000):
+        assert partial_sums_bytes(rows_as(tokens), outputs, A100) == partial_sums_bytes(tokens, outputs, A100)
