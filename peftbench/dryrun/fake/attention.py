@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from peftbench.dryrun.fake.card import CARD
-from peftbench.dryrun.workload import AMPERE
+from peftbench.estimate.parts.card import AMPERE
 
 aten = torch.ops.aten
 HALF = (torch.float16, torch.bfloat16)
@@ -41,9 +41,13 @@ def scaled_dot_product_attention(
             return _flash(query, key, value, dropout_p, is_causal, scale)
         if kernel == "efficient":
             return _efficient(query, key, value, attn_mask, dropout_p, is_causal, scale)
-        return aten._scaled_dot_product_attention_math(
-            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-        )[0]
+        CARD.adds_mask = True
+        try:
+            return aten._scaled_dot_product_attention_math(
+                query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+            )[0]
+        finally:
+            CARD.adds_mask = False
 
 
 def flash_attention_2(

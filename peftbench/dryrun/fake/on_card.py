@@ -85,14 +85,21 @@ def _foreach() -> None:
 _LIBRARY = torch.library.Library("aten", "IMPL")
 
 
+_KERNELS = ("silu_backward", "_fused_rms_norm", "mish_backward")
+"""All operations that CUDA has a kernel of and that are made of others without: CompositeImplicitAutograd beside CUDA
+in aten/src/ATen/native/native_functions.yaml of torch 2.13."""
+
+
 def _kernels() -> None:
-    """Declare a kernel that a CUDA build has, so that autograd calls it: without it the operation is made of others."""
+    """Declare the kernels that a CUDA build has, so that autograd calls them."""
 
     def never_runs(*_: object, **__: object) -> None:  # the modes answer before
         raise RuntimeError("a fake kernel of a card was run on real tensors")
 
-    if not torch._C._dispatch_has_kernel_for_dispatch_key("aten::silu_backward", "CUDA"):
-        _LIBRARY.impl("silu_backward", never_runs, "CUDA")
+    for name in _KERNELS:
+        known = hasattr(torch.ops.aten, name)
+        if known and not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "CUDA"):
+            _LIBRARY.impl(name, never_runs, "CUDA")
 
 
 def _masks() -> None:

@@ -18,6 +18,7 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from peftbench.dryrun.fake.card import CARD
 from peftbench.dryrun.fake.known import learn
 from peftbench.dryrun.fake.streams import current_stream
 from peftbench.dryrun.fake.values import ANSWERS, OPEN
@@ -192,7 +193,7 @@ class Recorder(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         name = func._schema.name
         backward = self.phase is Phase.BACKWARD
-        taken = self._written_to(func, name, args[0]) if backward and args else None
+        taken = self._written_to(func, name, args[0]) if args and (backward or CARD.adds_mask) else None
         if func in GEMMS:
             self._open_handle()
         out: Any = OPEN
@@ -236,15 +237,16 @@ class Recorder(TorchDispatchMode):
         """The storage that this operation of autograd's would write to on a card, where here it makes a new one.
 
         Under a dispatch mode can_accumulate_inplace (torch/csrc/autograd/input_buffer.cpp) is false and
-        areAnyTensorSubclassLike (FunctionsManual.cpp: index_backward, gather_backward …) is true.
+        areAnyTensorSubclassLike (FunctionsManual.cpp: index_backward, gather_backward …) is true; so it is where the
+        unfused attention adds its mask (_scaled_dot_product_attention_math in native/transformers/attention.cpp).
         """
-        if not (func is _ADD or name in _INTO_ZEROS) or not isinstance(old, torch.Tensor) or torch.is_grad_enabled():
+        if not (func is _ADD or name in _INTO_ZEROS) or not isinstance(old, torch.Tensor):
             return None
         number = self.number_of(old)
-        if number is None or not _from_engine():
+        if number is None or not (CARD.adds_mask or (not torch.is_grad_enabled() and _from_engine())):
             return None
-        written = self._is_sole(old) if func is _ADD else self.blocks[number].operation in _ZEROS
-        return old.untyped_storage()._cdata if written else None
+        written = CARD.adds_mask or self._is_sole(old) if func is _ADD else self.blocks[number].operation in _ZEROS
+        return int(old.untyped_storage()._cdata) if written else None
 
     def _is_sole(self, old: torch.Tensor) -> bool:
         """Whether nobody but autograd's buffer holds this gradient, to which the next is added; a view holds its base.
