@@ -23,7 +23,7 @@ from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.model.weights import Role, built_by, num_parameters, weights_of
 from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
-from peftbench.memory import MemoryProfile, Phase
+from peftbench.memory import MemoryProfile, Part, Phase
 
 if TYPE_CHECKING:
     from peftbench.decide.asked import Asked
@@ -163,6 +163,7 @@ def make_plan(
             *notes, *_weight_notes(built, settled), *_attention_notes(model, settled, gpu),
             *_activation_notes(settled), *_sharding_notes(model, settled),
             *_loading_notes(settled, profile), *_reduction_notes(model, settled, gpu, profile),
+            *_connection_notes(model, settled, gpu, profile),
         ),
         time=step_time(model, settled, gpu, framework) if gpu else None,
     )  # fmt: skip
@@ -261,6 +262,21 @@ def _reduction_notes(
     saved_bytes = profile.needed_bytes - synced.needed_bytes
     why = "the Trainer reduces gradients with the last micro-batch only, so FSDP keeps whole ones until then"
     return (f"{why}: --sync-each-batch saves {human_bytes(saved_bytes)}.",) if saved_bytes > 0 else ()
+
+
+def _connection_notes(
+    model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None, profile: MemoryProfile
+) -> Notes:
+    """Why each of three GPUs or more can need more than each of two; the links of a plan are not measured."""
+    nccl_bytes = profile.bytes_of(Part.NCCL)
+    if training.parallelism.gpus < 3 or 20 * nccl_bytes < profile.needed_bytes:
+        return ()
+    two = estimate_training(model, replace(training, parallelism=replace(training.parallelism, gpus=2, nodes=1)), gpu)
+    more = profile.needed_bytes - two.needed_bytes
+    if not 0 < more <= nccl_bytes - two.bytes_of(Part.NCCL):
+        return ()
+    why = "NCCL connects each of three or more to two neighbours of its tree, each of two to one"
+    return (f"each of two GPUs would need {human_bytes(more)} less: {why}.",)
 
 
 def _host_notes(model: ModelSpec, training: TrainingSpec) -> Notes:

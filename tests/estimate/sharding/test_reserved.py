@@ -18,6 +18,7 @@ from peftbench.estimate.sharding.reserved import nccl, stream_slack
 from peftbench.estimate.sharding.split import PERSISTENT
 from peftbench.estimate.sharding.step import _gathered_bytes, units_of
 from peftbench.estimate.training import estimate_training, host_bytes
+from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import DType, ParallelismSpec, TrainingSpec
 from peftbench.memory import MemoryProfile, Part, Phase
 
@@ -49,6 +50,20 @@ def test_connections_follow_the_link_and_the_neighbours() -> None:
     assert size(1, A100) == 0
     assert size(2, A100) * 3 == size(3, A100) * 2 == size(8, A100) * 2
     assert size(2, RTX_4090) < size(2, A100) == size(2, RTX_4090, link="nvlink")
+
+
+@pytest.mark.parametrize(
+    ("model", "training", "named"),
+    [
+        (SMALL, on(LORA_16, 2, "ddp"), False), (SMALL, on(LORA_16, 3, "ddp"), True),
+        (SMALL, on(LORA_16, 8, "ddp"), True), (LLAMA_8B, on(LORA_16, 3, "ddp"), False),
+        (LLAMA_8B, on(LORA_16, 3, "fsdp"), False),
+    ],
+)  # fmt: skip
+def test_a_plan_says_why_three_need_more_than_two(model: ModelSpec, training: TrainingSpec, named: bool) -> None:
+    """Where it is a twentieth of the whole: shards of a larger model are smaller on three."""
+    notes = make_plan(model, training, A100, with_changes=False).notes
+    assert any("two neighbours" in note for note in notes) is named
 
 
 def test_a_training_step_has_no_phases_of_generation() -> None:
