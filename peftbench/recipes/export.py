@@ -64,8 +64,9 @@ def export(model: str, recipe: TrainingSpec, tool: str, path: str | None = None)
     changes = tuple(d for d in differences(recipe, said) if not (open_alpha and d.option == "--lora-alpha"))
     otherwise = [f"differs from what was asked: {' '.join(each.arguments)}" for each in changes]
     header = _header(tool, file, recipe.parallelism, (*otherwise, *reading.notes))
-    text = script.text(values, header) if tool == "transformers" else header + yaml_of(values)
-    return Export(text, said, changes)
+    if tool == "transformers":
+        return Export(script.text(values, header, recipe.parallelism.loading == "sharded"), said, changes)
+    return Export(header + yaml_of(values), said, changes)
 
 
 def _check(recipe: TrainingSpec, tool: str) -> None:
@@ -76,6 +77,8 @@ def _check(recipe: TrainingSpec, tool: str) -> None:
         raise SpecError(what, "Use --quant-type nf4.")
     if adapter and tool != "transformers" and (adapter.peft_type != "lora" or adapter.options):
         raise SpecError(f"{tool} writes LoRA adapters only, not {recipe.method}.", "Use --for transformers.")
+    if quantization and recipe.parallelism.loading == "sharded" and tool != "transformers":
+        raise SpecError(f"{tool} places quantized weights itself.", "Leave out --loading, or use --for transformers.")
     if recipe.parallelism.strategy == "tensor":
         raise SpecError("tensor parallelism is for inference.", "Choose another --parallel.")
 

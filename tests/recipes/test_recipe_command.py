@@ -63,6 +63,16 @@ def test_a_card_without_bfloat16_gets_float16() -> None:
     assert "fp16: true" in result.stdout
 
 
+def test_a_script_reads_quantized_weights_on_the_host_where_they_are_loaded_in_parts(tmp_path: Path) -> None:
+    """The others place them themselves."""
+    sharded = ("recipe", "--model", "1b", "--method", "qlora", "--gpus", "2", "--parallel", "fsdp")
+    assert '{"": int(os.environ' in answer(*sharded)
+    path = tmp_path / "train.py"
+    answer(*sharded, "--loading", "sharded", "-o", str(path))
+    assert '"device_map": {"": "cpu"}' in path.read_text() and "--loading sharded" in path.read_text()
+    assert "places quantized weights itself" in refusal(*sharded, "--loading", "sharded", "--for", "axolotl")
+
+
 def test_zero3_is_written_for_the_launchers() -> None:
     sharded = ("recipe", "--model", "70b", "--method", "lora", "--gpus", "8", "--parallel", "zero3")
     deepspeed = json.loads(answer(*sharded, "--for", "deepspeed"))

@@ -17,6 +17,7 @@ from peftbench.recipes.settings import Settings
 from peftbench.recipes.tools.trainer import ARGUMENTS, bitsandbytes_settings, read_adapter, take_bitsandbytes
 
 _SCRIPT = os.path.join(os.path.dirname(__file__), "train_script.txt")
+_OWN_GPU = 'int(os.environ.get("LOCAL_RANK", "0")) if torch.cuda.is_available() else "cpu"'
 _MORE = {"num_train_epochs": 1, "learning_rate": 2e-4, "logging_steps": 10, "save_strategy": "no", "report_to": []}
 
 
@@ -75,11 +76,12 @@ ROWS = (
 TOOL = Tool("script", "MODEL", ROWS, lambda recipe: recipe)
 
 
-def text(constants: Mapping[str, object], header: str) -> str:
-    """The whole script; `header` are comment lines."""
+def text(constants: Mapping[str, object], header: str, in_parts: bool = False) -> str:
+    """The whole script; `header` are comment lines. Quantized weights that are loaded `in_parts` stay on the host."""
+    place = '"cpu"' if in_parts else _OWN_GPU
     lines = [f"{name} = {_written(value)}" for name, value in constants.items()]
     with open(_SCRIPT, encoding="utf-8") as file:
-        return Template(file.read()).substitute(header=header.rstrip("\n"), constants="\n".join(lines))
+        return Template(file.read()).substitute(header=header.rstrip("\n"), constants="\n".join(lines), place=place)
 
 
 def _written(value: object, indent: str = "") -> str:
