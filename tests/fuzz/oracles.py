@@ -167,7 +167,7 @@ def _verdict_faults(memory: dict[str, Any], verdict: dict[str, Any], gpu: dict[s
         yield "the headroom is not what is left"
     if verdict["required_bytes"] > verdict["usable_bytes"] and verdict["fit"] == "fits":
         yield "fits, but needs more than there is"
-    if verdict["high_bytes"] <= verdict["usable_bytes"] and verdict["fit"] != "fits":
+    if verdict["high_bytes"] <= verdict["usable_bytes"] and verdict["fit"] not in ("fits", None):
         yield "does not fit, but needs less than there is"
     if not 0 <= gpu["usable_bytes"] <= gpu["memory_bytes"]:
         yield "more is usable than the card has"
@@ -199,11 +199,22 @@ def pair_faults(words: tuple[str, ...], answer: Answer, ask: Ask) -> Iterator[st
         yield "the same line gives another answer"
     if words[0] != "plan" or answer.code or not _asked(words, "json") or "--max" in words:
         return
-    plans = strictly(answer.out)["plans"]
-    table = ask((*words, "--format", "csv"))
+    document, table = strictly(answer.out), ask((*words, "--format", "csv"))
+    if "--max" in words:
+        yield from _maxima_faults(document["maxima"], table)
+        return
+    plans = document["plans"]
     yield from _table_faults(plans, table)
     if not {"--dry-run", "--check", "auto"} & set(words) and len(plans) == 1 and plans[0]["gpu"]:
         yield from _order_faults(words, plans[0], ask)
+
+
+def _maxima_faults(maxima: list[dict[str, Any]], table: Answer) -> Iterator[str]:
+    rows = list(csv.DictReader(io.StringIO(table.out)))
+    if [(row["fits"], row["expected"]) for row in rows] != [(str(m["fits"]), str(m["expected"])) for m in maxima]:
+        yield "CSV has other maxima than JSON"
+    if any(each["fits"] > each["expected"] or (each["positions"] or each["fits"]) < each["fits"] for each in maxima):
+        yield "the largest values are not in order"
 
 
 def _table_faults(plans: list[dict[str, Any]], table: Answer) -> Iterator[str]:
@@ -215,7 +226,7 @@ def _table_faults(plans: list[dict[str, Any]], table: Answer) -> Iterator[str]:
         for name in ("allocated_bytes", "reserved_bytes", "device_bytes", "device_low_bytes", "device_high_bytes"):
             if plan["memory"] and row[name] != str(plan["memory"][name]):
                 yield f"{name} of CSV is not that of JSON"
-        if plan.get("verdict") and row["fit"] != plan["verdict"]["fit"]:
+        if plan.get("verdict") and row["fit"] != (plan["verdict"]["fit"] or ""):
             yield "the verdict of CSV is not that of JSON"
 
 
