@@ -11,6 +11,7 @@ from typing import Any
 from peftbench.allocator.settings import AllocatorSettings
 from peftbench.base.cache_folder import cache_folder
 from peftbench.base.errors import CatalogError
+from peftbench.base.units import human_bytes
 from peftbench.dryrun.cache import TraceCache
 from peftbench.dryrun.extrapolate import Extrapolation, extrapolate
 from peftbench.dryrun.runner import TIMEOUT_S, DryRunner, Progress
@@ -23,7 +24,7 @@ from peftbench.inputs.case import time_limit
 from peftbench.memory import MemoryProfile
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DryRun:
     """A workload that was run on fake tensors, and what an allocator of a card makes of it."""
 
@@ -31,6 +32,16 @@ class DryRun:
     trace: Trace
     gpu: GpuSpec | None
     settings: AllocatorSettings = DEFAULT
+
+    def __repr__(self) -> str:
+        """Its peaks and its end on the card; the trace has thousands of blocks."""
+        name = f"DryRun({self.workload.recipe.method}"
+        allocated, reserved = human_bytes(self.profile.allocated_bytes), human_bytes(self.replay.reserved_bytes)
+        sizes = f"{allocated} allocated, {reserved} reserved"
+        if self.gpu is None or self.on_card is None:
+            return f"{name}: {sizes})"
+        end = "runs out of memory" if self.on_card.failure else "comes through"
+        return f"{name} on {self.gpu.name}: {sizes}, {end})"
 
     @cached_property
     def replay(self) -> Replay:

@@ -43,3 +43,10 @@ def test_the_end_of_the_replay_is_the_verdict(dry_run: DryRun, tensors: Fit, fit
     for plan in (with_dry_run(make_plan(model, RECIPE, T4), dry_run), plan_by_dry_run(model, RECIPE, T4, dry_run)):
         assert plan.dry_verdict is not None and plan.dry_verdict.fit is fit
         assert plan.final_verdict is not None and plan.final_verdict.fit is fit
+
+
+def test_a_dry_run_and_its_plan_are_shown_by_how_they_end() -> None:
+    assert repr(SMALL) == "DryRun(full on t4: 100.00 MiB allocated, 100.00 MiB reserved, comes through)"
+    assert repr(STUCK).endswith("runs out of memory)")
+    plan = plan_by_dry_run(find_model("0.5b"), RECIPE, T4, STUCK)
+    assert str(plan).startswith("does not fit: full on t4 needs ")
