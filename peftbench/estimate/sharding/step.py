@@ -156,7 +156,7 @@ def _gathered_bytes(stretch: Stretch, units: Units, model: ModelSpec, training: 
         below = model.num_hidden_layers - (stretch.above if stretch.backward else 0)
         return min(units.whole, units.embedding + units.head + below * units.layer)
     if strategy == "zero3":
-        return _live_bytes(units, model, training)
+        return _live_bytes(stretch, units, model, training)
     if strategy != "fsdp":
         return 0
     return (_flat_gathered if flat_parameters(training) else _gathered)(stretch, units, model)
@@ -188,14 +188,22 @@ def _flat_gathered(stretch: Stretch, units: Units, model: ModelSpec) -> int:
     return root + (units.layer * (2 if ahead else 1) if stretch.unit == "layer" else 0)
 
 
-def _live_bytes(units: Units, model: ModelSpec, training: TrainingSpec) -> int:
-    """ZeRO-3 lets go of a parameter that is not needed for a while: so many elements stay, or one layer and a bucket.
+def _live_bytes(stretch: Stretch, units: Units, model: ModelSpec, training: TrainingSpec) -> int:
+    """ZeRO-3 fetches ahead until so many elements are there, or one layer and a bucket, and then one parameter more.
 
-    Source: PartitionedParameterCoordinator in deepspeed/runtime/zero/partitioned_param_coordinator.py.
+    Each submodule prefetches at least one parameter, so the limit is reached; while it is not, even the head is fetched
+    in one go. Source: fetch_sub_module in deepspeed/runtime/zero/partitioned_param_coordinator.py.
     """
     each = units.whole / num_parameters(model)
-    live = max(MAX_LIVE_NUMEL * each, units.layer + prefetch_numel(model, training.parallelism) * training.dtype.bytes)
-    return min(units.whole, round(live))
+    limit = max(MAX_LIVE_NUMEL * each, units.layer + prefetch_numel(model, training.parallelism) * training.dtype.bytes)
+    if stretch.unit == "head":
+        return min(units.whole, max(round(limit), units.head))
+    if stretch.unit == "embedding":
+        following = float(units.embedding or units.head)
+    else:
+        matrix = max((w.numel for w in weights_of(model) if w.layers is not None), default=0)
+        following = matrix * each if stretch.backward else units.head
+    return min(units.whole, round(limit + following))
 
 
 def _held_by_hooks(stretch: Stretch, model: ModelSpec, training: TrainingSpec) -> Sizes:

@@ -107,6 +107,14 @@ def test_the_norm_of_a_large_gradient_is_taken_in_float64() -> None:
     assert temporaries == pytest.approx(8 * PARAMETERS / 64, rel=1e-3)
 
 
+def test_stage_3_fetches_until_a_billion_elements_are_there_and_one_parameter_more() -> None:
+    """The head at the end of the forward pass, a matrix of a layer in the backward pass."""
+    head, matrix = 2 * (128_256 * 4096 + 4096), 2 * 14_336 * 4096
+    training = replace(on(LORA_16, "zero3"), sequence_length=16)
+    assert held(training, Part.GATHERED, Phase.FORWARD) == pytest.approx(2 * 10**9 + head, rel=1e-2)
+    assert held(training, Part.GATHERED, Phase.BACKWARD) == pytest.approx(2 * 10**9 + matrix, rel=1e-2)
+
+
 def test_stage_2_makes_room_for_its_part_with_the_first_gradient() -> None:
     """Seen where the peak is at the head, whose gradient is the first, with the logits still there."""
     training = replace(on(FULL, "zero2"), sequence_length=2048, loss="liger")
