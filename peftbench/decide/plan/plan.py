@@ -101,8 +101,9 @@ class Plan(NamedTuple):
     @property
     def summary(self) -> str:
         """The first line of an answer: the word, the need and what is left."""
-        verdict, profile, what = self.judged, self.profile, self.summary_subject
+        verdict, what = self.judged, self.summary_subject + (", by dry run," if self.dry_run else "")
         if verdict is None or self.gpu is None:
+            profile = self.dry_run.profile if self.dry_run else self.profile
             need = f"needs {gib(profile.device_bytes)} GiB, up to {gib(profile.device_high_bytes)} within its band"
             return f"no card: {what} {need}"
         if self.doubts:

@@ -114,6 +114,7 @@ def _breakdown(plan: Plan, style: Style, named: bool) -> str:
     profile, gpu = plan.profile, plan.gpu
     full = gpu.memory_bytes if gpu else profile.needed_bytes
     title = f"{plan.method + ', ' if named else ''}GiB at the peak, in the {profile.peak_phase}"
+    title += ", by formula" if plan.dry_run and plan.by_formula else ""
     size = max(8, min(BAR, style.width - 54))
     rows = [(part.value, gib(bytes_), bar(bytes_, full, size).ljust(size), basis.value)
             for part, bytes_, basis in views.parts_of(profile.peak)]  # fmt: skip

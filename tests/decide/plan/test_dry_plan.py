@@ -49,4 +49,4 @@ def test_a_dry_run_and_its_plan_are_shown_by_how_they_end() -> None:
     assert repr(SMALL) == "DryRun(full on t4: 100.00 MiB allocated, 100.00 MiB reserved, comes through)"
     assert repr(STUCK).endswith("runs out of memory)")
     plan = plan_by_dry_run(find_model("0.5b"), RECIPE, T4, STUCK)
-    assert str(plan).startswith("does not fit: full on t4 needs ")
+    assert str(plan).startswith("does not fit: full on t4, by dry run, needs ")

@@ -194,7 +194,7 @@ def test_the_page_says_what_was_run():
     assert "<h1>meta-llama/Llama-3.2-1B · lora · t4</h1>" in page
     for text in ("1.24 B parameters · t4", "sequence 2048", "LoRA r 16 all linear", "Peak 92.00 MiB allocated in the"):
         assert text in page
-    assert "backward pass of step 2" in page and "fits: lora on t4 needs 0." in page
+    assert "backward pass of step 2" in page and "fits: lora on t4, by dry run, needs 0." in page
 
 
 def test_the_page_says_that_it_does_not_fit_and_where():
