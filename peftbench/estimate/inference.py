@@ -18,7 +18,7 @@ from peftbench.estimate.parts.base_weights import quantized_matrices, quantized_
 from peftbench.estimate.parts.card import CardTraits, traits_of
 from peftbench.estimate.parts.slack import context, slack
 from peftbench.estimate.parts.tensors import total_bytes, total_numel
-from peftbench.estimate.peft_types.tensors import adapter_tensors, frozen_bytes
+from peftbench.estimate.peft_types.tensors import adapter_tensors, frozen_on_card_bytes
 from peftbench.estimate.sharding.reserved import nccl
 from peftbench.estimate.sharding.tensor_parallel import check_heads, split_cache, split_weights
 from peftbench.estimate.tape.ledger import terms_of
@@ -83,7 +83,7 @@ def _adapter(model: ModelSpec, inference: InferenceSpec, phases: frozenset[Phase
     if adapter is None:
         return []
     tensors = adapter_tensors(model, adapter, inference.dtype)
-    size = total_bytes(tensors) + frozen_bytes(model, adapter, inference.dtype)
+    size = total_bytes(tensors) + frozen_on_card_bytes(model, adapter, inference.dtype, moved=False)
     because = f"{total_numel(tensors):,} parameters in {adapter.dtype}, not merged"
     return [exact(Part.ADAPTERS, size, phases, because)]
 

@@ -19,7 +19,7 @@ from peftbench.estimate.parts.slack import context, slack
 from peftbench.estimate.parts.tensors import TensorGroup, total_bytes, total_numel
 from peftbench.estimate.peft_forward.dispatch import activations_modelled
 from peftbench.estimate.peft_forward.virtual_tokens import stream_length, stream_tokens
-from peftbench.estimate.peft_types.tensors import adapter_tensors, frozen_bytes
+from peftbench.estimate.peft_types.tensors import adapter_tensors, frozen_on_card_bytes
 from peftbench.estimate.tape.ledger import Sizes, terms_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
@@ -143,7 +143,8 @@ def _trained(model: ModelSpec, training: TrainingSpec, on_cpu: bool) -> list[Com
         exact(Part.OPTIMIZER_TEMPORARIES, optimizer.step_temporary_bytes, STEP, f"{training.optimizer}'s, in its step"),
     ]  # fmt: skip
     if training.adapter is not None:
-        size = gradient_bytes + frozen_bytes(model, training.adapter, training.dtype)
+        frozen = frozen_on_card_bytes(model, training.adapter, training.dtype, training.moves_model)
+        size = gradient_bytes + frozen
         because = f"{count:,} parameters in {training.adapter.dtype}"
         parts.insert(0, exact(Part.ADAPTERS, size, ALWAYS, because))
     return [part for part in parts if part.bytes]

@@ -163,7 +163,8 @@ def boft(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     trained = (sum(prod(shape) for shape in shapes.boft(s, o)) - s.m) * itemsize
     solved = constant(tape, BOFT_MATRICES * s.k * shapes.boft_block(s, o), FLOAT32)
     block_diagonal = matrix(tape, (), square, FLOAT32, (solved,), trained=trained)
-    boft_p = [constant(tape, square, x.itemsize)] if x.itemsize != FLOAT32 else []  # boft_P.to(x)
+    copied = x.itemsize != FLOAT32 or not c.training.moves_model
+    boft_p = [constant(tape, square, x.itemsize)] if copied else []  # boft_P.to(x)
     block_diagonal = _cast_matrix(tape, block_diagonal, x.itemsize)
     butterfly = matrix(tape, (block_diagonal,), square, x.itemsize, boft_p)
     butterfly = matrix(tape, (butterfly,), square, x.itemsize, boft_p)

@@ -56,6 +56,9 @@ class Method(NamedTuple):
     """Tensors that the model has once."""
     frozen_each: Callable[[Site, Options], Frozen] = nothing
     frozen_whole: Callable[[Sites, ModelSpec, Options], Frozen] = nothing
+    frozen_on_host: bool = False
+    """PEFT leaves the frozen tensors in host memory, from where they come for each forward; only the Trainer moves them
+    with the rest of a model, unless that is quantized."""
     trained_in: TrainedIn = TrainedIn.ADAPTER
     saved: Saved = Saved.TRAINED
     saved_whole: Callable[[ModelSpec, Options], Shapes] | None = None
@@ -89,7 +92,7 @@ METHODS: Mapping[str, Method] = {
         rank_within_matrix=False, conv1d=False),
     "boft": Method(
         each=shapes.boft, options={"boft_block_size": 4, "boft_block_num": 0}, rank=None, conv1d=False,
-        frozen_each=lambda s, o: [(s.k * s.k, Kind.FLOAT32)]),  # a permutation as a dense matrix
+        frozen_each=lambda s, o: [(s.k * s.k, Kind.FLOAT32)], frozen_on_host=True),  # a permutation, dense
     "ia3": Method(
         each=lambda s, o: [(1, s.k) if s.feedforward else (s.m, 1)], options={"feedforward_modules": ""}, rank=None,
         targets="ia3"),  # "": those of the architecture
@@ -119,9 +122,10 @@ METHODS: Mapping[str, Method] = {
         frozen_each=lambda s, o: [(s.k, Kind.ADAPTER)], saved=Saved.WITH_FROZEN),
     "gralora": Method(each=shapes.gralora, options={"r": 32, "gralora_k": 2, "hybrid_r": 0}),
     "deft": Method(each=shapes.deft, options={"r": 8, "para": False}),
-    "psoft": Method(
+    "psoft": Method(  # of A all of Vh is kept, of which it is the first rows
         each=lambda s, o: [(o["r"] * (o["r"] - 1) // 2,), (o["r"],), (o["r"],)], options={"r": 32}, conv1d=False,
-        frozen_each=lambda s, o: [(o["r"] * (o["r"] - 1), Kind.INT64), (o["r"] * (s.k + s.m), Kind.FLOAT32)]),
+        frozen_each=lambda s, o: [
+            (o["r"] * (o["r"] - 1), Kind.INT64), (min(s.k, s.m) * s.k + o["r"] * s.m, Kind.FLOAT32)]),
     "peanut": Method(each=shapes.peanut, options={"r": 32, "depth": 0}, conv1d=False),
     "osf": Method(
         each=shapes.osf, options={"effective_rank": None}, rank=None, targets="osf", conv1d=False,

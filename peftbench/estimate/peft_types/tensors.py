@@ -118,6 +118,13 @@ def frozen_bytes(model: ModelSpec, adapter: AdapterSpec, base_dtype: DType = DTy
     return sum(sizes) + _frozen_whole_bytes(model, found, adapter, base_dtype)
 
 
+def frozen_on_card_bytes(model: ModelSpec, adapter: AdapterSpec, base_dtype: DType, moved: bool) -> int:
+    """The same without what stays in host memory; `moved`: the Trainer has moved the whole model, buffers and all."""
+    if method_of(adapter).frozen_on_host and not moved:
+        return 0
+    return frozen_bytes(model, adapter, base_dtype)
+
+
 @lru_cache(maxsize=1024)
 def adapter_file_bytes(model: ModelSpec, adapter: AdapterSpec, base_dtype: DType = DType.BFLOAT16) -> int:
     """Size of the adapter_model.safetensors that save_pretrained writes, its header estimated."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from peftbench.base.units import MIB
 from peftbench.estimate.parts.optimizer import optimizer_bytes
 from peftbench.estimate.parts.tensors import TensorGroup, total_bytes, total_numel
-from peftbench.estimate.peft_types.tensors import frozen_bytes
+from peftbench.estimate.peft_types.tensors import frozen_on_card_bytes
 from peftbench.estimate.sharding.split import (
     PERSISTENT,
     is_fsdp,
@@ -51,7 +51,8 @@ def _adapter_part(model: ModelSpec, training: TrainingSpec, tensors: tuple[Tenso
     elif training.parallelism.shards_weights:
         tensors = trained_parts(tensors, training)
     offloaded = training.parallelism.offloads_weights
-    size = frozen_bytes(model, training.adapter, training.dtype) + (0 if offloaded else total_bytes(tensors))
+    frozen = frozen_on_card_bytes(model, training.adapter, training.dtype, training.moves_model)
+    size = frozen + (0 if offloaded else total_bytes(tensors))
     return [
         exact(Part.ADAPTERS, size, ALWAYS, f"{total_numel(tensors):,} parameters on each GPU"),
         exact(Part.ADAPTERS, persistent, ALWAYS, PERSISTENT),

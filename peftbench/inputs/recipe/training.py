@@ -115,6 +115,11 @@ class TrainingSpec:
         return DType.BFLOAT16 if has_bfloat16 else DType.FLOAT16
 
     @property
+    def moves_model(self) -> bool:
+        """Whether the model is moved to the card as a whole: the Trainer does, unless it is quantized."""
+        return self.loop == "trainer" and self.quantization is None
+
+    @property
     def method(self) -> str:
         """The name people use: "full", "lora", "qlora", or the PEFT type, with "q" in front of a quantized base."""
         if self.adapter is None:

@@ -25,7 +25,7 @@ FORMULAS: dict[Part, tuple[str, ...]] = {
     Part.QUANTIZATION_CONSTANTS: (),
     Part.EXPERTS: ("parts.base_weights.quantized_weights",),
     Part.UNQUANTIZED: ("parts.base_weights.quantized_weights", "parts.base_weights._buffers_bytes"),
-    Part.ADAPTERS: ("peft_types.tensors.adapter_tensors", "peft_types.tensors.frozen_bytes"),
+    Part.ADAPTERS: ("peft_types.tensors.adapter_tensors", "peft_types.tensors.frozen_on_card_bytes"),
     Part.GRADIENTS: ("training.trained_tensors",),
     Part.ACCUMULATED: ("sharding.state.accumulated_bytes", "sharding.step._passes"),
     Part.OPTIMIZER: ("parts.optimizer.optimizer_bytes",),
