@@ -45,7 +45,7 @@ STEP_ERROR = 0.02
 UNEVEN_ERROR = 0.06
 """The same where experts run one after the other: tokens are counted as spread evenly, as no training has them."""
 GUESSED_ERROR = 0.6
-"""The same for adapters without a program: PSOFT keeps 60 % less than the generic one, PEaNUT 2.4 times as much."""
+"""The same for the adapter without a program, adaption_prompt."""
 
 
 def trained_tensors(model: ModelSpec, training: TrainingSpec) -> tuple[TensorGroup, ...]:

@@ -11,7 +11,7 @@ from peftbench.estimate.forward.attention import attention, concatenates_rotated
 from peftbench.estimate.forward.feed_forward import feed_forward
 from peftbench.estimate.forward.generations import keeps_fused_cache
 from peftbench.estimate.peft_forward.dispatch import linear
-from peftbench.estimate.peft_forward.lora import adapted_embedding
+from peftbench.estimate.peft_forward.lora import adapted_embedding, trains_tokens
 from peftbench.estimate.tape.autograd import Tensor
 from peftbench.estimate.tape.modules import Context, activation, norm
 from peftbench.inputs.model.weights import norm_names
@@ -25,7 +25,7 @@ def embeddings(c: Context, needs_grad: bool) -> Tensor:
     """
     model, tape = c.model, c.tape
     tokens = tape.tensor(model.embedding_size, c.embedding_itemsize, needs_grad)
-    if needs_grad and not c.full and tokens.storage is not None:
+    if needs_grad and not c.full and not trains_tokens(c.adapter) and tokens.storage is not None:
         tape.kept.append(tokens.storage)
     hidden_states = adapted_embedding(c, tokens)
     if model.embedding_size != model.hidden_size:

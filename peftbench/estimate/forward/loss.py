@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from peftbench.estimate.forward.generations import loss_variant
 from peftbench.estimate.peft_forward.dispatch import linear
+from peftbench.estimate.peft_forward.lora import tied_head, trains_tokens
 from peftbench.estimate.peft_forward.virtual_tokens import stream_tokens
 from peftbench.estimate.tape.autograd import FLOAT32, Tape, Tensor
 from peftbench.estimate.tape.modules import Context, dense, norm
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.memory import Part
 
 CHUNKS = 8
@@ -31,11 +33,36 @@ def head_and_loss(c: Context, stream_itemsize: int, head_itemsize: int) -> tuple
         return _chunked(c, hidden_states), None
     if "lm_head" in c.targets:
         logits = linear(c, "lm_head", hidden_states, c.model.vocab_size, c.model.lm_head_bias)
+    elif c.model.tie_word_embeddings and trains_tokens(c.adapter):
+        logits = tied_head(c, hidden_states)
     else:
         logits = dense(c.tape, hidden_states, c.model.vocab_size, head_itemsize, c.full, c.model.lm_head_bias)
     if c.model.final_logit_softcapping:
         logits = c.tape.scale(c.tape.unary(c.tape.scale(logits), "output"))
+    if has_own_loss(c.training):
+        return _replaced(c, logits, loss), logits
     return _LOSSES[loss](c, logits), logits
+
+
+def has_own_loss(training: TrainingSpec) -> bool:
+    """Whether the adapter computes a loss of its own on the logits: CPT."""
+    return training.adapter is not None and training.adapter.peft_type == "cpt"
+
+
+def _replaced(c: Context, logits: Tensor, loss: str) -> Tensor:
+    """The model's loss is computed first, and its graph dropped when CPT's own takes its place.
+
+    Source: _cpt_forward in peft/peft_model.py, CPTEmbedding.calculate_loss in peft/tuners/cpt/model.py.
+    """
+    first = len(c.tape.nodes)
+    models = _LOSSES[loss](c, logits)
+    last = len(c.tape.nodes)
+    shift_logits = _shift(c, logits)
+    log_probabilities = c.tape.unary(shift_logits, "output")
+    wide = log_probabilities if c.tape.autocast is None else c.tape.cast(log_probabilities, FLOAT32)
+    own = c.tape.new((wide,), 0, FLOAT32, (wide,))
+    del models, shift_logits, c.tape.nodes[first:last]
+    return own
 
 
 def _cross_entropy(tape: Tape, logits: Tensor) -> Tensor:

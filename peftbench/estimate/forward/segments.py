@@ -9,6 +9,7 @@ from peftbench.estimate.forward.kernels import masks_sliding_layers
 from peftbench.estimate.forward.layers import decoder_layer, embeddings
 from peftbench.estimate.forward.loss import head_and_loss
 from peftbench.estimate.forward.step import Step
+from peftbench.estimate.peft_forward.lora import trains_tokens
 from peftbench.estimate.peft_forward.virtual_tokens import encoder_copies_bytes, is_prompt, past_tokens
 from peftbench.estimate.peft_types.tensors import adapted_paths
 from peftbench.estimate.tape.autograd import FLOAT32, Node, Recomputed, Storage, Tape, Tensor
@@ -248,9 +249,10 @@ def embedding_backward(step: Step) -> tuple[Moment, ...]:
     Sources: InputBuffer::add in pytorch/torch/csrc/autograd; embedding_dense_backward in
     pytorch/aten/src/ATen/native/cuda/Embedding.cu.
     """
-    if not step.full:
+    if not step.full and not trains_tokens(step.training.adapter):
         return ()
-    viewed = step.model.tie_word_embeddings and step.training.loss not in ("liger", "chunked")
+    tied = step.full and step.model.tie_word_embeddings
+    viewed = tied and step.training.loss not in ("liger", "chunked")
     table = _table_bytes(step) * (2 if viewed else 1)
     stream = step.model.hidden_size * step.embedding_itemsize
     tenths, rows = (number * step.model.embedding_size * FLOAT32 for number in step.kernels.embedding_sums)

@@ -8,12 +8,13 @@ from peftbench.estimate.forward.generations import SHIFTS, loss_variant
 from peftbench.estimate.forward.kernels import Kernels, masks_sliding_layers
 from peftbench.estimate.parts.base_weights import quantized_weights
 from peftbench.estimate.parts.tensors import total_bytes
+from peftbench.estimate.peft_forward.lora import trains_tokens
 from peftbench.estimate.peft_forward.virtual_tokens import is_prefix, is_prompt
 from peftbench.estimate.peft_types.tensors import adapted_weights, adapter_tensors
 from peftbench.estimate.tape.autograd import FLOAT32
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role
-from peftbench.inputs.recipe import QuantizationSpec, TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, QuantizationSpec, TrainingSpec
 
 
 class Step(NamedTuple):
@@ -54,7 +55,7 @@ class Step(NamedTuple):
     def embeddings_need_grad(self) -> bool:
         """The first layer's input has a gradient: something before it is trained, or checkpoints ask for it."""
         adapter = self.training.adapter
-        if adapter is None or self.training.gradient_checkpointing or is_prompt(adapter):
+        if adapter is None or self.training.gradient_checkpointing or is_prompt(adapter) or trains_tokens(adapter):
             return True
         return any(weight.role is Role.EMBEDDING for weight in adapted_weights(self.model, adapter))
 
@@ -67,6 +68,11 @@ class Step(NamedTuple):
         return total_bytes(adapter_tensors(self.model, adapter, self.training.dtype))
 
 
+def _of_each_sequence(adapter: AdapterSpec | None) -> bool:
+    """Whether the adapter has matrices for each sequence, which do not grow with its tokens."""
+    return is_prefix(adapter) or (adapter is not None and adapter.peft_type == "poly")
+
+
 @lru_cache(maxsize=8192)
 def step_of(model: ModelSpec, training: TrainingSpec, kernels: Kernels) -> Step:
     """The step with everything that its moments do not depend on at one value, so that one run serves many recipes.
@@ -74,13 +80,14 @@ def step_of(model: ModelSpec, training: TrainingSpec, kernels: Kernels) -> Step:
     A field that is not named here costs another run, never a wrong answer. Liger's loss is not linear in tokens.
     """
     liger, adapter = training.loss == "liger", training.adapter
-    copies = kernels.attention == "eager" or loss_variant(model.family, training) in SHIFTS
+    shifts = loss_variant(model.family, training) in SHIFTS or (adapter is not None and adapter.peft_type == "cpt")
+    copies = kernels.attention == "eager" or shifts
     several = copies and training.micro_batch_size > 1
     window = model.sliding_window if masks_sliding_layers(model, training) else None
     alike = replace(
         training,
         sequence_length=training.sequence_length if liger else window or 1,
-        micro_batch_size=training.micro_batch_size if liger or is_prefix(adapter) else 1 + several,
+        micro_batch_size=training.micro_batch_size if liger or _of_each_sequence(adapter) else 1 + several,
         gradient_accumulation_steps=1 + training.gradients_outlive_step,
         zero_grad_keeps=False,
         optimizer=TrainingSpec.optimizer,

@@ -15,7 +15,7 @@ from peftbench.estimate.peft_types.shapes import Options, Site
 from peftbench.estimate.tape.autograd import FLOAT32, Tape, Tensor
 from peftbench.estimate.tape.modules import Context, base_linear, dense
 
-COMPLEX64 = 8
+COMPLEX64, INT64 = 8, 8
 
 
 def loha(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
@@ -213,3 +213,88 @@ def c3a(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     low = tape.cast(scaled, result.itemsize)
     tape.record((total,), (result, low), aliases=(result.key, low.key))
     return tape.cast(total, x.itemsize)
+
+
+def waveft(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
+    """result + F.linear(x, inverse wavelet transform of a sparse matrix): a transposed convolution, which saves it."""
+    tape, elements, itemsize = c.tape, s.k * s.m, adapter_itemsize(c)
+    result = base_linear(c, x, s.m, s.bias)
+    dense_spectrum = matrix(tape, (), elements, itemsize, trained=o["n_frequency"] * itemsize)
+    bands = matrix(tape, (dense_spectrum,), elements, itemsize)
+    restored = matrix(tape, (bands,), elements, itemsize, (bands,))
+    del bands
+    delta_weight = matrix(tape, (restored,), elements, itemsize)
+    del restored, dense_spectrum
+    return _with_delta(c, result, x, delta_weight)
+
+
+def glora(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
+    """result + F.linear(x, W + W * A + B) - result, in the type of the base weights, with A and B of low rank."""
+    tape, elements, itemsize = c.tape, s.k * s.m, c.weight_itemsize
+    base_result = base_linear(c, x, s.m, s.bias)
+    a, b = _low_rank_matrix(c, s, o), _low_rank_matrix(c, s, o)
+    weighted = matrix(tape, (a,), elements, itemsize)
+    partial = matrix(tape, (weighted,), elements, itemsize, aliases=(weighted,))
+    del weighted
+    weight_eff = matrix(tape, (partial, b), elements, itemsize, aliases=(partial, b))
+    adapted = through(tape, x, weight_eff, s.m)
+    result = tape.add(base_result, adapted)
+    result = tape.add(result, tape.scale(base_result))
+    del a, b, partial
+    return result
+
+
+def _low_rank_matrix(c: Context, s: Site, o: Options) -> Tensor:
+    """Xd @ Xu in the type of the base weights."""
+    tape, itemsize = c.tape, adapter_itemsize(c)
+    product = matrix(tape, (), s.k * s.m, tape.autocast or itemsize, trained=o["r"] * (s.k + s.m) * itemsize)
+    return _cast_matrix(tape, product, c.weight_itemsize)
+
+
+def shira(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
+    """F.linear(x, W + sparse): a copy of the weight, to which single values are added in their own type."""
+    tape, elements, itemsize = c.tape, s.k * s.m, adapter_itemsize(c)
+    trained = o["r"] * (s.k + s.m) * itemsize
+    new_weight = constant(tape, elements, c.weight_itemsize)
+    values = constant(tape, o["r"] * (s.k + s.m), SPARSE_BYTES)
+    wide = elements * itemsize if c.weight_itemsize != itemsize else 0
+    tape.scratch(tape.part, 0, 2 * wide)
+    changed = matrix(tape, (), elements, c.weight_itemsize, (values,), trained=trained, scratch=wide)
+    del new_weight, values
+    return through(tape, x, changed, s.m)
+
+
+SPARSE_BYTES = 2 * INT64 + 3 * FLOAT32
+"""Of a value: its row and column, and itself as it is scaled, sorted and saved."""
+
+
+def supertuning(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
+    """F.linear(x, W with values added at some places): no product with W itself, and int64 places for the gradient."""
+    tape, elements, number = c.tape, s.k * s.m, shapes.supertuning_values(s, o)
+    places = constant(tape, number, INT64)
+    trained = number * adapter_itemsize(c)
+    weight = matrix(tape, (), elements, c.weight_itemsize, (places,), trained=trained)
+    result = through(tape, x, weight, s.m)
+    del weight, places
+    if not o["r"]:
+        return result
+    wide = tape.cast(x, FLOAT32)
+    change = dense(tape, dense(tape, wide, o["r"], FLOAT32, True), s.m, FLOAT32, True)
+    return tape.add(result, tape.cast(tape.scale(change), result.itemsize))
+
+
+def peanut(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
+    """result + F.linear(x, B(act(A(W.T))) * scaling): a copy of the weight is saved for the gradient of A."""
+    tape, elements, itemsize, rank = c.tape, s.k * s.m, adapter_itemsize(c), o["r"]
+    result = base_linear(c, x, s.m, s.bias)
+    base_weight_t = constant(tape, elements, itemsize) if c.weight_itemsize != itemsize else None
+    low = [lowered(tape, base_weight_t)] if base_weight_t else []
+    product, trained = tape.autocast or itemsize, rank * s.m * itemsize
+    inner = matrix(tape, (), s.k * rank, product, low, trained=trained)
+    for _ in range(2 * o["depth"]):
+        inner = matrix(tape, (inner,), s.k * rank, product, (inner,), trained=rank * rank * itemsize)
+    delta_w = matrix(tape, (inner,), elements, product, (inner,), trained=trained)
+    scaled = matrix(tape, (delta_w,), elements, product)
+    del base_weight_t, low, inner, delta_w
+    change = through(tape, tape.cast(x, product), scaled, s.m)
+    return tape.add(result, tape.cast(change, result.itemsize))

@@ -18,14 +18,20 @@ from peftbench.inputs.recipe import AdapterSpec
 _MODULES: Mapping[str, tuple[str, ...]] = {
     "lora": ("lora",),
     "vectors": ("ia3", "miss", "beft", "road"),
-    "low_rank": ("adalora", "vera", "pvera", "delora", "gralora", "vblora", "lily", "deft"),
-    "changed_weights": ("loha", "lokr", "hira", "fourierft", "hra", "oft", "boft", "randlora", "c3a"),
+    "low_rank": (
+        "adalora", "vera", "pvera", "delora", "gralora", "vblora", "lily", "deft", "psoft", "osf", "unilora",
+        "tinylora", "poly",
+    ),
+    "changed_weights": (
+        "loha", "lokr", "hira", "fourierft", "hra", "oft", "boft", "randlora", "c3a", "waveft", "glora", "shira",
+        "supertuning", "peanut",
+    ),
 }
 FORWARDS = {peft_type: module for module, peft_types in _MODULES.items() for peft_type in peft_types}
 """The module whose function of that name says what each PEFT type on linear layers keeps for backward."""
 
-WITHOUT_LINEAR = ("ln_tuning", *PROMPTS, *PREFIXES)
-"""Types whose layers run as the base model's, with more tokens or trained norms."""
+WITHOUT_LINEAR = ("ln_tuning", "trainable_tokens", *PROMPTS, *PREFIXES)
+"""Types whose layers run as the base model's, with more tokens, or with trained norms or embeddings."""
 
 
 def activations_modelled(adapter: AdapterSpec | None) -> bool:

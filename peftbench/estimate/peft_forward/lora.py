@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from peftbench.estimate.peft_forward.matrices import constant, through, times_vector
+from peftbench.estimate.peft_forward.matrices import constant, matrix, through, times_vector
 from peftbench.estimate.peft_types.shapes import Options, Site
 from peftbench.estimate.tape.autograd import Storage, Tape, Tensor
 from peftbench.estimate.tape.modules import Context, base_linear, dense
+from peftbench.inputs.recipe import AdapterSpec
 from peftbench.memory import Part
 
 
@@ -116,6 +117,20 @@ def adapted_embedding(c: Context, result: Tensor) -> Tensor:
     tape.record((after_a,), (), parameter_gradients=c.model.vocab_size * rank * itemsize)
     change = tape.scale(dense(tape, after_a, result.width, itemsize, True))
     return tape.cast(tape.add(result, change), result.itemsize)
+
+
+def trains_tokens(adapter: AdapterSpec | None) -> bool:
+    """Whether rows of the token embedding are trained, of which every forward makes a copy of the whole table."""
+    return adapter is not None and adapter.peft_type == "trainable_tokens"
+
+
+def tied_head(c: Context, hidden_states: Tensor) -> Tensor:
+    """F.linear with a copy of a tied table, in which the trained rows are: it is saved, and has a whole gradient.
+
+    Source: TrainableTokensLayer.forward_adapters in peft/tuners/trainable_tokens/layer.py.
+    """
+    table = matrix(c.tape, (), c.model.vocab_size * c.model.embedding_size, c.weight_itemsize)
+    return through(c.tape, hidden_states, table, c.model.vocab_size)
 
 
 def generic(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What adapters of low rank other than LoRA add to the graph: AdaLoRA, VeRA, VB-LoRA, DeLoRA, GraLoRA, Lily and kin.
+"""What adapters of low rank other than LoRA add to the graph: AdaLoRA, VeRA, VB-LoRA, DeLoRA, GraLoRA, OSF and kin.
 
 Each function is named after its PEFT type; its source is `forward` in peft/tuners/<type>/layer.py of PEFT 0.21,
 and bnb.py there where bitsandbytes layers differ.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from peftbench.estimate.peft_forward.lora import adapter_itemsize
 from peftbench.estimate.peft_forward.matrices import add_in_place, constant, matrix, through, times_vector
-from peftbench.estimate.peft_types.shapes import Options, Site
+from peftbench.estimate.peft_types.shapes import Options, Site, osf_ranks
 from peftbench.estimate.tape.autograd import FLOAT32, Tape, Tensor
 from peftbench.estimate.tape.modules import Context, base_linear, dense
 
@@ -176,3 +176,65 @@ def deft(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     if not o["para"]:
         result = tape.add(result, through(tape, dense(tape, wide, rank, FLOAT32, True), q_p, s.m))
     return tape.cast(result, x.itemsize)
+
+
+def psoft(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
+    """result + B(R(A(x)) - A(x)) * scaling: A and B are frozen, R is a small rotation made anew."""
+    tape, rank = c.tape, o["r"]
+    result = base_linear(c, x, s.m, s.bias)
+    xa = dense(tape, tape.cast(x, FLOAT32), rank, FLOAT32, False)
+    solved = constant(tape, SOLVED_MATRICES * rank * rank, FLOAT32)
+    trained = (rank * (rank - 1) // 2 + 2 * rank) * adapter_itemsize(c)
+    rotation = matrix(tape, (), rank * rank, FLOAT32, (solved,), trained=trained)
+    del solved
+    turned = tape.add(through(tape, xa, rotation, rank), xa)
+    change = tape.scale(dense(tape, turned, s.m, FLOAT32, False))
+    return tape.cast(tape.add(result, change), result.itemsize)
+
+
+SOLVED_MATRICES = 3
+"""torch.linalg.solve saves its matrix, the factors of that and the solution."""
+
+
+def osf(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
+    """result + A(B(x)) with A and B the trained part beside what it was at first, twice as high as its rank."""
+    tape, itemsize, rank = c.tape, adapter_itemsize(c), osf_ranks(s, o)[1]
+    result = base_linear(c, x, s.m, s.bias)
+    tape.scratch(tape.part, 0, 3 * s.m * rank * itemsize)
+    trained = (s.m + 1) * rank * itemsize
+    a = matrix(tape, (), 2 * s.m * rank, itemsize, trained=trained, scratch=s.m * rank * itemsize)
+    b = matrix(tape, (), 2 * s.k * rank, itemsize, trained=s.k * rank * itemsize)
+    change = through(tape, through(tape, tape.cast(x, itemsize), b, 2 * rank), a, s.m)
+    return tape.add(result, tape.cast(change, x.itemsize))
+
+
+def unilora(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
+    """LoRA whose A and B are picked out of one vector, which all modules share: no gradient is left here."""
+    tape, itemsize, rank = c.tape, adapter_itemsize(c), o["r"]
+    result = base_linear(c, x, s.m, s.bias)
+    a, b = (matrix(tape, (), rank * size, itemsize, scratch=SORTED_BYTES * rank * size) for size in (s.k, s.m))
+    change = through(tape, through(tape, tape.cast(x, itemsize), a, rank), b, s.m)
+    return tape.cast(tape.add(result, change), x.itemsize)
+
+
+SORTED_BYTES = 4 * 8
+"""Indices that the gradient of an indexed vector sorts: index_put_with_sort_kernel in ATen/native/cuda/Indexing.cu."""
+
+
+def tinylora(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
+    """result + B(R(A(x))): A and B are frozen, R is a sum of small random matrices."""
+    tape, itemsize, rank = c.tape, adapter_itemsize(c), min(o["r"], s.k, s.m)
+    result = base_linear(c, x, s.m, s.bias)
+    h = dense(tape, tape.cast(x, itemsize), rank, itemsize, False)
+    h = through(tape, h, matrix(tape, (), rank * rank, itemsize, trained=o["u"] * itemsize), rank)
+    return tape.cast(tape.add(result, dense(tape, h, s.m, itemsize, False)), x.itemsize)
+
+
+def poly(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
+    """result += B(A(x)) / r in place; every sequence has an A and a B, mixed of those of all skills."""
+    tape, itemsize, rank = c.tape, adapter_itemsize(c), o["r"]
+    result = base_linear(c, x, s.m, s.bias)
+    sequences, trained = c.training.micro_batch_size, o["n_skills"] * rank * itemsize
+    a, b = (matrix(tape, (), sequences * rank * size, itemsize, trained=trained * size) for size in (s.k, s.m))
+    change = through(tape, through(tape, tape.cast(x, itemsize), a, rank), b, s.m)
+    return tape.cast(add_in_place(tape, result, tape.scale(change)), x.itemsize)

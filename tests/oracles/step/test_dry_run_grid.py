@@ -66,7 +66,8 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     f"{method}{', kept' if options else ''}": {"method": method, **options}
     for method in (
         "ia3", "vera", "oft", "loha", "lokr", "hra", "miss", "randlora", "delora", "fourierft", "ln-tuning",
-        "prompt-tuning", "p-tuning", "qia3",
+        "prompt-tuning", "p-tuning", "qia3", "waveft", "glora", "shira", "psoft", "peanut", "osf", "supertuning",
+        "unilora", "tinylora", "cpt",
     )
     for options in ({}, KEPT)
 }  # fmt: skip
@@ -74,6 +75,11 @@ ADAPTERS["prefix-tuning, kept"] = {"method": "prefix-tuning", **KEPT}
 ADAPTERS["lora of two layers, kept"] = {
     "method": "lora", **KEPT, "target_modules": "model.layers.1.self_attn.q_proj,layers.2.mlp.down_proj",
 }  # fmt: skip
+ADAPTERS["poly, kept"] = {"method": "poly", **KEPT}
+ADAPTERS["trainable-tokens, kept"] = {
+    "method": "trainable-tokens", **KEPT, "adapter_options": {"token_indices": "1,2,3"}
+}  # fmt: skip
+ADAPTERS["boft, plain"] = {"method": "boft", **PLAIN, "sequence_length": 128}
 ADAPTERS["dora"] = {"method": "lora", "use_dora": True}
 
 EXPERTS_APART: dict[str, dict[str, Any]] = {
@@ -92,7 +98,10 @@ MIXTURES = ("mixtral", "olmoe", "qwen3_moe")
 QUICK = ("lora, kept, eager", "qlora")
 """What runs by default of the families of FEW: all that Llama does not show; everything else is slow."""
 FEW = ("gemma2", "qwen3_moe")
-SOME_ADAPTERS = ("dora", "ia3, kept", "oft, kept", "prefix-tuning, kept", "qia3", "lora of two layers, kept")
+SOME_ADAPTERS = (
+    "dora", "ia3, kept", "oft, kept", "prefix-tuning, kept", "qia3", "lora of two layers, kept", "shira, kept",
+    "cpt, kept", "trainable-tokens, kept", "boft, plain",
+)  # fmt: skip
 
 
 def smallest(model_type: str) -> CatalogModel:
