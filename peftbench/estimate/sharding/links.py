@@ -22,10 +22,10 @@ MESH = 7
 """Others that each of eight AMD Instinct cards has a link to: fewer cards use fewer links."""
 NODE_NETWORK = 12.5e9
 """A whole node's network, where no GPU has a card of its own: 100 Gbit/s, as AWS has for 4 or 8 A10G. Assumed."""
-UNNAMED_BAND, NAMED_BAND = 3.0, 1.4
+UNNAMED_BAND, NAMED_BAND = 6.0, 1.4
 """Factors either way in which the rate of PCIe lies: of a machine of which nothing is known, and of a slot that was
-named. Rented machines were seen at 1.9 to 6 GB/s where the card's slot would give 13; the same slot through the host at
-0.32 to 0.56 of its rate."""
+named. Of seven machines with published steps or rates three gave what is expected of the card's slot, and the others a
+half, a third, a fifth and a seventh; slots through the host were measured at 0.32 to 0.56 of their rate."""
 
 
 class Traffic(NamedTuple):
