@@ -47,7 +47,8 @@ class SpeedRow(NamedTuple):
 
     record: SpeedRecord
     predicted_s: float
-    band: float
+    low_s: float
+    high_s: float
 
     @property
     def ratio(self) -> float:
@@ -138,10 +139,10 @@ def _expected_s(record: SpeedRecord, constants: Mapping[str, float]) -> float:
     return found[0]
 
 
-def _expect(record: SpeedRecord, constants: Constants | None) -> tuple[float, float] | None:
+def _expect(record: SpeedRecord, constants: Constants | None) -> tuple[float, float, float] | None:
     usual = _constants(record, tuple(constants.items())) if constants else None
     found = step_time(record.model, record.training, record.gpu, record.framework, usual)
-    return (found.step_s, found.band) if found else None
+    return (found.step_s, found.low_s, found.high_s) if found else None
 
 
 @lru_cache(maxsize=4096)

@@ -38,6 +38,8 @@ from peftbench.inputs.recipe import TrainingSpec
 
 __all__ = ["FRAMEWORKS", "StepTime", "TimeConstants", "constants_of", "step_time"]
 
+FUSED = ("flash", "efficient")
+"""Attention kernels that keep no scores."""
 MATTERS = 1.1
 """A band that links widen by less is not worth a word."""
 LINK_DOUBT = "the slots that the cards talk over are not known; name them by --link"
@@ -86,6 +88,10 @@ class StepTime(NamedTuple):
     doubt: str
     """Why the band is wide; empty where steps like this were measured on this card."""
     framework: str
+    attends: str = ""
+    """How attention multiplies."""
+    links_band: float = 1.0
+    """Factor either way in which the seconds of the links lie; `band` holds for the rest."""
 
     @property
     def calibrated(self) -> bool:
@@ -115,12 +121,20 @@ class StepTime(NamedTuple):
     @property
     def low_s(self) -> float:
         """Lower end of the band."""
-        return self.step_s / self.band
+        return self.step_s / self._band_with_links(1 / self.links_band)
 
     @property
     def high_s(self) -> float:
         """Upper end of the band."""
-        return self.step_s * self.band
+        return self.step_s * self._band_with_links(self.links_band)
+
+    def _band_with_links(self, factor: float) -> float:
+        """The band towards links that take that many times as long: both errors are normal in logarithms."""
+        if factor == 1:
+            return self.band
+        parts = self.parts
+        moved = parts._replace(links_s=parts.links_s * factor, exchange_s=parts.exchange_s * factor)
+        return math.exp(math.hypot(math.log(self.band), math.log(self._replace(parts=moved).step_s / self.step_s)))
 
     @property
     def tokens_per_s(self) -> float:
@@ -130,12 +144,12 @@ class StepTime(NamedTuple):
     @property
     def tokens_per_s_low(self) -> float:
         """At the upper end of the step's band."""
-        return self.tokens_per_s / self.band
+        return self.tokens_per_s * self.step_s / self.high_s
 
     @property
     def tokens_per_s_high(self) -> float:
         """At its lower end."""
-        return self.tokens_per_s * self.band
+        return self.tokens_per_s * self.step_s / self.low_s
 
     @property
     def terms(self) -> tuple[TimeTerm, ...]:
@@ -150,8 +164,8 @@ def _terms_of(step: StepTime) -> tuple[TimeTerm, ...]:
     beside = parts.launch_floor_s + parts.links_s
     launch_s, links_s = (waits * part / beside if beside else 0.0 for part in (parts.launch_floor_s, parts.links_s))
     found = (
-        TimeTerm("compute", times * parts.compute_s, f"{_tera(times * work.matmul_flops)} of products"),
-        TimeTerm("attention", times * parts.attention_s, f"{_tera(times * work.attention_flops)} of causal pairs"),
+        TimeTerm("compute", times * parts.compute_s, _products(times * work.matmul_flops, times * work.float32_flops)),
+        TimeTerm("attention", times * parts.attention_s, step.attends),
         TimeTerm("memory traffic", times * parts.memory_traffic_s, "norms, activations, adapters, logits and scores"),
         TimeTerm("dequantization", times * parts.dequantization_s, "weights written out in 16 bit in every pass"),
         TimeTerm("launch floor", times * launch_s, _of(times * parts.launch_floor_s, "the host launches kernels")),
@@ -160,6 +174,10 @@ def _terms_of(step: StepTime) -> tuple[TimeTerm, ...]:
         TimeTerm("exchange", step.exchange_wait_s, _of(parts.exchange_s, "gradients summed over the GPUs")),
     )
     return tuple(term for term in found if term.seconds > 0)
+
+
+def _products(flops: int, in_float32: int) -> str:
+    return f"{_tera(flops)} of products" + (f", {_tera(in_float32)} of them in float32" if in_float32 else "")
 
 
 def _tera(flops: int) -> str:
@@ -186,27 +204,21 @@ def step_time(
     work = step_work(model, training)
     parallel = training.parallelism
     sent = traffic(parallel, gpu, work.trained_bytes, work.gathered_bytes, training.defers_reduction)
+    kernels = _kernel_work(model, training, gpu, usual.fused_kernels)
     step = StepTime(
         work=work,
-        parts=_parts(work, training, gpu, usual, _kernel_work(model, training, gpu, usual.fused_kernels), sent),
+        parts=_parts(work, training, gpu, usual, kernels, sent),
         accumulated=training.gradient_accumulation_steps,
         gpus=parallel.gpus,
         waits_for_links=parallel.strategy.startswith("zero"),
         band=max(usual.band, UNCALIBRATED_BAND) if doubt else usual.band,
         doubt=doubt if usual.calibrated else f"no steps on {_card(gpu)} published",
         framework=framework,
+        attends=_attends(work, training, kernels.attention),
+        links_band=link_band(parallel, gpu),
     )
-    rate_band = link_band(parallel, gpu)
-    band = _with_links(step, rate_band)
-    unnamed = rate_band == UNNAMED_BAND and band > MATTERS * step.band
-    return step._replace(band=band, doubt=step.doubt or (LINK_DOUBT if unnamed else ""))
-
-
-def _with_links(step: StepTime, rate_band: float) -> float:
-    """The step's band where the rate of its links lies within that factor: both errors are normal in logarithms."""
-    parts = step.parts
-    slower = parts._replace(links_s=parts.links_s * rate_band, exchange_s=parts.exchange_s * rate_band)
-    return math.exp(math.hypot(math.log(step.band), math.log(step._replace(parts=slower).step_s / step.step_s)))
+    unnamed = step.links_band == UNNAMED_BAND and step.high_s > MATTERS * step.band * step.step_s
+    return step._replace(doubt=step.doubt or (LINK_DOUBT if unnamed else ""))
 
 
 class KernelWork(NamedTuple):
@@ -267,10 +279,20 @@ def _attention_s(
 
     Fused attention has a rate of its own on tensor cores.
     """
-    fused = kernel in ("flash", "efficient")
-    if kernel in ("math", "cpu") or not computes_in_half(training):
-        return (work.attention_flops if fused else work.unfused_flops) / single
-    return work.attention_flops / (usual.attention_share * rate) if fused else work.unfused_flops / rate
+    if _attends_in_float32(training, kernel):
+        return (work.attention_flops if kernel in FUSED else work.unfused_flops) / single
+    return work.attention_flops / (usual.attention_share * rate) if kernel in FUSED else work.unfused_flops / rate
+
+
+def _attends_in_float32(training: TrainingSpec, kernel: str) -> bool:
+    return kernel in ("math", "cpu") or not computes_in_half(training)
+
+
+def _attends(work: StepWork, training: TrainingSpec, kernel: str) -> str:
+    """The products of attention of one step in words."""
+    flops, pairs = (work.attention_flops, "causal") if kernel in FUSED else (work.unfused_flops, "all")
+    single = " in float32" if _attends_in_float32(training, kernel) else ""
+    return f"{_tera(training.gradient_accumulation_steps * flops)} of {pairs} pairs{single}"
 
 
 def _offload_s(work: StepWork, training: TrainingSpec, gpu: GpuSpec) -> float:

@@ -131,6 +131,8 @@ def test_attention_in_float32_is_slow_and_sdpa_s_unfused_path_computes_in_it() -
     assert single.parts.attention_s > 6 * half.parts.attention_s
     unfused = expected(FLOAT16, "t4")  # grouped heads: no fused kernel on a T4
     assert unfused.parts.attention_s == pytest.approx(single.parts.attention_s)
+    assert unfused.attends == single.attends == "2.2 TFLOP of all pairs in float32"
+    assert half.attends == "2.2 TFLOP of all pairs" and expected(FLOAT16).attends.endswith("of causal pairs")
 
 
 def test_a_float32_stream_moves_more_bytes() -> None:
