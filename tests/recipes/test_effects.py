@@ -84,6 +84,13 @@ def test_what_saves_memory_may_make_it_fit_unless_weights_alone_are_too_much(
     assert plan_of(tmp_path, {**LLAMA_FACTORY, setting: True}, gpu)["verdict"]["fit"] == fit
 
 
+def test_smoothing_in_trl_widens_the_band(tmp_path: Path) -> None:
+    values = {"model_name_or_path": "meta-llama/Llama-3.2-1B", "use_peft": True, "max_length": 1024}
+    plain = plan_of(tmp_path, values, "rtx4090")
+    plan = plan_of(tmp_path, {**values, "label_smoothing_factor": 0.1}, "rtx4090")
+    assert not plain["unpriced"] and plan["unpriced"][0]["most_bytes"] > 0
+
+
 def test_a_bound_widens_the_band() -> None:
     plan = peftbench.plan("1b", "t4", "lora", sequence_length=1024)
     assert plan.verdict is not None and plan.judged == plan.verdict

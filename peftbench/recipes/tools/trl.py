@@ -12,7 +12,7 @@ from dataclasses import replace
 from peftbench.inputs.recipe import DType, TrainingSpec
 from peftbench.recipes.kinds import ATTENTION, COUNT, DTYPE, FLAG, LIGER, SHARE, TARGETS, WORD, Kind
 from peftbench.recipes.rows import DATASET, Found, Row, Rule, Tool, alpha, fixed, give, packed, take, under_zero
-from peftbench.recipes.settings import Settings
+from peftbench.recipes.settings import Settings, Unread
 from peftbench.recipes.sharding import SHARDING
 from peftbench.recipes.tools.trainer import (
     BATCH,
@@ -26,6 +26,7 @@ from peftbench.recipes.tools.trainer import (
 
 _FUSED = "read as a file for `trl sft`, whose loss works on chunks and holds no logits: priced as Liger's fused loss."
 _SMOOTHED = "label_smoothing_factor makes TRL keep all logits and run the model twice: priced as one plain loss."
+_SMOOTHING = Unread("label_smoothing_factor", "keeps the probabilities of every token as well")
 
 
 def _dtype(settings: Settings, name: str, default: str) -> object:
@@ -81,7 +82,7 @@ def _take_autocast(settings: Settings, _found: Found) -> Found:
 
 def _take_loss(settings: Settings, _found: Found) -> Found:
     smoothed = settings.share("label_smoothing_factor", 0.0) > 0
-    settings.said.append(_SMOOTHED if smoothed else _FUSED)
+    settings.said += [_SMOOTHED, _SMOOTHING] if smoothed else [_FUSED]
     return {"loss": "transformers" if smoothed else "liger"}
 
 
