@@ -39,7 +39,7 @@ RANKS = (
 SUB_RANKS = {
     "inputs": (("schemes",), ("card", "recipe"), ("model",), ("case",), ("comparison", "suite")),
     "estimate": (
-        ("tape",), ("parts",), ("peft_types",), ("peft_forward",), ("forward",), ("sharding",),
+        ("tape",), ("parts",), ("peft_types",), ("peft_forward",), ("forward",), ("replay",), ("sharding",),
         ("training", "inference"), ("time",),
     ),
     "dryrun": (

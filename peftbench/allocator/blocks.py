@@ -15,8 +15,8 @@ MIN_BLOCK_BYTES = 512
 SMALL_BYTES = MIB
 """The largest request of the small pool."""
 SMALL_SEGMENT_BYTES = 2 * MIB
-UNLIMITED_BYTES = 1 << 46
-"""64 TiB: more than any card has."""
+UNLIMITED_BYTES = 1 << 96
+"""More than anything asks for."""
 
 
 def aligned(size: int, step: int) -> int:

@@ -111,12 +111,14 @@ class CachingAllocator:
         capacity_bytes: int | None = None,
         device_bytes: int | None = None,
     ) -> None:
-        """Take what cudaMalloc can hand out in all (None: 64 TiB), and the card's total_memory (None: the same).
+        """Take what cudaMalloc can hand out in all (None: any amount), and the card's total_memory (None: the same).
 
         The latter counts for per_process_memory_fraction and for the address space of an expandable segment.
         """
         self.allocated_bytes = self.reserved_bytes = self.requested_bytes = 0
         self.peak_allocated_bytes = self.peak_reserved_bytes = 0
+        self.rounding_at_peak_bytes = 0
+        """What blocks had beyond what was asked for, at the peak of what was allocated."""
         self.num_alloc_retries = self.num_ooms = 0
         self._settings = settings
         self._divisions = settings.roundup_power2_divisions
@@ -153,6 +155,7 @@ class CachingAllocator:
         self.allocated_bytes += block.size
         if self.allocated_bytes > self.peak_allocated_bytes:
             self.peak_allocated_bytes = self.allocated_bytes
+            self.rounding_at_peak_bytes = self.allocated_bytes - self.requested_bytes
         return block.size
 
     def free(self, ident: int) -> None:
@@ -165,6 +168,17 @@ class CachingAllocator:
         block.live = False
         block.requested_bytes = 0
         block.pool.insert_merged(block)
+
+    def rename(self, old: int, new: int) -> None:
+        """Let a live block go by another identifier; nothing for one that is not live."""
+        if old in self._live:
+            self._live[new] = self._live.pop(old)
+
+    @property
+    def largest_free_bytes(self) -> int:
+        """The largest free block of the first stream's large pool; 0 for none."""
+        _, large = self._pools.get(0) or self._new_pools(0)
+        return large.free[-1][0] if large.free else 0
 
     def empty_cache(self) -> None:
         """torch.cuda.empty_cache(): give back whole free segments, or whole free pages of expandable ones."""

@@ -1,7 +1,7 @@
 """Allocated memory of a deep model from runs of two, three and four layers, where it proves linear in depth.
 
-Reserved memory is not linear: which freed blocks later tensors fit into depends on all of them. It is modelled as the
-estimate models it, and says so.
+Reserved memory is not linear: which freed blocks later tensors fit into depends on all of them. It is taken as the
+share of what comes and goes that the deepest run has, and says so.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from peftbench.dryrun.workload import DEPTH_KEYS, Workload
 from peftbench.estimate.parts.card import traits_of
 from peftbench.estimate.parts.slack import context, slack
 from peftbench.inputs.card.gpu import GpuSpec
-from peftbench.inputs.recipe import TrainingSpec
 from peftbench.libraries.refusal import Refused
 from peftbench.memory import MemoryProfile, Part, Phase
 
@@ -69,7 +68,18 @@ def extrapolate(
     facts = _facts(traces, depth)
     if facts["num_parameters"] != traces[-1].facts["full_num_parameters"]:
         return None  # layers that differ come later
-    return Extrapolation(workload, _profile(grown, workload, gpu, facts), facts, gpu)
+    share = _slack_share(traces[-1], fourth, gpu)
+    return Extrapolation(workload, _profile(grown, share, gpu, facts), facts, gpu)
+
+
+def _dynamic_bytes(sizes: Sizes) -> int:
+    """What comes and goes in a step, logits left out, which do not grow with depth."""
+    return max(sum(size for part, size in parts.items() if part not in _STEADY) for parts in sizes.values())
+
+
+def _slack_share(trace: Trace, sizes: Sizes, gpu: GpuSpec | None) -> float:
+    profile = profile_of(trace, replay(trace), gpu)
+    return profile.bytes_of(Part.SLACK) / max(_dynamic_bytes(sizes), 1)
 
 
 def _sizes(trace: Trace, gpu: GpuSpec | None) -> Sizes:
@@ -99,7 +109,7 @@ def _facts(traces: list[Trace], depth: int) -> dict[str, Any]:
     return {**third, **{name: third[name] + (depth - 3) * (third[name] - second[name]) for name in counts}}
 
 
-def _profile(sizes: Sizes, workload: Workload, gpu: GpuSpec | None, facts: Mapping[str, Any]) -> MemoryProfile:
+def _profile(sizes: Sizes, share: float, gpu: GpuSpec | None, facts: Mapping[str, Any]) -> MemoryProfile:
     components = [
         traced(part, size, facts["device"], frozenset({phase}), "from 2 and 3 layers")
         for phase, parts in sizes.items()
@@ -107,10 +117,7 @@ def _profile(sizes: Sizes, workload: Workload, gpu: GpuSpec | None, facts: Mappi
         if size
     ]
     phases = frozenset(sizes)
-    dynamic = max(sum(s for part, s in parts.items() if part not in _STEADY) for parts in sizes.values())
-    block, checkpointing = 0, False
-    if isinstance(workload.recipe, TrainingSpec):
-        block = workload.recipe.tokens * facts["vocab_size"] * 4
-        checkpointing = workload.recipe.gradient_checkpointing
-    reserve = slack(dynamic, block, checkpointing, phases - {Phase.LOAD}, traits_of(gpu))
+    kept = round(share * _dynamic_bytes(sizes))
+    because = f"the share of what comes and goes that {DEPTHS[-1]} layers have"
+    reserve = slack(kept, kept, kept, phases - {Phase.LOAD}, traits_of(gpu), because)
     return MemoryProfile((*components, reserve, context(gpu, phases)), gpu.usable_bytes if gpu else None)

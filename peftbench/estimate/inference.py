@@ -35,6 +35,9 @@ MOMENT_ERROR = 0.05
 """Relative error of the moments; see tests/oracles/step/test_generation.py."""
 COPY_BYTES = 4
 """generate() copies the last token's logits to float32 and holds the copy until the next step replaces it."""
+SLACK = 0.12
+"""What is kept of what comes and goes in generate(), which is not replayed: the share of a training step without
+checkpoints."""
 FUSED_TOKENS = 4
 """Up to so many tokens bitsandbytes multiplies 4-bit weights without writing them out."""
 
@@ -62,12 +65,13 @@ def estimate_inference(model: ModelSpec, inference: InferenceSpec, gpu: GpuSpec 
     prompts_bytes = inference.batch_size * cached_tokens(inference) * INPUT_BYTES_PER_TOKEN
     workspace_bytes = card.cublas_bytes // 2 + prompts_bytes
     peak = max(sum(c.bytes for c in moving if phase in c.phases) for phase in running)
+    kept = round(peak * SLACK)
     return MemoryProfile((
         *weights,
         *_adapter(model, inference, always),
         exact(Part.WORKSPACE, workspace_bytes, running, "cuBLAS workspace, and the prompts"),
         *moving,
-        slack(peak, 0, False, running, card),
+        slack(kept, kept, kept, running, card, "a share of what comes and goes"),
         *nccl(inference.parallelism, gpu, always),
         context(gpu, always),
     ), gpu.usable_bytes if gpu else None)  # fmt: skip

@@ -15,11 +15,13 @@ from peftbench.estimate.forward.step import Step, step_of
 from peftbench.estimate.parts.base_weights import trained_weights, weight_components
 from peftbench.estimate.parts.card import CardTraits, traits_of
 from peftbench.estimate.parts.optimizer import optimizer_bytes
-from peftbench.estimate.parts.slack import context, slack
+from peftbench.estimate.parts.slack import context
 from peftbench.estimate.parts.tensors import TensorGroup, total_bytes, total_numel
 from peftbench.estimate.peft_forward.dispatch import activations_modelled
 from peftbench.estimate.peft_forward.virtual_tokens import stream_length, stream_tokens
 from peftbench.estimate.peft_types.tensors import adapter_tensors, frozen_on_card_bytes
+from peftbench.estimate.replay.reserved import beyond_tensors
+from peftbench.estimate.replay.step import ALIKE, Batches
 from peftbench.estimate.tape.ledger import Sizes, terms_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
@@ -29,10 +31,6 @@ from peftbench.memory import ALWAYS, STEP, TRAINING, Component, MemoryProfile, P
 
 INPUT_BYTES_PER_TOKEN = 3 * 8
 """input_ids, attention_mask and labels as int64."""
-_STEADY = frozenset({
-    Part.WEIGHTS, Part.QUANTIZATION_CONSTANTS, Part.EXPERTS, Part.UNQUANTIZED, Part.ADAPTERS, Part.OPTIMIZER,
-    Part.LOGITS,
-})  # fmt: skip
 _BETWEEN = {
     Part.GATHERED: "whole weights of the unit that runs and of the one that is fetched",
     Part.ACCUMULATED: "whole until the last micro-batch: the Trainer runs the others under no_sync",
@@ -61,14 +59,16 @@ def trainable_parameters(model: ModelSpec, training: TrainingSpec) -> int:
     return total_numel(trained_tensors(model, training))
 
 
-def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None = None) -> MemoryProfile:
+def estimate_training(
+    model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None = None, batches: Batches = ALIKE
+) -> MemoryProfile:
     """Predict the memory of a training step from the second on, when optimizer states exist.
 
     `gpu` decides the attention kernel, cuBLAS workspaces and context; None stands for an Ampere card.
     Raises SpecError where the recipe cannot be: unknown target modules, optimizer or adapter type.
     """
     check_classes(model=(model, ModelSpec), recipe=(training, TrainingSpec), gpu=(gpu, GpuSpec | None))
-    components = (*reserved_components(model, training, traits_of(gpu)), context(gpu, ALWAYS))
+    components = (*reserved_components(model, training, traits_of(gpu), batches), context(gpu, ALWAYS))
     if training.parallelism.gpus > 1:
         from peftbench.estimate.sharding.reserved import nccl
 
@@ -76,8 +76,13 @@ def estimate_training(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | N
     return MemoryProfile(components, gpu.usable_bytes if gpu else None)
 
 
-def reserved_components(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> tuple[Component, ...]:
-    """What torch's allocator reserves: all but the context and NCCL's connections. Raises as estimate_training."""
+def reserved_components(
+    model: ModelSpec, training: TrainingSpec, card: CardTraits, batches: Batches | None = ALIKE
+) -> tuple[Component, ...]:
+    """What torch's allocator reserves: all but the context and NCCL's connections. Raises as estimate_training.
+
+    Without `batches` nothing is replayed, and what the allocator keeps is left out: ten times as fast, for a search.
+    """
     model = built_by(model, training.transformers)
     if training.parallelism.strategy != "none":
         from peftbench.estimate.sharding.split import as_run
@@ -93,17 +98,15 @@ def reserved_components(model: ModelSpec, training: TrainingSpec, card: CardTrai
         ),
         *_moments(model, training, card),
     ]  # fmt: skip
-    # What comes and goes within a step, logits left out.
-    dynamic = max(sum(c.bytes for c in components if phase in c.phases and c.part not in _STEADY) for phase in TRAINING)
-    block = 0 if training.loss == "liger" else stream_tokens(training) * model.vocab_size * 4
-    reserve = slack(dynamic, block, training.gradient_checkpointing, TRAINING, card)
+    trained = trained_tensors(model, training)
+    beyond = beyond_tensors(components, model, training, card, trained, batches) if batches else []
     if training.parallelism.gpus == 1:
-        return (*components, reserve)
+        return (*components, *beyond)
     from peftbench.estimate.sharding.loading import loaded_slack, loading
     from peftbench.estimate.sharding.reserved import stream_slack
 
-    loads = loading(components, model, training, trained_tensors(model, training))
-    return (*components, *loads, reserve, *stream_slack(components, model, training), *loaded_slack(model, training))
+    loads = loading(components, model, training, trained)
+    return (*components, *loads, *beyond, *stream_slack(components, model, training), *loaded_slack(model, training))
 
 
 # ── what is alive throughout ────────────────────────────────────────────────────────────────────────────────────────

@@ -604,3 +604,19 @@ def test_an_emptied_cache_gives_back_the_blocks_of_all_streams() -> None:
         made.free(stream)
     made.empty_cache()
     assert made.reserved_bytes == 0
+
+
+def test_a_block_goes_by_another_identifier():
+    made = filled([4 * MIB])
+    made.rename(0, 9)
+    made.rename(5, 6)  # not live
+    free_all(made, 0)
+    assert made.allocated_bytes == 4 * MIB
+    free_all(made, 9)
+    assert made.allocated_bytes == 0
+
+
+def test_what_is_not_split_off_counts_at_the_peak():
+    made = filled([35 * MIB])
+    assert (made.allocated_bytes, made.rounding_at_peak_bytes) == (36 * MIB, MIB)
+    assert made.largest_free_bytes == 0

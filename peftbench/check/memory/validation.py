@@ -12,6 +12,7 @@ from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
 from peftbench.check.groups import grouped, nine_of_ten
 from peftbench.check.memory.published import PublishedRecord
+from peftbench.estimate.replay.step import Batches
 from peftbench.estimate.training import estimate_training
 from peftbench.memory import MemoryProfile, Part
 from peftbench.records.lines import LeftOut, Tell
@@ -122,7 +123,8 @@ Predictor = Callable[[PublishedRecord], MemoryProfile]
 
 def by_formula(record: PublishedRecord) -> MemoryProfile:
     """The estimate of the record's run."""
-    return estimate_training(find_model(record.model), record.training, find_gpu(record.gpu))
+    batches = Batches(record.batch_lengths, record.torch_empty_cache_steps)
+    return estimate_training(find_model(record.model), record.training, find_gpu(record.gpu), batches)
 
 
 def validate(records: Iterable[PublishedRecord], tell: Tell, predict: Predictor = by_formula) -> ValidationReport:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from peftbench.base.errors import SpecError
 from peftbench.decide.card import settle_training
-from peftbench.decide.verdict import Verdict, judge
+from peftbench.decide.verdict import Fit, Verdict, judge
 from peftbench.estimate.forward.kernels import trains_vectors
 from peftbench.estimate.parts.card import CardTraits, traits_of
 from peftbench.estimate.parts.slack import context
@@ -118,7 +118,7 @@ def _setups(
     each = sequences // shape.gpus
     ways = dict.fromkeys(settle_training(model, way, shape.gpu)[0] for way in _ways(training))
     least = next(iter(ways))
-    if not _fits(model, replace(least, micro_batch_size=1, gradient_accumulation_steps=each), shape.gpu):
+    if not _may_fit(model, replace(least, micro_batch_size=1, gradient_accumulation_steps=each), shape.gpu):
         return
     for way in reversed(ways):
         fitting = _fitting(model, way, shape, each)
@@ -151,7 +151,10 @@ def _setup(model: ModelSpec, training: TrainingSpec, shape: Shape, step: StepTim
 
 
 def _fitting(model: ModelSpec, way: TrainingSpec, shape: Shape, sequences: int) -> list[TrainingSpec]:
-    """Micro-batches that fit, the smallest first: powers of two that divide what each card has to do in a step."""
+    """Micro-batches that fit, the smallest first: powers of two that divide what each card has to do in a step.
+
+    They are looked for by tensors, which is fast; then what the allocator keeps is replayed for the largest.
+    """
     powers = (1 << power for power in range(sequences.bit_length()))
     sizes = [
         replace(
@@ -163,21 +166,28 @@ def _fitting(model: ModelSpec, way: TrainingSpec, shape: Shape, sequences: int) 
     fit, most = 0, len(sizes)
     while fit < most:
         middle = (fit + most) // 2 if fit else 0  # most shapes that fail do so at the smallest
-        if _fits(model, sizes[middle], shape.gpu):
+        if _may_fit(model, sizes[middle], shape.gpu):
             fit = middle + 1
         else:
             most = middle
-    return sizes[:fit]
+    fitting = sizes[:fit]
+    while fitting and not _fits(model, fitting[-1], shape.gpu):
+        fitting.pop()
+    return fitting
 
 
 # ── what is estimated once for all cards and counts that it does not depend on ──────────────────────────────────────
 
 
+def _may_fit(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> bool:
+    """Whether the tensors alone are within what is usable."""
+    tensors = _tensor_bytes(model, _alike(training), _traits(training, gpu))
+    return tensors is not None and tensors + _beside_bytes(training.parallelism, gpu) <= gpu.usable_bytes
+
+
 def _fits(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> bool:
-    """As `judge` has it: the upper end of the band, beyond the context that is expected, is within what is usable."""
-    needed = _needed_bytes(model, _alike(training), _traits(training, gpu))
-    beside = _beside_bytes(training.parallelism, gpu)
-    return needed is not None and needed + beside - _context(gpu).bytes <= gpu.usable_bytes
+    """As `judge` has it, with what the allocator keeps, and with the band of all."""
+    return _judged(model, training, gpu).fit is Fit.FITS
 
 
 def _judged(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Verdict:
@@ -192,7 +202,8 @@ def _beside(parallelism: ParallelismSpec, gpu: GpuSpec) -> tuple[Component, ...]
 
 @lru_cache(maxsize=1024)
 def _beside_bytes(parallelism: ParallelismSpec, gpu: GpuSpec) -> int:
-    return sum(component.high_bytes for component in _beside(parallelism, gpu))
+    """Beyond the context that is expected."""
+    return sum(component.bytes for component in nccl(parallelism, gpu, ALWAYS))
 
 
 @lru_cache(maxsize=256)
@@ -201,13 +212,12 @@ def _context(gpu: GpuSpec) -> Component:
 
 
 @lru_cache(maxsize=8192)
-def _needed_bytes(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> int | None:
-    """The upper end of the peak without what is beside it; None for a recipe that cannot be on such a card."""
+def _tensor_bytes(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> int | None:
+    """The peak of the tensors; None for a recipe that cannot be on such a card."""
     try:
-        return MemoryProfile(_reserved(model, training, card)).device_high_bytes
+        return MemoryProfile(reserved_components(model, training, card, None)).reserved_bytes
     except SpecError:
         return None
-
 
 
 def _traits(training: TrainingSpec, gpu: GpuSpec) -> CardTraits:

@@ -205,7 +205,9 @@ def _eager(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     key_states, value_states = _repeat(c, key), _repeat(c, value)
     weights = tape.scale(_batched_scores(c, query, key_states, key))
     if c.model.attn_logit_softcapping:
-        weights = tape.scale(tape.unary(tape.scale(weights), "output"))
+        weights = tape.scale(weights)
+        weights = tape.unary(weights, "output")
+        weights = tape.scale(weights)
     weights = _plus_mask(c, weights)
     upcasts = tape.autocast is not None or c.model.family.float32_softmax
     weights = tape.cast(tape.softmax(weights, FLOAT32 if upcasts else itemsize), itemsize)

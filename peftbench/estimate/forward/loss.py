@@ -38,7 +38,9 @@ def head_and_loss(c: Context, stream_itemsize: int, head_itemsize: int) -> tuple
     else:
         logits = dense(c.tape, hidden_states, c.model.vocab_size, head_itemsize, c.full, c.model.lm_head_bias)
     if c.model.final_logit_softcapping:
-        logits = c.tape.scale(c.tape.unary(c.tape.scale(logits), "output"))
+        logits = c.tape.scale(logits)
+        logits = c.tape.unary(logits, "output")
+        logits = c.tape.scale(logits)
     if has_own_loss(c.training):
         return _replaced(c, logits, loss), logits
     return _LOSSES[loss](c, logits), logits
@@ -99,9 +101,17 @@ def _fused(c: Context, logits: Tensor) -> Tensor:
 
 
 def _shift(c: Context, logits: Tensor) -> Tensor:
-    """logits[..., :-1, :].contiguous(): a copy, but for a single sequence, whose slice is contiguous already."""
+    """logits[..., :-1, :].contiguous(): a copy, but for a single sequence, whose slice is contiguous already.
+
+    It has a token less of each sequence, so it leaves a block of the logits that no other logits fit.
+    """
     view = c.tape.slice(logits, logits.width)
-    return c.tape.copy(view) if c.several_sequences else view
+    view.fixed_elements = -logits.width * c.training.micro_batch_size
+    if not c.several_sequences:
+        return view
+    return c.tape.new(
+        (view,), view.width, view.itemsize, fixed_elements=view.fixed_elements, aliases=(view.key,)
+    )  # fmt: skip
 
 
 def _fused_kernel(tape: Tape, logits: Tensor) -> Tensor:
@@ -207,12 +217,17 @@ def _liger_chunk(c: Context, low: Tensor, tokens: int) -> int:
     tape, elements = c.tape, c.model.vocab_size * low.width
     trained = elements * c.weight_itemsize if c.full else 0
     held = [tape.tensor(0, c.weight_itemsize, part=Part.GRADIENTS, fixed_elements=elements)] if trained else []
+    casts = low.itemsize != c.weight_itemsize
+    cast = tape.tensor(0, low.itemsize, fixed_elements=elements) if casts else None
     held.append(tape.tensor(0, low.itemsize, fixed_elements=tokens * c.model.vocab_size))
-    if low.itemsize != c.weight_itemsize:
+    del cast
+    if casts:
         tape.scratch(tape.part, 0, elements * low.itemsize)
     if trained:
-        upcast = FLOAT32 if low.itemsize < FLOAT32 else 0
-        tape.scratch(tape.part, 0, elements * (low.itemsize + upcast))
+        product = tape.tensor(0, low.itemsize, fixed_elements=elements)
+        if low.itemsize < FLOAT32:
+            tape.scratch(tape.part, 0, elements * FLOAT32)
+        del product
     return trained
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from functools import lru_cache
 from typing import NamedTuple
 
+from peftbench.estimate.forward.embedding import play_embeddings
 from peftbench.estimate.forward.kernels import masks_sliding_layers
 from peftbench.estimate.forward.segments import (
     Kind,
@@ -24,6 +25,7 @@ from peftbench.estimate.forward.segments import (
 from peftbench.estimate.forward.step import Step
 from peftbench.estimate.peft_types.tensors import adapted_by_layer
 from peftbench.estimate.tape.ledger import Moment, Sizes, add_sizes, largest_moments, shift
+from peftbench.estimate.tape.played import Played
 from peftbench.memory import Part
 
 
@@ -49,6 +51,8 @@ class StepMoments(NamedTuple):
     """The same moments by the unit that runs: what several GPUs gather and keep depends on it."""
     written: tuple[tuple[int, int, int], ...] = ()
     """Tensors that the kernels of layers and head write: (bytes a token, bytes a pair of a token and a key, times)."""
+    played: tuple[Played, ...] = ()
+    """The blocks of embeddings, every layer and head."""
 
 
 @lru_cache(maxsize=2048)
@@ -88,13 +92,17 @@ def step_moments(step: Step) -> StepMoments:
         largest_moments(moment for stretch in stretches if stretch.backward is back for moment in stretch.moments)
         for back in (False, True)
     )
-    return StepMoments(forward, backward, outputs, tuple(stretches), _written(head, kinds, segments))
+    played = (play_embeddings(step), *(segments[kind].played for kind in kinds), head.played)
+    return StepMoments(forward, backward, outputs, tuple(stretches), _written(played[1:]), played)
 
 
-def _written(head: Segment, kinds: list[Kind], segments: dict[Kind, Segment]) -> tuple[tuple[int, int, int], ...]:
-    total = Counter(head.written)
-    for kind, layers in Counter(kinds).items():
-        total.update({size: layers * times for size, times in segments[kind].written.items()})
+def _written(played: tuple[Played, ...]) -> tuple[tuple[int, int, int], ...]:
+    """Those of equal layers are counted once, and as often as there are such layers."""
+    total: Counter[tuple[int, int]] = Counter()
+    by_id = {id(each): each for each in played}
+    for ident, times in Counter(map(id, played)).items():
+        for size, count in Counter((block[0], block[1]) for block in by_id[ident].blocks).items():
+            total[size] += times * count
     return tuple((*size, times) for size, times in total.items() if any(size))
 
 

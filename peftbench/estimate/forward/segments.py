@@ -1,6 +1,5 @@
 """One stretch of a step on the tape: a decoder layer, the head or the embeddings, with what it leaves behind."""
 
-from collections import Counter
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from peftbench.estimate.peft_types.tensors import adapted_paths
 from peftbench.estimate.tape.autograd import FLOAT32, Node, Recomputed, Storage, Tape, Tensor
 from peftbench.estimate.tape.ledger import Ledger, Moment, Sizes, add_sizes, nonzero
 from peftbench.estimate.tape.modules import Context
+from peftbench.estimate.tape.played import INPUT_KEY, NOTHING, Played, played_of
 from peftbench.memory import Part
 
 
@@ -28,8 +28,8 @@ class Segment(NamedTuple):
     left: Sizes
     """Alive after its backward: gradients of weights, outputs that the training loop still holds."""
     out_itemsize: int
-    written: Counter[tuple[int, int]]
-    """Tensors that its kernels write, forward and backward, by their bytes for a token and for a pair with a key."""
+    played: Played
+    """Its blocks one by one."""
 
 
 class Kind(NamedTuple):
@@ -54,14 +54,17 @@ def run_kept(step: Step, kind: Kind) -> Segment:
     out_itemsize = y.itemsize
     forward = ledger.take_moments()
     kept_in_forward = _without(ledger.by_part, y)
+    ends = [len(ledger.events)]
     c.tape.kept.clear()
     if not (step.keeps_outputs and c.use_cache):
         c.cache.clear()  # dropped with the outputs, before backward
+    ends.append(len(ledger.events))
     kept = _without(ledger.by_part, y)
     gradients = {y.key: Storage(ledger, Part.ACTIVATIONS, y.per_token)}
+    output = y.storage.number if y.storage else NOTHING
     del y
     c.tape.backward(gradients)
-    return _segment(ledger, gradients, forward, kept_in_forward, kept, out_itemsize)
+    return _segment(ledger, gradients, forward, kept_in_forward, kept, ends, output, out_itemsize)
 
 
 def run_checkpointed(step: Step, kind: Kind) -> Segment:
@@ -82,12 +85,15 @@ def run_checkpointed(step: Step, kind: Kind) -> Segment:
     out_itemsize = y.itemsize
     forward = ledger.take_moments()
     kept_in_forward = _without(ledger.by_part, y)
+    ends = [len(ledger.events)]
     c.tape.kept.clear()
     if not step.keeps_outputs:
         c.cache.clear()  # dropped with the outputs, before backward
+    ends.append(len(ledger.events))
     held, attributes = c.cache, c.tape.attributes
     kept = _without(ledger.by_part, y)
     gradients = {y.key: Storage(ledger, Part.ACTIVATIONS, y.per_token)}
+    output = y.storage.number if y.storage else NOTHING
     del y
     nodes = c.tape.nodes
     c = _context(step, ledger, kind)
@@ -106,7 +112,7 @@ def run_checkpointed(step: Step, kind: Kind) -> Segment:
         c.tape.attributes.clear()
     del recomputed
     del x  # the checkpoint holds the layer's input until its last saved tensor is read
-    return _segment(ledger, gradients, forward, kept_in_forward, kept, out_itemsize)
+    return _segment(ledger, gradients, forward, kept_in_forward, kept, ends, output, out_itemsize)
 
 
 def _play_tail(c: Context, nodes: list[Node], gradients: dict[int, Storage]) -> None:
@@ -128,11 +134,14 @@ def _layer_input(c: Context, kind: Kind, part: Part) -> Tensor:
 
 def _segment(
     ledger: Ledger, gradients: dict[int, Storage], forward: tuple[Moment, ...], kept_in_forward: Sizes, kept: Sizes,
-    out_itemsize: int = FLOAT32,
+    ends: list[int], output: int, out_itemsize: int = FLOAT32,
 ) -> Segment:  # fmt: skip
+    of_input = gradients.get(INPUT_KEY)
+    played = played_of(ledger, ends, output, of_input.number if of_input else NOTHING)
+    del of_input
     gradients.clear()
-    left, written = nonzero(ledger.by_part), ledger.written
-    return Segment(forward, kept_in_forward, kept, ledger.take_moments(), left, out_itemsize, written)
+    left = nonzero(ledger.by_part)
+    return Segment(forward, kept_in_forward, kept, ledger.take_moments(), left, out_itemsize, played)
 
 
 def _context(step: Step, ledger: Ledger, kind: Kind) -> Context:
@@ -149,9 +158,9 @@ def _context(step: Step, ledger: Ledger, kind: Kind) -> Context:
     )  # fmt: skip
 
 
-def _outside(step: Step) -> Kind:
-    """Embeddings and head."""
-    return Kind(carriers=adapted_paths(step.model, step.training.adapter))
+def outside_context(step: Step, ledger: Ledger) -> Context:
+    """Of embeddings and head."""
+    return _context(step, ledger, Kind(carriers=adapted_paths(step.model, step.training.adapter)))
 
 
 def _always_masked(step: Step) -> bool:
@@ -167,22 +176,24 @@ def _always_masked(step: Step) -> bool:
 def run_head(step: Step, itemsize: int) -> Segment:
     """Final norm, lm_head and loss."""
     ledger = Ledger()
-    c = _context(step, ledger, _outside(step))
+    c = outside_context(step, ledger)
     c.quantization = None  # bitsandbytes leaves lm_head alone
     loss, logits = head_and_loss(c, itemsize, step.embedding_itemsize)
     if not step.keeps_outputs and step.autocast_itemsize and logits and logits.storage and logits.itemsize < FLOAT32:
         c.tape.scratch(Part.LOGITS, FLOAT32 * logits.width, 0)  # accelerate's convert_outputs_to_fp32
     forward = ledger.take_moments()
+    ends = [len(ledger.events)]
     if not step.keeps_outputs:
         logits = None
     c.tape.kept.clear()
+    ends.append(len(ledger.events))
     kept = dict(ledger.by_part)
     gradients = {loss.key: Storage(ledger, Part.LOGITS, 0)}
     c.tape.backward(gradients)
-    segment = _segment(ledger, gradients, forward, {}, kept)
+    segment = _segment(ledger, gradients, forward, {}, kept, ends, NOTHING)
     del logits
     if step.full and step.model.tie_word_embeddings and step.training.gradients_outlive_step:
-        waiting = {Part.GRADIENTS: (0, 0, _table_bytes(step))}
+        waiting = {Part.GRADIENTS: (0, 0, table_bytes(step))}
         return segment._replace(left=add_sizes(segment.left, waiting))
     return segment
 
@@ -197,23 +208,28 @@ def _mask_bytes(step: Step, itemsize: int) -> int:
     return int(masks_sliding_layers(step.model, step.training) or _always_masked(step))
 
 
-def _table_bytes(step: Step) -> int:
+def table_bytes(step: Step) -> int:
     return step.model.vocab_size * step.model.embedding_size * step.training.dtype.bytes
 
 
 def embedding_kept(step: Step) -> Sizes:
     """What the embeddings leave beside the stream: a dropout mask, a leaf of the graph, a mask for attention."""
     ledger = Ledger()
-    c = _context(step, ledger, _outside(step))
+    c = outside_context(step, ledger)
     stream = embeddings(c, step.embeddings_need_grad)
-    copies = encoder_copies_bytes(step.model, step.training.adapter, step.autocast_itemsize)
-    mask = {Part.ACTIVATIONS: (0, _mask_bytes(step, stream.itemsize), copies)}
+    mask = embedding_beside(step, stream.itemsize)
     if any(leaf is stream.storage for leaf in c.tape.kept):
         c.tape.kept.clear()
     if step.training.gradient_checkpointing and is_prompt(step.training.adapter):
         # The embeddings are a leaf, and the prompt's stream is a copy.
         return add_sizes(ledger.by_part, mask)
     return add_sizes(_without(ledger.by_part, stream), mask)
+
+
+def embedding_beside(step: Step, itemsize: int) -> Sizes:
+    """What all layers read: the mask, where one is made, and autocast's copies of a prompt encoder."""
+    copies = encoder_copies_bytes(step.model, step.training.adapter, step.autocast_itemsize)
+    return {Part.ACTIVATIONS: (0, _mask_bytes(step, itemsize), copies)}
 
 
 def leaf_held(step: Step) -> Sizes:
@@ -241,6 +257,11 @@ def embedding_held(step: Step) -> Sizes:
     return nonzero(held)
 
 
+def views_tied_head(step: Step) -> bool:
+    """Whether a tied head's gradient is a view, to which the table's is added out of place."""
+    return step.full and step.model.tie_word_embeddings and step.training.loss not in ("liger", "chunked")
+
+
 def embedding_backward(step: Step) -> tuple[Moment, ...]:
     """Full fine-tuning: the table's gradient, three sorted index lists, and partial sums in float32.
 
@@ -251,9 +272,7 @@ def embedding_backward(step: Step) -> tuple[Moment, ...]:
     """
     if not step.full and not trains_tokens(step.training.adapter):
         return ()
-    tied = step.full and step.model.tie_word_embeddings
-    viewed = tied and step.training.loss not in ("liger", "chunked")
-    table = _table_bytes(step) * (2 if viewed else 1)
+    table = table_bytes(step) * (2 if views_tied_head(step) else 1)
     stream = step.model.hidden_size * step.embedding_itemsize
     tenths, rows = (number * step.model.embedding_size * FLOAT32 for number in step.kernels.embedding_sums)
     per_token = 3 * 8 + tenths // 10

@@ -81,13 +81,13 @@ def step_of(model: ModelSpec, training: TrainingSpec, kernels: Kernels) -> Step:
     """
     liger, adapter = training.loss == "liger", training.adapter
     shifts = loss_variant(model.family, training) in SHIFTS or (adapter is not None and adapter.peft_type == "cpt")
-    copies = kernels.attention == "eager" or shifts
-    several = copies and training.micro_batch_size > 1
+    exact = liger or shifts or _of_each_sequence(adapter)
+    several = kernels.attention == "eager" and training.micro_batch_size > 1
     window = model.sliding_window if masks_sliding_layers(model, training) else None
     alike = replace(
         training,
         sequence_length=training.sequence_length if liger else window or 1,
-        micro_batch_size=training.micro_batch_size if liger or _of_each_sequence(adapter) else 1 + several,
+        micro_batch_size=training.micro_batch_size if exact else 1 + several,
         gradient_accumulation_steps=1 + training.gradients_outlive_step,
         zero_grad_keeps=False,
         optimizer=TrainingSpec.optimizer,

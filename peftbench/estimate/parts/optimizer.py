@@ -130,6 +130,17 @@ def optimizer_bytes(
     return _adafactor_bytes(tensors)
 
 
+def states_of(optimizer: str) -> int:
+    """How many states it has of each tensor."""
+    rule = RULES[optimizer]
+    return 2 if isinstance(rule, AdafactorRule) else max(rule.states, 1)
+
+
+def steps_by_lists(optimizer: str) -> bool:
+    """Whether its temporaries are lists with a tensor for each that is trained, and not one block."""
+    return isinstance(RULES[optimizer], TorchRule)
+
+
 def _torch_bytes(tensors: tuple[TensorGroup, ...], rule: TorchRule, on_cpu: bool) -> OptimizerBytes:
     """States are `zeros_like(parameter)`; a foreach step computes on lists of all tensors at once.
 

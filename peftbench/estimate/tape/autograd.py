@@ -28,18 +28,15 @@ class Recomputed(Exception):
 class Storage:
     """Some bytes on the card; they are freed when the last reference to this object goes."""
 
-    __slots__ = ("fixed", "ledger", "part", "per_pair", "per_token")
+    __slots__ = ("ledger", "number", "part")
 
     def __init__(self, ledger: AnyLedger, part: Part, per_token: int, fixed: int = 0, per_pair: int = 0) -> None:
         self.ledger = ledger
         self.part = part
-        self.per_token = per_token
-        self.fixed = fixed
-        self.per_pair = per_pair
-        ledger.allocate(part, per_token, fixed, per_pair)
+        self.number = ledger.add(part, per_token, fixed, per_pair)
 
     def __del__(self) -> None:
-        self.ledger.change(self.part, -self.per_token, -self.fixed, -self.per_pair)
+        self.ledger.take(self.number)
 
 
 class Tensor:
@@ -187,24 +184,24 @@ class Tape:
         if len(self.nodes) == self.stop_at:
             raise Recomputed
 
-    def output(self, width: int, itemsize: int, needs_grad: bool, pairs: int = 0) -> Tensor:
+    def output(self, width: int, itemsize: int, needs_grad: bool, pairs: int = 0, fixed_elements: int = 0) -> Tensor:
         """Allocate the output of an operation that saves its inputs only.
 
         A recomputation stops when the last of those is saved, before this operation makes its output.
         """
         if needs_grad and self.stop_at and len(self.nodes) + 1 == self.stop_at:
-            return Tensor(None, width, itemsize, True, self.next_key(), 0, pairs)
-        return self.tensor(width, itemsize, needs_grad, pairs=pairs)
+            return Tensor(None, width, itemsize, True, self.next_key(), fixed_elements, pairs)
+        return self.tensor(width, itemsize, needs_grad, fixed_elements=fixed_elements, pairs=pairs)
 
     def new(
         self, inputs: Sequence[Tensor], width: int, itemsize: int, saved: Iterable[Tensor] = (), *,
-        pairs: int = 0, saves_output: bool = False, aliases: Iterable[int] = (),
+        pairs: int = 0, fixed_elements: int = 0, saves_output: bool = False, aliases: Iterable[int] = (),
         scratch: tuple[Scratch, ...] = (), returns_saved: bool = False, saves_constant: bool = False,
     ) -> Tensor:  # fmt: skip
         """Run an operation that allocates its output and, if any input needs a gradient, is recorded."""
         needs_grad = any(x.needs_grad for x in inputs)
         make = self.tensor if saves_output else self.output
-        out = make(width, itemsize, needs_grad, pairs=pairs)
+        out = make(width, itemsize, needs_grad, pairs=pairs, fixed_elements=fixed_elements)
         if needs_grad:
             self.record(
                 (out,), inputs, (*saved, out) if saves_output else saved, aliases=aliases, scratch=scratch,
@@ -216,7 +213,9 @@ class Tape:
 
     def cast(self, x: Tensor, itemsize: int) -> Tensor:
         """x.to(dtype): nothing saved; the gradient is cast back."""
-        return x if x.itemsize == itemsize else self.new((x,), x.width, itemsize, pairs=x.pairs)
+        if x.itemsize == itemsize:
+            return x
+        return self.new((x,), x.width, itemsize, pairs=x.pairs, fixed_elements=x.fixed_elements)
 
     def scale(self, x: Tensor) -> Tensor:
         """x * number, x / number, -x: nothing saved."""
@@ -239,7 +238,8 @@ class Tape:
     def unary(self, x: Tensor, saves: str) -> Tensor:
         """A pointwise function that saves its "input" (silu, gelu, pow) or its "output" (tanh, relu, sigmoid)."""
         saved = (x,) if saves == "input" else ()
-        return self.new((x,), x.width, x.itemsize, saved, pairs=x.pairs, saves_output=saves == "output")
+        fixed, is_output = x.fixed_elements, saves == "output"
+        return self.new((x,), x.width, x.itemsize, saved, pairs=x.pairs, fixed_elements=fixed, saves_output=is_output)
 
     def softmax(self, x: Tensor, itemsize: int) -> Tensor:
         """F.softmax(x, dtype): saves its output; CUDA first multiplies it with the gradient in backward.

@@ -4,7 +4,6 @@ Sizes are linear in the tokens of the micro-batch, and in the pairs of tokens an
 (per_token + per_pair × sequence length) × tokens + fixed.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -14,6 +13,8 @@ from peftbench.memory import Part
 Size = tuple[int, int, int]
 """Bytes as (per token, per pair of a token and a key, fixed)."""
 Sizes = dict[Part, Size]
+Sized = tuple[int, int, int, Part]
+"""A block: a Size and what it holds."""
 
 
 class Moment(NamedTuple):
@@ -30,26 +31,37 @@ class Moment(NamedTuple):
 
 
 class Ledger:
-    """The bytes alive now, and every past moment that is the peak for some number of tokens.
+    """The bytes alive now, every past moment that is the peak for some number of tokens, and what came and went.
 
-    `written` counts the tensors that were ever allocated, by (bytes a token, bytes a pair): kernels write each of them.
+    `blocks` has the size and the part of every storage by its number; `events` are n where number n came, ~n where it
+    went.
     """
 
-    __slots__ = ("_moments", "by_part", "fixed", "per_pair", "per_token", "written")
+    __slots__ = ("_moments", "blocks", "by_part", "events", "fixed", "per_pair", "per_token")
 
     def __init__(self) -> None:
         self.per_token = 0
         self.per_pair = 0
         self.fixed = 0
-        self.written: Counter[tuple[int, int]] = Counter()
         self.by_part: Sizes = {}
+        self.blocks: list[Sized] = []
+        self.events: list[int] = []
         self._moments: list[Moment] = []
 
-    def allocate(self, part: Part, per_token: int, fixed: int, per_pair: int) -> None:
-        """Add a tensor that a kernel writes, and remember the moment."""
-        self.written[per_token, per_pair] += 1
+    def add(self, part: Part, per_token: int, fixed: int, per_pair: int) -> int:
+        """Note a storage that comes, and return its number."""
+        number = len(self.blocks)
+        self.blocks.append((per_token, per_pair, fixed, part))
+        self.events.append(number)
         self.change(part, per_token, fixed, per_pair)
         self.observe()
+        return number
+
+    def take(self, number: int) -> None:
+        """Note that a storage goes."""
+        per_token, per_pair, fixed, part = self.blocks[number]
+        self.events.append(~number)
+        self.change(part, -per_token, -fixed, -per_pair)
 
     def change(self, part: Part, per_token: int, fixed: int, per_pair: int = 0) -> None:
         """Add (or, with negative sizes, take away) bytes of a part."""
@@ -84,18 +96,13 @@ class SharedLedger:
         self._whole = whole
         self._part, self._of = part, of
 
-    def allocate(self, part: Part, per_token: int, fixed: int, per_pair: int) -> None:
-        """As of the whole ledger."""
-        self._whole.allocate(part, per_token * self._part // self._of, fixed, per_pair)
+    def add(self, part: Part, per_token: int, fixed: int, per_pair: int) -> int:
+        """As of the whole ledger, for its share of the tokens."""
+        return self._whole.add(part, per_token * self._part // self._of, fixed, per_pair)
 
-    def change(self, part: Part, per_token: int, fixed: int, per_pair: int = 0) -> None:
-        """As of the whole ledger; the same bytes with either sign are rounded alike."""
-        shared = abs(per_token) * self._part // self._of
-        self._whole.change(part, shared if per_token > 0 else -shared, fixed, per_pair)
-
-    def observe(self) -> None:
+    def take(self, number: int) -> None:
         """As of the whole ledger."""
-        self._whole.observe()
+        self._whole.take(number)
 
 
 AnyLedger = Ledger | SharedLedger

@@ -1,0 +1,97 @@
+"""The blocks that loading asks for: weights in the order of the model, and what quantization needs on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peftbench.estimate.parts.base_weights import quantized_weights
+from peftbench.estimate.parts.tensors import TensorGroup
+from peftbench.estimate.replay.pools import Pools
+from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.model.weights import Role, Weight, weights_of
+from peftbench.inputs.recipe import QuantizationSpec, TrainingSpec
+
+FLOAT32_BYTES = 4
+
+
+def load(pools: Pools, model: ModelSpec, training: TrainingSpec, adapter: tuple[TensorGroup, ...], total: int) -> None:
+    """Load base model and adapter, which take `total` bytes; what is not a weight of either is one block more."""
+    quantized = set(quantized_weights(model, training.quantization))
+    ordered = list(_in_order(model))
+    if training.transformers == "5":
+        warm_up_bytes = sum(_expected_bytes(weight, training, weight in quantized) for weight in ordered)
+        pools.go(pools.new(warm_up_bytes), warm_up_bytes)
+    plain = []
+    loaded = 0
+    for weight in ordered:
+        if training.quantization and weight in quantized:
+            loaded += _quantize(pools, weight, training.quantization, weight.numel * training.dtype.bytes)
+        else:
+            size = weight.numel * training.dtype.bytes
+            plain.append((pools.new(size), size))
+            loaded += size
+    if training.quantization and training.quantization.upcast_unquantized:
+        loaded += _upcast(pools, plain, training.dtype.bytes)
+    for _, size in tensors_in_order(adapter):
+        pools.new(size)
+        loaded += size
+    if total > loaded:
+        pools.new(total - loaded)
+
+
+def _in_order(model: ModelSpec) -> Iterator[Weight]:
+    """Each weight as often as the model has it: embeddings, then layer by layer, then norm and head."""
+    weights = weights_of(model)
+    outside = [weight for weight in weights if weight.layers is None]
+    inside = [(weight, set(weight.layers)) for weight in weights if weight.layers is not None]
+    yield from (weight for weight in outside if weight.role is Role.EMBEDDING)
+    for layer in range(model.num_hidden_layers):
+        yield from (weight for weight, layers in inside if layer in layers)
+    yield from (weight for weight in outside if weight.role is not Role.EMBEDDING)
+
+
+def _expected_bytes(weight: Weight, training: TrainingSpec, is_quantized: bool) -> int:
+    """What transformers expects a weight to take when it asks for one block as large as the model, and frees it.
+
+    Source: caching_allocator_warmup in transformers/modeling_utils.py.
+    """
+    if is_quantized and training.quantization:
+        return training.quantization.scheme.code_bytes(weight.numel)
+    return weight.numel * training.dtype.bytes
+
+
+def _quantize(pools: Pools, weight: Weight, quantization: QuantizationSpec, original: int) -> int:
+    """Codes and constants of a matrix, beside the matrix itself where it is quantized on the card; what stays.
+
+    A checkpoint has scales and zeros apart.
+    """
+    scheme = quantization.scheme
+    codes = scheme.code_bytes(weight.numel)
+    constants = scheme.constants_bytes(weight.out_features, weight.in_features, quantization)
+    if scheme.checkpoint:
+        for size in (codes, constants // 2, constants - constants // 2):
+            pools.new(size)
+    else:
+        ident = pools.new(original)
+        pools.new(codes)
+        pools.new(constants)
+        pools.go(ident, original)
+    return codes + constants
+
+
+def _upcast(pools: Pools, plain: list[tuple[int, int]], itemsize: int) -> int:
+    """prepare_model_for_kbit_training: each parameter in float32, then its 16-bit one goes; what it adds."""
+    added = 0
+    for ident, size in plain:
+        wide = size * FLOAT32_BYTES // itemsize
+        pools.new(wide)
+        pools.go(ident, size)
+        added += wide - size
+    return added
+
+
+def tensors_in_order(groups: tuple[TensorGroup, ...]) -> Iterator[tuple[TensorGroup, int]]:
+    """Each tensor of the groups with its bytes, layer by layer."""
+    sizes = [(group, group.tensor_numel * group.dtype.bytes) for group in groups]
+    for index in range(max((group.count for group in groups), default=0)):
+        yield from ((group, size) for group, size in sizes if index < group.count)

@@ -1,0 +1,54 @@
+"""What a replay of a recipe's own blocks says of the allocator; the grid of tests/oracles compares it with dry runs."""
+
+from dataclasses import replace
+
+import pytest
+
+from peftbench.catalog.gpus import find_gpu
+from peftbench.catalog.models import find_model
+from peftbench.estimate.parts.card import traits_of
+from peftbench.estimate.replay.step import ALIKE, Batches
+from peftbench.estimate.training import estimate_training, reserved_components
+from peftbench.inputs.recipe import AdapterSpec, TrainingSpec
+from peftbench.memory import MemoryProfile, Part
+
+MODEL = find_model("HuggingFaceTB/SmolLM2-135M")
+GPU = find_gpu("a100-80gb")
+LORA = TrainingSpec(adapter=AdapterSpec(target_modules=("all-linear",)), sequence_length=512, micro_batch_size=2)
+
+
+def reserved(training: TrainingSpec, batches: Batches = ALIKE) -> int:
+    return estimate_training(MODEL, training, GPU, batches).reserved_bytes
+
+
+def test_a_shorter_batch_before_leaves_blocks_that_the_longer_one_does_not_fit():
+    assert reserved(LORA, Batches((400, 512))) > reserved(LORA)
+
+
+def test_an_emptied_cache_keeps_less_than_a_full_one():
+    assert reserved(LORA, Batches((400, 512), empty_cache_steps=1)) < reserved(LORA, Batches((400, 512)))
+
+
+def test_the_first_of_two_equal_steps_does_not_show_all():
+    """The optimizer's states come at its end, and lie where activations were."""
+    full = TrainingSpec(sequence_length=512, micro_batch_size=4)
+    assert reserved(full) > reserved(full, Batches((512,)))
+
+
+def test_more_than_two_micro_batches_need_what_two_do():
+    assert reserved(replace(LORA, gradient_accumulation_steps=2)) == reserved(
+        replace(LORA, gradient_accumulation_steps=8)
+    )
+
+
+@pytest.mark.parametrize("loop", ["trainer", "plain"])
+def test_steps_after_the_second_reserve_no_more(loop: str):
+    training = replace(LORA, loop=loop)
+    assert reserved(training, Batches((512,) * 5)) == reserved(training)
+
+
+def test_without_a_replay_the_tensors_are_the_same():
+    quick = MemoryProfile(reserved_components(MODEL, LORA, traits_of(GPU), None))
+    whole = estimate_training(MODEL, LORA, GPU)
+    assert quick.bytes_of(Part.SLACK) == 0
+    assert quick.bytes_of(Part.LOGITS) == whole.bytes_of(Part.LOGITS)
