@@ -3,12 +3,9 @@
 Keys, limits and meanings are those of c10/core/AllocatorConfig.cpp and c10/cuda/CUDAAllocatorConfig.cpp (torch 2.13).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from peftbench.base.errors import SpecError, did_you_mean
 from peftbench.base.units import MIB
@@ -17,8 +14,7 @@ _INTERVALS = 16
 """roundup_power2_divisions has a value for each power of two from 1 MiB to 32 GiB; the ends serve all beyond."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class AllocatorSettings:
+class AllocatorSettings(NamedTuple):
     """What the allocator was told; the defaults are torch's."""
 
     expandable_segments: bool = False

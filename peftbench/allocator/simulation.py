@@ -11,8 +11,6 @@ the sum of the segments says. Addresses are invented: they rise and are never us
 torch makes among free blocks.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from typing import NamedTuple
 

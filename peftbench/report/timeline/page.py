@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from peftbench.allocator.settings import AllocatorSettings
@@ -45,8 +44,8 @@ def timeline_html(plan: Plan) -> str:
 
 def _run(dry_run: DryRun) -> list[str]:
     """What was asked of the run besides the recipe."""
-    workload, settings = dry_run.workload, asdict(dry_run.settings)
-    usual = asdict(AllocatorSettings())
+    workload, settings = dry_run.workload, dry_run.settings._asdict()
+    usual = AllocatorSettings()._asdict()
     lengths = ", ".join(f"{length:,}" for length in workload.batch_lengths)
     shown = [
         f"batches of {lengths} tokens" if lengths else "",
