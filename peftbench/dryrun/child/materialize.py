@@ -26,16 +26,18 @@ def materialize(model: nn.Module, recipe: TrainingSpec | InferenceSpec, recorder
     """Replace every tensor of the model by a fake one on this device, and record it with its part if it is the card."""
     maker = _Maker(recipe, recorder, device_type)
     if device_type == recorder.device_type:
-        _warm_up(model, recipe.quantization, recorder)
+        _warm_up(model, recipe.quantization, maker)
     for name, module in model.named_modules():
         maker.module(name, module)
+    maker.upcast()
 
 
-def _warm_up(model: nn.Module, quantization: QuantizationSpec | None, recorder: Recorder) -> None:
+def _warm_up(model: nn.Module, quantization: QuantizationSpec | None, maker: _Maker) -> None:
     """One block as large as the model, freed at once, so that loading asks the driver for memory only once.
 
     Source: caching_allocator_warmup in transformers/modeling_utils.py; a 4-bit weight counts half a byte.
     """
+    recorder = maker.recorder
     if recorder.device_type != "cuda":
         return
     size_bytes = 0
@@ -43,7 +45,7 @@ def _warm_up(model: nn.Module, quantization: QuantizationSpec | None, recorder: 
         if quantization and is_quantized(tensor):
             size_bytes += tensor.numel() // 2 if quantization.four_bit else tensor.numel()
         else:
-            size_bytes += tensor.nbytes
+            size_bytes += maker.loaded_bytes(tensor) or tensor.nbytes
     recorder.release(recorder.scratch(size_bytes, "caching_allocator_warmup", Part.WEIGHTS))
 
 
@@ -55,6 +57,10 @@ class _Maker:
         self.sharded = recipe.parallelism.shards_weights
         self.made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         """The fake of each meta tensor by its id, beside the tensor itself, so that its id stays its own."""
+        casts = self.quantization and (self.quantization.upcast_unquantized or self.quantization.upcast_norms)
+        self.loaded_itemsize = recipe.dtype.bytes if casts and device_type == recorder.device_type else 0
+        self.waiting: list[tuple[torch.Tensor, str, Part, int]] = []
+        """What is cast when all is loaded: the wide tensor, its module and part, and the block of what was loaded."""
 
     def module(self, name: str, module: nn.Module) -> None:
         """Exchange the module's own tensors, also those that are plain attributes."""
@@ -91,11 +97,29 @@ class _Maker:
             return _four_bit(tensor, module, name, self.quantization, self.recorder, storage)
         made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=self.device_type)
         unquantized = Part.EXPERTS if tensor.dim() == 3 else Part.UNQUANTIZED
-        self.recorder.adopt(made, LOADING, name)
-        self.recorder.is_part(unquantized if self.quantization else Part.WEIGHTS, made)
+        part = unquantized if self.quantization else Part.WEIGHTS
+        if loaded := self.loaded_bytes(tensor):
+            self.waiting.append((made, name, part, self.recorder.scratch(loaded, LOADING, part)))
+        else:
+            self._note(made, name, part)
         if kind is None and not isinstance(tensor, nn.Parameter):
             return made.requires_grad_(tensor.requires_grad)
         return nn.Parameter(made, requires_grad=tensor.requires_grad)
+
+    def _note(self, made: torch.Tensor, name: str, part: Part) -> None:
+        self.recorder.adopt(made, LOADING, name)
+        self.recorder.is_part(part, made)
+
+    def loaded_bytes(self, tensor: torch.Tensor) -> int:
+        """What a parameter that is float32 by now was loaded as; 0 for one that is as it was."""
+        cast = isinstance(tensor, nn.Parameter) and tensor.dtype is torch.float32 and self.loaded_itemsize
+        return tensor.numel() * self.loaded_itemsize if cast and self.loaded_itemsize < tensor.element_size() else 0
+
+    def upcast(self) -> None:
+        """prepare_model_for_kbit_training: each parameter in float32, then the one that was loaded goes."""
+        for made, name, part, number in self.waiting:
+            self._note(made, name, part)
+            self.recorder.release(number)
 
 
 # ── bitsandbytes ────────────────────────────────────────────────────────────────────────────────────────────────────
