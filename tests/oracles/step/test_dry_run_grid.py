@@ -32,6 +32,8 @@ pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
 
 LAYERS = 3
 ALLOWED, MEDIAN = 0.05, 0.01
+RESERVED_MEDIAN, RESERVED_P90 = 0.02, 0.05
+"""What the allocator keeps depends on every block before: a few recipes are far off, most are nearly exact."""
 SIZE = {"sequence_length": 512, "micro_batch_size": 2}
 KEPT = {"gradient_checkpointing": False}
 PLAIN = {"loop": "plain", "autocast": False}
@@ -115,14 +117,10 @@ GRID += [("llama", name, options) for name, options in ADAPTERS.items()]
 
 
 class Compared(NamedTuple):
-    """An estimate and a dry run of one recipe, in bytes."""
+    """An estimate by the dry run of the same recipe, less one."""
 
-    estimated: int
-    traced: int
-
-    @property
-    def error(self) -> float:
-        return self.estimated / self.traced - 1
+    allocated: float
+    reserved: float
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +145,8 @@ def compare(session: DryRunSession, family: str, options: dict[str, Any]) -> Com
             session.run(workload, gpu)
         return None
     traced = session.run(workload, gpu).profile
-    return Compared(estimate.allocated_bytes, traced.allocated_bytes)
+    pairs = ((estimate.allocated_bytes, traced.allocated_bytes), (estimate.reserved_bytes, traced.reserved_bytes))
+    return Compared(*(estimated / found - 1 for estimated, found in pairs))
 
 
 def cut(config: Any) -> dict[str, Any]:
@@ -172,7 +171,7 @@ def parameters() -> list[Any]:
     ]
 
 
-errors: list[float] = []
+errors: list[Compared] = []
 """Of the recipes compared so far."""
 
 
@@ -186,10 +185,16 @@ def test_the_estimate_agrees_with_the_dry_run(session: DryRunSession, family: st
     if compared is None:
         assert options.get("lora_dropout"), "only dropout, on fused experts, is refused"
         return
-    errors.append(abs(compared.error))
-    assert abs(compared.error) <= ALLOWED
+    errors.append(compared)
+    assert abs(compared.allocated) <= ALLOWED
 
 
 def test_half_of_the_recipes_agree_within_1_percent() -> None:
     """After the others; alone it has nothing to judge."""
-    assert not errors or statistics.median(errors) <= MEDIAN
+    assert not errors or statistics.median(abs(error.allocated) for error in errors) <= MEDIAN
+
+
+def test_what_the_allocator_reserves_agrees_too() -> None:
+    found = sorted(abs(error.reserved) for error in errors)
+    assert not found or statistics.median(found) <= RESERVED_MEDIAN
+    assert not found or found[int(0.9 * (len(found) - 1))] <= RESERVED_P90
