@@ -85,7 +85,9 @@ def test_zero3_is_written_for_the_launchers() -> None:
 
 @pytest.mark.parametrize("tool", ["transformers", "trl", "axolotl", "llamafactory"])
 @pytest.mark.parametrize(
-    "parallel", [("ddp",), ("zero2", "--cpu-offload"), ("zero3", "--nodes", "2"), ("fsdp-grad-op",)], ids=lambda p: p[0]
+    "parallel",
+    [("ddp",), ("zero2", "--cpu-offload"), ("zero3", "--nodes", "2"), ("fsdp-grad-op", "--link", "pcie4-x8")],
+    ids=lambda p: p[0],
 )
 def test_the_line_in_the_file_plans_the_same_gpus(parallel: tuple[str, ...], tool: str, tmp_path: Path) -> None:
     """On several GPUs the file alone does not say how many: its own line does, as options of plan."""
@@ -99,9 +101,10 @@ def test_the_line_in_the_file_plans_the_same_gpus(parallel: tuple[str, ...], too
     if not differs:
         (typed,) = json.loads(answer("plan", *recipe, *asked))["plans"]
         assert read["memory"] == typed["memory"]
-    shared = ("gpus", "nodes", "parallel", "cpu_offload")
+    shared = ("gpus", "nodes", "parallel", "cpu_offload", "link")
     assert [read["recipe"][name] for name in shared] == [
-        8, 2 if "--nodes" in parallel else 1, parallel[0], "--cpu-offload" in parallel
+        8, 2 if "--nodes" in parallel else 1, parallel[0], "--cpu-offload" in parallel,
+        "pcie4-x8" if "--link" in parallel else None,
     ]  # fmt: skip
     assert differs <= {"--loss", "--no-autocast"}
 
