@@ -183,9 +183,12 @@ def moments_of(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> St
     """The moments of this recipe's step, from the cache where only the number of tokens differs."""
     if training.parallelism.strategy == "zero2":  # reduces and frees the gradients of every micro-batch
         training = replace(training, gradient_accumulation_steps=1)
-    step = step_of(model, training, kernels_of(model, training, card))
     if not training.parallelism.shards_gradients:
-        return step_moments(step)
+        return step_moments(step_of(model, training, kernels_of(model, training, card)))
+    from peftbench.estimate.sharding.split import computing
+
+    computed = computing(training)
+    step = step_of(model, computed, kernels_of(model, computed, card))
     return _sharded_moments(step, replace(training, micro_batch_size=1, sequence_length=1))
 
 

@@ -65,11 +65,13 @@ def dry_run(workload: Workload, progress: Progress = lambda share: None) -> Trac
 def _prepared(base: nn.Module, workload: Workload, recorder: Recorder) -> nn.Module:
     """The model as it is trained: on the card, with its adapter, cut where it is shared by several GPUs.
 
-    A model that is cut comes to the card unit by unit; bitsandbytes quantizes there, so a quantized one is there whole.
+    A model that is cut comes to the card unit by unit unless the recipe says otherwise; bitsandbytes quantizes there,
+    so a quantized one is there whole.
     """
     recipe = workload.recipe
     shards = recipe.parallelism.shards_weights
-    device = "cpu" if shards and recipe.quantization is None else recorder.device_type
+    by_unit = shards and recipe.quantization is None and recipe.parallelism.loading != "whole"
+    device = "cpu" if by_unit else recorder.device_type
     materialize(base, recipe, recorder, device)
     own = {id(parameter) for parameter in base.parameters()}
     with recorder:

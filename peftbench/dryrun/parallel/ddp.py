@@ -26,12 +26,8 @@ IN_FLIGHT = 2
 
 
 def replicate(model: Any, recipe: TrainingSpec, recorder: Recorder) -> Any:
-    """The model in DDP, with the arguments that the Trainer has for it: unused parameters are looked for in vain.
-
-    Source: _build_accelerator_args in transformers/trainer.py.
-    """
-    is_adapted = recipe.adapter is not None or hasattr(model, "peft_config")
-    unused = recipe.loop == "trainer" and (is_adapted or not recipe.gradient_checkpointing)
+    """The model in DDP, with the arguments that the Trainer has for it."""
+    unused = recipe.looks_for_unused or (recipe.loop == "trainer" and hasattr(model, "peft_config"))
     with recorder, _stand_ins(recorder):
         return DistributedDataParallel(model, device_ids=[0], find_unused_parameters=unused)
 

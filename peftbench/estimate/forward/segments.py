@@ -30,6 +30,8 @@ class Segment(NamedTuple):
     out_itemsize: int
     played: Played
     """Its blocks one by one."""
+    loss: tuple[Moment, ...] = ()
+    """Of the head's backward: what comes before the gradient of the logits is there."""
 
 
 class Kind(NamedTuple):
@@ -181,16 +183,24 @@ def run_head(step: Step, itemsize: int) -> Segment:
     loss, logits = head_and_loss(c, itemsize, step.embedding_itemsize)
     if not step.keeps_outputs and step.autocast_itemsize and logits and logits.storage and logits.itemsize < FLOAT32:
         c.tape.scratch(Part.LOGITS, FLOAT32 * logits.width, 0)  # accelerate's convert_outputs_to_fp32
+        if step.training.looks_for_unused:  # DDP's sink copies them once the 16-bit ones are gone
+            c.tape.scratch(Part.LOGITS, (2 * FLOAT32 - logits.itemsize) * logits.width, 0)
     forward = ledger.take_moments()
     ends = [len(ledger.events)]
+    nodes, made = c.tape.nodes, logits.key if logits else None
+    in_head = next((number for number, node in enumerate(nodes, 1) if made in node.outputs), len(nodes))
     if not step.keeps_outputs:
         logits = None
     c.tape.kept.clear()
     ends.append(len(ledger.events))
     kept = dict(ledger.by_part)
     gradients = {loss.key: Storage(ledger, Part.LOGITS, 0)}
+    c.tape.nodes, nodes = nodes[in_head:], nodes[:in_head]
     c.tape.backward(gradients)
-    segment = _segment(ledger, gradients, forward, {}, kept, ends, NOTHING)
+    in_loss = ledger.take_moments()
+    c.tape.nodes = nodes
+    c.tape.backward(gradients)
+    segment = _segment(ledger, gradients, forward, {}, kept, ends, NOTHING)._replace(loss=in_loss)
     del logits
     if step.full and step.model.tie_word_embeddings and step.training.gradients_outlive_step:
         waiting = {Part.GRADIENTS: (0, 0, table_bytes(step))}
@@ -209,6 +219,7 @@ def _mask_bytes(step: Step, itemsize: int) -> int:
 
 
 def table_bytes(step: Step) -> int:
+    """Bytes of the embeddings, and so of their gradient."""
     return step.model.vocab_size * step.model.embedding_size * step.training.dtype.bytes
 
 

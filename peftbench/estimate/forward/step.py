@@ -14,7 +14,7 @@ from peftbench.estimate.peft_types.tensors import adapted_weights, adapter_tenso
 from peftbench.estimate.tape.autograd import FLOAT32
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role
-from peftbench.inputs.recipe import AdapterSpec, QuantizationSpec, TrainingSpec
+from peftbench.inputs.recipe import AdapterSpec, ParallelismSpec, QuantizationSpec, TrainingSpec
 
 
 class Step(NamedTuple):
@@ -73,6 +73,10 @@ def _of_each_sequence(adapter: AdapterSpec | None) -> bool:
     return is_prefix(adapter) or (adapter is not None and adapter.peft_type == "poly")
 
 
+DDP = ParallelismSpec(gpus=2, strategy="ddp")
+"""Of any number of GPUs."""
+
+
 @lru_cache(maxsize=8192)
 def step_of(model: ModelSpec, training: TrainingSpec, kernels: Kernels) -> Step:
     """The step with everything that its moments do not depend on at one value, so that one run serves many recipes.
@@ -91,6 +95,6 @@ def step_of(model: ModelSpec, training: TrainingSpec, kernels: Kernels) -> Step:
         gradient_accumulation_steps=1 + training.gradients_outlive_step,
         zero_grad_keeps=False,
         optimizer=TrainingSpec.optimizer,
-        parallelism=TrainingSpec.parallelism,
+        parallelism=DDP if training.looks_for_unused else TrainingSpec.parallelism,
     )
     return Step(model, alike, kernels)

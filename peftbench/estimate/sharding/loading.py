@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from peftbench.estimate.parts.base_weights import quantized_weights, weight_bytes
 from peftbench.estimate.parts.tensors import TensorGroup, total_bytes
-from peftbench.estimate.sharding.split import code_part_bytes, flat_parameters, is_fsdp, is_zero, stored
-from peftbench.estimate.sharding.step import units_of
+from peftbench.estimate.sharding.split import code_part_bytes, flat_parameters, is_fsdp, is_zero, stored, stored_dtype
+from peftbench.estimate.sharding.units import units_of
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import weights_of
 from peftbench.inputs.recipe import TrainingSpec
@@ -87,10 +87,14 @@ def _in_transit_bytes(model: ModelSpec, training: TrainingSpec) -> int:
     """Bytes of what is loaded at a time, where no GPU has more than that beside its part."""
     if is_zero(training.parallelism):
         return max(w.numel for w in weights_of(model)) * training.dtype.bytes
-    units = units_of(model, training, 0)
     if flat_parameters(training):
+        units = units_of(model, training, 0)
         return 2 * max(units.layer, units.embedding + units.head)
-    return max(units.layer, units.embedding, units.head)
+    dtype = stored_dtype(training, training.dtype) if training.adapter is None else training.dtype
+    units = units_of(model, replace(training, dtype=dtype), 0)
+    tables = units.embedding + units.head  # fsdp2_prepare_model keeps both to its end
+    cut = units.head // training.parallelism.gpus if training.parallelism.cpu_offload else 0
+    return max(units.layer, tables + cut)
 
 
 def loaded_slack(model: ModelSpec, training: TrainingSpec) -> list[Component]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from peftbench.base.units import MIB
 from peftbench.estimate.sharding.links import over_nvlink
 from peftbench.estimate.sharding.split import flat_parameters, is_fsdp, is_zero
-from peftbench.estimate.sharding.step import units_of
+from peftbench.estimate.sharding.units import units_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import ParallelismSpec, TrainingSpec

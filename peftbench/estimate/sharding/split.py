@@ -12,8 +12,8 @@ from peftbench.estimate.parts.base_weights import quantized_weights, weight_byte
 from peftbench.estimate.parts.optimizer import RULES, BitsandbytesRule
 from peftbench.estimate.parts.tensors import TensorGroup
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.model.weights import Weight, weights_of
-from peftbench.inputs.recipe import DType, ParallelismSpec, TrainingSpec
+from peftbench.inputs.model.weights import Role, Weight, weights_of
+from peftbench.inputs.recipe import DType, ParallelismSpec, QuantizationSpec, TrainingSpec
 from peftbench.memory import Component, Part, Phase, exact
 
 PERSISTENT_NUMEL = 100_000
@@ -27,6 +27,11 @@ ZERO_ALIGNMENT = 2
 def is_fsdp(parallelism: ParallelismSpec) -> bool:
     """FSDP, whatever it shards."""
     return parallelism.strategy in ("fsdp", "fsdp-grad-op")
+
+
+def is_fsdp2(training: TrainingSpec) -> bool:
+    """FSDP2, the one of transformers 5."""
+    return is_fsdp(training.parallelism) and not flat_parameters(training)
 
 
 def is_zero(parallelism: ParallelismSpec) -> bool:
@@ -70,15 +75,33 @@ def as_run(training: TrainingSpec) -> TrainingSpec:
     """The recipe in the dtypes that the strategy really uses. Raises SpecError for what cannot be shared.
 
     DeepSpeed casts the whole module, adapters and upcast norms included (engine._configure_distributed_model). A unit
-    of FSDP computes in one dtype, so norms that were cast to float32 come back as that (MixedPrecision.param_dtype).
+    of FSDP1 has one dtype, so norms that were cast to float32 come back as that (MixedPrecision.param_dtype).
     """
     _check_sharding(training)
     adapter, quantization = training.adapter, training.quantization
     if is_zero(training.parallelism) and adapter is not None:
         adapter = replace(adapter, dtype=training.dtype)
-    if training.parallelism.strategy != "ddp" and quantization is not None:
-        quantization = replace(quantization, upcast_norms=False, upcast_unquantized=False)
+    if training.parallelism.strategy != "ddp" and not is_fsdp2(training):
+        quantization = _in_one_dtype(quantization)
     return replace(training, adapter=adapter, quantization=quantization)
+
+
+def _in_one_dtype(quantization: QuantizationSpec | None) -> QuantizationSpec | None:
+    return quantization and replace(quantization, upcast_norms=False, upcast_unquantized=False)
+
+
+def computing(training: TrainingSpec) -> TrainingSpec:
+    """The recipe in the dtypes of a step. Under FSDP2 mixed precision is a cast of weights as they are gathered.
+
+    Accelerate wraps the model in autocast for FSDP1 only: _prepare_fsdp2 and prepare_model in its accelerator.py.
+    """
+    if not is_fsdp2(training) or not training.autocast:
+        return training
+    half = training.computes_in(has_bfloat16=True)  # either is of two bytes
+    adapter = training.adapter and replace(training.adapter, dtype=half)
+    return replace(
+        training, dtype=half, autocast=False, adapter=adapter, quantization=_in_one_dtype(training.quantization)
+    )  # fmt: skip
 
 
 def stored_dtype(training: TrainingSpec, dtype: DType) -> DType:
@@ -88,6 +111,12 @@ def stored_dtype(training: TrainingSpec, dtype: DType) -> DType:
     """
     upcasts = is_fsdp(training.parallelism) and training.autocast and training.quantization is None
     return DType.FLOAT32 if upcasts else dtype
+
+
+def gathered(tensors: tuple[TensorGroup, ...], training: TrainingSpec) -> tuple[TensorGroup, ...]:
+    """Trained tensors in the dtype that a unit gathers them in, which is also that of their whole gradients."""
+    computed = computing(training)
+    return tensors if computed is training else tuple(t._replace(dtype=computed.dtype) for t in tensors)
 
 
 def part_of(shape: tuple[int, ...], gpus: int, flat: bool) -> tuple[int, ...]:
@@ -159,8 +188,16 @@ def sharded_weights(model: ModelSpec, training: TrainingSpec, phases: frozenset[
 
 def rest_part_bytes(weight: Weight, training: TrainingSpec) -> int:
     """Bytes of one GPU's part of a weight that is not quantized."""
-    dtype = stored_dtype(training, training.dtype) if training.adapter is None else training.dtype
+    dtype, quantization = training.dtype, training.quantization
+    if training.adapter is None:
+        dtype = stored_dtype(training, dtype)
+    elif quantization is not None and _is_upcast(weight, quantization):
+        dtype = DType.FLOAT32
     return prod(part_of(weight.shape, training.parallelism.gpus, cuts_flat(training))) * dtype.bytes
+
+
+def _is_upcast(weight: Weight, quantization: QuantizationSpec) -> bool:
+    return quantization.upcast_unquantized or (quantization.upcast_norms and weight.role is Role.NORM)
 
 
 def code_part_bytes(weight: Weight, training: TrainingSpec) -> int:

@@ -2,59 +2,20 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 from peftbench.estimate.forward.moments import StepMoments, Stretch
-from peftbench.estimate.parts.base_weights import quantized_weights
 from peftbench.estimate.parts.tensors import TensorGroup, total_bytes
-from peftbench.estimate.sharding.split import flat_parameters, is_fsdp, trained_parts
+from peftbench.estimate.sharding import fsdp2
+from peftbench.estimate.sharding.split import computing, flat_parameters, gathered, is_fsdp, is_fsdp2, trained_parts
 from peftbench.estimate.sharding.state import accumulated_bytes, gradient_part_bytes
+from peftbench.estimate.sharding.units import Units, units_of
 from peftbench.estimate.sharding.zero import MAX_LIVE_NUMEL, prefetch_numel
 from peftbench.estimate.tape.ledger import Moment, Sizes, add_sizes, largest_moments, shift
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.model.weights import Role, Weight, num_parameters, weights_of
-from peftbench.inputs.recipe import QuantizationSpec, TrainingSpec
+from peftbench.inputs.model.weights import num_parameters, weights_of
+from peftbench.inputs.recipe import TrainingSpec
 from peftbench.memory import Part
-
-
-class Units(NamedTuple):
-    """Bytes of the whole units, as they are gathered."""
-
-    layer: int
-    """The largest decoder layer, its adapters included."""
-    embedding: int
-    head: int
-    """Final norm and lm_head, and the embeddings where they are tied."""
-    whole: int
-
-
-def units_of(model: ModelSpec, training: TrainingSpec, adapter_numel: int) -> Units:
-    """What FSDP gathers at a time: a decoder layer, the embeddings, and the norm with the head.
-
-    Source: fsdp2_prepare_model in accelerate/utils/fsdp_utils.py, which makes units of the last two.
-    """
-    return _units(model, training.dtype.bytes, training.quantization, adapter_numel)
-
-
-@lru_cache(maxsize=2048)
-def _units(model: ModelSpec, itemsize: int, quantization: QuantizationSpec | None, adapter_numel: int) -> Units:
-    """By what they depend on: `choose` asks for many numbers of GPUs."""
-    quantized = set(quantized_weights(model, quantization))
-
-    def size(weight: Weight) -> int:
-        if quantization is not None and weight in quantized:
-            return weight.copies * quantization.scheme.code_bytes(weight.numel)
-        return weight.copies * weight.numel * itemsize
-
-    weights = weights_of(model)
-    layers = [sum(size(w) for w in weights if w.layers and i in w.layers) for i in range(model.num_hidden_layers)]
-    adapter = adapter_numel * itemsize
-    table = sum(size(w) for w in weights if w.role is Role.EMBEDDING)
-    head = sum(size(w) for w in weights if w.layers is None and w.role is not Role.EMBEDDING)
-    if model.tie_word_embeddings:
-        table, head = 0, head + table
-    return Units(max(layers) + adapter // len(layers), table, head, sum(layers) + table + head + adapter)
 
 
 def own_moments(
@@ -63,17 +24,17 @@ def own_moments(
     """The moments of one GPU; what is gathered and dealt out does not depend on the tokens."""
     parallelism = training.parallelism
     kept_bytes = gradient_part_bytes(tensors, trained_parts(tensors, training), training)
-    adapter_numel = sum(t.numel for t in tensors) if training.adapter else 0
-    units = units_of(model, training, adapter_numel)
-    whole = max(total_bytes(tensors), 1)
+    whole = max(total_bytes(gathered(tensors, training)), 1)
+    computed = computing(training)
+    units = units_of(model, computed, sum(t.numel for t in tensors) * computed.dtype.bytes if training.adapter else 0)
     at_once = kept_bytes if parallelism.strategy == "zero2" and not parallelism.cpu_offload else 0
     share = 0.0 if at_once or parallelism.strategy == "zero3" or parallelism.cpu_offload else kept_bytes / whole
     waiting = Waiting(accumulated_bytes(tensors, training), 0 if training.zero_grad_keeps else round(share * whole))
     forward: list[Moment] = []
     backward: list[Moment] = []
-    for stretch in step.stretches:
-        unit = _unit_gradients(stretch, units, model, training, whole)
-        moments = [_own_gradients(moment, unit, share, at_once) for moment in stretch.moments]
+    for stretch in (*step.stretches, *step.between) if is_fsdp2(training) else step.stretches:
+        reduced = [_reduced(stretch, moment, units, model, training, whole) for moment in stretch.moments]
+        moments = [_own_gradients(m, size, share, at_once) for m, size in zip(stretch.moments, reduced, strict=True)]
         beside = _beside(stretch, units, model, training)
         for passing in _passes(stretch, beside, waiting, _done_share(stretch, units, model, training)):
             (backward if stretch.backward else forward).extend(shift(moments, passing))
@@ -95,40 +56,44 @@ def _passes(stretch: Stretch, beside: Sizes, waiting: Waiting, done: float) -> l
     """
     if not waiting.whole or not stretch.backward:
         return [beside]
-    unreduced: Sizes = {part: size for part, size in beside.items() if part is not Part.BUCKETS}
     kept, part = waiting.whole - round(done * waiting.whole), round(done * waiting.part)
-    return [
-        add_sizes(unreduced, {Part.ACCUMULATED: (0, 0, waiting.whole)}),
-        add_sizes(beside, {Part.ACCUMULATED: (0, 0, kept), Part.GRADIENTS: (0, 0, part)}),
-    ]
+    last = add_sizes(beside, {Part.ACCUMULATED: (0, 0, kept), Part.GRADIENTS: (0, 0, part)})
+    if stretch.unit == "reduce":
+        return [last]
+    unreduced: Sizes = {part: size for part, size in beside.items() if part is not Part.BUCKETS}
+    return [add_sizes(unreduced, {Part.ACCUMULATED: (0, 0, waiting.whole)}), last]
 
 
 def _done_share(stretch: Stretch, units: Units, model: ModelSpec, training: TrainingSpec) -> float:
     """How much of the trained parameters is in units whose backward is done; FSDP1's root is done last."""
     if training.adapter is not None:
         return stretch.above / model.num_hidden_layers
-    head = 0 if flat_parameters(training) or model.tie_word_embeddings or stretch.unit == "head" else units.head
+    waits = flat_parameters(training) or model.tie_word_embeddings or stretch.unit in ("loss", "head")
+    waits = waits or (stretch.unit == "reduce" and not stretch.above)
+    head = 0 if waits else units.head
     return (head + stretch.above * units.layer) / max(units.whole, 1)
 
 
-def _unit_gradients(
-    stretch: Stretch, units: Units, model: ModelSpec, training: TrainingSpec, trained_bytes: int
-) -> int:
-    """Gradients of the unit that runs, which are whole until it is through."""
+def _reduced(
+    stretch: Stretch, moment: Moment, units: Units, model: ModelSpec, training: TrainingSpec, trained_bytes: int
+) -> int:  # fmt: skip
+    """Bytes of this moment's gradients of which this GPU has its part only."""
+    if is_fsdp2(training):
+        return fsdp2.reduced_bytes(stretch, units, model, training)
+    unit = {"layer": units.layer, "embedding": units.embedding or units.head}.get(stretch.unit, units.head)
     if training.adapter is not None:
-        return trained_bytes // model.num_hidden_layers
-    return {"layer": units.layer, "head": units.head, "embedding": units.embedding or units.head}[stretch.unit]
+        unit = trained_bytes // model.num_hidden_layers
+    return max(moment.by_part.get(Part.GRADIENTS, (0, 0, 0))[2] - unit, 0)
 
 
-def _own_gradients(moment: Moment, unit_bytes: int, share: float, at_once: int) -> Moment:
-    """Gradients beyond those of the unit are this GPU's part only.
+def _own_gradients(moment: Moment, reduced: int, share: float, at_once: int) -> Moment:
+    """Of `reduced` bytes of gradients this GPU keeps its share only.
 
     ZeRO-2 makes room for its whole part `at_once`: that of the last GPU with the first gradient, which is the head's
     (copy_grads_in_partition in deepspeed/runtime/zero/stage_1_and_2.py).
     """
     per_token, per_pair, fixed = moment.by_part.get(Part.GRADIENTS, (0, 0, 0))
-    whole = min(fixed, unit_bytes)
-    kept = whole + round((fixed - whole) * share) + (at_once if fixed else 0)
+    kept = fixed - reduced + round(reduced * share) + (at_once if fixed else 0)
     by_part = {**moment.by_part, Part.GRADIENTS: (per_token, per_pair, kept)}
     return moment._replace(fixed=moment.fixed - fixed + kept, by_part=by_part)
 
@@ -137,45 +102,27 @@ def _own_gradients(moment: Moment, unit_bytes: int, share: float, at_once: int) 
 
 
 def _beside(stretch: Stretch, units: Units, model: ModelSpec, training: TrainingSpec) -> Sizes:
+    if is_fsdp2(training):
+        return fsdp2.beside(stretch, units, model, training)
     sizes: Sizes = {}
-    if gathered := _gathered_bytes(stretch, units, model, training):
-        sizes[Part.GATHERED] = (0, 0, gathered)
+    if whole := _gathered_bytes(stretch, units, model, training):
+        sizes[Part.GATHERED] = (0, 0, whole)
     if is_fsdp(training.parallelism) and stretch.backward and stretch.unit == "layer" and stretch.above:
-        if training.adapter is None and not flat_parameters(training):
-            sizes[Part.BUCKETS] = (0, 0, units.layer)  # the input of the reduce-scatter of the layer above
         sizes |= _held_by_hooks(stretch, model, training)
     return sizes
 
 
 def _gathered_bytes(stretch: Stretch, units: Units, model: ModelSpec, training: TrainingSpec) -> int:
-    """Whole weights while this unit runs."""
+    """Whole weights while this unit runs, of FSDP1 and ZeRO-3."""
     strategy = training.parallelism.strategy
-    if strategy == "fsdp-grad-op" and flat_parameters(training) and training.defers_reduction:
+    if strategy == "fsdp-grad-op" and training.defers_reduction:
         return units.whole  # FSDP1 keeps them under no_sync: _should_free_in_backward
     if strategy == "fsdp-grad-op":  # each layer is let go of when its backward is done
         below = model.num_hidden_layers - (stretch.above if stretch.backward else 0)
         return min(units.whole, units.embedding + units.head + below * units.layer)
     if strategy == "zero3":
         return _live_bytes(stretch, units, model, training)
-    if strategy != "fsdp":
-        return 0
-    return (_flat_gathered if flat_parameters(training) else _gathered)(stretch, units, model)
-
-
-def _gathered(stretch: Stretch, units: Units, model: ModelSpec) -> int:
-    """FSDP2: parameters of the unit, and the buffer into which the next one is gathered.
-
-    In the forward pass the buffer of the unit itself stays until the next needs it. The head's unit stays gathered
-    from the end of the forward pass to the beginning of the backward pass; when tied, to its end.
-    Source: FSDPParamGroup.wait_for_unshard and pre_backward in torch/distributed/fsdp/_fully_shard.
-    """
-    head = units.head if model.tie_word_embeddings else 0
-    last = stretch.above == model.num_hidden_layers - 1
-    if stretch.unit == "layer":
-        return head + (units.layer if stretch.backward and last else 2 * units.layer)
-    if stretch.unit == "head":
-        return units.head + (units.layer if stretch.backward else units.head)
-    return units.embedding + head
+    return _flat_gathered(stretch, units, model) if strategy == "fsdp" else 0
 
 
 def _flat_gathered(stretch: Stretch, units: Units, model: ModelSpec) -> int:
@@ -196,7 +143,7 @@ def _live_bytes(stretch: Stretch, units: Units, model: ModelSpec, training: Trai
     """
     each = units.whole / num_parameters(model)
     limit = max(MAX_LIVE_NUMEL * each, units.layer + prefetch_numel(model, training.parallelism) * training.dtype.bytes)
-    if stretch.unit == "head":
+    if stretch.unit in ("head", "loss"):
         return min(units.whole, max(round(limit), units.head))
     if stretch.unit == "embedding":
         following = float(units.embedding or units.head)
@@ -215,9 +162,7 @@ def _held_by_hooks(stretch: Stretch, model: ModelSpec, training: TrainingSpec) -
     Source: _register_post_backward_reshard_only_hook in torch/distributed/fsdp/_runtime_utils.py. Seen in
     fms-acceleration: LoRA on two and four GPUs takes 60 × hidden size bytes a token more than on one, of 32 layers.
     """
-    if not flat_parameters(training) or training.adapter is None:
-        return {}
-    if not training.gradient_checkpointing or not training.use_reentrant:
+    if training.adapter is None or not training.gradient_checkpointing or not training.use_reentrant:
         return {}
     stream = model.hidden_size * training.dtype.bytes
     return {

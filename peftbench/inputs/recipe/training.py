@@ -132,6 +132,15 @@ class TrainingSpec:
         return self.gradient_accumulation_steps > 1 or self.zero_grad_keeps
 
     @property
+    def looks_for_unused(self) -> bool:
+        """Whether the Trainer has DDP look for parameters without a gradient: under PEFT, and without checkpointing.
+
+        Source: _build_accelerator_args in transformers/trainer.py.
+        """
+        looks = self.adapter is not None or not self.gradient_checkpointing
+        return looks and self.loop == "trainer" and self.parallelism.strategy == "ddp"
+
+    @property
     def defers_reduction(self) -> bool:
         """Whether FSDP keeps whole gradients until the last micro-batch, and reduces them then.
 

@@ -54,7 +54,7 @@ def test_sizes_optimizers_and_gpus_share_one_run() -> None:
     model, plain = MODELS[2], TrainingSpec(adapter=LORA)
     others = (
         replace(plain, sequence_length=77), replace(plain, micro_batch_size=9), replace(plain, optimizer="sgd"),
-        replace(plain, parallelism=ParallelismSpec(gpus=2, strategy="ddp")),
+        replace(plain, parallelism=ParallelismSpec(gpus=2, strategy="zero1")),
     )  # fmt: skip
     steps = {step_of(model, training, kernels_of(model, training, traits_of(None))) for training in (plain, *others)}
     assert len(steps) == 1

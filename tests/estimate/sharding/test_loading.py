@@ -65,7 +65,7 @@ def test_each_way_has_a_peak_of_its_own() -> None:
     """70B in 4 bit on four GPUs: 36.5 GiB whole, a quarter in parts; FSDP2 keeps all of it until all is cut."""
     whole = weight_bytes(LLAMA_70B, DType.BFLOAT16, NF4).total_bytes / GIB
     parts = load_gib(on(QLORA, 4, "fsdp", loading="sharded"))
-    assert whole / 4 < parts < whole / 4 + 3.5  # constants, and one unit
+    assert whole / 4 < parts < whole / 4 + 5.5  # constants, embeddings and head
     flat = older(on(QLORA, 4, "fsdp", loading="whole"))
     assert whole < load_gib(flat) < whole + 1.5 < whole * 1.2 < load_gib(on(QLORA, 4, "fsdp"))
     assert load_gib(on(QLORA, 4, "zero3")) == pytest.approx(whole + 0.386, abs=0.01)  # bfloat16 adapters
