@@ -76,6 +76,11 @@ def estimate_training(
     return MemoryProfile(components, gpu.usable_bytes if gpu else None)
 
 
+def tensor_bytes(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> int:
+    """The peak of what torch's allocator has to reserve at least: tensors, without a replay. Raises as above."""
+    return MemoryProfile(reserved_components(model, training, card, None)).reserved_bytes
+
+
 def reserved_components(
     model: ModelSpec, training: TrainingSpec, card: CardTraits, batches: Batches | None = ALIKE
 ) -> tuple[Component, ...]:

@@ -17,7 +17,7 @@ from peftbench.estimate.sharding.loading import in_parts
 from peftbench.estimate.sharding.reserved import nccl
 from peftbench.estimate.sharding.split import is_fsdp
 from peftbench.estimate.time.step import StepTime, step_time
-from peftbench.estimate.training import host_bytes, reserved_components
+from peftbench.estimate.training import host_bytes, reserved_components, tensor_bytes
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import ParallelismSpec, TrainingSpec
@@ -215,7 +215,7 @@ def _context(gpu: GpuSpec) -> Component:
 def _tensor_bytes(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> int | None:
     """The peak of the tensors; None for a recipe that cannot be on such a card."""
     try:
-        return MemoryProfile(reserved_components(model, training, card, None)).reserved_bytes
+        return tensor_bytes(model, training, card)
     except SpecError:
         return None
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from peftbench.base.errors import SpecError
 from peftbench.decide.asked import Asked, arguments_of, asked_over, in_order
-from peftbench.decide.plan.largest import judged, last
+from peftbench.decide.plan.largest import judged, last, may_fit
 from peftbench.decide.plan.savings import SAVINGS, Reach, Saving
 from peftbench.decide.recipe import Difference, Options, recipe_options
 from peftbench.decide.verdict import Fit, Verdict, judge
@@ -201,6 +201,9 @@ class _Search:
         return self.judged[training] if training else None
 
     def _fits(self, settings: Sequence[_Setting]) -> bool:
+        training = self.recipe(self.options(settings))
+        if training is None or not may_fit(self.model, training, self.gpu):
+            return False
         verdict = self._verdict(settings)
         return verdict is not None and verdict.fit is Fit.FITS
 

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from peftbench.base.errors import SpecError
 from peftbench.decide.plan.savings import SEQUENCE_STEP
 from peftbench.decide.verdict import Fit, Verdict, judge
+from peftbench.estimate.parts.card import traits_of
 from peftbench.estimate.peft_forward.virtual_tokens import virtual_tokens
-from peftbench.estimate.training import estimate_training
+from peftbench.estimate.training import estimate_training, tensor_bytes
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import TrainingSpec
@@ -86,8 +87,16 @@ def _longest(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, at_worst: F
 
 
 def _fits(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, at_worst: Fit) -> bool:
-    verdict = judged(model, training, gpu)
+    verdict = judged(model, training, gpu) if may_fit(model, training, gpu) else None
     return verdict is not None and verdict.fit.rank <= at_worst.rank
+
+
+def may_fit(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> bool:
+    """Whether the tensors alone are within what is usable: where they are not, nothing needs to be replayed."""
+    try:
+        return tensor_bytes(model, training, traits_of(gpu)) <= gpu.usable_bytes
+    except SpecError:
+        return False
 
 
 def last(fits: Callable[[int], bool], least: int, most: int) -> int:
