@@ -202,7 +202,7 @@ class _Search:
 
     def _fits(self, settings: Sequence[_Setting]) -> bool:
         training = self.recipe(self.options(settings))
-        if training is None or not may_fit(self.model, training, self.gpu):
+        if training is None or not (training in self.judged or may_fit(self.model, training, self.gpu)):
             return False
         verdict = self._verdict(settings)
         return verdict is not None and verdict.fit is Fit.FITS

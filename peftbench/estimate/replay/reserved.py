@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from peftbench.estimate.forward.kernels import trains_vectors
 from peftbench.estimate.parts.card import CardTraits
 from peftbench.estimate.parts.slack import slack
 from peftbench.estimate.parts.tensors import TensorGroup
@@ -37,10 +38,11 @@ def beyond_tensors(
     if card.on_cpu:
         return [slack(0, 0, 0, TRAINING, card)]
     alone = training.parallelism.gpus == 1
+    traits = _that_matter(training, card)
     if alone:
-        replayed = replay_step(model, training, card, trained, _totals(components), batches)
+        replayed = replay_step(model, training, traits, trained, _totals(components), batches)
     else:
-        replayed = replay_step(model, _unshared(training), card, (), ELSEWHERE, batches)
+        replayed = replay_step(model, _unshared(training), traits, (), ELSEWHERE, batches)
     because = "beyond the tensors: of a block that is found too large, up to 1 MiB is not split off"
     rounding = exact(Part.WORKSPACE, replayed.rounding_bytes, TRAINING, because)
     allocated = replayed.allocated_bytes
@@ -57,6 +59,12 @@ def _logits_bytes(model: ModelSpec, training: TrainingSpec) -> int:
     """Float32 logits where a fused kernel of older generations reads them; else 0."""
     fused = training.loss == "fused" and training.transformers != "5" and training.parallelism.gpus == 1
     return stream_tokens(training) * model.vocab_size * FLOAT32 if fused else 0
+
+
+def _that_matter(training: TrainingSpec, card: CardTraits) -> CardTraits:
+    """Of the card, so that one replay serves many: how wide it reduces counts only where vectors are trained."""
+    blocks = card.reducing_blocks if trains_vectors(training.adapter) else 0
+    return card._replace(reducing_blocks=blocks, slack_factor=None)
 
 
 def _unshared(training: TrainingSpec) -> TrainingSpec:

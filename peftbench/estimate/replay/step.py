@@ -163,10 +163,9 @@ class _Run:
         self._open_handle()
         for index in range(len(units) - 1, -1, -1):
             unit, base = units[index], self.base + index * STRIDE
+            pools.run(unit.first_backward if makes else unit.backward, unit.sizes, base, index in ends)
             if makes:
-                self._make_gradients(unit, base)
-            else:
-                pools.run(unit.backward, unit.sizes, base, index in ends)
+                self.gradients.add(unit.passing, unit.sizes, base)
             if unit.outgoing != NOTHING:
                 pools.allocator.rename(base + unit.outgoing, base - STRIDE + units[index - 1].incoming)
             elif index:  # no gradient flows on; the stretch below lets go of one
@@ -175,15 +174,6 @@ class _Run:
             self.outputs.add(unit.held, unit.sizes, base)
             if not self.totals.weights:  # reduced to this GPU's part, which is not here
                 self.gradients.free()
-
-    def _make_gradients(self, unit: Unit, base: int) -> None:
-        """The first micro-batch makes what the others add to."""
-        passing = unit.passing
-        kept = {~number for number in passing.numbers}
-        self.pools.play(tuple(e for e in unit.backward.whole if e not in kept), unit.sizes, base)
-        self.pools.count(unit.backward.small_bytes, unit.backward.small_peak_bytes)
-        self.pools.count(passing.small_bytes)
-        self.gradients.add(passing, unit.sizes, base)
 
     def _update(self, first: bool) -> None:
         """The optimizer's step: states with the first, temporaries with every one."""

@@ -45,6 +45,8 @@ class Unit(NamedTuple):
     forward: Pass
     released: Pass
     backward: Pass
+    first_backward: Pass
+    """That of a first micro-batch, whose gradients of weights stay."""
     output: int
     incoming: int
     outgoing: int
@@ -64,9 +66,11 @@ def unit_of(played: Played, tokens: int, length: int) -> Unit:
     alive = _outliving((*played.forward, *played.released, *played.backward)) - {played.output, played.outgoing}
     gone = {~event for event in played.backward if event < 0}
     weights = {number for number in range(len(sizes)) if _is_of_weight(played, number)}
+    passing = gone & weights
+    first = _pass(tuple(e for e in played.backward if ~e not in passing), sizes) if passing else backward
     return Unit(
-        sizes, forward, released, backward, played.output, played.incoming, played.outgoing,
-        _left(alive & weights, sizes), _left(alive - weights, sizes), _left(gone & weights, sizes),
+        sizes, forward, released, backward, first, played.output, played.incoming, played.outgoing,
+        _left(alive & weights, sizes), _left(alive - weights, sizes), _left(passing, sizes),
     )  # fmt: skip
 
 
