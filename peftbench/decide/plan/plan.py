@@ -161,8 +161,8 @@ def make_plan(
         trainable_parameters=trainable_parameters(model, settled),
         adapter_file_bytes=_file_bytes(built, settled),
         notes=(
-            *notes, *_weight_notes(built, settled), *_attention_notes(model, settled, gpu),
-            *_activation_notes(settled), *_sharding_notes(model, settled),
+            *notes, *_framework_notes(framework), *_weight_notes(built, settled),
+            *_attention_notes(model, settled, gpu), *_activation_notes(settled), *_sharding_notes(model, settled),
             *_loading_notes(settled, profile), *_reduction_notes(model, settled, gpu, profile),
             *_connection_notes(model, settled, gpu, profile),
         ),
@@ -208,6 +208,15 @@ def _file_bytes(model: ModelSpec, recipe: TrainingSpec | InferenceSpec) -> int:
     if recipe.adapter is None:
         return checkpoint_bytes(model, recipe.dtype)
     return adapter_file_bytes(model, recipe.adapter, recipe.dtype)
+
+
+def _framework_notes(framework: str) -> Notes:
+    """Another framework has its own time here, and no memory of its own."""
+    if framework == "transformers":
+        return ()
+    saved = {"unsloth": " (checkpoints in host memory, its kernels, a loss in chunks)"}.get(framework, "")
+    alone = f"--framework {framework} changes the time alone: memory is that of transformers"
+    return (f"{alone}, what {framework} saves{saved} is not priced.",)
 
 
 def _attention_notes(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec | None) -> Notes:

@@ -120,3 +120,9 @@ def test_a_batch_is_made_smaller_by_its_divisors(size: int) -> None:
     (accumulate,) = (each for each in SAVINGS if each.price == "the same batch in smaller passes")
     values = accumulate.values(replace(FULL, micro_batch_size=size), SMALL, T4)
     assert list(values) == [n for n in range(size - 1, 0, -1) if size % n == 0]
+
+
+def test_another_frameworks_memory_is_not_priced() -> None:
+    plan = make_plan(LLAMA_8B, LORA_16, A100, framework="unsloth")
+    assert any("--framework unsloth changes the time alone" in note for note in plan.notes)
+    assert plan.profile == make_plan(LLAMA_8B, LORA_16, A100).profile
