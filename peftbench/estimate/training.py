@@ -163,7 +163,7 @@ def _importance_bytes(training: TrainingSpec, trained_bytes: int) -> int:
 
     The Trainer never calls it. Source: RankAllocator.update_ipt in peft/tuners/adalora/layer.py.
     """
-    allocates = training.adapter is not None and training.adapter.peft_type == "adalora" and training.loop == "plain"
+    allocates = training.adapter is not None and training.adapter.peft_type == "adalora" and training.loop != "trainer"
     return 3 * trained_bytes if allocates else 0
 
 

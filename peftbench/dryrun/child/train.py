@@ -89,7 +89,7 @@ class Training:
         every = self.workload.empty_cache_steps
         with fused_kernels(causal_lm_of(self.model), self.recipe):
             for step, length in enumerate(self.workload.lengths):
-                if self.recipe.loop == "plain":
+                if self.recipe.loop != "trainer":
                     self._zero_grad()
                 for micro_batch in range(self.micro_batches):
                     with self._synchronized(micro_batch == self.micro_batches - 1):
@@ -106,6 +106,9 @@ class Training:
             self.older.cache.clear()
         self.recorder.mark(Phase.BACKWARD, step)
         loss.backward()
+        if self.recipe.loop == "function":
+            self.outputs = None
+            self.older.cache.clear()
         self.recorder.is_part(Part.GRADIENTS, *(parameter.grad for parameter in self.trained))
         if self.recipe.defers_reduction:
             self.recorder.is_part(Part.ACCUMULATED, *whole_gradients(self.model))
@@ -133,10 +136,11 @@ class Training:
         return batch
 
     def _forward(self) -> torch.Tensor:
-        """The loss; a plain loop keeps the outputs until the next forward pass has replaced them."""
+        """The loss; a plain loop keeps the outputs until the next forward pass has replaced them, a function as long as
+        it runs."""
         outputs = self.wrapped(**self.batch)
         loss: torch.Tensor = outputs.loss
-        if self.recipe.loop == "plain":
+        if self.recipe.loop != "trainer":
             self.outputs = outputs
         return loss
 
@@ -164,7 +168,7 @@ class Training:
     def _allocate_ranks(self, step: int) -> None:
         """AdaLoRA's own step, which a plain loop calls and the Trainer does not: averages of importance."""
         tuner: Any = getattr(self.model, "base_model", None)
-        if self.recipe.loop == "plain" and hasattr(tuner, "rankallocator"):
+        if self.recipe.loop != "trainer" and hasattr(tuner, "rankallocator"):
             tuner.update_and_allocate(step)
             allocator = tuner.rankallocator
             for averages in (allocator.ipt, allocator.exp_avg_ipt, allocator.exp_avg_unc):

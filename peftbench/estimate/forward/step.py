@@ -32,8 +32,8 @@ class Step(NamedTuple):
 
     @property
     def keeps_outputs(self) -> bool:
-        """The loop holds the outputs until the next step."""
-        return self.training.loop == "plain"
+        """The loop holds the outputs in backward; a plain one until the next step."""
+        return self.training.loop != "trainer"
 
     @property
     def quantization(self) -> QuantizationSpec | None:

@@ -15,7 +15,7 @@ ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
 LOSSES = ("transformers", "transformers-4", "fused", "fused-5", "liger", "chunked")
 FUSED_KERNELS = ("none", "norm-rope", "liger")
 TRANSFORMERS = ("5", "4.48", "4.45", "4.39")
-LOOPS = ("trainer", "plain")
+LOOPS = ("trainer", "plain", "function")
 ZERO_GRADS = ("set-to-none", "keep")
 """zero_grad(set_to_none=True) and (set_to_none=False)."""
 
@@ -74,8 +74,9 @@ class TrainingSpec:
         choices=FUSED_KERNELS, screen="{} kernels", usual="", column=18,
     )  # fmt: skip
     loop: str = option(
-        "trainer", "The Trainer drops the outputs before backward, a plain loop keeps them until the next step.",
-        choices=LOOPS, screen="plain loop", usual="Trainer", column=19,
+        "trainer", "The Trainer drops the outputs before backward, a plain loop keeps them until the next step, a step "
+        "that is a function until backward is over.",
+        choices=LOOPS, screen="{} loop", usual="Trainer", column=19,
     )  # fmt: skip
     use_cache: bool = option(
         False, "Keep the keys and values in training: config.use_cache.", after="zero_grad", screen="use_cache",

@@ -168,13 +168,16 @@ def _plainly(model: Any, case: Case, arguments: TrainingArguments, steps: Steps)
             with torch.autocast(case.device, half, enabled=half is not None):
                 outputs = model(**batch)  # keeps the outputs of the step before until then, as such loops do
             loss = outputs.loss / recipe.gradient_accumulation_steps
+            last = outputs.loss.detach()
             steps.mark(Phase.BACKWARD)
             loss.backward()
+            if recipe.loop == "function":
+                outputs = None
         steps.mark(Phase.STEP)
         torch.nn.utils.clip_grad_norm_(trained, arguments.max_grad_norm)
         optimizer.step()
         _allocate_ranks(model, steps.number)
-        steps.end(float(outputs.loss.detach()))
+        steps.end(float(last))
 
 
 def _allocate_ranks(model: Any, step: int) -> None:

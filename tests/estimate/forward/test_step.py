@@ -13,9 +13,11 @@ from peftbench.estimate.forward.kernels import kernels_of
 from peftbench.estimate.forward.moments import step_moments
 from peftbench.estimate.forward.step import Step, step_of
 from peftbench.estimate.parts.card import traits_of
+from peftbench.estimate.training import estimate_training
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import AdapterSpec, ParallelismSpec, TrainingSpec
 from peftbench.inputs.recipe.training import ATTENTIONS, LOSSES, TRANSFORMERS
+from peftbench.memory import Phase
 
 MODELS = tuple(find_model(name) for name in ("gpt2", "gemma-3-1b-it", "llama-3.2-1b"))
 LORA = AdapterSpec(target_modules=("all-linear",))
@@ -61,3 +63,16 @@ def test_sizes_optimizers_and_gpus_share_one_run() -> None:
     accumulating = [replace(plain, gradient_accumulation_steps=n) for n in (2, 8)]
     steps |= {step_of(model, training, kernels_of(model, training, traits_of(None))) for training in accumulating}
     assert len(steps) == 2
+
+
+def test_outputs_of_a_function_die_with_it() -> None:
+    """Alive in backward, as a plain loop's, but neither in the optimizer's step nor in the next forward pass."""
+    adapter = AdapterSpec(r=8, target_modules=("q_proj", "v_proj"))
+    trainer, plain, function = (
+        estimate_training(find_model("1b"), TrainingSpec(loop=loop, adapter=adapter))
+        for loop in ("trainer", "plain", "function")
+    )
+    assert function.allocated_in(Phase.BACKWARD) == plain.allocated_in(Phase.BACKWARD)
+    assert function.allocated_in(Phase.BACKWARD) > trainer.allocated_in(Phase.BACKWARD)
+    assert function.allocated_in(Phase.STEP) == trainer.allocated_in(Phase.STEP)
+    assert function.allocated_in(Phase.FORWARD) < plain.allocated_in(Phase.FORWARD)

@@ -48,6 +48,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "lora, reentrant, dropout, t4": {"method": "lora", "use_reentrant": True, "lora_dropout": 0.05, "gpu": "t4"},
     "lora, kept, plain, cached": {"method": "lora", **KEPT, **PLAIN, "use_cache": True, "r": 64},
     "lora, kept, padded": {"method": "lora", **KEPT, "padded": True, "optimizer": "lion_8bit"},
+    "lora, kept, a step in a function": {"method": "lora", **KEPT, "loop": "function", "autocast": False},
     "lora, plain, checkpointed, long": {"method": "lora", "loop": "plain", "sequence_length": 1000},
     "lora, 4.48's loss, one sequence": {"method": "lora", "loss": "transformers-4", "micro_batch_size": 1},
     "lora, fused loss, h100": {"method": "lora", "loss": "fused", "gpu": "h100-sxm", "adapter_dtype": "bfloat16"},
