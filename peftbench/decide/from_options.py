@@ -41,6 +41,7 @@ _DECLARED = {option.name: option for spec in SPECS for option in options_of(spec
 _SHARDING = {
     "sync_each_batch": ("fsdp", "fsdp-grad-op"), "loading": SHARDS_WEIGHTS, "offload_params": ("zero3",),
     "reduce_bucket_size": ("zero1", "zero2", "zero3"), "overlap_comm": ("zero1", "zero2"), "link": LINKED,
+    "max_live_parameters": ("zero3",), "sub_group_size": ("zero3",),
 }  # fmt: skip
 """Options that only some ways to share a model know of."""
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from peftbench.base.errors import NoFormula
 from peftbench.inputs.recipe import ONE_GPU, ParallelismSpec, TrainingSpec
+from peftbench.inputs.recipe.parallelism import MOST_NUMEL, STAGE_3_NUMEL
 from peftbench.recipes.kinds import COUNT
 from peftbench.recipes.rows import Found, Row, Rule, give, half, take
 from peftbench.recipes.settings import Settings, Unread
 
+T = TypeVar("T")
 _STAGES = {0: "ddp", 1: "zero1", 2: "zero2", 3: "zero3"}
 
 _PLAIN = {"NO": "none", "MULTI_GPU": "ddp"}
@@ -19,9 +22,6 @@ _COUNTS = (Row("num_machines", "nodes", COUNT, 1), Row("num_processes", "gpus", 
 _OFFLOADED = ("optimizer", "param")
 _BUCKET_NUMEL = 500_000_000
 """DeepSpeed's reduce_bucket_size where a file leaves it out."""
-_LIVE = ("max_live_parameters", "max_reuse_distance")
-_LIVE_NUMEL = (10**9, "auto", None)
-"""What they and sub_group_size are priced as: DeepSpeed's own."""
 _ADAM = ("adam", "adamw")
 """Optimizers of a DeepSpeed file that have the states of the Trainer's own AdamW."""
 
@@ -80,30 +80,35 @@ def _zero(stage: int, devices: list[str], section: Settings) -> ParallelismSpec:
         return ParallelismSpec(strategy=strategy)
     if stage == 3 and weights and not optimizer:
         section.said.append("stage 3 offloads weights alone: priced without offload, which is more.")
-    _say_live(section, stage)
+    live, size = _limits(section) if stage == 3 else (STAGE_3_NUMEL, STAGE_3_NUMEL)
     return ParallelismSpec(
         strategy=strategy, cpu_offload=optimizer, offload_params=weights or not (optimizer and stage == 3),
-        reduce_bucket_size=_bucket(section), overlap_comm=stage < 3 and section.flag("overlap_comm", False),
+        reduce_bucket_size=_elements(section, "reduce_bucket_size", _BUCKET_NUMEL, None),
+        overlap_comm=stage < 3 and section.flag("overlap_comm", False), max_live_parameters=live, sub_group_size=size,
     )  # fmt: skip
 
 
-def _bucket(section: Settings) -> int | None:
-    """Elements; JSON has them as 5e8 too. None for "auto", which the Trainer makes the hidden size squared."""
-    value = section.given("reduce_bucket_size")
+def _limits(section: Settings) -> tuple[int, int]:
+    """Elements that stage 3 keeps gathered, and those that it updates at a time.
+
+    What is used again within max_reuse_distance stays: between its two passes that is half of it.
+    """
+    live, reuse = (
+        _elements(section, f"stage3_{name}", _elements(section, name, STAGE_3_NUMEL, STAGE_3_NUMEL), STAGE_3_NUMEL)
+        for name in ("max_live_parameters", "max_reuse_distance")
+    )
+    size = _elements(section, "sub_group_size", STAGE_3_NUMEL, STAGE_3_NUMEL)
+    return max(live, reuse // 2), size
+
+
+def _elements(section: Settings, name: str, missing: int, auto: T) -> int | T:
+    """A number of elements, which JSON has as 5e8 too; what stands for none, and for the Trainer's "auto"."""
+    value = section.given(name)
     if value is None or value == "auto":
-        return None if value else _BUCKET_NUMEL
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= 10**12:
-        raise section.wrong("reduce_bucket_size", value, 'a number of elements, or "auto"')
+        return auto if value else missing
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= MOST_NUMEL:
+        raise section.wrong(name, value, 'a number of elements, or "auto"')
     return int(value)
-
-
-def _say_live(section: Settings, stage: int) -> None:
-    """Say which numbers of stage 3 are priced as DeepSpeed's own, where a file has others."""
-    names = [f"{prefix}{name}" for prefix in ("stage3_", "") for name in _LIVE] if stage == 3 else []
-    for name in (*names, "sub_group_size"):
-        if (value := section.given(name)) not in _LIVE_NUMEL and stage == 3:
-            given = f"{value:g}" if isinstance(value, (int, float)) else repr(value)[:20]
-            section.said.append(f"{section.prefix}{name} {given} is priced as 1e9, DeepSpeed's own.")
 
 
 def read_fsdp(section: Settings, words: tuple[str, ...] = ()) -> ParallelismSpec:
@@ -212,9 +217,20 @@ def deepspeed_settings(parallelism: ParallelismSpec, precision: str) -> dict[str
         zero |= dict.fromkeys(("stage3_prefetch_bucket_size", "stage3_param_persistence_threshold"), "auto")
     if stage < 3 and parallelism.overlap_comm:
         zero["overlap_comm"] = True
+    if stage == 3:
+        zero |= _own_limits(parallelism)
     auto = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
     halves = {name: {"enabled": precision == name} for name in ("bf16", "fp16")}
     return {**dict.fromkeys(auto, "auto"), **halves, "zero_optimization": zero}
+
+
+def _own_limits(parallelism: ParallelismSpec) -> dict[str, object]:
+    """Those of stage 3 that are not DeepSpeed's own."""
+    live, size = parallelism.max_live_parameters, parallelism.sub_group_size
+    limits: dict[str, object] = {} if size == STAGE_3_NUMEL else {"sub_group_size": size}
+    if live != STAGE_3_NUMEL:
+        limits |= dict.fromkeys(("stage3_max_live_parameters", "stage3_max_reuse_distance"), live)
+    return limits
 
 
 def fsdp_settings(parallelism: ParallelismSpec, prefix: str = "") -> dict[str, object]:
@@ -246,7 +262,10 @@ def launched(parallelism: ParallelismSpec) -> ParallelismSpec:
     """What becomes of it in accelerate's file, whose section for DeepSpeed has no word for the buckets."""
     if not parallelism.strategy.startswith("zero"):
         return parallelism
-    return replace(parallelism, reduce_bucket_size=_BUCKET_NUMEL, overlap_comm=False)
+    return replace(
+        parallelism, reduce_bucket_size=_BUCKET_NUMEL, overlap_comm=False, max_live_parameters=STAGE_3_NUMEL,
+        sub_group_size=STAGE_3_NUMEL,
+    )  # fmt: skip
 
 
 def _plugin(parallelism: ParallelismSpec) -> tuple[str, Mapping[str, object]]:

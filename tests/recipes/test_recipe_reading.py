@@ -153,12 +153,22 @@ def test_a_bucket_is_a_number_of_elements(size: object, tmp_path: Path) -> None:
         read(tmp_path, "base_model: x/y\ndeepspeed: ds.json\n")
 
 
-def test_other_limits_of_stage_3_are_said(tmp_path: Path) -> None:
-    zero = {"stage": 3, "sub_group_size": 1e14, "stage3_max_live_parameters": 1e9, "stage3_max_reuse_distance": "auto"}
-    (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": zero}))
-    notes = read(tmp_path, "base_model: x/y\ndeepspeed: ds.json\n").notes
-    assert any("sub_group_size 1e+14 is priced as 1e9" in note for note in notes)
-    assert not any("max_live" in note or "max_reuse" in note for note in notes)
+@pytest.mark.parametrize(
+    ("zero", "live", "size"),
+    [
+        ({}, 10**9, 10**9),
+        ({"sub_group_size": 1e14, "stage3_max_live_parameters": 1e9, "max_reuse_distance": "auto"}, 10**9, 10**14),
+        ({"stage3_max_live_parameters": 1e8}, 5 * 10**8, 10**9),  # half of the distance stays between two passes
+        ({"stage3_max_live_parameters": 1e8, "stage3_max_reuse_distance": 1e8}, 10**8, 10**9),
+        ({"max_live_parameters": 3e9, "sub_group_size": 1e8}, 3 * 10**9, 10**8),
+    ],
+)
+def test_the_limits_of_stage_3_are_read(zero: dict[str, object], live: int, size: int, tmp_path: Path) -> None:
+    (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": {"stage": 3, **zero}}))
+    reading = read(tmp_path, "base_model: x/y\ndeepspeed: ds.json\n")
+    found = reading.recipe.parallelism
+    assert (found.max_live_parameters, found.sub_group_size) == (live, size)
+    assert not any("stage3" in note or "sub_group" in note for note in reading.notes)
 
 
 @pytest.mark.parametrize("model", ["base_model: x/y", "model_name_or_path: x/y"], ids=["axolotl", "trl"])

@@ -10,7 +10,6 @@ from peftbench.estimate.sharding import fsdp2
 from peftbench.estimate.sharding.split import computing, flat_parameters, gathered, is_fsdp, is_fsdp2, trained_parts
 from peftbench.estimate.sharding.state import accumulated_bytes, gradient_part_bytes
 from peftbench.estimate.sharding.units import Units, units_of
-from peftbench.estimate.sharding.zero import MAX_LIVE_NUMEL, prefetch_numel
 from peftbench.estimate.tape.ledger import Moment, Sizes, add_sizes, largest_moments, shift
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import num_parameters, weights_of
@@ -136,21 +135,21 @@ def _flat_gathered(stretch: Stretch, units: Units, model: ModelSpec) -> int:
 
 
 def _live_bytes(stretch: Stretch, units: Units, model: ModelSpec, training: TrainingSpec) -> int:
-    """ZeRO-3 fetches ahead until so many elements are there, or one layer and a bucket, and then one parameter more.
+    """ZeRO-3 fetches ahead until so many elements are there, and then one parameter more; the unit itself at least.
 
     Each submodule prefetches at least one parameter, so the limit is reached; while it is not, even the head is fetched
     in one go. Source: fetch_sub_module in deepspeed/runtime/zero/partitioned_param_coordinator.py.
     """
-    each = units.whole / num_parameters(model)
-    limit = max(MAX_LIVE_NUMEL * each, units.layer + prefetch_numel(model, training.parallelism) * training.dtype.bytes)
-    if stretch.unit in ("head", "loss"):
-        return min(units.whole, max(round(limit), units.head))
-    if stretch.unit == "embedding":
-        following = float(units.embedding or units.head)
-    else:
-        matrix = max((w.numel for w in weights_of(model) if w.layers is not None), default=0)
-        following = matrix * each if stretch.backward else units.head
-    return min(units.whole, round(limit + following))
+    each, table = units.whole / num_parameters(model), units.embedding or units.head
+    matrix = max((w.numel for w in weights_of(model) if w.layers is not None), default=0) * each
+    unit, following = {
+        "layer": (units.layer, matrix if stretch.backward else units.head),
+        "head": (units.head, 0),
+        "loss": (units.head, 0),
+        "embedding": (table, table),
+    }[stretch.unit]
+    ahead = round(min(training.parallelism.max_live_parameters * each, units.whole) + following)
+    return min(units.whole, max(unit, ahead))
 
 
 def _held_by_hooks(stretch: Stretch, model: ModelSpec, training: TrainingSpec) -> Sizes:

@@ -10,10 +10,6 @@ from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import ParallelismSpec, TrainingSpec
 from peftbench.memory import ALWAYS, Component, Part, Phase, exact
 
-PREFETCH_BUCKET_NUMEL = 50_000_000
-"""stage3_prefetch_bucket_size; "auto" is nine tenths of the hidden size squared."""
-MAX_LIVE_NUMEL = 1_000_000_000
-"""stage3_max_live_parameters, stage3_max_reuse_distance and sub_group_size."""
 _DOUBLE = 8
 """Bytes of float64, in which the norm of each gradient is taken: get_norm_dtype in zero/utils.py."""
 _BACKWARD = frozenset({Phase.BACKWARD})
@@ -22,11 +18,6 @@ _BACKWARD = frozenset({Phase.BACKWARD})
 def bucket_numel(model: ModelSpec, parallelism: ParallelismSpec) -> int:
     """reduce_bucket_size. "auto" is the hidden size squared: trainer_config_finalize in transformers/integrations."""
     return parallelism.reduce_bucket_size or model.hidden_size**2
-
-
-def prefetch_numel(model: ModelSpec, parallelism: ParallelismSpec) -> int:
-    """stage3_prefetch_bucket_size: files that leave the buckets to the Trainer leave it all of them."""
-    return PREFETCH_BUCKET_NUMEL if parallelism.reduce_bucket_size else 9 * model.hidden_size**2 // 10
 
 
 def buckets(model: ModelSpec, tensors: tuple[TensorGroup, ...], training: TrainingSpec) -> list[Component]:
@@ -88,7 +79,7 @@ def step_temporaries_bytes(
     itemsize, gpus = training.dtype.bytes, training.parallelism.gpus
     largest = max(tensor.tensor_numel for tensor in tensors)
     if training.parallelism.strategy == "zero3":
-        numel = min(own_numel, MAX_LIVE_NUMEL)
+        numel = min(own_numel, training.parallelism.sub_group_size)
         states = optimizer_bytes * numel // max(own_numel, 1)
         return max(_DOUBLE * -(-largest // gpus), numel * _cast_bytes(itemsize), numel * 4 + states)
     own = itemsize * own_numel

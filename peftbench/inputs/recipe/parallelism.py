@@ -22,6 +22,10 @@ LINKS = (
 )  # fmt: skip
 """NVLink or its like; the slot that the card is made for; slots of PCIe by generation and lanes, through the host's
 memory or, with "-p2p", from card to card."""
+STAGE_3_NUMEL = 1_000_000_000
+"""DeepSpeed's own stage3_max_live_parameters and sub_group_size."""
+MOST_NUMEL = 10**16
+"""Elements; files have 1e14 for "all of them"."""
 MAX_GPUS = 4096
 GPUS_PER_NODE = 8
 """As most machines have them."""
@@ -36,6 +40,16 @@ def _counted(parallelism: ParallelismSpec) -> str:
 
 def _bucketed(parallelism: ParallelismSpec) -> str:
     return f" bucket {parallelism.reduce_bucket_size:,}" if parallelism.reduce_bucket_size else ""
+
+
+def _live(parallelism: ParallelismSpec) -> str:
+    most = parallelism.max_live_parameters
+    return "" if most == STAGE_3_NUMEL else f" {most:,} elements gathered"
+
+
+def _grouped(parallelism: ParallelismSpec) -> str:
+    size = parallelism.sub_group_size
+    return "" if size == STAGE_3_NUMEL else f" sub-groups of {size:,}"
 
 
 def _offloaded(parallelism: ParallelismSpec) -> str:
@@ -74,12 +88,19 @@ class ParallelismSpec:
         screen="", usual="", column=96,
     )  # fmt: skip
     reduce_bucket_size: int | None = option(
-        None, "Elements that DeepSpeed reduces at a time.", kind=int, least=1, most=10**12,
+        None, "Elements that DeepSpeed reduces at a time.", kind=int, least=1, most=MOST_NUMEL,
         default_text='hidden size squared, its "auto"', screen=_bucketed, column=97,
     )  # fmt: skip
     overlap_comm: bool = option(
         False, "Reduce while the backward pass goes on: ZeRO-1 and 2 fill a second bucket meanwhile.",
         screen=" overlapped", column=98,
+    )  # fmt: skip
+    max_live_parameters: int = option(
+        STAGE_3_NUMEL, "Elements that ZeRO-3 keeps gathered: stage3_max_live_parameters.", least=1, most=MOST_NUMEL,
+        screen=_live, column=100,
+    )  # fmt: skip
+    sub_group_size: int = option(
+        STAGE_3_NUMEL, "Elements that ZeRO-3 updates at a time.", least=1, most=MOST_NUMEL, screen=_grouped, column=101,
     )  # fmt: skip
     loading: str | None = option(
         None, "What a GPU holds while sharded weights are loaded: its part, layer by layer (zero.Init, "

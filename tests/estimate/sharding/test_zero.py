@@ -115,6 +115,16 @@ def test_stage_3_fetches_until_a_billion_elements_are_there_and_one_parameter_mo
     assert held(training, Part.GATHERED, Phase.BACKWARD) == pytest.approx(2 * 10**9 + matrix, rel=1e-2)
 
 
+def test_limits_of_stage_3_are_asked_for() -> None:
+    few, head = on(LORA_16, "zero3", max_live_parameters=10**8), 2 * (128_256 * 4096 + 4096)
+    assert held(replace(few, sequence_length=16), Part.GATHERED, Phase.BACKWARD) == head
+    training = replace(on(FULL, "zero3"), sequence_length=16)
+    less = replace(training, parallelism=replace(training.parallelism, sub_group_size=10**8))
+    assert held(less, Part.OPTIMIZER_TEMPORARIES, Phase.STEP) == 6 * 10**8
+    all_at_once = replace(training, parallelism=replace(training.parallelism, sub_group_size=10**14))
+    assert held(all_at_once, Part.OPTIMIZER_TEMPORARIES, Phase.STEP) == pytest.approx(6 * PARAMETERS / 8, rel=1e-3)
+
+
 def test_stage_2_makes_room_for_its_part_with_the_first_gradient() -> None:
     """Seen where the peak is at the head, whose gradient is the first, with the logits still there."""
     training = replace(on(FULL, "zero2"), sequence_length=2048, loss="liger")
