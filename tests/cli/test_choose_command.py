@@ -128,8 +128,8 @@ def test_setup_is_paid_for_rented_cards_alone() -> None:
 
 
 def test_markdown_notes_with_a_star_are_no_lists() -> None:
-    text = answer(*CHOOSE, "--gpu", "t4", "--format", "markdown")
-    assert "* \\* uncalibrated: no steps on t4 published" in text
+    text = answer(*CHOOSE, "--gpu", "l4", "--format", "markdown")
+    assert "* \\* uncalibrated: no steps on l4 published" in text
 
 
 @pytest.mark.parametrize("own", ["rtx3060", "rtx4090", "2xrtx3090"])
@@ -212,7 +212,7 @@ def test_a_deadline_in_minutes_is_one_in_hours() -> None:
         (("--target-modules", "nope"), "no module 'nope'"),
         (("--method", "full", "--r", "8"), "--r has no effect with full"),
         (("--micro-batch-size", "4"), "No such option"),
-        (("--dtype", "float32", "--no-autocast"), "is not known: products are in float32"),
+        (("--gpu", "p100-16gb", "--price", "1"), "the rates of p100-16gb are not known"),
         (("--method", "full", "--gpu", "rtx4090"), "--method qlora or --cpu-offload"),
         (("--price", "cheap", "--gpu", "t4"), "not an amount above 0"),
         (("--price", "1.2"), "--gpu rtx4090"),

@@ -145,10 +145,10 @@ def test_the_largest_value_is_in_other_formats(format_: str) -> None:
     [
         (("--sequence-length", "512", "--check"), 0),
         (("--sequence-length", "512", "--check", "fits"), 0),
-        (("--sequence-length", "3000", "--check"), 0),
-        (("--sequence-length", "3000", "--check", "fits"), 1),
-        (("--sequence-length", "3600", "--check"), 1),
-        (("--sequence-length", "3600", "--check", "risky"), 0),
+        (("--sequence-length", "2560", "--check"), 0),
+        (("--sequence-length", "2560", "--check", "fits"), 1),
+        (("--sequence-length", "3000", "--check"), 1),
+        (("--sequence-length", "3000", "--check", "risky"), 0),
         (("--sequence-length", "8192", "--check", "risky"), 1),
     ],
 )
