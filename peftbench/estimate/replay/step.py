@@ -115,7 +115,7 @@ class _Run:
         """One optimizer step."""
         units = _units(self.model, training, self.card)
         frees = not training.zero_grad_keeps
-        if training.loop == "plain" and frees:
+        if training.loop != "trainer" and frees:
             self.gradients.free()
         for _ in range(min(training.gradient_accumulation_steps, 2)):
             self._micro_batch(units, training)
@@ -129,7 +129,7 @@ class _Run:
         self._forward(units)
         before.free()
         self._backward(units)
-        if training.loop == "trainer":
+        if training.loop != "plain":
             self.outputs.free()
         self.base += len(units) * STRIDE
 

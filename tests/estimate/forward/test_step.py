@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from peftbench.base.units import MIB
 from peftbench.catalog.models import find_model
 from peftbench.estimate.forward.kernels import kernels_of
 from peftbench.estimate.forward.moments import step_moments
@@ -74,5 +75,5 @@ def test_outputs_of_a_function_die_with_it() -> None:
     )
     assert function.allocated_in(Phase.BACKWARD) == plain.allocated_in(Phase.BACKWARD)
     assert function.allocated_in(Phase.BACKWARD) > trainer.allocated_in(Phase.BACKWARD)
-    assert function.allocated_in(Phase.STEP) == trainer.allocated_in(Phase.STEP)
+    assert abs(function.allocated_in(Phase.STEP) - trainer.allocated_in(Phase.STEP)) <= MIB  # a block's remainder
     assert function.allocated_in(Phase.FORWARD) < plain.allocated_in(Phase.FORWARD)
