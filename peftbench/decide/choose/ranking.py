@@ -234,6 +234,9 @@ def _ways_out(question: Question) -> Iterator[str]:
     yield "a shorter --sequence-length"
 
 
+OTHERS = "allow other cards and methods"
+
+
 def _impossible(choices: Sequence[Choice], question: Question) -> SpecError:
     """What is the nearest possible: the cheapest in time, or the fastest for the money."""
     budget, deadline = question.budget_usd, question.deadline_hours
@@ -241,18 +244,21 @@ def _impossible(choices: Sequence[Choice], question: Question) -> SpecError:
     in_time = [c for c in choices if deadline is None or c.hours <= deadline]
     if not affordable:
         what = f"nothing is within ${human_usd(budget or 0)}: the cheapest is {_worded(choices[0])}."
-        return SpecError(what, f"Raise {_budget(choices[0])}, or allow other cards and methods.")
+        return SpecError(what, f"Raise {_limits(choices[0], not in_time or choices[0] not in in_time)}, or {OTHERS}.")
     if not in_time:
-        fastest = min(choices, key=_by_time)
-        within = human_hours(deadline or 0)
-        what = f"nothing is within {within}: the fastest is {_worded(fastest)}."
-        return SpecError(what, f"Raise {_deadline(fastest)}, or allow other cards and methods.")
+        fastest = min(affordable, key=_by_time)
+        what = f"nothing is within {human_hours(deadline or 0)}: the fastest is {_worded(fastest)}."
+        return SpecError(what, f"Raise {_deadline(fastest)}, or {OTHERS}.")
     cheapest, fastest = in_time[0], min(affordable, key=_by_time)
     return SpecError(
         f"nothing is within ${human_usd(budget or 0)} and {human_hours(deadline or 0)}: in time, the cheapest is "
         f"{_worded(cheapest)}; within the budget, the fastest is {_worded(fastest)}.",
         f"Raise {_budget(cheapest)} or {_deadline(fastest)}.",
     )
+
+
+def _limits(choice: Choice, too_slow: bool) -> str:
+    return f"{_budget(choice)} and {_deadline(choice)}" if too_slow else _budget(choice)
 
 
 def _budget(choice: Choice) -> str:
