@@ -4,6 +4,7 @@ A word is a promise of how often a run that gets it runs out of memory. The thre
 tests/benchmarks/verdicts.py prints how well the promises are kept.
 """
 
+from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
@@ -162,8 +163,9 @@ def word(tensors_bytes: int, required_bytes: int, high_bytes: int, usable_bytes:
     return Fit.RISKY if tensors_bytes <= usable_bytes else Fit.DOES_NOT_FIT
 
 
-def widened(verdict: Verdict, more_bytes: int) -> Verdict:
-    """The verdict where up to so much more may be needed than its band has."""
+def widened(verdict: Verdict, unpriced: Iterable[Unpriced]) -> Verdict:
+    """The verdict with what settings without a price may need beyond its band, as far as that is known."""
+    more_bytes = sum(each.most_bytes or 0 for each in unpriced if each.effect is Effect.MORE)
     high_bytes = verdict.high_bytes + more_bytes
     fits = verdict.fit is Fit.FITS and high_bytes > verdict.usable_bytes
     return verdict._replace(high_bytes=high_bytes, fit=Fit.TIGHT if fits else verdict.fit)

@@ -134,10 +134,10 @@ def test_what_a_setting_without_a_price_may_turn(effect: Effect, most: int | Non
 
 
 def test_what_may_be_added_widens_the_band() -> None:
-    fits = VERDICTS[0]
-    assert widened(fits, 0) == fits
-    assert widened(fits, MIB).fit is Fit.TIGHT and widened(fits, MIB).high_bytes == fits.high_bytes + MIB
-    assert [widened(verdict, MIB).fit for verdict in VERDICTS[1:]] == [verdict.fit for verdict in VERDICTS[1:]]
+    fits, less, more = VERDICTS[0], Unpriced("it", Effect.LESS, MIB), Unpriced("it", Effect.MORE, MIB)
+    assert widened(fits, [less]) == fits
+    assert widened(fits, [more]).fit is Fit.TIGHT and widened(fits, [more]).high_bytes == fits.high_bytes + MIB
+    assert [widened(verdict, [more]).fit for verdict in VERDICTS[1:]] == [verdict.fit for verdict in VERDICTS[1:]]
 
 
 @pytest.mark.parametrize(

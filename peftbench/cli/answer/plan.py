@@ -79,7 +79,7 @@ def _command(chosen: Plan, given: dict[str, Any], ctx: click.Context) -> str:
     """What to type for the nearest change that fits."""
     from peftbench.cli.ask.command_line import broken
 
-    fitting = [change for change in chosen.changes if change.fit.is_likely]
+    fitting = [change for change in chosen.changes if change.fit.is_likely and not change.doubted]
     if not fitting:
         return ""
     nearest = min(fitting, key=lambda change: change.fit.rank)

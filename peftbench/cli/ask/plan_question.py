@@ -96,7 +96,7 @@ def with_files(plans: list[Plan], given: dict[str, Any]) -> list[Plan]:
         return plans
     from peftbench.recipes.effects import unpriced
 
-    return [plan._replace(unpriced=unpriced(given["reading"].unread, plan)) for plan in plans]
+    return [plan.without_price_of(unpriced(given["reading"].unread, plan)) for plan in plans]
 
 
 def recipes_of(model: ModelSpec | OtherModel, given: dict[str, Any]) -> Recipes:

@@ -1,5 +1,7 @@
 """The nearest changes that would make a recipe fit."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -9,7 +11,7 @@ from peftbench.decide.asked import Asked, arguments_of, asked_over, in_order
 from peftbench.decide.plan.largest import judged, last, may_fit
 from peftbench.decide.plan.savings import SAVINGS, Reach, Saving
 from peftbench.decide.recipe import Difference, Options, recipe_options
-from peftbench.decide.verdict import Fit, Verdict, judge
+from peftbench.decide.verdict import Fit, Unpriced, Verdict, judge, widened
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
@@ -32,6 +34,13 @@ class Change(NamedTuple):
     profile: MemoryProfile
     """What it takes."""
     verdict: Verdict
+    doubted: bool = False
+    """Whether a setting that is not priced may turn the verdict."""
+
+    def under(self, unpriced: tuple[Unpriced, ...]) -> Change:
+        """The same change beside settings that are not priced."""
+        verdict = widened(self.verdict, unpriced)
+        return self._replace(verdict=verdict, doubted=any(each.may_turn(verdict) for each in unpriced))
 
     @property
     def device_bytes(self) -> int:

@@ -10,7 +10,7 @@ from peftbench.base.plain import check_classes
 from peftbench.base.units import gib, human_bytes, human_count
 from peftbench.decide.card import Notes, settle_inference, settle_training
 from peftbench.decide.recipe import Options, recipe_options
-from peftbench.decide.verdict import Effect, Fit, Unpriced, Verdict, ended, judge, widened
+from peftbench.decide.verdict import Fit, Unpriced, Verdict, ended, judge, widened
 from peftbench.estimate.forward.kernels import attention_kernel
 from peftbench.estimate.parts.base_weights import checkpoint_bytes, quantized_weights
 from peftbench.estimate.parts.card import traits_of
@@ -83,9 +83,7 @@ class Plan(NamedTuple):
     @property
     def judged(self) -> Verdict | None:
         """The verdict on what is priced or bounded: of a dry run, which is closer to the truth, if there is one."""
-        verdict = self.dry_verdict or self.verdict
-        more_bytes = sum(each.most_bytes or 0 for each in self.unpriced if each.effect is Effect.MORE)
-        return widened(verdict, more_bytes) if verdict and more_bytes else verdict
+        return widened(verdict, self.unpriced) if (verdict := self.dry_verdict or self.verdict) else None
 
     @property
     def final_verdict(self) -> Verdict | None:
@@ -97,6 +95,10 @@ class Plan(NamedTuple):
         """The settings that are not priced and may turn the verdict on what is."""
         verdict = self.judged
         return tuple(each for each in self.unpriced if each.may_turn(verdict)) if verdict else ()
+
+    def without_price_of(self, unpriced: tuple[Unpriced, ...]) -> Plan:
+        """The same plan with settings that are not priced, under which its changes are judged too."""
+        return self._replace(unpriced=unpriced, changes=tuple(c.under(unpriced) for c in self.changes))
 
     @property
     def summary(self) -> str:

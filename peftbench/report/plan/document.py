@@ -84,7 +84,8 @@ def _verdict(judged: Verdict | None, final: Verdict | None) -> Document | None:
 
 def _change(plan: Plan, change: Change, command: Command | None) -> Document:
     """The whole command too, where there was a question to type it over."""
-    return {**_named(change, *CHANGE), **({"command": command(plan, change)} if command else {})}
+    fit = {"fit": None} if change.doubted else {}
+    return {**_named(change, *CHANGE), **fit, **({"command": command(plan, change)} if command else {})}
 
 
 def _dry_run(dry_run: DryRun | Extrapolation, verdict: Verdict | None) -> Document:

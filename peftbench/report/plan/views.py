@@ -108,7 +108,8 @@ def parts_of(components: Iterable[Component]) -> list[tuple[Part, int, Basis]]:
 CHANGES = (
     Column("nearest changes", lambda c: " ".join(c.arguments)),
     Column("needed", lambda c: c.profile.needed_bytes, gib, "r"),
-    Column("headroom", lambda c: c.verdict.headroom_bytes, signed_gib, "r"), Column("", lambda c: c.fit.text),
+    Column("headroom", lambda c: c.verdict.headroom_bytes, signed_gib, "r"),
+    Column("", lambda c: "no verdict" if c.doubted else c.fit.text),
     Column("price", lambda c: c.price),
 )  # fmt: skip
 
