@@ -25,10 +25,10 @@ def typed_of(seed: int, questions: int, folder: Path, ways: int) -> list[Typed]:
 
 
 def test_the_advice_of_random_plans_holds(tmp_path: Path) -> None:
-    """Some 300 of the questions can be answered, and half of them have advice."""
-    typed = typed_of(12, 430, tmp_path, ways=1)
+    """Two of three questions can be answered, and half of those have advice."""
+    typed = typed_of(12, 200, tmp_path, ways=1)
     assert [each for each in typed if each.problem] == []
-    assert len(typed) > 400 and {each.kind for each in typed} == {"command", "screen", "count", "longest"}
+    assert len(typed) > 180 and {each.kind for each in typed} == {"command", "screen", "count", "longest"}
 
 
 @pytest.mark.slow
@@ -140,10 +140,17 @@ def test_a_calibration_stays_with_its_card(tmp_path: Path) -> None:
     assert advice_of(alone) and [each for each in advice_of(alone) if each.problem] == []
 
 
-@pytest.mark.parametrize("limits", ["--budget 0.3", "--deadline 5min", "--budget 1.12 --deadline 20min"])
+@pytest.mark.parametrize("limits", ["--budget 0.3", "--deadline 5min", "--budget 1.25 --deadline 20min"])
 def test_a_limit_that_is_raised_as_told_is_enough(limits: str) -> None:
     question = ["choose", "--model", "8b", "--tokens", "50M", *limits.split()]
     told = re.findall(r"(--\w+) to ([0-9.]+(?:min)?)\b", refusal(*question).splitlines()[-1])
     assert told
     for option, value in told:
         assert "cheapest" in answer(*question, option, value)
+
+
+def test_two_limits_that_are_both_too_low_are_raised_together() -> None:
+    question = ["choose", "--model", "8b", "--tokens", "50M", "--budget", "0.3", "--deadline", "20min"]
+    told = re.findall(r"(--\w+) to ([0-9.]+(?:min)?)\b", refusal(*question).splitlines()[-1])
+    assert [option for option, _ in told] == ["--budget", "--deadline"]
+    assert "cheapest" in answer(*question, *(word for each in told for word in each))

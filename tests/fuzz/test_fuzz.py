@@ -12,7 +12,7 @@ from fuzz.trial import try_case
 from fuzz.world import no_children
 
 SEED = 20261128
-SLICES = {"line": 1300, "file": 2000, "call": 2500}
+SLICES = {"line": 1000, "file": 1500, "call": 2500}
 """How many of each kind: lines cost most and files find most."""
 PLAN = ("plan", "--model", "135m", "--gpu", "t4", "--method", "lora", "--format", "json")
 

@@ -36,7 +36,10 @@ FORMULAS: dict[Part, tuple[str, ...]] = {
     Part.KV_CACHE: ("forward.attention.keep_in_cache",),
     Part.DEQUANTIZATION: (),
     Part.WORKSPACE: ("parts.card.cublas_workspace_bytes",),
-    Part.GATHERED: ("sharding.step._gathered", "sharding.step._flat_gathered", "sharding.step._live_bytes"),
+    Part.GATHERED: (
+        "sharding.step._gathered_bytes", "sharding.fsdp2._gathered_bytes", "sharding.step._flat_gathered",
+        "sharding.step._live_bytes",
+    ),
     Part.BUCKETS: ("sharding.state._buckets",),
     Part.SLACK: ("parts.slack.slack",),
     Part.NCCL: ("sharding.reserved.nccl",),

@@ -61,7 +61,9 @@ def test_gradients_are_whole_until_the_last_micro_batch(dry_run: Run) -> None:
     assert most_in(synced, Part.ACCUMULATED) == 0
 
 
-@pytest.mark.parametrize(("method", "gpus"), [("tied", 3), ("qlora", 3), ("lora", 1024)])
+@pytest.mark.parametrize(
+    ("method", "gpus"), [("tied", 3), ("qlora", 3), pytest.param("lora", 1024, marks=pytest.mark.slow)]
+)
 def test_other_methods_are_cut_too(dry_run: Run, method: str, gpus: int) -> None:
     """Constants of quantized weights are no parameters, and stay whole."""
     step = bytes_in(dry_run(shared("fsdp", method, gpus)), Phase.STEP)
