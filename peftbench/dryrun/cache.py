@@ -24,9 +24,7 @@ from peftbench.libraries.versions import installed_versions
 COMPRESSION = 1
 """gzip's fastest: a trace shrinks tenfold all the same."""
 MOST_BYTES = 1 << 28
-"""Of an entry, unpacked; the largest of the catalogue's models has 5 million."""
-MOST_BYTES = 1 << 30
-"""Of one entry, unpacked: a hundred thousand blocks take a few megabytes."""
+"""An entry, unpacked: a hundred thousand blocks take a few megabytes."""
 
 
 def code_digest(package: Path = Path(__file__).parents[1]) -> str:
