@@ -232,9 +232,10 @@ def table(title: str, cases: Iterable[Case]) -> bool:
     print(f"\n{title}: {len(cases)}\n{'':14}{'runs':>6}{'out of memory':>15}{'share':>9}   promised")
     for fit, promise in PROMISES.items():
         found = [case for case in cases if case.verdict.fit is fit]
-        share = sum(case.ran_out for case in found) / len(found) if found else promise.least
-        kept &= promise.least <= share <= promise.most
-        counts = f"{len(found):6}{sum(case.ran_out for case in found):15}{100 * share:7.1f} %"
+        failed = sum(case.ran_out for case in found)
+        kept &= promise.least * len(found) <= failed <= promise.most * len(found)
+        share = f"{100 * failed / len(found):.1f} %" if found else "—"
+        counts = f"{len(found):6}{failed:15}{share:>9}"
         print(f"{fit.text:14}{counts}   {promise.text}")
     return kept
 
