@@ -22,8 +22,9 @@ from peftbench.dryrun.fake.card import CARD
 from peftbench.dryrun.fake.known import learn
 from peftbench.dryrun.fake.streams import current_stream
 from peftbench.dryrun.fake.values import ANSWERS, OPEN
-from peftbench.dryrun.trace.scratch import GEMMS, SCRATCH, cublas_workspace_bytes
+from peftbench.dryrun.trace.scratch import GEMMS, SCRATCH
 from peftbench.dryrun.trace.trace import EMPTY_CACHE, Block, Mark
+from peftbench.estimate.parts.card import cublas_workspace_bytes
 from peftbench.memory import Part, Phase
 
 _DEVICE = torch.ops.prim.device.default
@@ -219,7 +220,7 @@ class Recorder(TorchDispatchMode):
         thread = Phase.BACKWARD if self.phase is Phase.BACKWARD else Phase.FORWARD
         if self.device_type == "cuda" and thread not in self._handles:
             self._handles.add(thread)
-            self.scratch(cublas_workspace_bytes(), "cuBLAS workspace", Part.WORKSPACE)
+            self.scratch(cublas_workspace_bytes(CARD.compute_capability) // 2, "cuBLAS workspace", Part.WORKSPACE)
 
     def _read_by(self, args: Any) -> str | None:
         """Where no module runs: the one that made the first tensor that is read from the forward pass, or owns it.

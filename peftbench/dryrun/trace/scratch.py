@@ -17,8 +17,6 @@ from peftbench.estimate.tape.device import partial_sums_bytes
 from peftbench.memory import Part
 
 Sizes = Callable[[Any, Any], list[int]]
-KIB = 1024
-HOPPER = (9, 0)
 REGISTER_WIDTH = 128
 """Channels of a value that memory-efficient attention accumulates in registers."""
 NORM_CHUNK = 65_536
@@ -28,14 +26,6 @@ GEMMS = frozenset(
     if hasattr(torch.ops.aten, name)
 )  # fmt: skip
 """Operations that cuBLAS runs."""
-
-
-def cublas_workspace_bytes() -> int:
-    """What one handle of cuBLAS keeps: 8.125 MiB, 32 MiB from Hopper on.
-
-    Source: getChosenWorkspaceSize in aten/src/ATen/cuda/CublasHandlePool.cpp.
-    """
-    return 4096 * 8 * KIB if CARD.compute_capability >= HOPPER else (4096 * 2 + 16 * 8) * KIB
 
 
 def _flash_backward(args: Any, _: Any) -> list[int]:
