@@ -244,10 +244,11 @@ def _impossible(choices: Sequence[Choice], question: Question) -> SpecError:
     in_time = [c for c in choices if deadline is None or c.hours <= deadline]
     if not affordable:
         what = f"nothing is within ${human_usd(budget or 0)}: the cheapest is {_worded(choices[0])}."
-        return SpecError(what, f"Raise {_limits(choices[0], not in_time or choices[0] not in in_time)}, or {OTHERS}.")
+        return SpecError(what, f"Raise {_limits(choices[0], choices[0] not in in_time)}, or {OTHERS}.")
     if not in_time:
         fastest = min(affordable, key=_by_time)
-        what = f"nothing is within {human_hours(deadline or 0)}: the fastest is {_worded(fastest)}."
+        where = "the fastest" if budget is None else "within the budget, the fastest"
+        what = f"nothing is within {human_hours(deadline or 0)}: {where} is {_worded(fastest)}."
         return SpecError(what, f"Raise {_deadline(fastest)}, or {OTHERS}.")
     cheapest, fastest = in_time[0], min(affordable, key=_by_time)
     return SpecError(
