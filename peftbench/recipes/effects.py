@@ -91,7 +91,7 @@ Bound = Callable[[ModelSpec, TrainingSpec, Any], int]
 ROWS = 64
 """The most that a vocabulary is rounded up by."""
 ROW_BYTES = 32
-"""Of each element of a row that is trained in embedding and head: weight, gradient and two states in float32, twice."""
+"""Bytes for each element of a trained row, in embedding and head: weight, gradient and two states in float32, twice."""
 
 
 def _token_rows(model: ModelSpec, recipe: TrainingSpec, value: object) -> int:

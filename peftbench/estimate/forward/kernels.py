@@ -21,7 +21,7 @@ class Kernels(NamedTuple):
     grouped_mm: bool = True
     """All experts are multiplied at once."""
     device: Device = ON_CUDA
-    """Of the layers."""
+    """What the layers run on."""
     embedding_sums: tuple[int, int] = (0, 0)
     """Rows of partial sums that the embeddings' gradient is made of: tenths of a row a token, and whole rows beside."""
 

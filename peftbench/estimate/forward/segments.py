@@ -31,7 +31,7 @@ class Segment(NamedTuple):
     played: Played
     """Its blocks one by one."""
     loss: tuple[Moment, ...] = ()
-    """Of the head's backward: what comes before the gradient of the logits is there."""
+    """In the head's backward: what comes before the gradient of the logits is there."""
 
 
 class Kind(NamedTuple):
@@ -161,7 +161,7 @@ def _context(step: Step, ledger: Ledger, kind: Kind) -> Context:
 
 
 def outside_context(step: Step, ledger: Ledger) -> Context:
-    """Of embeddings and head."""
+    """The context of embeddings and head."""
     return _context(step, ledger, Kind(carriers=adapted_paths(step.model, step.training.adapter)))
 
 

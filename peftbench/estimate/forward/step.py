@@ -74,7 +74,7 @@ def _of_each_sequence(adapter: AdapterSpec | None) -> bool:
 
 
 DDP = ParallelismSpec(gpus=2, strategy="ddp")
-"""Of any number of GPUs."""
+"""Stands for any number of GPUs."""
 
 
 @lru_cache(maxsize=8192)

@@ -265,7 +265,7 @@ def shira(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
 
 
 SPARSE_BYTES = 2 * INT64 + 3 * FLOAT32
-"""Of a value: its row and column, and itself as it is scaled, sorted and saved."""
+"""Bytes for each value: its row and column, and itself as it is scaled, sorted and saved."""
 
 
 def supertuning(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ from peftbench.inputs.recipe import TrainingSpec
 from peftbench.memory import ALWAYS, TRAINING, Component, Part, exact
 
 LOW_ERROR, HIGH_ERROR = 0.05, 0.07
-"""Of what is reserved: nine of ten runs of a source are within what the other sources' runs say. Sources are dry runs,
-PEFT's method comparison, fms-acceleration and a T4."""
+"""Shares of what is reserved: nine of ten runs of a source are within what the other sources' runs say. Sources are
+dry runs, PEFT's method comparison, fms-acceleration and a T4."""
 SHARED_ERROR = 0.14
 """The same for a GPU of several, whose blocks of shared weights and gradients are not replayed."""
 FUSED_BLOCKS = (1, 2)
@@ -62,7 +62,8 @@ def _logits_bytes(model: ModelSpec, training: TrainingSpec) -> int:
 
 
 def _that_matter(training: TrainingSpec, card: CardTraits) -> CardTraits:
-    """Of the card, so that one replay serves many: how wide it reduces counts only where vectors are trained."""
+    """The traits that count, so that one replay serves many cards: how wide one reduces, only where vectors are
+    trained."""
     blocks = card.reducing_blocks if trains_vectors(training.adapter) else 0
     return card._replace(reducing_blocks=blocks, slack_factor=None)
 

@@ -35,7 +35,7 @@ class Batches(NamedTuple):
     """What the steps get, where it is known."""
 
     lengths: tuple[int, ...] = ()
-    """Of the sequences of each step; empty: the recipe's own, twice."""
+    """Tokens of a sequence in each step; empty: the recipe's own, twice."""
     empty_cache_steps: int = 0
     """torch_empty_cache_steps: the cache is emptied after every so many steps; 0: never."""
 
@@ -50,7 +50,7 @@ class Totals(NamedTuple):
     """With adapters."""
     states: int
     temporaries: int
-    """Of the optimizer's step."""
+    """What the optimizer's step makes and frees."""
 
 
 ELSEWHERE = Totals(0, 0, 0)

@@ -21,7 +21,7 @@ class Pass(NamedTuple):
     thin: Events
     """Those that outlive it, and what is alive when they come."""
     largest_bytes: int
-    """Of the blocks that are left out."""
+    """The largest block that is left out."""
     most_bytes: int
     """They take together at most."""
     small_bytes: int
@@ -52,7 +52,7 @@ class Unit(NamedTuple):
     outgoing: int
     """As in Played."""
     gradients: Left
-    """Of weights."""
+    """Gradients of weights."""
     held: Left
     """What the loop holds."""
     passing: Left

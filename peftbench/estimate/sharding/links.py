@@ -15,7 +15,7 @@ it, and most rented machines, which isolate their devices."""
 LANE = {3: 8e9 / 8 * 128 / 130, 4: 16e9 / 8 * 128 / 130, 5: 32e9 / 8 * 128 / 130}
 """Bytes a second of a lane of PCIe by generation: transfers a second, 128 bits in 130 of them data (PCI-SIG)."""
 USUAL_SLOT = "pcie4-x16"
-"""Of a card whose slot is not known. Assumed."""
+"""For a card whose slot is not known. Assumed."""
 BRIDGE = 50e9
 """NVLink asked for on a card that is sold without: a bridge between two (A40: 50.8 GB/s a direction measured)."""
 MESH = 7

@@ -86,7 +86,7 @@ def _reduced(
 
 
 def _own_gradients(moment: Moment, reduced: int, share: float, at_once: int) -> Moment:
-    """Of `reduced` bytes of gradients this GPU keeps its share only.
+    """This GPU keeps only its share of `reduced` bytes of gradients.
 
     ZeRO-2 makes room for its whole part `at_once`: that of the last GPU with the first gradient, which is the head's
     (copy_grads_in_partition in deepspeed/runtime/zero/stage_1_and_2.py).

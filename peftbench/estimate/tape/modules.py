@@ -26,7 +26,7 @@ class Context:
     weight_itemsize: int
     """Bytes an element of base weights that are not quantized."""
     embedding_itemsize: int
-    """Of the stream as it starts, and so of rotary tables and of masks that are added."""
+    """Bytes an element of the stream as it starts, and so of rotary tables and of masks that are added."""
     grouped_mm: bool = True
     """The card multiplies all experts at once."""
     rotates: bool = True

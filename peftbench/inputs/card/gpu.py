@@ -61,7 +61,7 @@ class GpuSpec:
     memory_bandwidth: Positive | None = None
     """Bytes per second."""
     l2_bytes: Positive | None = None
-    """Of the cache that all multiprocessors share."""
+    """The cache that all multiprocessors share."""
     multiprocessors: Positive | None = None
     tensor_flops: Positive | None = None
     """Dense bfloat16 or float16 FLOP/s with float32 accumulation, per the data sheet."""

@@ -79,7 +79,7 @@ def test_constants_decide_the_prediction(records: tuple[SpeedRecord, ...]) -> No
 
 
 def test_a_t4_and_sharding_over_pcie_are_predicted_by_what_they_run(records: tuple[SpeedRecord, ...]) -> None:
-    """Of the seven sources they are the ones with float32 units, slow slots and cards of 24 GB."""
+    """They are the ones of seven sources with float32 units, slow slots and cards of 24 GB."""
     by_source = grouped(predict(possible(records)), lambda row: row.record.source)
     for source in ("fitcheck", "answer.ai"):
         factors = [row.factor for row in by_source[source]]

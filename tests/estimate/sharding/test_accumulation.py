@@ -38,7 +38,7 @@ def held(profile: MemoryProfile, part: Part, phase: Phase) -> int:
 @pytest.mark.parametrize("strategy", ["fsdp", "fsdp-grad-op"])
 @pytest.mark.parametrize("offload", [False, True])
 def test_fsdp_keeps_whole_gradients_in_16_bit(training: TrainingSpec, strategy: str, offload: bool) -> None:
-    """Of what is trained alone, on each GPU however many there are; CPU offload does not move them."""
+    """For what is trained alone, on each GPU however many there are; CPU offload does not move them."""
     for gpus in (2, 8):
         profile = estimate_training(LLAMA_8B, on(training, gpus, strategy, cpu_offload=offload))
         whole = 2 * trainable_parameters(LLAMA_8B, training)

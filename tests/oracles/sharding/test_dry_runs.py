@@ -43,7 +43,7 @@ def parameters() -> list[Any]:
 
 
 errors: list[float] = []
-"""Of the recipes compared so far."""
+"""Those of the recipes compared so far."""
 
 
 def test_there_are_enough_recipes() -> None:

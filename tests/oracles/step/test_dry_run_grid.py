@@ -175,7 +175,7 @@ def parameters() -> list[Any]:
 
 
 errors: list[Compared] = []
-"""Of the recipes compared so far."""
+"""Those of the recipes compared so far."""
 
 
 def test_the_grid_is_large_enough() -> None:

@@ -106,7 +106,7 @@ class Compared(NamedTuple):
 
     @property
     def error(self) -> float:
-        """Of allocated memory, as a share of the dry run's."""
+        """Allocated memory, as a share of the dry run's."""
         return self.estimated.allocated_bytes / self.traced.allocated_bytes - 1
 
     @property
