@@ -104,14 +104,12 @@ def reserved_components(
         *_moments(model, training, card),
     ]  # fmt: skip
     trained = trained_tensors(model, training)
-    beyond = beyond_tensors(components, model, training, card, trained, batches) if batches else []
     if training.parallelism.gpus == 1:
+        beyond = beyond_tensors(components, model, training, card, trained, batches) if batches else []
         return (*components, *beyond)
-    from peftbench.estimate.sharding.loading import loaded_slack, loading
-    from peftbench.estimate.sharding.reserved import stream_slack
+    from peftbench.estimate.sharding.reserved import beyond_shared
 
-    loads = loading(components, model, training, trained)
-    return (*components, *loads, *beyond, *stream_slack(components, model, training), *loaded_slack(model, training))
+    return (*components, *beyond_shared(components, model, training, card, trained, batches))
 
 
 # ── what is alive throughout ────────────────────────────────────────────────────────────────────────────────────────

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from peftbench.estimate.parts.base_weights import quantized_weights
 from peftbench.estimate.parts.tensors import TensorGroup
-from peftbench.estimate.replay.pools import Pools
+from peftbench.estimate.replay.pools import Kept, Pools
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import Role, Weight, weights_of
 from peftbench.inputs.recipe import QuantizationSpec, TrainingSpec
@@ -14,29 +14,36 @@ from peftbench.inputs.recipe import QuantizationSpec, TrainingSpec
 FLOAT32_BYTES = 4
 
 
-def load(pools: Pools, model: ModelSpec, training: TrainingSpec, adapter: tuple[TensorGroup, ...], total: int) -> None:
-    """Load base model and adapter, which take `total` bytes; what is not a weight of either is one block more."""
+def load(
+    pools: Pools, model: ModelSpec, training: TrainingSpec, adapter: tuple[TensorGroup, ...], total: int
+) -> Kept:
+    """Load base model and adapter, which take `total` bytes; what is not a weight of either is one block more.
+
+    Returned is what can be cut: all but the constants of quantized weights.
+    """
     quantized = set(quantized_weights(model, training.quantization))
     ordered = list(_in_order(model))
     if training.transformers == "5":
         warm_up_bytes = sum(_expected_bytes(weight, training, weight in quantized) for weight in ordered)
         pools.go(pools.new(warm_up_bytes), warm_up_bytes)
-    plain = []
+    plain, cut = Kept(pools), Kept(pools)
     loaded = 0
     for weight in ordered:
         if training.quantization and weight in quantized:
-            loaded += _quantize(pools, weight, training.quantization, weight.numel * training.dtype.bytes)
+            loaded += _quantize(cut, weight, training.quantization, weight.numel * training.dtype.bytes)
         else:
             size = weight.numel * training.dtype.bytes
-            plain.append((pools.new(size), size))
+            plain.come((size,))
             loaded += size
     if training.quantization and training.quantization.upcast_unquantized:
-        loaded += _upcast(pools, plain, training.dtype.bytes)
+        loaded += _upcast(plain, training.dtype.bytes)
     for _, size in tensors_in_order(adapter):
         pools.new(size)
         loaded += size
     if total > loaded:
         pools.new(total - loaded)
+    cut.blocks += plain.blocks
+    return cut
 
 
 def _in_order(model: ModelSpec) -> Iterator[Weight]:
@@ -60,7 +67,7 @@ def _expected_bytes(weight: Weight, training: TrainingSpec, is_quantized: bool) 
     return weight.numel * training.dtype.bytes
 
 
-def _quantize(pools: Pools, weight: Weight, quantization: QuantizationSpec, original: int) -> int:
+def _quantize(cut: Kept, weight: Weight, quantization: QuantizationSpec, original: int) -> int:
     """Codes and constants of a matrix, beside the matrix itself where it is quantized on the card; what stays.
 
     A checkpoint has scales and zeros apart.
@@ -69,23 +76,25 @@ def _quantize(pools: Pools, weight: Weight, quantization: QuantizationSpec, orig
     codes = scheme.code_bytes(weight.numel)
     constants = scheme.constants_bytes(weight.out_features, weight.in_features, quantization)
     if scheme.checkpoint:
-        for size in (codes, constants // 2, constants - constants // 2):
-            pools.new(size)
+        cut.come((codes,))
+        for size in (constants // 2, constants - constants // 2):
+            cut.pools.new(size)
     else:
-        ident = pools.new(original)
-        pools.new(codes)
-        pools.new(constants)
-        pools.go(ident, original)
+        ident = cut.pools.new(original)
+        cut.come((codes,))
+        cut.pools.new(constants)
+        cut.pools.go(ident, original)
     return codes + constants
 
 
-def _upcast(pools: Pools, plain: list[tuple[int, int]], itemsize: int) -> int:
+def _upcast(plain: Kept, itemsize: int) -> int:
     """prepare_model_for_kbit_training: each parameter in float32, then its 16-bit one goes; what it adds."""
     added = 0
-    for ident, size in plain:
+    narrow, plain.blocks = plain.blocks, []
+    for ident, size in narrow:
         wide = size * FLOAT32_BYTES // itemsize
-        pools.new(wide)
-        pools.go(ident, size)
+        plain.come((wide,))
+        plain.pools.go(ident, size)
         added += wide - size
     return added
 

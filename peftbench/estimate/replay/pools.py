@@ -2,7 +2,7 @@
 
 from peftbench.allocator.blocks import MIN_BLOCK_BYTES, SMALL_BYTES, SMALL_SEGMENT_BYTES, aligned
 from peftbench.allocator.simulation import CachingAllocator
-from peftbench.estimate.replay.units import Pass
+from peftbench.estimate.replay.units import Left, Pass
 from peftbench.estimate.tape.played import Events
 
 
@@ -79,3 +79,33 @@ class Pools:
         allocator = self.allocator
         free_bytes = allocator.reserved_bytes - allocator.allocated_bytes
         return allocator.largest_free_bytes >= one.largest_bytes and free_bytes >= one.most_bytes
+
+
+class Kept:
+    """Blocks that go together."""
+
+    def __init__(self, pools: Pools) -> None:
+        self.pools = pools
+        self.blocks: list[tuple[int, int]] = []
+        """Large ones: identifier and size."""
+        self.small_bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.blocks or self.small_bytes)
+
+    def add(self, left: Left, sizes: tuple[int, ...], base: int) -> None:
+        """What is alive after a stretch whose blocks are numbered from `base` on."""
+        self.blocks += [(base + number, sizes[number]) for number in left.numbers]
+        self.small_bytes += left.small_bytes
+
+    def come(self, sizes: tuple[int, ...]) -> None:
+        """Ask for blocks of these sizes in turn."""
+        self.blocks += [(self.pools.new(size), size) for size in sizes]
+
+    def free(self) -> None:
+        """All of them."""
+        for ident, size in self.blocks:
+            self.pools.go(ident, size)
+        self.pools.count(-self.small_bytes)
+        self.blocks.clear()
+        self.small_bytes = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from peftbench.estimate.forward.kernels import trains_vectors
 from peftbench.estimate.parts.card import CardTraits
@@ -16,11 +17,14 @@ from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import TrainingSpec
 from peftbench.memory import ALWAYS, TRAINING, Component, Part, exact
 
+if TYPE_CHECKING:
+    from peftbench.estimate.replay.shards import Sharding
+
 LOW_ERROR, HIGH_ERROR = 0.05, 0.07
 """Shares of what is reserved: nine of ten runs of a source are within what the other sources' runs say. Sources are
 dry runs, PEFT's method comparison, fms-acceleration and a T4."""
 SHARED_ERROR = 0.14
-"""The same for a GPU of several, whose blocks of shared weights and gradients are not replayed."""
+"""The same for a GPU of several, where blocks of shared weights and gradients are not replayed: all but FSDP2."""
 FUSED_BLOCKS = (1, 2)
 """Float32 copies of the logits that a fused cross-entropy keeps beyond the replay, expected and at most.
 
@@ -31,26 +35,29 @@ though they allocate less: 0.3 to 1.8. The cause is not known.
 
 def beyond_tensors(
     components: Sequence[Component], model: ModelSpec, training: TrainingSpec, card: CardTraits,
-    trained: tuple[TensorGroup, ...], batches: Batches,
+    trained: tuple[TensorGroup, ...], batches: Batches, sharding: Sharding | None = None,
 ) -> list[Component]:  # fmt: skip
-    """Beside the tensors in `components`. Of several GPUs, the step's own blocks are replayed without what is shared:
-    weights, gradients and states."""
+    """Beside the tensors in `components`, of a recipe that trains these tensors on this GPU.
+
+    Where weights are shared by other means than FSDP2's, the step's own blocks are replayed without what is shared:
+    weights, gradients and states.
+    """
     if card.on_cpu:
         return [slack(0, 0, 0, TRAINING, card)]
-    alone = training.parallelism.gpus == 1
+    complete = training.parallelism.gpus == 1 or sharding is not None
     traits = _that_matter(training, card)
-    if alone:
-        replayed = replay_step(model, training, traits, trained, _totals(components), batches)
+    if complete:
+        replayed = replay_step(model, training, traits, trained, _totals(components), batches, sharding)
     else:
         replayed = replay_step(model, _unshared(training), traits, (), ELSEWHERE, batches)
     because = "beyond the tensors: of a block that is found too large, up to 1 MiB is not split off"
     rounding = exact(Part.WORKSPACE, replayed.rounding_bytes, TRAINING, because)
     allocated = replayed.allocated_bytes
     tensors = rounding.bytes + max(sum(c.bytes for c in components if phase in c.phases) for phase in TRAINING)
-    kept = max(replayed.reserved_bytes - (tensors if alone else allocated), 0)
+    kept = max(replayed.reserved_bytes - (tensors if complete else allocated), 0)
     expected, most = (blocks * _logits_bytes(model, training) for blocks in FUSED_BLOCKS)
     reserved = tensors + kept
-    low, high = (round(reserved * (error if alone else SHARED_ERROR)) for error in (LOW_ERROR, HIGH_ERROR))
+    low, high = (round(reserved * (error if complete else SHARED_ERROR)) for error in (LOW_ERROR, HIGH_ERROR))
     reserve = slack(kept + expected, low + expected, high + most - expected, TRAINING, card)
     return [*([rounding] if rounding.bytes else []), reserve]
 

@@ -7,7 +7,7 @@ of the first one, lie where activations were.
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from peftbench.allocator.blocks import MIN_BLOCK_BYTES, SMALL_BYTES, aligned
 from peftbench.estimate.forward.kernels import kernels_of
@@ -18,11 +18,14 @@ from peftbench.estimate.parts.optimizer import states_of, steps_by_lists
 from peftbench.estimate.parts.tensors import TensorGroup, total_bytes
 from peftbench.estimate.peft_forward.virtual_tokens import stream_length, stream_tokens
 from peftbench.estimate.replay.load import load, tensors_in_order
-from peftbench.estimate.replay.pools import Pools
+from peftbench.estimate.replay.pools import Kept, Pools
 from peftbench.estimate.replay.units import Left, Unit, unit_of
 from peftbench.estimate.tape.played import INPUT, NOTHING
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import TrainingSpec
+
+if TYPE_CHECKING:
+    from peftbench.estimate.replay.shards import Sharding
 
 STRIDE = 1 << 16
 """Identifiers of a stretch's blocks: more than any has."""
@@ -69,16 +72,17 @@ class Replayed(NamedTuple):
 @lru_cache(maxsize=4096)
 def replay_step(
     model: ModelSpec, training: TrainingSpec, card: CardTraits, trained: tuple[TensorGroup, ...], totals: Totals,
-    batches: Batches = ALIKE,
+    batches: Batches = ALIKE, sharding: "Sharding | None" = None,
 ) -> Replayed:  # fmt: skip
-    """The peaks of a recipe that trains these tensors."""
-    run = _Run(model, training, card, trained, totals)
+    """The peaks of a recipe that trains these tensors, on one GPU or on one of several that share it by FSDP2."""
+    run, computed = _Run(model, training, card, trained, totals, sharding), sharding.computed if sharding else training
     for number, length in enumerate(batches.lengths or (training.sequence_length,) * STEPS):
-        run.step(replace(training, sequence_length=length), first=number == 0)
+        run.step(replace(computed, sequence_length=length), first=number == 0)
         if batches.empty_cache_steps and (number + 1) % batches.empty_cache_steps == 0:
             run.pools.allocator.empty_cache()
     pools = run.pools
-    return Replayed(pools.reserved_bytes, pools.allocated_bytes, pools.rounding_bytes)
+    beside = run.shards.reserved_bytes if run.shards else 0
+    return Replayed(pools.reserved_bytes + beside, pools.allocated_bytes, pools.rounding_bytes)
 
 
 @lru_cache(maxsize=64)
@@ -97,38 +101,57 @@ class _Run:
 
     def __init__(
         self, model: ModelSpec, training: TrainingSpec, card: CardTraits, trained: tuple[TensorGroup, ...],
-        totals: Totals,
+        totals: Totals, sharding: "Sharding | None",
     ) -> None:  # fmt: skip
         self.model, self.training, self.card = model, training, card
         self.trained, self.totals = trained, totals
         self.pools = Pools()
-        self.gradients, self.outputs = _Kept(self.pools), _Kept(self.pools)
+        self.gradients, self.outputs = Kept(self.pools), Kept(self.pools)
         self.batch: list[int] = []
         self.batch_bytes = 0
         self.handles = 2
         self.base = 0
-        if totals.weights:
-            load(self.pools, model, training, trained if training.adapter else (), totals.weights)
-            self.pools.begin()
+        self.shards = None
+        if sharding:
+            from peftbench.estimate.replay.shards import Shards
+
+            self.shards = Shards(self.pools, sharding)
+        self._load()
+        self.pools.begin()
+
+    def _load(self) -> None:
+        adapter = self.trained if self.training.adapter else ()
+        if self.shards:
+            whole = self.training.quantization is not None and self.shards.sharding.loads_whole
+            self.shards.load(load(self.pools, self.model, self.training, (), 0) if whole else None)
+        elif self.totals.weights:
+            load(self.pools, self.model, self.training, adapter, self.totals.weights)
 
     def step(self, training: TrainingSpec, first: bool) -> None:
         """One optimizer step."""
         units = _units(self.model, training, self.card)
         frees = not training.zero_grad_keeps
         if training.loop != "trainer" and frees:
-            self.gradients.free()
-        for _ in range(min(training.gradient_accumulation_steps, 2)):
-            self._micro_batch(units, training)
+            self._free_gradients()
+        most = 3 if self.shards else 2  # of units, the last micro-batch alone may reduce gradients that were added to
+        count = min(training.gradient_accumulation_steps, most)
+        for number in range(1, count + 1):
+            self._micro_batch(units, training, last=number == count)
         self._update(first)
         if training.loop == "trainer" and frees:
-            self.gradients.free()
+            self._free_gradients()
 
-    def _micro_batch(self, units: Sequence[Unit], training: TrainingSpec) -> None:
+    def _free_gradients(self) -> None:
+        self.gradients.free()
+        if self.shards:
+            self.shards.free_gradients()
+
+    def _micro_batch(self, units: Sequence[Unit], training: TrainingSpec, last: bool) -> None:
         self._next_batch(8 * training.tokens)
-        before, self.outputs = self.outputs, _Kept(self.pools)
+        before, self.outputs = self.outputs, Kept(self.pools)
         self._forward(units)
         before.free()
-        self._backward(units)
+        self._backward(units, last)
         if training.loop != "plain":
             self.outputs.free()
         self.base += len(units) * STRIDE
@@ -149,31 +172,44 @@ class _Run:
         pools, ends = self.pools, (0, 1, len(units) - 2, len(units) - 1)
         for index, unit in enumerate(units):
             base = self.base + index * STRIDE
+            if self.shards:
+                self.shards.enter(index)
             pools.run(unit.forward, unit.sizes, base, index in ends)
             if unit.output != NOTHING:
                 pools.allocator.rename(base + unit.output, base + STRIDE + INPUT)
             if index == 0 and self.handles == 2:
                 self._open_handle()
+            if self.shards:
+                self.shards.leave(index)
+        if self.shards:
+            self.shards.end_forward()
         for index, unit in enumerate(units):
             pools.run(unit.released, unit.sizes, self.base + index * STRIDE, True)
 
-    def _backward(self, units: Sequence[Unit]) -> None:
-        pools, ends = self.pools, (0, 1, len(units) - 2, len(units) - 1)
-        makes = self.training.gradients_outlive_step and not self.gradients
+    def _backward(self, units: Sequence[Unit], last: bool) -> None:
+        pools, shards, ends = self.pools, self.shards, (0, 1, len(units) - 2, len(units) - 1)
+        makes = self.training.gradients_outlive_step and not (shards.gradients if shards else self.gradients)
         self._open_handle()
         for index in range(len(units) - 1, -1, -1):
             unit, base = units[index], self.base + index * STRIDE
+            if shards:
+                shards.enter_backward(index)
+            gradients = shards.gradients_of(index) if shards else self.gradients
             pools.run(unit.first_backward if makes else unit.backward, unit.sizes, base, index in ends)
             if makes:
-                self.gradients.add(unit.passing, unit.sizes, base)
+                gradients.add(unit.passing, unit.sizes, base)
             if unit.outgoing != NOTHING:
                 pools.allocator.rename(base + unit.outgoing, base - STRIDE + units[index - 1].incoming)
             elif index:  # no gradient flows on; the stretch below lets go of one
                 pools.come(base - STRIDE + units[index - 1].incoming, units[index - 1].sizes[units[index - 1].incoming])
-            self.gradients.add(unit.gradients, unit.sizes, base)
+            gradients.add(unit.gradients, unit.sizes, base)
             self.outputs.add(unit.held, unit.sizes, base)
-            if not self.totals.weights:  # reduced to this GPU's part, which is not here
+            if shards:
+                shards.leave_backward(index, last)
+            elif not self.totals.weights:  # reduced to this GPU's part, which is not here
                 self.gradients.free()
+        if shards:
+            shards.end_backward(last)
 
     def _update(self, first: bool) -> None:
         """The optimizer's step: states with the first, temporaries with every one."""
@@ -187,9 +223,9 @@ class _Run:
         else:
             self.pools.go(self.pools.new(totals.temporaries), totals.temporaries)
 
-    def _spread(self, total: int, copies: int) -> "_Kept":
+    def _spread(self, total: int, copies: int) -> Kept:
         """Blocks of so many bytes in all, for each trained tensor `copies` in proportion to it."""
-        made, share = _Kept(self.pools), total / max(total_bytes(self.trained), 1) / copies
+        made, share = Kept(self.pools), total / max(total_bytes(self.trained), 1) / copies
         large = []
         for group in self.trained:
             each = round(group.tensor_numel * group.dtype.bytes * share)
@@ -204,28 +240,3 @@ class _Run:
                 made.blocks.append((self.pools.new(each), each))
         return made
 
-
-class _Kept:
-    """Blocks that go together."""
-
-    def __init__(self, pools: Pools) -> None:
-        self.pools = pools
-        self.blocks: list[tuple[int, int]] = []
-        """Large ones: identifier and size."""
-        self.small_bytes = 0
-
-    def __bool__(self) -> bool:
-        return bool(self.blocks or self.small_bytes)
-
-    def add(self, left: Left, sizes: Sequence[int], base: int) -> None:
-        """What is alive after a stretch whose blocks are numbered from `base` on."""
-        self.blocks += [(base + number, sizes[number]) for number in left.numbers]
-        self.small_bytes += left.small_bytes
-
-    def free(self) -> None:
-        """All of them."""
-        for ident, size in self.blocks:
-            self.pools.go(ident, size)
-        self.pools.count(-self.small_bytes)
-        self.blocks.clear()
-        self.small_bytes = 0

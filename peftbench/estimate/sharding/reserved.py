@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from peftbench.base.units import MIB
+from peftbench.estimate.parts.card import CardTraits
+from peftbench.estimate.parts.tensors import TensorGroup
+from peftbench.estimate.replay.reserved import beyond_tensors
+from peftbench.estimate.replay.step import Batches
+from peftbench.estimate.sharding.blocks import sharding_of
 from peftbench.estimate.sharding.links import over_nvlink
-from peftbench.estimate.sharding.split import flat_parameters, is_fsdp, is_zero
+from peftbench.estimate.sharding.loading import loaded_slack, loading
+from peftbench.estimate.sharding.split import (
+    flat_parameters,
+    is_fsdp2,
+    is_zero,
+    trained_parts,
+)
 from peftbench.estimate.sharding.units import units_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
@@ -41,34 +52,46 @@ def nccl(parallelism: ParallelismSpec, gpu: GpuSpec | None, phases: frozenset[Ph
     return [Component(Part.NCCL, size, Basis.ASSUMED, phases, because, low, high)]
 
 
+def beyond_shared(
+    components: Sequence[Component], model: ModelSpec, training: TrainingSpec, card: CardTraits,
+    trained: tuple[TensorGroup, ...], batches: Batches | None,
+) -> list[Component]:  # fmt: skip
+    """What a GPU of several needs beyond the tensors in `components`: in loading, and what its allocator keeps."""
+    found = loading(components, model, training, trained)
+    if not batches:
+        return found
+    if is_fsdp2(training):
+        sharding, parts = sharding_of(model, training, trained), trained_parts(trained, training)
+        return [*found, *beyond_tensors(components, model, training, card, parts, batches, sharding)]
+    found += beyond_tensors(components, model, training, card, trained, batches)
+    return [*found, *stream_slack(components, model, training), *loaded_slack(model, training)]
+
+
 def stream_slack(components: Sequence[Component], model: ModelSpec, training: TrainingSpec) -> list[Component]:
-    """What FSDP's streams keep reserved: gathered weights and gradients are allocated on streams of their own.
+    """What FSDP1's streams keep reserved: gathered weights and gradients are allocated on streams of their own.
 
     A block of the caching allocator serves its own stream only, so the pools of these streams stay at their largest
     while the compute stream peaks. The lists of a foreach step, as large as the pieces of the parameters, may find no
-    block among those that the activations left: expected of FSDP1, the upper end of the band for FSDP2.
+    block among those that the activations left. FSDP2 is replayed instead: see beyond_shared.
 
-    With FSDP1 there are units that are freed but not yet reusable. The host runs two all-gathers ahead (_FreeEventQueue
-    in torch/distributed/fsdp/_limiter_utils.py): a unit that it has freed cannot be given out before the GPU is past
-    it, for record_stream ties it to the compute stream. So is a trained unit's whole gradient to the stream that
-    reduces it. Source: `BlockPool` and `get_free_block` in c10/cuda/CUDACachingAllocator.cpp.
+    There are units that are freed but not yet reusable. The host runs two all-gathers ahead (_FreeEventQueue in
+    torch/distributed/fsdp/_limiter_utils.py): a unit that it has freed cannot be given out before the GPU is past it,
+    for record_stream ties it to the compute stream. So is a trained unit's whole gradient to the stream that reduces
+    it. Source: `BlockPool` and `get_free_block` in c10/cuda/CUDACachingAllocator.cpp.
     """
     tensors = [c for c in components if c.part not in _BEYOND_TENSORS]
     if is_zero(training.parallelism):
         return _zero_slack(tensors)
-    if not is_fsdp(training.parallelism) or training.parallelism.gpus == 1:
+    if not flat_parameters(training) or training.parallelism.gpus == 1:
         return []
     own = [c for c in tensors if c.part in _OWN_STREAMS]
     compute = [c for c in tensors if c.part not in _OWN_STREAMS]
     temporaries = _largest([c for c in compute if c.part is Part.OPTIMIZER_TEMPORARIES])
-    pools = sum(_largest([c for c in own if c.part is part]) for part in _OWN_STREAMS) + _largest(compute)
-    size = pools - _largest(tensors)
-    high = 2 * size + temporaries
-    if flat_parameters(training):
-        apart = _largest([c for c in compute if c.part is not Part.OPTIMIZER_TEMPORARIES]) + temporaries
-        unit = units_of(model, training, 0).layer
-        size += apart - _largest(compute) + (unit if training.adapter else 2 * unit)
-        high = max(high, size + temporaries)
+    apart = _largest([c for c in compute if c.part is not Part.OPTIMIZER_TEMPORARIES]) + temporaries
+    pools = sum(_largest([c for c in own if c.part is part]) for part in _OWN_STREAMS)
+    units = units_of(model, training, 0).layer * (1 if training.adapter else 2)
+    size = pools + apart - _largest(tensors) + units
+    high = max(2 * (pools + _largest(compute) - _largest(tensors)) + temporaries, size + temporaries)
     because = "pools of the streams that gather and reduce, which the compute stream cannot use"
     return [Component(Part.SLACK, size, Basis.MODELLED, TRAINING, because, 0, high)]
 

@@ -188,12 +188,17 @@ def sharded_weights(model: ModelSpec, training: TrainingSpec, phases: frozenset[
 
 def rest_part_bytes(weight: Weight, training: TrainingSpec) -> int:
     """Bytes of one GPU's part of a weight that is not quantized."""
-    dtype, quantization = training.dtype, training.quantization
+    numel = prod(part_of(weight.shape, training.parallelism.gpus, cuts_flat(training)))
+    return numel * rest_itemsize(weight, training)
+
+
+def rest_itemsize(weight: Weight, training: TrainingSpec) -> int:
+    """Bytes of an element of a weight that is not quantized, as it is stored."""
+    quantization = training.quantization
     if training.adapter is None:
-        dtype = stored_dtype(training, dtype)
-    elif quantization is not None and _is_upcast(weight, quantization):
-        dtype = DType.FLOAT32
-    return prod(part_of(weight.shape, training.parallelism.gpus, cuts_flat(training))) * dtype.bytes
+        return stored_dtype(training, training.dtype).bytes
+    upcast = quantization is not None and _is_upcast(weight, quantization)
+    return (DType.FLOAT32 if upcast else training.dtype).bytes
 
 
 def _is_upcast(weight: Weight, quantization: QuantizationSpec) -> bool:

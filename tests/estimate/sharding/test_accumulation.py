@@ -55,10 +55,11 @@ def test_they_have_the_weights_type_without_mixed_precision() -> None:
 
 
 def test_the_optimizer_step_has_parts_only() -> None:
+    """But for what blocks are larger than their tensors."""
     steps = [
         estimate_training(LLAMA_8B, on(FULL, 4, "fsdp", passes)).allocated_in(Phase.STEP) for passes in (1, 2, 8)
     ]
-    assert steps[0] == steps[1] == steps[2]
+    assert max(steps) - min(steps) < GIB / 64
 
 
 def test_one_pass_and_synced_ones_keep_nothing_whole() -> None:
@@ -112,11 +113,11 @@ def test_a_plan_says_what_sending_them_each_time_saves() -> None:
 
 def test_no_number_of_gpus_shares_whole_gradients() -> None:
     """32B have 61 GiB of them, which is more than a card of 24 GB at any number."""
-    model, card = find_model("qwen3-32b"), find_gpu("l4")
+    model, card, short = find_model("qwen3-32b"), find_gpu("l4"), replace(FULL, sequence_length=512)
     with pytest.raises(SpecError) as error:
-        on_fewest(model, replace(FULL, gradient_accumulation_steps=4), card)
+        on_fewest(model, replace(short, gradient_accumulation_steps=4), card)
     assert "--sync-each-batch" in error.value.hint
-    assert on_fewest(model, replace(FULL, gradient_accumulation_steps=4, sync_each_batch=True), card)
+    assert on_fewest(model, replace(short, gradient_accumulation_steps=4, sync_each_batch=True), card)
 
 
 def test_advice_types_it() -> None:

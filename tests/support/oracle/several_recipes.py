@@ -15,8 +15,10 @@ from peftbench.dryrun.session import DryRunSession
 from peftbench.dryrun.workload import workload_of
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.model.config_json import read_config
-from peftbench.memory import MemoryProfile
+from peftbench.inputs.recipe import TrainingSpec
+from peftbench.memory import MemoryProfile, Part
 
+GPU = find_gpu("a100-80gb")
 LAYERS = 6
 KEPT = {"gradient_checkpointing": False}
 PLAIN = {"loop": "plain", "autocast": False}
@@ -114,18 +116,30 @@ class Compared(NamedTuple):
         """The same of reserved memory."""
         return self.estimated.reserved_bytes / self.traced.reserved_bytes - 1
 
+    @property
+    def in_band(self) -> bool:
+        """Whether the dry run reserves what the estimate's band allows."""
+        peak = [c for c in self.estimated.peak if c.part not in (Part.CONTEXT, Part.NCCL)]
+        return sum(c.low_bytes for c in peak) <= self.traced.reserved_bytes <= sum(c.high_bytes for c in peak)
+
 
 def compare(session: DryRunSession, recipe: Recipe) -> Compared:
     """Both tiers on an A100."""
     model_name, strategy, method, gpus, given = recipe
+    config, training, estimated = estimate_of(recipe)
+    name = f"{model_name} {method} {strategy} × {gpus} " + " ".join(f"{key}={value}" for key, value in given.items())
+    return Compared(name, estimated, session.run(workload_of(config, training, GPU), GPU).profile)
+
+
+def estimate_of(recipe: Recipe) -> tuple[Any, TrainingSpec, MemoryProfile]:
+    """The config, the recipe as it runs on an A100, and its estimate."""
+    model_name, strategy, method, gpus, given = recipe
     named = find_config(model_name)
     config = named.config if named.spec.num_hidden_layers < 20 and "1b" in model_name else cut(named.config)
-    model, gpu = read_config(config, model_name, "test"), find_gpu("a100-80gb")
+    model = read_config(config, model_name, "test")
     options = {"gpus": gpus, "parallel": strategy, **given}
-    training, _ = settle_training(model, training_recipes((method,), options)[0], gpu)
-    name = f"{model_name} {method} {strategy} × {gpus} " + " ".join(f"{key}={value}" for key, value in given.items())
-    traced = session.run(workload_of(config, training, gpu), gpu).profile
-    return Compared(name, estimate_training(model, training, gpu), traced)
+    training, _ = settle_training(model, training_recipes((method,), options)[0], GPU)
+    return config, training, estimate_training(model, training, GPU)
 
 
 def cut(config: Any) -> dict[str, Any]:
