@@ -37,7 +37,7 @@ RANKS = (
 """From the ground up. A module imports lower ranks and its own part of the house, not its neighbours of one rank."""
 
 SUB_RANKS = {
-    "inputs": (("schemes",), ("card", "recipe"), ("model",), ("case",), ("comparison", "suite")),
+    "inputs": (("schemes", "media"), ("card", "recipe"), ("model",), ("case",), ("comparison", "suite")),
     "estimate": (
         ("tape",), ("parts",), ("peft_types",), ("peft_forward",), ("forward",), ("replay",), ("sharding",),
         ("training", "inference"), ("time",),

@@ -109,9 +109,7 @@ _OTHERS: dict[str, dict[str, object]] = {
     ),
     "smollm3 interval": small("smollm3", no_rope_layer_interval=2),
     "falcon new": small("falcon", new_decoder_architecture=True, num_kv_heads=2),
-    "falcon new, one norm": small(
-        "falcon", new_decoder_architecture=True, num_ln_in_parallel_attn=1, bias=True
-    ),
+    "falcon new, one norm": small("falcon", new_decoder_architecture=True, num_ln_in_parallel_attn=1, bias=True),
     "falcon multi-head, alibi": small(
         "falcon",
         multi_query=False,

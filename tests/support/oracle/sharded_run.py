@@ -1,6 +1,6 @@
 """One process of a sharded training step on the CPU: prints, as JSON, what its part of the model weighs.
 
-    python sharded_run.py fsdp|zero1|zero2|zero3 full|tied|lora|qlora PASSES RANK WORLD PORT
+python sharded_run.py fsdp|zero1|zero2|zero3 full|tied|lora|qlora PASSES RANK WORLD PORT
 """
 
 from __future__ import annotations
