@@ -181,13 +181,17 @@ def run_head(step: Step, itemsize: int) -> Segment:
     c = outside_context(step, ledger)
     c.quantization = None  # bitsandbytes leaves lm_head alone
     loss, logits = head_and_loss(c, itemsize, step.embedding_itemsize)
+    made = logits.key if logits else None
     if not step.keeps_outputs and step.autocast_itemsize and logits and logits.storage and logits.itemsize < FLOAT32:
-        c.tape.scratch(Part.LOGITS, FLOAT32 * logits.width, 0)  # accelerate's convert_outputs_to_fp32
+        wide = FLOAT32 * logits.width
+        returned = [Storage(ledger, Part.LOGITS, wide)]  # accelerate's convert_outputs_to_fp32
         if step.training.looks_for_unused:  # DDP's sink copies them once the 16-bit ones are gone
-            c.tape.scratch(Part.LOGITS, (2 * FLOAT32 - logits.itemsize) * logits.width, 0)
+            logits = None
+            returned.append(Storage(ledger, Part.LOGITS, wide))
+        returned.clear()
     forward = ledger.take_moments()
     ends = [len(ledger.events)]
-    nodes, made = c.tape.nodes, logits.key if logits else None
+    nodes = c.tape.nodes
     in_head = next((number for number, node in enumerate(nodes, 1) if made in node.outputs), len(nodes))
     if not step.keeps_outputs:
         logits = None

@@ -22,7 +22,7 @@ def load(
     Returned is what can be cut: all but the constants of quantized weights.
     """
     quantized = set(quantized_weights(model, training.quantization))
-    ordered = list(_in_order(model))
+    ordered = list(in_order(model))
     if training.transformers == "5":
         warm_up_bytes = sum(_expected_bytes(weight, training, weight in quantized) for weight in ordered)
         pools.go(pools.new(warm_up_bytes), warm_up_bytes)
@@ -46,7 +46,7 @@ def load(
     return cut
 
 
-def _in_order(model: ModelSpec) -> Iterator[Weight]:
+def in_order(model: ModelSpec) -> Iterator[Weight]:
     """Each weight as often as the model has it: embeddings, then layer by layer, then norm and head."""
     weights = weights_of(model)
     outside = [weight for weight in weights if weight.layers is None]

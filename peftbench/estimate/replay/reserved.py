@@ -24,7 +24,7 @@ LOW_ERROR, HIGH_ERROR = 0.05, 0.07
 """Shares of what is reserved: nine of ten runs of a source are within what the other sources' runs say. Sources are
 dry runs, PEFT's method comparison, fms-acceleration and a T4."""
 SHARED_ERROR = 0.14
-"""The same for a GPU of several, where blocks of shared weights and gradients are not replayed: all but FSDP2."""
+"""The same for a GPU of several, where blocks of shared weights and gradients are not replayed: FSDP1 and DeepSpeed."""
 FUSED_BLOCKS = (1, 2)
 """Float32 copies of the logits that a fused cross-entropy keeps beyond the replay, expected and at most.
 
@@ -39,13 +39,16 @@ def beyond_tensors(
 ) -> list[Component]:  # fmt: skip
     """Beside the tensors in `components`, of a recipe that trains these tensors on this GPU.
 
-    Where weights are shared by other means than FSDP2's, the step's own blocks are replayed without what is shared:
-    weights, gradients and states.
+    DDP's replay is that of one GPU, with its buckets, for any number. Where weights are shared by other means than
+    FSDP2's, the step's own blocks are replayed without what is shared: weights, gradients and states.
     """
     if card.on_cpu:
         return [slack(0, 0, 0, TRAINING, card)]
-    complete = training.parallelism.gpus == 1 or sharding is not None
+    replicated = training.parallelism.strategy == "ddp"
+    complete = training.parallelism.gpus == 1 or replicated or sharding is not None
     traits = _that_matter(training, card)
+    if replicated:
+        training = replace(training, parallelism=replace(TrainingSpec.parallelism, gpus=2, strategy="ddp"))
     if complete:
         replayed = replay_step(model, training, traits, trained, _totals(components), batches, sharding)
     else:

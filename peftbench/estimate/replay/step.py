@@ -25,6 +25,7 @@ from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import TrainingSpec
 
 if TYPE_CHECKING:
+    from peftbench.estimate.replay.replicas import Buckets
     from peftbench.estimate.replay.shards import Sharding
 
 STRIDE = 1 << 16
@@ -112,6 +113,7 @@ class _Run:
         self.handles = 2
         self.base = 0
         self.shards = None
+        self.buckets: Buckets | None = None
         if sharding:
             from peftbench.estimate.replay.shards import Shards
 
@@ -126,6 +128,11 @@ class _Run:
             self.shards.load(load(self.pools, self.model, self.training, (), 0) if whole else None)
         elif self.totals.weights:
             load(self.pools, self.model, self.training, adapter, self.totals.weights)
+        if self.training.parallelism.strategy == "ddp":
+            from peftbench.estimate.replay.replicas import Buckets, send_out
+
+            send_out(self.pools, self.model, self.training, self.trained)
+            self.buckets = Buckets(self.pools, self.training, self.trained)
 
     def step(self, training: TrainingSpec, first: bool) -> None:
         """One optimizer step."""
@@ -148,6 +155,8 @@ class _Run:
 
     def _micro_batch(self, units: Sequence[Unit], training: TrainingSpec, last: bool) -> None:
         self._next_batch(8 * training.tokens)
+        if self.buckets and self.base:
+            self.buckets.rebuild()
         before, self.outputs = self.outputs, Kept(self.pools)
         self._forward(units)
         before.free()

@@ -41,6 +41,9 @@ DRY_RUNS = (
     ("fsdp-grad-op", "full", 4, {}, 11_516),
     ("fsdp", "lora", 2, {"cpu_offload": True, "micro_batch_size": 4}, 16_762),
     ("fsdp", "qlora", 4, {"gradient_checkpointing": False, "gradient_accumulation_steps": 4}, 8_146),
+    ("ddp", "full", 2, {}, 13_814),
+    ("ddp", "full", 4, {"gradient_checkpointing": False}, 16_512),
+    ("ddp", "lora", 2, {}, 6_872),
 )
 """MiB that dry runs of Llama-3.2-1B reserved, of torch 2.13: tests/benchmarks/several_gpus.py runs them again."""
 
@@ -94,7 +97,7 @@ def test_units_that_are_replayed_have_no_slack_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(("strategy", "method", "gpus", "given", "reserved_mib"), DRY_RUNS)
-def test_what_fsdp2_reserves_is_what_its_dry_run_does(
+def test_what_is_reserved_is_what_a_dry_run_reserves(
     strategy: str, method: str, gpus: int, given: dict[str, object], reserved_mib: int
 ) -> None:
     recipe = ("llama-3.2-1b", strategy, method, gpus, given)
