@@ -11,7 +11,8 @@ and marked so:
 * Without an smi total, that of the named relative scaled by the nominal sizes takes its place.
 * AMD exposes nearly everything: nominal × 23.98 / 24, the smallest share seen.
 
-Cards that share memory with the processor, or have only an advertised size (Gaudi), are not listed.
+Not listed are cards with an advertised size only (Gaudi, Data Center GPU Max), and those that share memory with the
+processor, unless torch's total was seen under Linux (DGX Spark, Jetson): what else runs takes its part of that.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from peftbench.base.errors import CatalogError, SpecError, did_you_mean
 from peftbench.base.units import MIB, human_bytes
 from peftbench.base.visible import written
 from peftbench.inputs.card.cuda_context import context_bytes
-from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.card.gpu import GpuSpec, Kernels
 
 GPUS_CSV = os.path.join(os.path.dirname(__file__), "gpus.csv")
 SPEED = (
@@ -62,12 +63,21 @@ def find_gpu(text: str) -> GpuSpec:
 
 
 def with_speed(card: GpuSpec) -> GpuSpec:
-    """A card that a driver named, with what the catalogue knows of its speed; as it is where that does not know it."""
+    """A card that a driver named, with what the catalogue knows of its speed and kernels.
+
+    One that it does not know keeps its speed unknown, and has the kernels of its compute capability.
+    """
     try:
         known = find_gpu(card.product)
     except CatalogError:
-        return card
-    return replace(card, **{field: getattr(known, field) for field in SPEED})
+        return replace(card, listed_kernels=_kernels_of(card.compute_capability))
+    return replace(card, **{field: getattr(known, field) for field in (*SPEED, "listed_kernels")})
+
+
+def _kernels_of(capability: tuple[int, int] | None) -> Kernels | None:
+    """Those of the first card of this compute capability; None where there is none."""
+    alike = (row for row in _rows() if capability and _capability(row["compute_capability"]) == capability)
+    return next(map(_kernels, alike), None)
 
 
 def gpu_of_size(memory_bytes: int) -> GpuSpec:
@@ -109,6 +119,7 @@ def _spec(row: dict[str, str]) -> GpuSpec:
         memory_source=row["memory_source"],
         nominal_gb=int(row["nominal_gb"]),
         compute_capability=capability,
+        listed_kernels=_kernels(row),
         memory_bandwidth=_scaled(row["memory_bandwidth_gb_s"], 10**9),
         l2_bytes=_scaled(row["l2_mb"], MIB),
         multiprocessors=multiprocessors,
@@ -125,6 +136,10 @@ def _spec(row: dict[str, str]) -> GpuSpec:
         context_bytes=context_bytes(multiprocessors, capability),
         notes=row["notes"],
     )
+
+
+def _kernels(row: dict[str, str]) -> Kernels:
+    return Kernels(*(row[kind] == "yes" for kind in Kernels._fields))
 
 
 def _capability(text: str) -> tuple[int, int] | None:

@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import TypeVar
 
 from peftbench.base.errors import SpecError
-from peftbench.estimate.parts.card import AMPERE
 from peftbench.estimate.peft_forward.virtual_tokens import is_prefix, virtual_tokens
 from peftbench.estimate.peft_types.table import METHODS, Method
 from peftbench.inputs.card.gpu import GpuSpec
@@ -119,13 +118,13 @@ def _in_half(recipe: Recipe, gpu: GpuSpec) -> Recipe:
 
 
 def _check_attention(attention: str, gpu: GpuSpec) -> None:
-    capability = gpu.compute_capability
-    if attention == "flash_attention_2" and capability is not None and capability < AMPERE:
-        major, minor = capability
-        raise SpecError(
-            f"flash_attention_2 needs compute capability 8.0 (Ampere); {gpu.name} has {major}.{minor}.",
-            "Use --attention sdpa.",
-        )
+    if attention != "flash_attention_2" or gpu.kernels.flash_attention_2:
+        return
+    what = f"flash_attention_2 has no kernels for {gpu.name}."
+    if gpu.compute_capability is not None:
+        major, minor = gpu.compute_capability
+        what = f"flash_attention_2 needs compute capability 8.0 (Ampere); {gpu.name} has {major}.{minor}."
+    raise SpecError(what, "Use --attention sdpa.")
 
 
 def _without_bfloat16(gpu: GpuSpec) -> str:

@@ -6,7 +6,6 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from peftbench.decide.recipe import LORA, value_of
-from peftbench.estimate.parts.card import traits_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import DType, TrainingSpec
@@ -150,7 +149,7 @@ SAVINGS: tuple[Saving, ...] = (
     _to("loss", "chunked", "a loss over chunks of tokens, as torchtune has it",
         lambda t, m, g: t.loss != "liger" and not m.family.liger),
     _to("attention", "flash_attention_2", "needs flash-attn",
-        lambda t, m, g: t.attention == "sdpa" and traits_of(g).flash),
+        lambda t, m, g: t.attention == "sdpa" and g.kernels.flash_attention_2),
     _to("sync_each_batch", True, "gradients are sent in every micro-batch",
         lambda t, m, g: t.defers_reduction),
     Saving("nothing: weights are read on the host, and each GPU is sent its part", _loads_in_parts, _set("loading")),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from peftbench.base.units import KIB
 from peftbench.inputs.card.cuda_context import threads_per_multiprocessor
-from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.card.gpu import MODERN, GpuSpec
 
 if TYPE_CHECKING:
     from peftbench.inputs.card.gpu import Seen
@@ -42,11 +42,10 @@ def traits_of(gpu: GpuSpec | None) -> CardTraits:
     generation = AMPERE if gpu is None or gpu.compute_capability is None else gpu.compute_capability
     on_cpu = gpu is not None and gpu.is_cpu
     seen = gpu.calibration.slack_factor if gpu and gpu.calibration else None
-    since_ampere = generation >= AMPERE
+    kernels = MODERN if gpu is None else gpu.kernels
     cublas = 0 if on_cpu else cublas_workspace_bytes(generation)
-    bfloat16 = gpu is None or gpu.has_bfloat16
     at_once = 0 if on_cpu else reducing_blocks(gpu.multiprocessors if gpu else None, generation)
-    return CardTraits(since_ampere, bfloat16, since_ampere, cublas, at_once, on_cpu, seen)
+    return CardTraits(kernels.flash, kernels.bfloat16, kernels.grouped_mm, cublas, at_once, on_cpu, seen)
 
 
 def reducing_blocks(multiprocessors: int | None, compute_capability: tuple[int, int]) -> int:

@@ -42,6 +42,31 @@ class CardConstants(NamedTuple):
     """On what it was fitted and how well it does on what it was not: one sentence for the screen."""
 
 
+class Kernels(NamedTuple):
+    """What the libraries have kernels for on a card: columns of gpus.csv, which has their sources."""
+
+    bfloat16: bool = True
+    """Native; torch.cuda.is_bf16_supported()."""
+    flash: bool = True
+    """torch's SDPA has flash attention."""
+    flash_attention_2: bool = True
+    """The flash-attn package."""
+    grouped_mm: bool = True
+    """All experts are multiplied at once."""
+    bitsandbytes: bool = True
+    """4-bit weights and 8-bit optimizers."""
+    llm_int8: bool = True
+    fp8: bool = True
+    """Products in FP8; transformers writes such weights out in bfloat16 elsewhere."""
+    mxfp4: bool = True
+    """The same of MXFP4, which Triton multiplies by."""
+
+
+MODERN = Kernels()
+BEFORE_AMPERE = Kernels(bfloat16=False, flash=False, flash_attention_2=False, grouped_mm=False, fp8=False)
+"""Turing, the oldest that is still common."""
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class GpuSpec:
     """One card as CUDA reports it, not as the box says."""
@@ -58,6 +83,8 @@ class GpuSpec:
     """What the box says; never calculated with."""
     compute_capability: tuple[Count, Count] | None = None
     """None when unknown or not CUDA."""
+    listed_kernels: Kernels | None = None
+    """What the catalogue says of `kernels`; None for a card that it does not list."""
     memory_bandwidth: Positive | None = None
     """Bytes per second."""
     l2_bytes: Positive | None = None
@@ -107,9 +134,17 @@ class GpuSpec:
         return max(self.memory_bytes - self.context_bytes - self.in_use_bytes, 0)
 
     @property
+    def kernels(self) -> Kernels:
+        """What it has kernels for; a card that is not listed is taken as modern, unless its capability is older."""
+        if self.listed_kernels is not None:
+            return self.listed_kernels
+        modern = self.compute_capability is None or self.compute_capability >= (8, 0)
+        return MODERN if modern else BEFORE_AMPERE
+
+    @property
     def has_bfloat16(self) -> bool:
-        """Native bfloat16: NVIDIA since Ampere (8.0); cards of unknown capability are taken as modern."""
-        return self.compute_capability is None or self.compute_capability >= (8, 0)
+        """Whether it computes in bfloat16 itself."""
+        return self.kernels.bfloat16
 
     def calibrated(self, found: CardConstants) -> "GpuSpec":
         """The card with what was measured on it."""

@@ -60,7 +60,8 @@ def gpus_sheet(gpus: Iterable[GpuSpec], note: str) -> Sheet:
          "memory_source": g.memory_source, "notes": g.notes, "best_measured_flops": g.best_flops, "power_w": g.power_w,
          "best_matmul_share": g.best_matmul_share, "link_bytes_per_s": g.link_bandwidth, "link_cards": g.link_cards,
          "network_bytes_per_s": g.network_bandwidth, "pcie_bytes_per_s": round(link_rate(_OVER_PCIE, g)),
-         "steps_published": g.steps_published, "float32_flops": g.float32_flops, "l2_bytes": g.l2_bytes, "pcie": g.pcie}
+         "steps_published": g.steps_published, "float32_flops": g.float32_flops, "l2_bytes": g.l2_bytes, "pcie": g.pcie,
+         "kernels": [kind for kind, has in g.kernels._asdict().items() if has]}
         for g in gpus
     ]  # fmt: skip
     by_memory = sorted(rows, key=lambda row: int(str(row["memory_bytes"])))
