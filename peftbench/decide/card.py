@@ -11,7 +11,7 @@ from peftbench.estimate.peft_forward.virtual_tokens import is_prefix, virtual_to
 from peftbench.estimate.peft_types.table import METHODS, Method
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
-from peftbench.inputs.model.weights import Role
+from peftbench.inputs.model.weight import Role
 from peftbench.inputs.recipe import DType, InferenceSpec, TrainingSpec
 
 Notes = tuple[str, ...]

@@ -17,11 +17,12 @@ from peftbench.estimate.parts.card import traits_of
 from peftbench.estimate.peft_forward.dispatch import activations_modelled
 from peftbench.estimate.peft_types.tensors import adapter_file_bytes
 from peftbench.estimate.time.constants import check_framework
+from peftbench.estimate.time.flops import experts
 from peftbench.estimate.time.step import StepTime, step_time
 from peftbench.estimate.training import estimate_training, trainable_parameters
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
-from peftbench.inputs.model.weights import Role, built_by, num_parameters, weights_of
+from peftbench.inputs.model.weights import built_by, num_parameters
 from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.memory import MemoryProfile, Part, Phase
 
@@ -334,11 +335,10 @@ def _weight_notes(model: ModelSpec, recipe: TrainingSpec | InferenceSpec) -> Not
         return (note,)
     if recipe.quantization.scheme.reaches_experts:
         return (note, f"a checkpoint of {library} holds each expert's matrices apart; adapters on them are a guess.")
-    experts = sum(w.total for w in weights_of(model) if w.role is Role.EXPERTS)
     return (
         note,
         f"{library} does not quantize the fused experts of transformers{' 5' if model.family.split_experts else ''}: "
-        f"{human_count(experts)} of {human_count(num_parameters(model))} parameters stay {kept}.",
+        f"{human_count(experts(model))} of {human_count(num_parameters(model))} parameters stay {kept}.",
         *((_four_bit_experts(model),) if isinstance(recipe, TrainingSpec) else ()),
     )
 

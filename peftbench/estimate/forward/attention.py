@@ -19,10 +19,10 @@ def rotate(c: Context, x: Tensor) -> Tensor:
     where each half's slice makes zeros of the whole. Where cos is wider than x the result is too.
     Source: apply_rotary_pos_emb in modeling_llama.py; partial rotations concatenate the rest (GPT-NeoX, Phi).
     """
-    tape, heads = c.tape, x.width // c.model.head_dim
+    tape, heads = c.tape, x.width // c.attention.head_dim
     if c.training.fused_kernels != "none":  # in place, forward and backward
         return x
-    rotary = heads * c.model.rotary_dim
+    rotary = heads * c.attention.rotary_dim
     if c.model.family.rotary == "gpt_oss":
         return _rotate_halves(c, x)
     if rotary == x.width:
@@ -85,11 +85,11 @@ def _repeat(c: Context, x: Tensor) -> Tensor:
     """repeat_kv: keys and values copied to the number of query heads; a single head is expanded without a copy."""
     if x.fixed_elements:
         return repeated(c, x)
-    if x.width == c.model.query_size:
+    if x.width == c.attention.query_size:
         return x
-    if c.model.num_key_value_heads > 1:
-        return c.tape.copy(x, c.model.query_size)
-    expanded = c.tape.view(x, c.model.query_size)
+    if c.attention.key_value_heads > 1:
+        return c.tape.copy(x, c.attention.query_size)
+    expanded = c.tape.view(x, c.attention.query_size)
     if x.needs_grad:
         c.tape.record((expanded,), (x,))
     return expanded
@@ -102,7 +102,7 @@ def _flash(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     fewer key heads, dk and dv for every query head before summing them.
     Source: mha_bwd in pytorch/aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp.
     """
-    tape, heads, dim = c.tape, c.model.num_attention_heads, c.model.head_dim
+    tape, heads, dim = c.tape, c.attention.heads, c.attention.head_dim
     if repeats_keys_for_flash(c.model, c.training) and key.width != query.width:
         return _flash(c, query, _repeat(c, key), _repeat(c, value))
     rounded = next((d for d in (32, 64, 96, 128) if dim <= d), -(-dim // 64) * 64)
@@ -126,7 +126,7 @@ def _efficient(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     float32 sums gradient * output to one number a row, of which it makes a transposed copy.
     Source: attention.cu and attention_backward.cu in pytorch/aten/src/ATen/native/transformers/cuda.
     """
-    rows, dim, half = c.model.num_attention_heads * FLOAT32, c.model.head_dim, query.itemsize != FLOAT32
+    rows, dim, half = c.attention.heads * FLOAT32, c.attention.head_dim, query.itemsize != FLOAT32
     scratch = rows * (1 + -(-dim // 64) * 64) if half else rows * (2 + dim)
     keys, values = _repeat(c, key), _repeat(c, value)
     accumulator = c.tape.tensor(dim, rows) if half and dim > REGISTER_WIDTH else None
@@ -149,7 +149,7 @@ def _with_statistics(c: Context, query: Tensor, keys: Tensor, values: Tensor, sc
     """Saves query, keys, values, the output and a float32 a head and token; `scratch` bytes a token in backward."""
     tape = c.tape
     out = tape.tensor(query.width, query.itemsize, query.needs_grad or keys.needs_grad or values.needs_grad)
-    saved = [query, keys, values, out, tape.tensor(c.model.num_attention_heads, FLOAT32)]
+    saved = [query, keys, values, out, tape.tensor(c.attention.heads, FLOAT32)]
     if c.masked and not c.model.alibi:  # a boolean mask becomes a bias in every layer
         saved.append(tape.tensor(c.virtual_tokens, query.itemsize, pairs=1))
     if out.needs_grad:
@@ -159,7 +159,7 @@ def _with_statistics(c: Context, query: Tensor, keys: Tensor, values: Tensor, sc
 
 def _scores(c: Context, query: Tensor, key: Tensor) -> Tensor:
     """One score a head for each token and key."""
-    heads = c.model.num_attention_heads
+    heads = c.attention.heads
     return c.tape.new((query, key), heads * c.virtual_tokens, query.itemsize, (query, key), pairs=heads)
 
 
@@ -169,7 +169,7 @@ def _math(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     Source: _scaled_dot_product_attention_math in pytorch/aten/src/ATen/native/transformers/attention.cpp.
     """
     tape = c.tape
-    heads = c.model.query_size
+    heads = c.attention.query_size
     queries = tape.scale(tape.cast(query, FLOAT32))
     keys, values = tape.cast(key, FLOAT32), tape.cast(value, FLOAT32)
     if keys.width != heads:  # a single head is copied too, by the batched product
@@ -248,8 +248,8 @@ def _operand(c: Context, x: Tensor, strided: bool) -> Tensor:
 
 def concatenates_rotated(c: Context) -> bool:
     """Whether the rotary embedding concatenates, which lays queries out head by head."""
-    model = c.model
-    return c.rotates and (model.family.rotary in ("phi3", "gpt_oss") or 0 < model.rotary_dim < model.head_dim)
+    rotary_dim, head_dim = c.attention.rotary_dim, c.attention.head_dim
+    return rotary_dim > 0 and (c.model.family.rotary in ("phi3", "gpt_oss") or rotary_dim < head_dim)
 
 
 def _eager_with_sinks(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -262,7 +262,7 @@ def _eager_with_sinks(c: Context, query: Tensor, key: Tensor, value: Tensor) -> 
     weights = tape.scale(_batched_scores(c, query, key_states, key))
     weights = _plus_mask(c, weights)
     combined = tape.concatenate((weights,))
-    largest = tape.new((combined,), c.model.num_attention_heads, combined.itemsize)
+    largest = tape.new((combined,), c.attention.heads, combined.itemsize)
     combined = tape.new(
         (combined, largest), combined.width, combined.itemsize, pairs=combined.pairs, aliases=(combined.key,)
     )

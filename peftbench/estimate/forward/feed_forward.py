@@ -11,25 +11,27 @@ from peftbench.estimate.peft_forward.dispatch import linear
 from peftbench.estimate.tape.autograd import FLOAT32, Tensor
 from peftbench.estimate.tape.ledger import SharedLedger
 from peftbench.estimate.tape.modules import Context, activation, dense
+from peftbench.inputs.model.parts import Experts
 from peftbench.memory import Part
 
 
-def feed_forward(c: Context, x: Tensor, dense_mlp: bool) -> Tensor:
-    """The layer's MLP, or its experts unless it is one of the plain layers among them."""
-    if c.model.num_experts and not dense_mlp:
+def feed_forward(c: Context, x: Tensor) -> Tensor:
+    """The layer's MLP or experts."""
+    part = c.layer.feed_forward
+    if isinstance(part, Experts):
         return _split_experts(c, x) if c.model.split_experts else _experts(c, x)
     layout = c.model.family.layout
     if layout.fused_gate:
-        return _fused_gate_mlp(c, x)
+        return _fused_gate_mlp(c, x, part.inner)
     if len(layout.inner) == 1:
-        return _plain_mlp(c, x)
+        return _plain_mlp(c, x, part.inner)
     gate, up = layout.inner
-    return _gated_mlp(c, x, (layout.mlp + gate, layout.mlp + up, layout.mlp + layout.down), c.model.intermediate_size)
+    return _gated_mlp(c, x, (layout.mlp + gate, layout.mlp + up, layout.mlp + layout.down), part.inner)
 
 
-def _fused_gate_mlp(c: Context, x: Tensor) -> Tensor:
+def _fused_gate_mlp(c: Context, x: Tensor, inner: int) -> Tensor:
     """Phi-3 has gate and up in one matrix."""
-    model, tape, layout, inner = c.model, c.tape, c.model.family.layout, c.model.intermediate_size
+    model, tape, layout = c.model, c.tape, c.model.family.layout
     fused = layout.mlp + layout.inner[0]
     gate, up = tape.split(linear(c, fused, x, 2 * inner, model.mlp_bias), (inner, inner))
     gated = tape.multiply(up, activation(c, gate))
@@ -53,10 +55,10 @@ def _gated_mlp(c: Context, x: Tensor, paths: tuple[str, str, str], inner: int) -
     )  # fmt: skip
 
 
-def _plain_mlp(c: Context, x: Tensor) -> Tensor:
+def _plain_mlp(c: Context, x: Tensor, width: int) -> Tensor:
     """fc2(act(fc1(x)))."""
     layout = c.model.family.layout
-    inner = linear(c, layout.mlp + layout.inner[0], x, c.model.intermediate_size, c.model.mlp_bias)
+    inner = linear(c, layout.mlp + layout.inner[0], x, width, c.model.mlp_bias)
     inner = activation(c, inner)
     return linear(c, layout.mlp + layout.down, inner, c.model.hidden_size, c.model.mlp_bias)
 
@@ -67,7 +69,7 @@ def _experts(c: Context, hidden_states: Tensor) -> Tensor:
     Source: grouped_mm_experts_forward in transformers/integrations/moe.py.
     """
     model, tape = c.model, c.tape
-    top_k, inner, hidden = model.num_experts_per_tok, model.moe_intermediate_size, model.hidden_size
+    top_k, inner, hidden = c.experts.per_token, c.experts.inner, model.hidden_size
     weights = _router(c, hidden_states)
     selected = tape.new((hidden_states,), top_k * hidden, hidden_states.itemsize, saves_constant=True)
     folded: list[Tensor] = []  # PEFT's parametrizations cache their weights until this forward is over
@@ -87,10 +89,10 @@ def _experts(c: Context, hidden_states: Tensor) -> Tensor:
 
 
 def _router(c: Context, hidden_states: Tensor) -> Tensor:
-    tape, model = c.tape, c.model
-    logits = dense(tape, hidden_states, model.num_experts, c.weight_itemsize, c.full)
+    tape = c.tape
+    logits = dense(tape, hidden_states, c.experts.number, c.weight_itemsize, c.full)
     probabilities = tape.softmax(logits, FLOAT32)
-    return tape.new((probabilities,), model.num_experts_per_tok, hidden_states.itemsize)
+    return tape.new((probabilities,), c.experts.per_token, hidden_states.itemsize)
 
 
 def _grouped(c: Context, x: Tensor, width: int, shape: tuple[int, int], folded: list[Tensor]) -> Tensor:
@@ -108,7 +110,7 @@ def _grouped(c: Context, x: Tensor, width: int, shape: tuple[int, int], folded: 
     if "mlp.experts" in c.targets:
         folded.append(_folded_weight(c, shape))
         return c.tape.new((low, folded[-1]), width, itemsize, (low, folded[-1]))
-    size = prod(shape) * c.model.num_experts * itemsize
+    size = prod(shape) * c.experts.number * itemsize
     out = c.tape.tensor(width, itemsize, low.needs_grad or c.full)
     if out.needs_grad:
         saved = () if c.grouped_mm and not c.full else (low,)
@@ -134,8 +136,8 @@ def _apart(c: Context, x: Tensor, width: int, shape: tuple[int, int]) -> Tensor:
         return out
     rank, factor_bytes = fused * (c.adapter.r or 8), c.adapter.dtype.bytes
     cast = tape.cast(low, factor_bytes if tape.autocast is None else tape.autocast)
-    trained = c.model.num_experts * rank * factor_bytes
-    inner = tape.tensor(c.model.num_experts_per_tok * rank, cast.itemsize, True)
+    trained = c.experts.number * rank * factor_bytes
+    inner = tape.tensor(c.experts.per_token * rank, cast.itemsize, True)
     tape.record((inner,), (cast,), (cast,), parameter_gradients=trained * shape[1])
     change = tape.tensor(width, cast.itemsize, True)
     tape.record((change,), (inner,), (inner,), parameter_gradients=trained * shape[0])
@@ -155,7 +157,7 @@ def _folded_weight(c: Context, shape: tuple[int, int]) -> Tensor:
     the product saves its factors. Source: ParamWrapper and _LoraFactorsProxy in peft/tuners/lora/layer.py, 0.21.
     """
     assert c.adapter is not None  # only targets come here
-    experts, rank = c.model.num_experts, (c.adapter.r or 8) * (2 if shape[0] > c.model.hidden_size else 1)
+    experts, rank = c.experts.number, (c.adapter.r or 8) * (2 if shape[0] > c.model.hidden_size else 1)
     factors, itemsize = experts * rank * sum(shape), _experts_itemsize(c)
     cast = c.tape.tensor(0, itemsize, fixed_elements=factors if itemsize != c.adapter.dtype.bytes else 0)
     weight = c.tape.tensor(0, itemsize, True, fixed_elements=experts * prod(shape))
@@ -189,13 +191,13 @@ def _split_experts(c: Context, hidden_states: Tensor) -> Tensor:
     gate, up, down = (f"{names.block}experts.{name}" for name in (*names.inner, names.down))
     router_logits, routing_weights, selected_experts = _routed(c, hidden_states, names.router)
     final_hidden_states = tape.tensor(model.hidden_size, hidden_states.itemsize)
-    expert_mask = tape.tensor(model.num_experts_per_tok * model.num_experts, INT64)
-    shared = SharedLedger(tape.ledger, model.num_experts_per_tok, model.num_experts)
-    for _ in range(model.num_experts):
+    expert_mask = tape.tensor(c.experts.per_token * c.experts.number, INT64)
+    shared = SharedLedger(tape.ledger, c.experts.per_token, c.experts.number)
+    for _ in range(c.experts.number):
         tape.counts = shared
         idx_top_x = tape.tensor(2, INT64)  # torch.where gives two views of one tensor
         current_state = _picked(c, hidden_states, idx_top_x, hidden_states.width)
-        current_hidden_states = _gated_mlp(c, current_state, (gate, up, down), model.moe_intermediate_size)
+        current_hidden_states = _gated_mlp(c, current_state, (gate, up, down), c.experts.inner)
         current_hidden_states = _weighted(c, current_hidden_states, routing_weights, idx_top_x)
         final_hidden_states = _added(c, final_hidden_states, current_hidden_states, idx_top_x)
         tape.counts = tape.ledger
@@ -206,8 +208,8 @@ def _split_experts(c: Context, hidden_states: Tensor) -> Tensor:
 
 def _routed(c: Context, hidden_states: Tensor, router: str) -> tuple[Tensor, Tensor, Tensor]:
     """Logits of the router, the weights of the chosen experts, and which they are."""
-    tape, top_k = c.tape, c.model.num_experts_per_tok
-    router_logits = linear(c, router, hidden_states, c.model.num_experts)
+    tape, top_k = c.tape, c.experts.per_token
+    router_logits = linear(c, router, hidden_states, c.experts.number)
     probabilities = tape.softmax(router_logits, FLOAT32)
     selected_experts = tape.tensor(top_k, INT64)
     routing_weights = tape.new((probabilities,), top_k, FLOAT32, (selected_experts,))

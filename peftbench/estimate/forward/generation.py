@@ -44,7 +44,7 @@ def prefill_moments(key: GenerationKey) -> tuple[Moment, ...]:
     for kind in _kinds(key.model):
         context = _context(key, kind)
         throughout = _alive_throughout(context)
-        decoder_layer(context, _hidden_states(context), kind.dense_mlp)
+        decoder_layer(context, _hidden_states(context))
         moments += context.tape.ledger.take_moments()
         del throughout
     return (*(_without_cache(key, moment) for moment in moments), *_final_norm(key))
@@ -70,21 +70,19 @@ def attention_to_past(key: GenerationKey) -> int:
 
 
 def _kinds(model: ModelSpec) -> tuple[Kind, ...]:
-    ropeless, sliding, dense = model.layers_without_rope, model.sliding_layers, model.dense_layers
-    kinds = (Kind(i not in ropeless, i in sliding, i in dense) for i in range(model.num_hidden_layers))
-    return tuple(dict.fromkeys(kinds))
+    return tuple(Kind(layer) for layer in dict.fromkeys(model.layers))
 
 
 def _context(key: GenerationKey, kind: Kind) -> Context:
     """A layer in eval mode under no_grad: nothing is saved, nothing is dropped."""
-    sliding = kind.sliding and key.masks_sliding_layers
+    sliding = kind.layer.slides and key.masks_sliding_layers
     kernel = "efficient" if sliding and key.attention_kernel == "flash" else key.attention_kernel
     recipe = TrainingSpec(dtype=key.dtype, adapter=key.adapter, use_cache=True, gradient_checkpointing=False)
     return Context(
         tape=Tape(Ledger(), records=False, device=key.device),
-        model=_without_dropout(key.model), training=recipe,
+        model=_without_dropout(key.model), layer=kind.layer, training=recipe,
         targets=adapted_paths(key.model, key.adapter), quantization=key.quantization, attention_kernel=kernel,
-        weight_itemsize=key.dtype.bytes, embedding_itemsize=key.dtype.bytes, rotates=kind.rotates,
+        weight_itemsize=key.dtype.bytes, embedding_itemsize=key.dtype.bytes,
         masked=sliding or key.attention_kernel == "eager",
     )  # fmt: skip
 

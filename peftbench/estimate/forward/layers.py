@@ -36,11 +36,11 @@ def embeddings(c: Context, needs_grad: bool) -> Tensor:
     return tape.dropout(hidden_states, model.embedding_dropout)
 
 
-def decoder_layer(c: Context, x: Tensor, dense_mlp: bool = False) -> Tensor:
+def decoder_layer(c: Context, x: Tensor) -> Tensor:
     """Run one decoder layer; until it returns, or is stopped, it holds the weights that eager attention returned."""
     form = _parallel_layer if c.model.parallel_attention else FORMS[c.model.family.form]
     try:
-        return form(c, x, dense_mlp)
+        return form(c, x)
     finally:
         c.attention_weights = None
 
@@ -48,7 +48,7 @@ def decoder_layer(c: Context, x: Tensor, dense_mlp: bool = False) -> Tensor:
 # ── layers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _llama_layer(c: Context, x: Tensor, dense_mlp: bool) -> Tensor:
+def _llama_layer(c: Context, x: Tensor) -> Tensor:
     """Llama norms before attention and MLP, OLMo 2 only after, Gemma 2 and 3 before and after."""
     before, after = c.model.norm_before, c.model.norms_per_layer == 4 or not c.model.norm_before
     names = iter(norm_names(c.model))
@@ -62,13 +62,13 @@ def _llama_layer(c: Context, x: Tensor, dense_mlp: bool) -> Tensor:
     residual = hidden_states
     if before:
         hidden_states = norm(c, hidden_states, next(names))
-    hidden_states = feed_forward(c, hidden_states, dense_mlp)
+    hidden_states = feed_forward(c, hidden_states)
     if after:
         hidden_states = norm(c, hidden_states, next(names))
     return c.tape.add(residual, c.tape.dropout(hidden_states, c.model.residual_dropout))
 
 
-def _gpt2_block(c: Context, x: Tensor, dense_mlp: bool) -> Tensor:
+def _gpt2_block(c: Context, x: Tensor) -> Tensor:
     first, second = norm_names(c.model)
     residual = x
     hidden_states = norm(c, x, first)
@@ -77,11 +77,11 @@ def _gpt2_block(c: Context, x: Tensor, dense_mlp: bool) -> Tensor:
     hidden_states = c.tape.add(attention_output, residual)
     residual = hidden_states
     hidden_states = norm(c, hidden_states, second)
-    fed_forward = c.tape.dropout(feed_forward(c, hidden_states, dense_mlp), c.model.residual_dropout)
+    fed_forward = c.tape.dropout(feed_forward(c, hidden_states), c.model.residual_dropout)
     return c.tape.add(residual, fed_forward)
 
 
-def _opt_layer(c: Context, x: Tensor, dense_mlp: bool) -> Tensor:
+def _opt_layer(c: Context, x: Tensor) -> Tensor:
     """OPT norms before each block, OPT-350m after; its MLP has no function of its own, whose argument would live on."""
     before, layout = c.model.norm_before, c.model.family.layout
     first, second = layout.norms
@@ -96,7 +96,7 @@ def _opt_layer(c: Context, x: Tensor, dense_mlp: bool) -> Tensor:
     residual = hidden_states
     if before:
         hidden_states = norm(c, hidden_states, second)
-    hidden_states = linear(c, layout.inner[0], hidden_states, c.model.intermediate_size, c.model.mlp_bias)
+    hidden_states = linear(c, layout.inner[0], hidden_states, c.layer.feed_forward.inner, c.model.mlp_bias)
     hidden_states = activation(c, hidden_states)
     hidden_states = linear(c, layout.down, hidden_states, c.model.hidden_size, c.model.mlp_bias)
     hidden_states = c.tape.dropout(hidden_states, c.model.residual_dropout)
@@ -104,7 +104,7 @@ def _opt_layer(c: Context, x: Tensor, dense_mlp: bool) -> Tensor:
     return hidden_states if before else norm(c, hidden_states, second)
 
 
-def _parallel_layer(c: Context, x: Tensor, dense_mlp: bool) -> Tensor:
+def _parallel_layer(c: Context, x: Tensor) -> Tensor:
     """GPT-NeoX, Phi and Falcon: attention and MLP read the same residual, through one norm or two."""
     model, tape, names = c.model, c.tape, norm_names(c.model)
     residual = x
@@ -112,11 +112,11 @@ def _parallel_layer(c: Context, x: Tensor, dense_mlp: bool) -> Tensor:
     attention_output = tape.dropout(_self_attention(c, normed), model.residual_dropout)
     if model.norms_per_layer == 2:
         normed = norm(c, x, names[1])
-    fed_forward = tape.dropout(feed_forward(c, normed, dense_mlp), model.residual_dropout)
+    fed_forward = tape.dropout(feed_forward(c, normed), model.residual_dropout)
     return tape.add(tape.add(fed_forward, attention_output), residual)
 
 
-def _falcon_layer(c: Context, x: Tensor, dense_mlp: bool) -> Tensor:
+def _falcon_layer(c: Context, x: Tensor) -> Tensor:
     """Falcon with attention and MLP in turn: the first norm's output stays a variable to the end."""
     model, tape = c.model, c.tape
     first, second = norm_names(model)
@@ -124,19 +124,19 @@ def _falcon_layer(c: Context, x: Tensor, dense_mlp: bool) -> Tensor:
     attention_output = tape.dropout(_self_attention(c, normed), model.residual_dropout)
     residual = tape.add(x, attention_output)
     normed_again = norm(c, residual, second)
-    return tape.add(residual, tape.dropout(feed_forward(c, normed_again, dense_mlp), model.residual_dropout))
+    return tape.add(residual, tape.dropout(feed_forward(c, normed_again), model.residual_dropout))
 
 
-def _neox_layer(c: Context, x: Tensor, dense_mlp: bool) -> Tensor:
+def _neox_layer(c: Context, x: Tensor) -> Tensor:
     tape, dropout = c.tape, c.model.residual_dropout
     first, second = norm_names(c.model)
     attention_output = tape.dropout(_self_attention(c, norm(c, x, first)), dropout)
     attention_output = tape.add(attention_output, x)
-    fed_forward = tape.dropout(feed_forward(c, norm(c, attention_output, second), dense_mlp), dropout)
+    fed_forward = tape.dropout(feed_forward(c, norm(c, attention_output, second)), dropout)
     return tape.add(fed_forward, attention_output)
 
 
-FORMS: dict[str, Callable[[Context, Tensor, bool], Tensor]] = {
+FORMS: dict[str, Callable[[Context, Tensor], Tensor]] = {
     "llama": _llama_layer, "gpt2": _gpt2_block, "opt": _opt_layer, "gpt_neox": _neox_layer, "falcon": _falcon_layer,
 }  # fmt: skip
 """By `Family.form`: how a layer runs attention and MLP in turn."""
@@ -147,7 +147,7 @@ FORMS: dict[str, Callable[[Context, Tensor, bool], Tensor]] = {
 
 def _self_attention(c: Context, hidden_states: Tensor) -> Tensor:
     query, key, value = _project(c, hidden_states)
-    if c.rotates and c.model.rotary_dim:
+    if c.attention.rotary_dim:
         query, key = rotate(c, query), rotate(c, key)
     key, value = keep_in_cache(c, key, value)
     output = attention(c, query, key, value)
@@ -160,25 +160,25 @@ def _self_attention(c: Context, hidden_states: Tensor) -> Tensor:
 
 def _project(c: Context, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values, from one matrix or three."""
-    model, layout = c.model, c.model.family.layout
+    model, part, layout = c.model, c.attention, c.model.family.layout
     names = [layout.attention + name for name in layout.qkv]
     if len(names) == 1:
         return _project_fused(c, hidden_states, names[0])
-    query = linear(c, names[0], hidden_states, model.query_size, model.qkv_bias)
+    query = linear(c, names[0], hidden_states, part.query_size, model.qkv_bias)
     if model.family.scales_query:
         query = c.tape.scale(query)
     if model.qk_norm != "none":
-        query = norm(c, query, layout.qk_norms[0], model.num_attention_heads if model.qk_norm == "head" else 1)
-    key = linear(c, names[1], hidden_states, model.key_value_size, model.qkv_bias)
+        query = norm(c, query, layout.qk_norms[0], part.heads if model.qk_norm == "head" else 1)
+    key = linear(c, names[1], hidden_states, part.key_value_size, model.qkv_bias)
     if model.qk_norm != "none":
-        key = norm(c, key, layout.qk_norms[1], model.num_key_value_heads if model.qk_norm == "head" else 1)
-    value = linear(c, names[2], hidden_states, model.key_value_size, model.qkv_bias)
+        key = norm(c, key, layout.qk_norms[1], part.key_value_heads if model.qk_norm == "head" else 1)
+    value = linear(c, names[2], hidden_states, part.key_value_size, model.qkv_bias)
     return query, key, value
 
 
 def _project_fused(c: Context, hidden_states: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
-    model, tape = c.model, c.tape
-    widths = (model.query_size, model.key_value_size, model.key_value_size)
+    model, part, tape = c.model, c.attention, c.tape
+    widths = (part.query_size, part.key_value_size, part.key_value_size)
     fused = linear(c, name, hidden_states, sum(widths), model.qkv_bias)
     if keeps_fused_cache(c.model, c.training) and fused.storage is not None:
         c.cache.append(fused.storage)
@@ -186,6 +186,6 @@ def _project_fused(c: Context, hidden_states: Tensor, name: str) -> tuple[Tensor
         query, key, value = (tape.slice(fused, width) for width in widths)
     else:
         query, key, value = tape.split(fused, widths)
-    if model.family.copies_key_heads and 1 < model.num_key_value_heads < model.num_attention_heads:
-        key, value = (tape.copy(tape.copy(x), model.query_size) for x in (key, value))  # indexed, then broadcast
+    if model.family.copies_key_heads and 1 < part.key_value_heads < part.heads:
+        key, value = (tape.copy(tape.copy(x), part.query_size) for x in (key, value))  # indexed, then broadcast
     return query, key, value

@@ -146,10 +146,9 @@ def _layers(step: Step) -> tuple[list[Kind], dict[Kind, Segment], int]:
     segments: dict[Kind, Segment] = {}
     itemsize, carriers = step.embedding_itemsize, adapted_by_layer(model, step.training.adapter)
     first = next((layer for layer, paths in enumerate(carriers) if paths), 0)
-    for layer in range(model.num_hidden_layers):
-        needs_grad, sliding = layer > first or step.embeddings_need_grad, masks and layer in model.sliding_layers
-        rotates, dense = layer not in model.layers_without_rope, layer in model.dense_layers
-        kind = Kind(rotates, sliding, dense, needs_grad, itemsize, carriers[layer])
+    for number, layer in enumerate(model.layers):
+        needs_grad = number > first or step.embeddings_need_grad
+        kind = Kind(layer if masks else layer.unmasked, needs_grad, itemsize, carriers[number])
         if kind not in segments:
             segments[kind] = run(step, kind)
         kinds.append(kind)

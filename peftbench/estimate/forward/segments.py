@@ -15,6 +15,7 @@ from peftbench.estimate.tape.autograd import FLOAT32, Node, Recomputed, Storage,
 from peftbench.estimate.tape.ledger import Ledger, Moment, Sizes, add_sizes, nonzero
 from peftbench.estimate.tape.modules import Context
 from peftbench.estimate.tape.played import INPUT_KEY, NOTHING, Played, played_of
+from peftbench.inputs.model.parts import Layer
 from peftbench.memory import Part
 
 
@@ -37,9 +38,8 @@ class Segment(NamedTuple):
 class Kind(NamedTuple):
     """What tells layers apart: those of one kind need the same memory."""
 
-    rotates: bool = True
-    sliding: bool = False
-    dense_mlp: bool = False
+    layer: Layer
+    """With a window only where that asks for a mask."""
     needs_grad: bool = True
     """The layer's input needs a gradient."""
     itemsize: int = 2
@@ -52,7 +52,7 @@ def run_kept(step: Step, kind: Kind) -> Segment:
     """A layer whose saved tensors stay until its backward."""
     ledger = Ledger()
     c = _context(step, ledger, kind)
-    y = decoder_layer(c, _layer_input(c, kind, Part.ACTIVATIONS), kind.dense_mlp)
+    y = decoder_layer(c, _layer_input(c, kind, Part.ACTIVATIONS))
     out_itemsize = y.itemsize
     forward = ledger.take_moments()
     kept_in_forward = _without(ledger.by_part, y)
@@ -81,7 +81,7 @@ def run_checkpointed(step: Step, kind: Kind) -> Segment:
     c = _context(step, ledger, kind)
     c.tape.drops = True
     x = _layer_input(c, kind, Part.CHECKPOINTS)
-    y = decoder_layer(c, x, kind.dense_mlp)
+    y = decoder_layer(c, x)
     if step.training.use_reentrant:
         c.tape.attributes.clear()  # the part ran without a graph
     out_itemsize = y.itemsize
@@ -104,7 +104,7 @@ def run_checkpointed(step: Step, kind: Kind) -> Segment:
     recomputed = None
     x.key = c.tape.next_key()
     with suppress(Recomputed):
-        recomputed = decoder_layer(c, x, kind.dense_mlp)
+        recomputed = decoder_layer(c, x)
     c.cache = held
     c.tape.kept.clear()
     if not step.training.use_reentrant:
@@ -149,20 +149,21 @@ def _segment(
 def _context(step: Step, ledger: Ledger, kind: Kind) -> Context:
     model, training, kernel = step.model, step.training, step.kernels.attention
     exist = training.gradients_outlive_step or bool(step.early_gradients)
-    masked = kind.sliding and kernel in ("flash", "math")  # a mask has keys copied to every query head
+    masked = kind.layer.slides and kernel in ("flash", "math")  # a mask has keys copied to every query head
     return Context(
         tape=Tape(ledger, step.autocast_itemsize, gradients_exist=exist, device=step.kernels.device),
-        model=model, training=training, targets=kind.carriers, quantization=step.quantization,
+        model=model, layer=kind.layer, training=training, targets=kind.carriers, quantization=step.quantization,
         attention_kernel="efficient" if masked else kernel, grouped_mm=step.kernels.grouped_mm,
-        weight_itemsize=training.dtype.bytes, embedding_itemsize=step.embedding_itemsize, rotates=kind.rotates,
-        masked=kind.sliding or kernel == "eager" or _always_masked(step), past_tokens=past_tokens(training),
+        weight_itemsize=training.dtype.bytes, embedding_itemsize=step.embedding_itemsize,
+        masked=kind.layer.slides or kernel == "eager" or _always_masked(step), past_tokens=past_tokens(training),
         quantized_saves_input=quantized_saves_input(training),
     )  # fmt: skip
 
 
 def outside_context(step: Step, ledger: Ledger) -> Context:
     """The context of embeddings and head."""
-    return _context(step, ledger, Kind(carriers=adapted_paths(step.model, step.training.adapter)))
+    carriers = adapted_paths(step.model, step.training.adapter)
+    return _context(step, ledger, Kind(step.model.layers[0].unmasked, carriers=carriers))
 
 
 def _always_masked(step: Step) -> bool:

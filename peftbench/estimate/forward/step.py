@@ -13,7 +13,7 @@ from peftbench.estimate.peft_forward.virtual_tokens import is_prefix, is_prompt
 from peftbench.estimate.peft_types.tensors import adapted_weights, adapter_tensors
 from peftbench.estimate.tape.autograd import FLOAT32
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.model.weights import Role
+from peftbench.inputs.model.weight import Role
 from peftbench.inputs.recipe import AdapterSpec, ParallelismSpec, QuantizationSpec, TrainingSpec
 
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from peftbench.estimate.parts.tensors import TensorGroup
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.model.weights import Role, Weight, is_router, num_parameters, weights_of
+from peftbench.inputs.model.weight import Role, Weight
+from peftbench.inputs.model.weights import is_router, num_parameters, weights_of
 from peftbench.inputs.recipe import DType, QuantizationSpec
 from peftbench.inputs.schemes.scheme import Scheme
 from peftbench.memory import Component, Part, Phase, exact

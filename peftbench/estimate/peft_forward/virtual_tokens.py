@@ -89,12 +89,12 @@ def _joined(c: Context, x: Tensor) -> Tensor:
 
 def repeated(c: Context, x: Tensor) -> Tensor:
     """repeat_kv of keys that have a prefix: several heads are copied, a single one is expanded."""
-    width = c.model.query_size
+    width = c.attention.query_size
     if x.width == width:
         return x
     elements = x.fixed_elements * width // x.width
     out = c.tape.tensor(width, x.itemsize, True, fixed_elements=elements)
-    if c.model.num_key_value_heads == 1:
+    if c.attention.key_value_heads == 1:
         out = Tensor(x.storage, width, x.itemsize, True, out.key, elements)
     c.tape.record((out,), (x,))
     return out

@@ -13,7 +13,7 @@ from peftbench.estimate.peft_types import frozen, prompts, shapes
 from peftbench.estimate.peft_types.frozen import Frozen, Kind, Sites
 from peftbench.estimate.peft_types.shapes import Options, Shapes, Site
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.model.weights import Role
+from peftbench.inputs.model.weight import Role
 
 Value = int | float | str | bool | None
 

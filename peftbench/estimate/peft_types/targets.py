@@ -12,7 +12,8 @@ from typing import Any
 
 from peftbench.base.errors import NoFormula, SpecError, did_you_mean
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.model.weights import Role, Weight, linear_modules, weights_of
+from peftbench.inputs.model.weight import Role, Weight
+from peftbench.inputs.model.weights import linear_modules, weights_of
 from peftbench.inputs.recipe import ALL_LINEAR
 
 

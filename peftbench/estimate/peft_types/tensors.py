@@ -14,7 +14,8 @@ from peftbench.estimate.peft_types.shapes import Options, Shape, Site
 from peftbench.estimate.peft_types.table import METHODS, NOT_DERIVED, Method, Saved, TrainedIn, Value
 from peftbench.estimate.peft_types.targets import SPARSE, is_feedforward, modules_of, targeted_weights
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.model.weights import Role, Weight, is_router, weights_of
+from peftbench.inputs.model.weight import Role, Weight
+from peftbench.inputs.model.weights import is_router, weights_of
 from peftbench.inputs.recipe import AdapterSpec, DType
 
 MODEL = "model"

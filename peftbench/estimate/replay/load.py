@@ -8,7 +8,8 @@ from peftbench.estimate.parts.base_weights import quantized_weights
 from peftbench.estimate.parts.tensors import TensorGroup
 from peftbench.estimate.replay.pools import Kept, Pools
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.model.weights import Role, Weight, weights_of
+from peftbench.inputs.model.weight import Role, Weight
+from peftbench.inputs.model.weights import weights_of
 from peftbench.inputs.recipe import QuantizationSpec, TrainingSpec
 
 FLOAT32_BYTES = 4

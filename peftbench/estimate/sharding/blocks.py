@@ -13,7 +13,8 @@ from peftbench.estimate.replay.shards import ShardedUnit, Sharding
 from peftbench.estimate.sharding.loading import loads_whole
 from peftbench.estimate.sharding.split import code_part_bytes, computing, part_of, rest_itemsize, stored_dtype
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.model.weights import Role, Weight, weights_of
+from peftbench.inputs.model.weight import Role, Weight
+from peftbench.inputs.model.weights import weights_of
 from peftbench.inputs.recipe import TrainingSpec
 
 

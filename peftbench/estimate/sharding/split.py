@@ -12,7 +12,8 @@ from peftbench.estimate.parts.base_weights import quantized_weights, weight_byte
 from peftbench.estimate.parts.optimizer import RULES, BitsandbytesRule
 from peftbench.estimate.parts.tensors import TensorGroup
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.model.weights import Role, Weight, weights_of
+from peftbench.inputs.model.weight import Role, Weight
+from peftbench.inputs.model.weights import weights_of
 from peftbench.inputs.recipe import DType, ParallelismSpec, QuantizationSpec, TrainingSpec
 from peftbench.memory import Component, Part, Phase, exact
 

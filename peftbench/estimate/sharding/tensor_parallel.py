@@ -5,7 +5,8 @@ from __future__ import annotations
 from peftbench.base.errors import SpecError
 from peftbench.estimate.parts.base_weights import quantized_weights, weight_bytes
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.model.weights import Role, num_parameters, weights_of
+from peftbench.inputs.model.weight import Role
+from peftbench.inputs.model.weights import num_parameters, weights_of
 from peftbench.inputs.recipe import DType, QuantizationSpec
 from peftbench.memory import Component, Part, Phase, exact
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from peftbench.estimate.tape.autograd import FLOAT32, Storage, Tape, Tensor
+from peftbench.inputs.model.parts import Attention, Experts, Layer
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import AdapterSpec, QuantizationSpec, TrainingSpec
 from peftbench.memory import Part
@@ -16,6 +17,7 @@ class Context:
 
     tape: Tape
     model: ModelSpec
+    layer: Layer
     training: TrainingSpec
     targets: frozenset[str]
     """Module names that carry the adapter."""
@@ -29,7 +31,6 @@ class Context:
     """Bytes an element of the stream as it starts, and so of rotary tables and of masks that are added."""
     grouped_mm: bool = True
     """The card multiplies all experts at once."""
-    rotates: bool = True
     masked: bool = False
     """An explicit attention mask is built, so SDPA cannot take the causal shortcut."""
     past_tokens: int = 0
@@ -45,6 +46,17 @@ class Context:
     def adapter(self) -> AdapterSpec | None:
         """The recipe's."""
         return self.training.adapter
+
+    @property
+    def attention(self) -> Attention:
+        """The heads of the layer's attention."""
+        return self.layer.mixer
+
+    @property
+    def experts(self) -> Experts:
+        """The layer's experts, where it has some."""
+        assert isinstance(self.layer.feed_forward, Experts)
+        return self.layer.feed_forward
 
     @property
     def full(self) -> bool:

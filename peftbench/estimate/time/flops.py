@@ -14,7 +14,8 @@ from peftbench.estimate.peft_forward.virtual_tokens import is_prefix, stream_len
 from peftbench.estimate.peft_types.tensors import adapted_weights, adapter_tensors
 from peftbench.estimate.training import trained_tensors
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.model.weights import Role, Weight, built_by, weights_of
+from peftbench.inputs.model.weight import Role, Weight
+from peftbench.inputs.model.weights import built_by, weights_of
 from peftbench.inputs.recipe import DType, TrainingSpec
 
 HALF_BYTES = 2

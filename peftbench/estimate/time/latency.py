@@ -22,7 +22,8 @@ from peftbench.estimate.time.constants import DEQUANTIZED_BYTES, HOST_COSTS, Hos
 from peftbench.estimate.time.flops import multiplied
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.model.weights import Role, weights_of
+from peftbench.inputs.model.weight import Role
+from peftbench.inputs.model.weights import weights_of
 from peftbench.inputs.recipe import DType, InferenceSpec
 
 BANDWIDTH_SHARE = 0.8

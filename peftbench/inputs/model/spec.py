@@ -9,6 +9,7 @@ from peftbench.base.errors import NoFormula, SpecError
 from peftbench.base.visible import written
 from peftbench.inputs.model.config_keys import ACTIVATIONS, LIMITS
 from peftbench.inputs.model.family import Family, find_family
+from peftbench.inputs.model.parts import Attention, Experts, Layer, Mlp
 
 Positive = Annotated[int, Within(1)]
 Layers = tuple[Count, ...]
@@ -98,6 +99,19 @@ class ModelSpec:
             raise SpecError(f"a token cannot use {self.num_experts_per_tok} of {self.num_experts} experts.")
         if max((*self.layers_without_rope, *self.sliding_layers, *self.dense_layers, 0)) >= self.num_hidden_layers:
             raise SpecError(f"a layer beyond the {self.num_hidden_layers} that there are is named.")
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """Every layer by its parts."""
+        return tuple(self._layer(number) for number in range(self.num_hidden_layers))
+
+    def _layer(self, number: int) -> Layer:
+        window = self.sliding_window if number in self.sliding_layers else None
+        rotary_dim = 0 if number in self.layers_without_rope else self.rotary_dim
+        mixer = Attention(self.num_attention_heads, self.num_key_value_heads, self.head_dim, rotary_dim, window)
+        if not self.num_experts or number in self.dense_layers:
+            return Layer(mixer, Mlp(self.intermediate_size))
+        return Layer(mixer, Experts(self.num_experts, self.num_experts_per_tok, self.moe_intermediate_size))
 
     def __repr__(self) -> str:
         """Its name stands for all its fields."""

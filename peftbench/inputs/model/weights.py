@@ -2,88 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from enum import Enum
-from functools import cached_property, lru_cache
-from math import prod
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import TypeVar
 
 from peftbench.inputs.model.family import Layout, SplitExperts
+from peftbench.inputs.model.parts import Attention, Experts, FeedForward, Mixer, Mlp
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
+from peftbench.inputs.model.weight import Role, Weight
 
-
-class Role(str, Enum):
-    """What a weight is for, which decides who quantizes, trains or adapts it."""
-
-    EMBEDDING = "embedding"  # tokens and learned positions
-    LINEAR = "linear"  # the matrix of an nn.Linear or Conv1D: what PEFT's all-linear targets
-    BIAS = "bias"  # of a linear layer
-    NORM = "norm"  # weights and biases of RMSNorm and LayerNorm
-    LM_HEAD = "lm_head"  # matrix and bias of the output head, when not tied
-    ROUTER = "router"  # a bare parameter in transformers 5, not an nn.Linear
-    EXPERTS = "experts"  # fused three-dimensional parameters and their biases
-    SINKS = "sinks"  # one learned attention logit a head (gpt-oss)
-
-    __str__ = str.__str__
-
-
-@dataclass(frozen=True)
-class Weight:
-    """One parameter and how often the model has it.
-
-    `path` is the module's name within its layer ("self_attn.q_proj"), or within the model for weights outside
-    the layers; `shape` is as PyTorch stores it; `layers` are the decoder layers that have it, None outside.
-    """
-
-    path: str
-    parameter: str
-    shape: tuple[int, ...]
-    role: Role
-    layers: tuple[int, ...] | None = None
-    copies: int = 1
-    """In a layer: its experts, of whose path the number is left out ("mlp.experts.up_proj")."""
-    conv1d: bool = False
-    """Stored as (in_features, out_features): transformers' Conv1D."""
-    quantizable: bool = False
-    """bitsandbytes replaces its module: `type(module) is nn.Linear` or Conv1D, and not the head.
-
-    Source: replace_with_bnb_linear in transformers/integrations/bitsandbytes.py, version 5.
-    """
-
-    @cached_property
-    def module(self) -> str:
-        """The last part of the name, which `target_modules` usually gives: "q_proj"."""
-        return self.path.rsplit(".", 1)[-1]
-
-    @property
-    def of_expert(self) -> bool:
-        """Whether it is a layer of an expert that is a module of its own."""
-        return self.copies > 1
-
-    @cached_property
-    def count(self) -> int:
-        """How many tensors of this kind the model has."""
-        return 1 if self.layers is None else self.copies * len(self.layers)
-
-    @cached_property
-    def numel(self) -> int:
-        """Elements of one tensor, as torch's numel()."""
-        return prod(self.shape)
-
-    @cached_property
-    def total(self) -> int:
-        """Elements of all `count` tensors."""
-        return self.numel * self.count
-
-    @property
-    def out_features(self) -> int:
-        """Width of the output of a linear weight."""
-        return self.shape[1] if self.conv1d else self.shape[0]
-
-    @property
-    def in_features(self) -> int:
-        """Width of the input of a linear weight."""
-        return self.shape[0] if self.conv1d else self.shape[1]
+_Part = TypeVar("_Part")
 
 
 def built_by(model: ModelSpec, transformers: str) -> ModelSpec:
@@ -105,12 +34,30 @@ def weights_of(model: ModelSpec) -> tuple[Weight, ...]:
     every = tuple(range(model.num_hidden_layers))
     return (
         *_embeddings(model, layout),
-        *_attention(model, layout, every),
-        *_feed_forward(model, layout, every),
+        *(w for mixer, layers in mixers_of(model).items() for w in _attention(model, mixer, layers)),
+        *(w for part, layers in feed_forwards_of(model).items() for w in _feed_forward(model, part, layers)),
         *(w for name in norm_names(model) for w in _norm(model, name, model.hidden_size, every)),
         *(_norm(model, layout.final_norm, model.hidden_size, None) if model.final_norm else ()),
         *_head(model),
     )
+
+
+def mixers_of(model: ModelSpec) -> dict[Mixer, tuple[int, ...]]:
+    """The layers that have each mixer, as far as its weights go."""
+    return _layers_by([layer.mixer.stored for layer in model.layers])
+
+
+def feed_forwards_of(model: ModelSpec) -> dict[FeedForward, tuple[int, ...]]:
+    """The layers that have each feed-forward network."""
+    return _layers_by([layer.feed_forward for layer in model.layers])
+
+
+def _layers_by(parts: Sequence[_Part]) -> dict[_Part, tuple[int, ...]]:
+    """Numbers of layers by part."""
+    found: dict[_Part, list[int]] = {}
+    for number, part in enumerate(parts):
+        found.setdefault(part, []).append(number)
+    return {part: tuple(numbers) for part, numbers in found.items()}
 
 
 @lru_cache(maxsize=256)
@@ -136,72 +83,67 @@ def _embeddings(model: ModelSpec, layout: Layout) -> Iterator[Weight]:
         yield from _linear("project_out", model.embedding_size, model.hidden_size, False, layout, None)
 
 
-def _attention(model: ModelSpec, layout: Layout, layers: tuple[int, ...]) -> Iterator[Weight]:
-    widths: tuple[int, ...] = (model.query_size, model.key_value_size, model.key_value_size)
+def _attention(model: ModelSpec, part: Attention, layers: tuple[int, ...]) -> Iterator[Weight]:
+    layout = model.family.layout
+    widths: tuple[int, ...] = (part.query_size, part.key_value_size, part.key_value_size)
     if len(layout.qkv) == 1:
         widths = (sum(widths),)
     for name, width in zip(layout.qkv, widths, strict=True):
         yield from _linear(layout.attention + name, width, model.hidden_size, model.qkv_bias, layout, layers)
-    yield from _qk_norms(model, layout, layers)
+    yield from _qk_norms(model, part, layers)
     if model.attention_sinks:
-        yield Weight(layout.attention.rstrip("."), "sinks", (model.num_attention_heads,), Role.SINKS, layers)
+        yield Weight(layout.attention.rstrip("."), "sinks", (part.heads,), Role.SINKS, layers)
     output = layout.attention + layout.output
-    yield from _linear(
-        output, model.hidden_size, model.query_size, model.attention_output_bias, layout, layers
-    )
+    yield from _linear(output, model.hidden_size, part.query_size, model.attention_output_bias, layout, layers)
 
 
-def _qk_norms(model: ModelSpec, layout: Layout, layers: tuple[int, ...]) -> Iterator[Weight]:
+def _qk_norms(model: ModelSpec, part: Attention, layers: tuple[int, ...]) -> Iterator[Weight]:
     """Norms over one head's channels (Qwen3, Gemma 3, Phi) or over all of them (OLMo 2)."""
-    sizes = {
-        "none": (),
-        "head": (model.head_dim, model.head_dim),
-        "full": (model.query_size, model.key_value_size),
-    }
+    sizes = {"none": (), "head": (part.head_dim, part.head_dim), "full": (part.query_size, part.key_value_size)}
+    layout = model.family.layout
     for name, size in zip(layout.qk_norms, sizes[model.qk_norm], strict=False):
         yield from _norm(model, layout.attention + name, size, layers)
 
 
-def _feed_forward(model: ModelSpec, layout: Layout, layers: tuple[int, ...]) -> Iterator[Weight]:
-    sparse = tuple(i for i in layers if i not in set(model.dense_layers)) if model.num_experts else ()
-    dense = tuple(i for i in layers if i not in set(sparse))
-    if dense:
-        yield from _mlp(model, layout, dense)
+def _feed_forward(model: ModelSpec, part: FeedForward, layers: tuple[int, ...]) -> Iterator[Weight]:
+    if isinstance(part, Mlp):
+        return _mlp(model, part, layers)
     split = model.family.split_experts if model.split_experts else None
-    if sparse:
-        yield from _split_experts(model, split, sparse) if split else _experts(model, layout, sparse)
+    return _split_experts(model, part, split, layers) if split else _experts(model, part, layers)
 
 
-def _mlp(model: ModelSpec, layout: Layout, layers: tuple[int, ...]) -> Iterator[Weight]:
-    hidden, inner = model.hidden_size, model.intermediate_size
+def _mlp(model: ModelSpec, part: Mlp, layers: tuple[int, ...]) -> Iterator[Weight]:
+    hidden, inner, layout = model.hidden_size, part.inner, model.family.layout
     for name in layout.inner:
         width = 2 * inner if layout.fused_gate else inner
         yield from _linear(layout.mlp + name, width, hidden, model.mlp_bias, layout, layers)
     yield from _linear(layout.mlp + layout.down, hidden, inner, model.mlp_bias, layout, layers)
 
 
-def _experts(model: ModelSpec, layout: Layout, layers: tuple[int, ...]) -> Iterator[Weight]:
+def _experts(model: ModelSpec, part: Experts, layers: tuple[int, ...]) -> Iterator[Weight]:
     """Router and fused experts, which have biases where an MLP would."""
-    experts, hidden, inner = model.num_experts, model.hidden_size, model.moe_intermediate_size
-    shapes = {"gate_up_proj": (experts, 2 * inner, hidden), "down_proj": (experts, hidden, inner)}
+    experts, hidden, layout = part.number, model.hidden_size, model.family.layout
+    shapes = {"gate_up_proj": (2 * part.inner, hidden), "down_proj": (hidden, part.inner)}
     yield Weight(layout.router, "weight", (experts, hidden), Role.ROUTER, layers)
     if model.mlp_bias:
         yield Weight(layout.router, "bias", (experts,), Role.ROUTER, layers)
-    for name, (_, out, into) in shapes.items():
+    for name, (out, into) in shapes.items():
         stored = (experts, into, out) if layout.transposed_experts else (experts, out, into)
         yield Weight("mlp.experts", name, stored, Role.EXPERTS, layers)
         if model.mlp_bias:
             yield Weight("mlp.experts", f"{name}_bias", (experts, out), Role.EXPERTS, layers)
 
 
-def _split_experts(model: ModelSpec, names: SplitExperts, layers: tuple[int, ...]) -> Iterator[Weight]:
+def _split_experts(
+    model: ModelSpec, part: Experts, names: SplitExperts, layers: tuple[int, ...]
+) -> Iterator[Weight]:
     """Router and experts as linear layers, of which bitsandbytes quantizes each. No such family has biases in them."""
-    experts, hidden, inner = model.num_experts, model.hidden_size, model.moe_intermediate_size
-    yield Weight(names.router, "weight", (experts, hidden), Role.LINEAR, layers, quantizable=True)
+    hidden, inner = model.hidden_size, part.inner
+    yield Weight(names.router, "weight", (part.number, hidden), Role.LINEAR, layers, quantizable=True)
     for name in (*names.inner, names.down):
         shape = (hidden, inner) if name == names.down else (inner, hidden)
         path = f"{names.block}experts.{name}"
-        yield Weight(path, "weight", shape, Role.LINEAR, layers, experts, quantizable=True)
+        yield Weight(path, "weight", shape, Role.LINEAR, layers, part.number, quantizable=True)
 
 
 def is_router(model: ModelSpec, weight: Weight) -> bool:

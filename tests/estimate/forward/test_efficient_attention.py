@@ -28,7 +28,8 @@ def inside(head_dim: int, dtype: DType) -> tuple[int, int]:
     model = replace(MODEL, head_dim=head_dim)
     training = TrainingSpec(dtype=dtype, autocast=False)
     ledger = Ledger()
-    c = _context(step_of(model, training, kernels_of(model, training, traits_of(T4))), ledger, Kind())
+    step = step_of(model, training, kernels_of(model, training, traits_of(T4)))
+    c = _context(step, ledger, Kind(model.layers[0].unmasked))
     assert c.attention_kernel == "efficient"
     out = attention(c, *(c.tape.tensor(model.query_size, dtype.bytes, True) for _ in range(3)))
     forward = max(moment.per_token for moment in ledger.take_moments()) - ledger.per_token

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from peftbench.catalog.models import CatalogModel, find_model, list_models
-from peftbench.inputs.model.weights import Role, Weight, built_by, linear_modules, num_parameters, weights_of
+from peftbench.inputs.model.weight import Role, Weight
+from peftbench.inputs.model.weights import built_by, linear_modules, num_parameters, weights_of
 
 
 @pytest.mark.parametrize("entry", list_models(), ids=lambda entry: entry.id)

@@ -15,7 +15,8 @@ from peftbench.decide.recipe import recipe_options
 from peftbench.estimate.parts.base_weights import weight_bytes
 from peftbench.estimate.training import estimate_training
 from peftbench.inputs.model.config_json import read_config
-from peftbench.inputs.model.weights import Role, weights_of
+from peftbench.inputs.model.weight import Role
+from peftbench.inputs.model.weights import weights_of
 from peftbench.inputs.recipe import DType, QuantizationSpec
 from peftbench.memory import Part
 

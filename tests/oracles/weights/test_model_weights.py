@@ -17,7 +17,8 @@ from peftbench.catalog.models import list_models  # noqa: E402
 from peftbench.inputs.model.config_json import read_config  # noqa: E402
 from peftbench.inputs.model.config_keys import ACTIVATIONS  # noqa: E402
 from peftbench.inputs.model.spec import ModelSpec  # noqa: E402
-from peftbench.inputs.model.weights import Role, linear_modules, num_parameters, weights_of  # noqa: E402
+from peftbench.inputs.model.weight import Role  # noqa: E402
+from peftbench.inputs.model.weights import linear_modules, num_parameters, weights_of  # noqa: E402
 
 pytestmark = pytest.mark.oracle
 

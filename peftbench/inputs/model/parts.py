@@ -1,0 +1,66 @@
+"""What layers are made of: a mixer, in which tokens see each other, and a feed-forward network."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Attention(NamedTuple):
+    """Attention of queries to the keys before them, all or those within a window."""
+
+    heads: int
+    key_value_heads: int
+    head_dim: int
+    rotary_dim: int = 0
+    """Channels of each head that are rotated; 0 where nothing is."""
+    window: int | None = None
+
+    @property
+    def query_size(self) -> int:
+        """Channels of all query heads."""
+        return self.heads * self.head_dim
+
+    @property
+    def key_value_size(self) -> int:
+        """Channels of all key heads, which are as many as those of all value heads."""
+        return self.key_value_heads * self.head_dim
+
+    @property
+    def stored(self) -> Attention:
+        """As far as its weights go."""
+        return self._replace(rotary_dim=0, window=None)
+
+
+class Mlp(NamedTuple):
+    """A gated or plain network, which every token goes through."""
+
+    inner: int
+
+
+class Experts(NamedTuple):
+    """Networks of which each token goes through some."""
+
+    number: int
+    per_token: int
+    inner: int
+
+
+Mixer = Attention
+FeedForward = Mlp | Experts
+
+
+class Layer(NamedTuple):
+    """A layer by its parts: those that are equal need the same memory."""
+
+    mixer: Mixer
+    feed_forward: FeedForward
+
+    @property
+    def slides(self) -> bool:
+        """It attends within a window."""
+        return self.mixer.window is not None
+
+    @property
+    def unmasked(self) -> Layer:
+        """The layer where its window needs no mask."""
+        return self._replace(mixer=self.mixer._replace(window=None)) if self.slides else self
