@@ -21,7 +21,7 @@ from peftbench.estimate.peft_types.table import Method
 from peftbench.estimate.peft_types.tensors import method_of, options_of
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.recipe import ALL_LINEAR, AdapterSpec
-from peftbench.inputs.recipe.adapter import NAMED_AS_PEFT
+from peftbench.inputs.recipe.adapter import NAMED_AS_PEFT, NO_FEEDFORWARD
 from peftbench.inputs.recipe.option import MOST, Option
 
 FIELDS = os.path.join(os.path.dirname(__file__), "adapter_fields.json")
@@ -55,6 +55,8 @@ _WORDS: Mapping[str, tuple[object, ...]] = {
     "init_weights": (True, False),
     "opt_weighted_loss_type": ("none", "decay"),
     "num_transformer_submodules": (1,),
+    "prompt_tuning_init": ("SAMPLE_VOCAB",),
+    "ab_svd_init": ("pissa_init",),
 }
 """The same where only some values are free: the matrices that these start from have the same sizes."""
 _EMPTY = ("modules_to_save", "exclude_modules", "layers_to_transform", "layers_pattern")
@@ -241,12 +243,22 @@ def _value(kind: str, name: str, fields: Mapping[str, Any], method: Method) -> A
         return _joined(_feedforward(value, fields["target_modules"]))
     if kind == "CPT":
         return _context_tokens(fields)
+    if name in method.words:
+        return _word(name, value, method)
     if value == 0 and any(kind == of and name in pair for of, *pair in _EITHER):
         return default
     if value is None and (default is not None or name == "adapter_layers"):
         what = f"{name} is missing, and PEFT has no default of it for {kind}."
         raise SpecError(what, f"Write it in the file; without one: --adapter-option {name}=10.")
     return value if value is None else from_json(int if default is None else type(default), value, name)
+
+
+def _word(name: str, value: Any, method: Method) -> Any:
+    """A word that decides a size; one that decides none stands for the default."""
+    if any(value is word or (value == word and isinstance(value, str)) for word in method.words[name]):
+        return value
+    _check_field(name, value, method.options[name])
+    return method.options[name]
 
 
 def _joined(values: tuple[Any, ...]) -> str:
@@ -259,7 +271,9 @@ def _feedforward(value: Any, targets: Any) -> tuple[str, ...]:
     """The modules whose input IA3 scales; none where PEFT's own for the architecture are meant."""
     if value is None:
         return ()
-    if isinstance(value, str) or value == [] or isinstance(targets, str):
+    if value == []:
+        return (NO_FEEDFORWARD,)
+    if isinstance(value, str) or isinstance(targets, str):
         raise NoFormula(f"feedforward_modules {written(value)} with these targets has no formula.", _DRY_RUN)
     names = from_json(tuple[str, ...], value, "feedforward_modules")
     if targets is not None and not set(names) <= set(from_json(tuple[str, ...], targets, "target_modules")):

@@ -8,7 +8,7 @@ from typing import Any
 
 from peftbench.base.errors import did_you_mean
 from peftbench.inputs.recipe import ALL_LINEAR, AdapterSpec, DType
-from peftbench.inputs.recipe.adapter import NAMED_AS_PEFT
+from peftbench.inputs.recipe.adapter import NAMED_AS_PEFT, NO_FEEDFORWARD
 from peftbench.libraries.refusal import Refused, in_a_line
 
 TASK = "CAUSAL_LM"
@@ -45,7 +45,8 @@ def _complete(peft_type: str, options: dict[str, Any]) -> dict[str, Any]:
     if peft_type == "trainable_tokens" and isinstance(options.get("token_indices"), str):
         options["token_indices"] = [int(index) for index in options["token_indices"].split(",")]
     if peft_type == "ia3" and options.get("feedforward_modules"):
-        options["feedforward_modules"] = options["feedforward_modules"].split(",")
+        named = options["feedforward_modules"]
+        options["feedforward_modules"] = [] if named == NO_FEEDFORWARD else named.split(",")
     if peft_type == "adaption_prompt":
         options.setdefault("adapter_len", 10)
     if peft_type == "cpt":

@@ -79,7 +79,6 @@ def test_what_peft_refuses_is_refused(changed: dict[str, Any], said: str) -> Non
         ("megatron_config", {"a": 1}),
         ("bias", "all"),
         ("use_qalora", True),
-        ("init_lora_weights", "mica"),
         ("init_lora_weights", "eva"),
         ("kasa_config", {}),
         ("target_modules", ".*q_proj"),
@@ -161,3 +160,22 @@ def test_a_script_is_never_written_of_what_is_no_number(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "BOFT", "boft_block_size": Infinity}')
     files = (word for name in ("a.json", "adapter_config.json") for word in ("--from", str(tmp_path / name)))
     assert "boft_block_size must be a whole number" in refusal("recipe", "--model", "8b", *files)
+
+
+@pytest.mark.parametrize(
+    ("config", "options"),
+    [
+        ({"peft_type": "LORA", "init_lora_weights": "mica"}, {"init_lora_weights": "mica"}),
+        ({"peft_type": "LORA", "init_lora_weights": "pissa_niter_4"}, {}),
+        ({"peft_type": "MISS", "r": 64, "init_weights": "bat"}, {"init_weights": "bat"}),
+        ({"peft_type": "MISS", "init_weights": "mini", "mini_r": 64}, {"init_weights": "mini", "mini_r": 64}),
+        ({"peft_type": "GLORA", "config_A_B": "vector", "config_C": "lora"}, {"config_A_B": "vector"}),
+        ({"peft_type": "PSOFT", "psoft_svd": "lowrank", "ab_svd_init": "pissa_init"}, {"psoft_svd": "lowrank"}),
+        ({"peft_type": "TINYLORA", "weight_tying": 1.0}, {"weight_tying": 1.0}),
+        ({"peft_type": "LILY", "stride_A": 2}, {"stride_A": 2}),
+        ({"peft_type": "IA3", "target_modules": ["k_proj"], "feedforward_modules": []},
+         {"feedforward_modules": "none"}),
+    ],
+)  # fmt: skip
+def test_variants_that_decide_a_size_are_read(config: dict[str, Any], options: dict[str, Any]) -> None:
+    assert dict(adapter_of(config).options) == options

@@ -229,19 +229,28 @@ def waveft(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
 
 
 def glora(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
-    """result + F.linear(x, W + W * A + B) - result, in the type of the base weights, with A and B of low rank."""
-    tape, elements, itemsize = c.tape, s.k * s.m, c.weight_itemsize
+    """result + F.linear(x, W + W * A + B) - result, in the type of the base weights."""
+    tape = c.tape
     base_result = base_linear(c, x, s.m, s.bias)
-    a, b = _low_rank_matrix(c, s, o), _low_rank_matrix(c, s, o)
-    weighted = matrix(tape, (a,), elements, itemsize)
-    partial = matrix(tape, (weighted,), elements, itemsize, aliases=(weighted,))
-    del weighted
-    weight_eff = matrix(tape, (partial, b), elements, itemsize, aliases=(partial, b))
-    adapted = through(tape, x, weight_eff, s.m)
+    weights = _weights_of_glora(c, s, o)
+    adapted = through(tape, x, weights[-1], s.m)
     result = tape.add(base_result, adapted)
     result = tape.add(result, tape.scale(base_result))
-    del a, b, partial
+    del weights
     return result
+
+
+def _weights_of_glora(c: Context, s: Site, o: Options) -> list[Tensor]:
+    """A and B, W + W * A and its sum with B; where A and B are vectors, their gradients are sums of a whole matrix."""
+    tape, elements, itemsize = c.tape, s.k * s.m, c.weight_itemsize
+    low_rank = o["config_A_B"] == "lora"
+    paths = [_low_rank_matrix(c, s, o) for _ in "AB"] if low_rank else []
+    trained, scratch = (0, 0) if low_rank else (s.m * adapter_itemsize(c), elements * itemsize)
+    weighted = matrix(tape, paths[:1], elements, itemsize, trained=trained, scratch=scratch)
+    partial = matrix(tape, (weighted,), elements, itemsize, aliases=(weighted,))
+    del weighted
+    summed = (partial, *paths[1:])
+    return [*paths, partial, matrix(tape, summed, elements, itemsize, aliases=summed)]
 
 
 def _low_rank_matrix(c: Context, s: Site, o: Options) -> Tensor:

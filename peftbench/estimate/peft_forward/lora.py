@@ -19,17 +19,19 @@ def lora(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     """
     tape, rank, itemsize = c.tape, o["r"], adapter_itemsize(c)
     result = base_linear(c, x, s.m, s.bias)
-    wanted = result.itemsize
+    wanted, trains_b = result.itemsize, o["init_lora_weights"] != "mica"
     probability = _dropout(c)
     if c.quantization is None or not c.quantization.scheme.lora_leaves_input:
         cast = tape.dropout(tape.cast(x, itemsize), probability)
-        result = tape.add(result, tape.scale(dense(tape, dense(tape, cast, rank, itemsize, True), s.m, itemsize, True)))
+        result = tape.add(
+            result, tape.scale(dense(tape, dense(tape, cast, rank, itemsize, True), s.m, itemsize, trains_b))
+        )
         return tape.cast(result, wanted)
     if c.quantization.scheme.lora_copies:
         result = tape.copy(result)
     converts = tape.autocast is None
     cast = tape.dropout(tape.cast(x, itemsize) if converts else x, probability)
-    output = tape.scale(dense(tape, dense(tape, cast, rank, itemsize, True), s.m, itemsize, True))
+    output = tape.scale(dense(tape, dense(tape, cast, rank, itemsize, True), s.m, itemsize, trains_b))
     if converts:
         output = tape.cast(output, wanted)
     return tape.add(result, output)

@@ -6,9 +6,12 @@ and bnb.py there where bitsandbytes layers differ.
 
 from __future__ import annotations
 
+from math import prod
+
 from peftbench.estimate.peft_forward.lora import adapter_itemsize
 from peftbench.estimate.peft_forward.matrices import add_in_place, constant, matrix, through, times_vector
 from peftbench.estimate.peft_types.shapes import Options, Site, osf_ranks
+from peftbench.estimate.peft_types.shapes import psoft as psoft_shapes
 from peftbench.estimate.tape.autograd import FLOAT32, Tape, Tensor
 from peftbench.estimate.tape.modules import Context, base_linear, dense
 
@@ -179,12 +182,12 @@ def deft(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
 
 
 def psoft(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
-    """result + B(R(A(x)) - A(x)) * scaling: A and B are frozen, R is a small rotation made anew."""
+    """result + B(R(A(x)) - A(x)) * scaling: A and B are frozen, R is a small matrix, a rotation is made anew."""
     tape, rank = c.tape, o["r"]
     result = base_linear(c, x, s.m, s.bias)
     xa = dense(tape, tape.cast(x, FLOAT32), rank, FLOAT32, False)
-    solved = constant(tape, SOLVED_MATRICES * rank * rank, FLOAT32)
-    trained = (rank * (rank - 1) // 2 + 2 * rank) * adapter_itemsize(c)
+    solved = constant(tape, SOLVED_MATRICES * rank * rank if o["psoft_orth"] else 0, FLOAT32)
+    trained = sum(prod(shape) for shape in psoft_shapes(s, o)) * adapter_itemsize(c)
     rotation = matrix(tape, (), rank * rank, FLOAT32, (solved,), trained=trained)
     del solved
     turned = tape.add(through(tape, xa, rotation, rank), xa)
@@ -193,7 +196,7 @@ def psoft(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
 
 
 SOLVED_MATRICES = 3
-"""torch.linalg.solve saves its matrix, the factors of that and the solution."""
+"""torch.linalg.solve saves its matrix, the factors of that and the solution; a Neumann series as many powers."""
 
 
 def osf(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:

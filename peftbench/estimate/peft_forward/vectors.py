@@ -7,7 +7,7 @@ and bnb.py there where bitsandbytes layers differ.
 from __future__ import annotations
 
 from peftbench.estimate.peft_forward.lora import adapter_itemsize
-from peftbench.estimate.peft_forward.matrices import times_vector
+from peftbench.estimate.peft_forward.matrices import constant, matrix, through, times_vector
 from peftbench.estimate.peft_types.shapes import Options, Site
 from peftbench.estimate.tape.autograd import FLOAT32, Tensor
 from peftbench.estimate.tape.modules import Context, base_linear, dense
@@ -41,6 +41,8 @@ def _ia3_quantized(c: Context, s: Site, x: Tensor) -> Tensor:
 
 def miss(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     """result + sum of x's blocks @ D: x is cast but only its block sums are saved."""
+    if o["init_weights"] == "bat":
+        return _miss_bat(c, s, o, x)
     tape, itemsize, rank = c.tape, adapter_itemsize(c), o["r"]
     result = base_linear(c, x, s.m, s.bias)
     if c.quantization is not None and c.quantization.scheme.others_copy:
@@ -50,6 +52,25 @@ def miss(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
     summed = tape.new((cast,), rank, itemsize)
     result = tape.add(result, dense(tape, summed, s.m, itemsize, True))
     return tape.cast(result, x.itemsize)
+
+
+def _miss_bat(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:
+    """F.linear(x, W + W's blocks @ D + D), in the adapter's type: the blocks are copied, and saved for D's gradient."""
+    tape, elements, itemsize = c.tape, s.k * s.m, adapter_itemsize(c)
+    weight = constant(tape, elements, c.weight_itemsize)
+    wide = weight if c.weight_itemsize == itemsize else constant(tape, elements, itemsize)
+    low = tape.autocast or itemsize
+    blocks = constant(tape, elements, low)
+    repeated = elements * low  # D, once for every block that it multiplies
+    tape.scratch(tape.part, 0, repeated)
+    product = matrix(tape, (), elements, low, (blocks,), trained=s.m * o["r"] * itemsize, scratch=repeated)
+    moved = matrix(tape, (product,), elements, itemsize)
+    del product, blocks
+    delta_weight = matrix(tape, (moved,), elements, itemsize)
+    del moved, wide
+    summed = matrix(tape, (delta_weight,), elements, max(itemsize, c.weight_itemsize), aliases=(delta_weight,))
+    del weight
+    return tape.cast(through(tape, tape.cast(x, summed.itemsize), summed, s.m), x.itemsize)
 
 
 def road(c: Context, s: Site, o: Options, x: Tensor) -> Tensor:

@@ -36,9 +36,27 @@ def oft(s: Site, o: Options) -> Frozen:
 
 
 def glora(s: Site, o: Options) -> Frozen:
-    """Zeros in place of C, D and E where the module has no bias."""
-    if not s.bias:
-        yield (s.k + 2 * s.m, Kind.BASE)
+    """Zeros in place of what is not trained: C, D and E where the module has no bias, and any that is none."""
+    if o["config_A_B"] == "none":
+        yield (2 * s.k * s.m, Kind.BASE)
+    if not s.bias or o["config_C"] == "none":
+        yield (s.k, Kind.BASE)
+    if not s.bias or o["config_D_E"] == "none":
+        yield (2 * s.m, Kind.BASE)
+
+
+def lora(s: Site, o: Options) -> Frozen:
+    """MiCA's B: the last singular vectors of the weight."""
+    if o["init_lora_weights"] == "mica":
+        yield (s.m * o["r"] * s.branches, Kind.ADAPTER)
+
+
+def psoft(s: Site, o: Options) -> Frozen:
+    """Places of the rotation's values, B, and A: of a whole decomposition all of Vh is kept, of which A is a part."""
+    r = o["r"]
+    if o["psoft_orth"]:
+        yield (r * (r - 1), Kind.INT64)
+    yield ((min(s.k, s.m) if o["psoft_svd"] == "full" else r) * s.k + r * s.m, Kind.FLOAT32)
 
 
 def osf(s: Site, o: Options) -> Frozen:

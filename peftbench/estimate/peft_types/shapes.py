@@ -47,7 +47,12 @@ def must_divide(site: Site, part: int, option: str, *sizes: int) -> None:
 
 def lora(s: Site, o: Options) -> Shapes:
     r = o["r"] * s.branches
-    yield from ((r, s.k), (s.m, r))
+    mica = o["init_lora_weights"] == "mica"
+    if mica and (o["use_dora"] or o["lora_bias"]):
+        raise SpecError("PEFT has no MiCA with DoRA or lora_bias.", "Drop these, or init_lora_weights.")
+    yield (r, s.k)
+    if not mica:  # which freezes B
+        yield (s.m, r)
     if o["use_dora"]:
         yield (s.m,)  # lora_magnitude_vector
     if o["lora_bias"]:
@@ -133,11 +138,44 @@ def frequencies(s: Site, o: Options) -> Shapes:
 
 
 def glora(s: Site, o: Options) -> Shapes:
-    """W + W*A + B; where the module has a bias also C (low rank), D and E (scalars)."""
+    """W + W*A + B; where the module has a bias also C, D and E: matrices of low rank, vectors, numbers or nothing."""
     r = o["r"]
-    yield from ((s.m, r), (r, s.k)) * 2
+    change = {"lora": ((s.m, r), (r, s.k)), "vector": ((s.m, 1),), "constant": ((1,),)}
+    yield from change.get(o["config_A_B"], ()) * 2
     if s.bias:
-        yield from ((s.k, r), (r, 1), (1,), (1,))
+        yield from {"lora": ((s.k, r), (r, 1)), "vector": ((s.k, 1),)}.get(o["config_C"], ())
+        yield from {"vector": ((s.m,),), "constant": ((1,),)}.get(o["config_D_E"], ()) * 2
+
+
+def miss(s: Site, o: Options) -> Shapes:
+    """One row a rank; `bat` has square blocks, `mini` rows that are repeated."""
+    r, kind = o["r"], o["init_weights"]
+    if kind == "bat":
+        must_divide(s, r, "r", s.k, s.m)
+        yield (s.m // r, r, r)
+        return
+    if kind == "mini":
+        must_divide(s, o["mini_r"], "mini_r", s.m)
+    yield (r, o["mini_r"] if kind == "mini" else s.m)
+
+
+def psoft(s: Site, o: Options) -> Shapes:
+    """A rotation, or any r x r matrix, and a scale on either side."""
+    r = o["r"]
+    yield (r * (r - 1) // 2,) if o["psoft_orth"] else (r, r)
+    yield from ((r,),) * (o["psoft_mag_a"] + o["psoft_mag_b"])
+
+
+def lily(s: Site, o: Options) -> Shapes:
+    """The Bs side by side, and an A for every `stride_A` layers."""
+    yield (o["num_B"] * o["r"], s.m)
+    yield from ((o["r"], s.k),) * ceil_div(s.count, o["stride_A"])
+
+
+def tinylora(sites: Iterable[Site], o: Options) -> Shapes:
+    """A vector of each group of modules: as many groups as modules, or by `weight_tying` down to one."""
+    modules = sum(site.count for site in sites)
+    yield from ((o["u"],),) * max(1, round(modules * (1.0 - o["weight_tying"])))
 
 
 def road(s: Site, o: Options) -> Shapes:

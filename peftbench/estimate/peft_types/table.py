@@ -48,10 +48,14 @@ class Method(NamedTuple):
 
     options: Mapping[str, Value] = MappingProxyType({})
     """Options that decide its size, with their defaults."""
+    words: Mapping[str, tuple[Value, ...]] = MappingProxyType({})
+    """All values of those that take a few."""
     each: Callable[[Site, Options], Shapes] | None = None
     """Tensors of each targeted module; None for types that have no target modules."""
     shared: Callable[[Site, Options], Shapes] = nothing
-    """Tensors that all modules of one name share."""
+    """Tensors that all modules of one name share, or some of them."""
+    together: Callable[[Sites, Options], Shapes] = nothing
+    """Tensors that groups of modules share."""
     whole: Callable[[ModelSpec, Options], Shapes] = nothing
     """Tensors that the model has once."""
     frozen_each: Callable[[Site, Options], Frozen] = nothing
@@ -80,7 +84,10 @@ METHODS: Mapping[str, Method] = {
     "lora": Method(
         each=shapes.lora, roles=MATRICES | {Role.EMBEDDING, Role.ROUTER, Role.EXPERTS},
         options={
-            "r": 8, "lora_alpha": 8, "lora_bias": False, "use_dora": False, "use_rslora": False, "lora_dropout": 0.0}),
+            "r": 8, "lora_alpha": 8, "lora_bias": False, "use_dora": False, "use_rslora": False, "lora_dropout": 0.0,
+            "init_lora_weights": True},
+        words={"init_lora_weights": (True, "mica")},  # any other first values train the same
+        frozen_each=frozen.lora, saved=Saved.WITH_FROZEN),
     "adalora": Method(each=shapes.adalora, options={"init_r": 12, "lora_alpha": 8}, rank="init_r", targets="adalora"),
     "hira": Method(each=shapes.low_rank, options={"r": 32}),
     "loha": Method(each=lambda s, o: [(s.m, o["r"]), (o["r"], s.k)] * 2, options={"r": 8}, conv1d=False),
@@ -108,10 +115,16 @@ METHODS: Mapping[str, Method] = {
     "fourierft": Method(each=shapes.frequencies, options={"n_frequency": 1000}, rank=None, targets="fourierft"),
     "waveft": Method(each=shapes.frequencies, options={"n_frequency": 2592}, rank=None, targets="fourierft"),
     "glora": Method(
-        each=shapes.glora, options={"r": 8}, conv1d=False, subclasses=False,
+        each=shapes.glora, conv1d=False, subclasses=False,
+        options={"r": 8, "config_A_B": "lora", "config_C": "lora", "config_D_E": "constant"},
+        words={
+            "config_A_B": ("lora", "vector", "constant", "none"), "config_C": ("lora", "vector", "none"),
+            "config_D_E": ("vector", "constant", "none")},
         frozen_each=frozen.glora, saved=Saved.WITH_FROZEN),
     "hra": Method(each=lambda s, o: [(s.k, o["r"])], options={"r": 8}, conv1d=False),
-    "miss": Method(each=lambda s, o: [(o["r"], s.m)], options={"r": 64}, conv1d=False),
+    "miss": Method(
+        each=shapes.miss, options={"r": 64, "mini_r": 1, "init_weights": True}, conv1d=False,
+        words={"init_weights": (True, False, "bat", "mini")}),
     "road": Method(each=shapes.road, options={"variant": "road_1", "group_size": 64}, rank=None, conv1d=False),
     "shira": Method(
         each=shapes.shira, options={"r": 32}, targets="vera", conv1d=False,
@@ -122,10 +135,12 @@ METHODS: Mapping[str, Method] = {
         frozen_each=lambda s, o: [(s.k, Kind.ADAPTER)], saved=Saved.WITH_FROZEN),
     "gralora": Method(each=shapes.gralora, options={"r": 32, "gralora_k": 2, "hybrid_r": 0}),
     "deft": Method(each=shapes.deft, options={"r": 8, "para": False}),
-    "psoft": Method(  # of A all of Vh is kept, of which it is the first rows
-        each=lambda s, o: [(o["r"] * (o["r"] - 1) // 2,), (o["r"],), (o["r"],)], options={"r": 32}, conv1d=False,
-        frozen_each=lambda s, o: [
-            (o["r"] * (o["r"] - 1), Kind.INT64), (min(s.k, s.m) * s.k + o["r"] * s.m, Kind.FLOAT32)]),
+    "psoft": Method(
+        each=shapes.psoft, conv1d=False, frozen_each=frozen.psoft,
+        options={
+            "r": 32, "psoft_orth": True, "psoft_mag_a": True, "psoft_mag_b": True, "psoft_svd": "full",
+            "use_cayley_neumann": False, "num_cayley_neumann_terms": 5},
+        words={"psoft_svd": ("full", "lowrank")}),
     "peanut": Method(each=shapes.peanut, options={"r": 32, "depth": 0}, conv1d=False),
     "osf": Method(
         each=shapes.osf, options={"effective_rank": None}, rank=None, targets="osf", conv1d=False,
@@ -137,15 +152,15 @@ METHODS: Mapping[str, Method] = {
     "supertuning": Method(
         each=shapes.supertuning, options={"r": None, "sparsity": 0.99}, conv1d=False,
         frozen_each=lambda s, o: [(shapes.supertuning_values(s, o), Kind.INT32)], saved=Saved.WITH_FROZEN),
-    "lily": Method(  # A and router of each layer; all layers share the Bs
-        each=lambda s, o: [(o["r"], s.k), (o["num_B"], o["r"])], shared=lambda s, o: [(o["num_B"] * o["r"], s.m)],
-        options={"r": 32, "num_B": 2}, saved=Saved.WITH_COPIES, conv1d=False),
+    "lily": Method(  # a router in each layer; some layers share an A, all layers the Bs
+        each=lambda s, o: [(o["num_B"], o["r"])], shared=shapes.lily,
+        options={"r": 32, "stride_A": 1, "num_B": 2}, saved=Saved.WITH_COPIES, conv1d=False),
     "unilora": Method(  # one vector, which all modules share
         each=nothing, whole=lambda model, o: [(o["theta_d_length"],)], options={"r": 4, "theta_d_length": 256},
         frozen_each=lambda s, o: [(o["r"] * (s.k + s.m), kind) for kind in (Kind.INT64, Kind.ADAPTER)]),
     "tinylora": Method(
-        each=lambda s, o: [(o["u"],)], options={"r": 2, "u": 64}, rank_within_matrix=False,
-        frozen_each=frozen.tinylora, saved=Saved.WITH_FROZEN),
+        each=nothing, together=shapes.tinylora, options={"r": 2, "u": 64, "weight_tying": 0.0},
+        rank_within_matrix=False, frozen_each=frozen.tinylora, saved=Saved.WITH_FROZEN),
     "beft": Method(each=lambda s, o: [(1, s.m)], rank=None, targets="beft", conv1d=False),
     "ln_tuning": Method(
         each=lambda s, o: [(s.m,)], rank=None, targets="ln_tuning", roles=frozenset({Role.NORM}),

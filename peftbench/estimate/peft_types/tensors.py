@@ -7,6 +7,7 @@ from math import prod
 from typing import NamedTuple
 
 from peftbench.base.errors import NoFormula, SpecError, did_you_mean
+from peftbench.base.visible import written
 from peftbench.estimate.parts.base_weights import HEADER_BYTES_PER_TENSOR
 from peftbench.estimate.parts.tensors import TensorGroup, total_numel
 from peftbench.estimate.peft_types.frozen import Frozen, Kind
@@ -102,7 +103,10 @@ def adapter_tensors(
     found = _resolve(model, adapter)
     dtype = _trained_dtype(found.method, adapter, base_dtype)
     counted = _trained(model, found).items()
-    return tuple(TensorGroup(module, shape, count, dtype) for (module, shape), count in counted if prod(shape))
+    groups = tuple(TensorGroup(module, shape, count, dtype) for (module, shape), count in counted if prod(shape))
+    if not groups:
+        raise SpecError(f"this {adapter.peft_type} adapter trains nothing.", "Change its options, or its targets.")
+    return groups
 
 
 def trainable_parameters(model: ModelSpec, adapter: AdapterSpec) -> int:
@@ -156,6 +160,7 @@ def _trained(model: ModelSpec, found: _Adapter) -> Counter[tuple[str, Shape]]:
         for shape in found.method.each(site, found.options) if found.method.each else ():
             tensors[module, shape] += site.count
         tensors.update((module, shape) for shape in found.method.shared(site, found.options))
+    tensors.update((MODEL, shape) for shape in found.method.together(found.sites, found.options))
     tensors.update((MODEL, shape) for shape in found.method.whole(model, found.options))
     return tensors
 
@@ -167,8 +172,8 @@ def _saved(model: ModelSpec, found: _Adapter) -> Counter[tuple[str, Shape]]:
         return Counter((MODEL, shape) for shape in found.method.saved_whole(model, found.options))
     if found.method.saved is Saved.WITH_COPIES:
         for site in found.sites:
-            for shape in found.method.shared(site, found.options):
-                tensors[site.path.rsplit(".", 1)[-1], shape] += site.count - 1
+            for shape, number in Counter(found.method.shared(site, found.options)).items():
+                tensors[site.path.rsplit(".", 1)[-1], shape] += site.count - number
     return tensors
 
 
@@ -218,7 +223,8 @@ def _check_plain(adapter: AdapterSpec, options: Options) -> None:
 
     Source: lora.ParamWrapper in peft/tuners/lora/layer.py.
     """
-    if adapter.dropout or options.get("use_dora") or options.get("lora_bias"):
+    mica = options.get("init_lora_weights") == "mica"
+    if adapter.dropout or options.get("use_dora") or options.get("lora_bias") or mica:
         raise SpecError(
             "PEFT adapts fused experts and their routers with plain LoRA only.",
             "Name other targets, or drop DoRA, lora_bias and dropout.",
@@ -260,15 +266,26 @@ def _check_option(peft_type: str, name: str, value: Value, method: Method) -> No
         near = did_you_mean(name, method.options)
         what = f"{peft_type} has no option {name!r} that decides its size. {near}".rstrip()
         raise SpecError(what, f"Its options: {known}.")
+    if name in method.words:
+        _check_word(peft_type, name, value, method.words[name])
+        return
     default = method.options[name]
     wanted = int if default is None else type(default)
     usual = f"PEFT's default is {default}." if default is not None else "Leave it out, or give a whole number."
     if type(value) is not wanted and not (wanted is float and type(value) is int):
         raise SpecError(f"{name} of {peft_type} must be of type {wanted.__name__}, not {value!r}.", usual)
-    if wanted is float and not 0 <= value < 1:  # type: ignore[operator]
-        raise SpecError(f"{name} must be at least 0 and less than 1 (got {value}).", usual)
+    whole = name == "weight_tying"  # 1: all modules share one vector
+    if wanted is float and not (0 <= value < 1 or (whole and value == 1)):  # type: ignore[operator]
+        most = "at most" if whole else "less than"
+        raise SpecError(f"{name} must be at least 0 and {most} 1 (got {value}).", usual)
     if wanted is int and isinstance(value, int) and value < _least(name, default):
         raise SpecError(f"{name} must be at least {_least(name, default)} (got {value}).", usual)
+
+
+def _check_word(peft_type: str, name: str, value: Value, words: tuple[Value, ...]) -> None:
+    if value not in words:
+        known = ", ".join(str(word).lower() if isinstance(word, bool) else str(word) for word in words)
+        raise SpecError(f"{name} of {peft_type} cannot be {written(value)}.", f"Choose one of {known}.")
 
 
 def _least(name: str, default: Value) -> int:

@@ -12,6 +12,8 @@ from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.option import check, declared, option, options_of
 
 ALL_LINEAR = "all-linear"
+NO_FEEDFORWARD = "none"
+"""IA3's feedforward_modules where it scales the output of every module."""
 
 
 def _kind(adapter: AdapterSpec) -> str:

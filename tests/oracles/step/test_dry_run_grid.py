@@ -84,6 +84,15 @@ ADAPTERS["poly, kept"] = {"method": "poly", **KEPT}
 ADAPTERS["trainable-tokens, kept"] = {
     "method": "trainable-tokens", **KEPT, "adapter_options": {"token_indices": "1,2,3"}
 }  # fmt: skip
+ADAPTERS |= {
+    f"{method}, {' '.join(map(str, options.values()))}, kept": {"method": method, **KEPT, "adapter_options": options}
+    for method, options in (
+        ("miss", {"init_weights": "bat"}), ("miss", {"init_weights": "mini", "mini_r": 64}),
+        ("lora", {"init_lora_weights": "mica"}), ("lily", {"stride_A": 2}), ("tinylora", {"weight_tying": 1.0}),
+        ("glora", {"config_A_B": "vector"}), ("psoft", {"psoft_svd": "lowrank", "use_cayley_neumann": True}),
+        ("psoft", {"psoft_orth": False}), ("ia3", {"feedforward_modules": "none"}),
+    )
+}  # fmt: skip
 ADAPTERS["boft, plain"] = {"method": "boft", **PLAIN, "sequence_length": 128}
 ADAPTERS["dora"] = {"method": "lora", "use_dora": True}
 

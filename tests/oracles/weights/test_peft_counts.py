@@ -66,7 +66,22 @@ TINY_OPTIONS = {
     "adaption_prompt": {"adapter_len": 5, "adapter_layers": 2},
 }  # fmt: skip
 VARIANTS = {
-    "lora": ({"r": 4, "use_dora": True}, {"r": 4, "use_rslora": True}, {"r": 4, "lora_bias": True}),
+    "lora": (
+        {"r": 4, "use_dora": True}, {"r": 4, "use_rslora": True}, {"r": 4, "lora_bias": True},
+        {"r": 4, "init_lora_weights": "mica"},
+    ),
+    "miss": (
+        {"r": 4, "init_weights": "bat"}, {"r": 4, "init_weights": "mini", "mini_r": 8},
+        {"r": 4, "init_weights": False},
+    ),
+    "psoft": (
+        {"r": 4, "psoft_svd": "lowrank", "use_cayley_neumann": True, "psoft_mag_a": False},
+        {"r": 4, "psoft_orth": False, "psoft_mag_b": False},
+    ),
+    "glora": tuple(
+        {"r": 4, "config_A_B": a_b, "config_C": c, "config_D_E": d_e}
+        for a_b, c, d_e in (("vector", "vector", "vector"), ("constant", "none", "none"))
+    ),
     "lokr": ({"r": 2, "decompose_both": True, "decompose_factor": 8}, {"r": 64}),
     "oft": ({"oft_block_size": 24}, {"oft_block_size": 16, "block_share": True}, {"r": 8}),
     "boft": ({"boft_block_num": 8},),
@@ -77,8 +92,8 @@ VARIANTS = {
     "osf": ({"effective_rank": 10},),
     "poly": ({"r": 4, "n_tasks": 3, "n_skills": 2, "n_splits": 2},),
     "supertuning": ({"sparsity": 0.9, "r": 4},),
-    "lily": ({"r": 4, "num_B": 3},),
-    "tinylora": ({"r": 3, "u": 7},),
+    "lily": ({"r": 4, "num_B": 3}, {"r": 4, "stride_A": 2}),
+    "tinylora": ({"r": 3, "u": 7}, {"weight_tying": 0.4}, {"weight_tying": 1.0}),
     "unilora": ({"r": 2, "theta_d_length": 64},),
     "multitask_prompt_tuning": ({"num_tasks": 3, "num_ranks": 2},),
     "p_tuning": (
@@ -213,6 +228,22 @@ def test_modules_named_in_full_of_every_type(kind):
     """Where two names match one module Lily takes either, by the order of a set: its count is not always the same."""
     names = some_modules("llama")
     check("llama", kind, TINY_OPTIONS.get(kind, {}), names[:-1] if kind == "lily" else names)
+
+
+@pytest.mark.parametrize("other", ["use_dora", "lora_bias"])
+def test_mica_is_alone(other):
+    options = {"r": 4, "init_lora_weights": "mica", other: True}
+    with pytest.raises(SpecError, match="no MiCA with"):
+        adapter_tensors(spec_of("llama"), adapter_of("lora", options))
+    with pytest.raises(ValueError, match=r"init_lora_weights|variant"):
+        peft.get_peft_model(build("llama"), config_of("lora", options, None))
+
+
+@pytest.mark.parametrize("path", ["lora", "vector", "none"])
+def test_glora_on_modules_with_and_without_a_bias(path):
+    options = {"config_A_B": path, "config_C": path, "config_D_E": "none" if path == "lora" else path}
+    for name in ("llama", "qwen2", "phi"):
+        check(name, "glora", {"r": 4, **options}, None)
 
 
 @pytest.mark.parametrize("kind", ["lora", "vera", "glora", "ia3", "oft", "randlora"])
