@@ -34,6 +34,8 @@ def settle_training(
 
     Raises SpecError where the model or the card cannot run it.
     """
+    _check_trainable(training)
+    _check_kernels(training, gpu)
     _check_adapter(training)
     longer = check_length(model, training.sequence_length, "--sequence-length", virtual_tokens(training.adapter))
     training, notes = (training, ()) if gpu is None else adapt_to_card(training, gpu)
@@ -52,11 +54,32 @@ def settle_inference(
 ) -> tuple[InferenceSpec, Notes]:
     """Return the request that will really run, and what had to change; raises as settle_training."""
     tokens = inference.prompt_tokens + inference.new_tokens
+    _check_kernels(inference, gpu)
     _check_adapter(inference)
     longer = check_length(model, tokens, "--prompt-tokens or --new-tokens", virtual_tokens(inference.adapter))
     if gpu is None or (adapted := _in_half(inference, gpu)) == inference:
         return inference, longer
     return adapted, (_without_bfloat16(gpu), *longer)
+
+
+def _check_trainable(training: TrainingSpec) -> None:
+    """Raise SpecError for weights on which the libraries train no adapter."""
+    scheme = training.quantization.scheme if training.quantization else None
+    if scheme is not None and scheme.untrainable:
+        raise SpecError(f"{scheme.untrainable}.", _TO_HALF if scheme.dequantizes else "Use --quant-type nf4.")
+
+
+def _check_kernels(recipe: TrainingSpec | InferenceSpec, gpu: GpuSpec | None) -> None:
+    """Raise SpecError for a card that has no kernels for weights that are stored so."""
+    scheme, capability = recipe.quantization and recipe.quantization.scheme, gpu and gpu.compute_capability
+    if not scheme or not capability or capability >= scheme.capability or gpu is None:
+        return
+    needed, has = (".".join(map(str, each)) for each in (scheme.capability, capability))
+    what = f"{scheme.library} needs compute capability {needed}; {gpu.name} has {has}."
+    raise SpecError(what, _TO_HALF if scheme.dequantizes else "Use --quant-type nf4.")
+
+
+_TO_HALF = "Without q in front of --method it is priced as transformers runs it then: written out in 16 bit."
 
 
 def _check_adapter(recipe: TrainingSpec | InferenceSpec) -> None:
@@ -66,8 +89,13 @@ def _check_adapter(recipe: TrainingSpec | InferenceSpec) -> None:
         return
     method = METHODS.get(adapter.peft_type, Method())
     linear = method.each is not None and Role.LINEAR in method.roles
-    if linear and (adapter.use_dora or adapter.peft_type not in quantization.scheme.adapters):
-        what = f"PEFT has no {'DoRA' if adapter.use_dora else adapter.peft_type} for {quantization.scheme.library}."
+    scheme = quantization.scheme
+    dora = adapter.use_dora and not scheme.dora
+    if linear and (dora or adapter.peft_type not in scheme.adapters):
+        name = "DoRA" if adapter.use_dora else adapter.peft_type
+        what = f"PEFT has no {name} for {scheme.library}."
+        if scheme.plain_layers:
+            what = f"{name} on weights of {scheme.library} is not priced."
         raise SpecError(what, "Use plain LoRA (--method qlora), or --quant-type nf4.")
 
 

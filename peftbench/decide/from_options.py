@@ -240,12 +240,13 @@ def _parallelism(given: Given, base: ParallelismSpec, sharded: str) -> Paralleli
 
 
 def _quantization(dtype: DType, given: Given, base: QuantizationSpec | None) -> QuantizationSpec:
-    """The base, with blocks of the size that another scheme has by default, or what is usual."""
+    """The base, with blocks and bits that another scheme has by default, or what is usual."""
     own = parsed(QuantizationSpec, given)
     if base is None:
         return quantization_for(dtype, **own)
-    blocksize = base.blocksize if own.get("quant_type", base.quant_type) == base.quant_type else None
-    return replace(base, **{"blocksize": blocksize, **own})
+    if own.get("quant_type", base.quant_type) != base.quant_type:
+        own = {"blocksize": None, "bits": None, **own}
+    return replace(base, **own)
 
 
 def _adapter(peft_type: str, given: Given, base: AdapterSpec | None) -> AdapterSpec:

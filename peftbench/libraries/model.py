@@ -91,11 +91,12 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def bitsandbytes_config(quantization: QuantizationSpec) -> Any:
-    """transformers' BitsAndBytesConfig, which has no field for the block size. Raises Refused for a checkpoint."""
+    """transformers' BitsAndBytesConfig, which has no field for the block size. Raises Refused for others' weights."""
     from transformers import BitsAndBytesConfig
 
-    if quantization.scheme.checkpoint:
-        what = f"a checkpoint of {quantization.scheme.library} can be neither dry-run nor measured."
+    if not quantization.scheme.built:
+        stored = "a checkpoint" if quantization.scheme.checkpoint else "a model"
+        what = f"{stored} of {quantization.scheme.library} can be neither dry-run nor measured."
         raise Refused(what, "Choose quant_type nf4, or only estimate it.")
     if not quantization.four_bit:
         return BitsAndBytesConfig(load_in_8bit=True)

@@ -72,8 +72,10 @@ def export(model: str, recipe: TrainingSpec, tool: str, path: str | None = None)
 def _check(recipe: TrainingSpec, tool: str) -> None:
     """Refuse an adapter or a storage of weights that the tool has no word for."""
     adapter, quantization = recipe.adapter, recipe.quantization
-    if quantization and quantization.scheme.checkpoint:
+    if quantization and not quantization.scheme.built:
         what = f"a checkpoint of {quantization.scheme.library} comes quantized: no file asks for it."
+        if not quantization.scheme.checkpoint:
+            what = f"no tool's file that peftbench writes asks for weights of {quantization.scheme.library}."
         raise SpecError(what, "Use --quant-type nf4.")
     if adapter and tool != "transformers" and (adapter.peft_type != "lora" or adapter.options):
         raise SpecError(f"{tool} writes LoRA adapters only, not {recipe.method}.", "Use --for transformers.")

@@ -65,6 +65,7 @@ PLAN = {
     "--adapter-config",
     "--quant-type",
     "--blocksize",
+    "--bits",
     "--double-quant",
     "--no-double-quant",
     "--compute-dtype",

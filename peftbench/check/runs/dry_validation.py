@@ -29,7 +29,7 @@ def can_be_run(record: PublishedRecord) -> bool:
         check_group(record.training, "cuda")
     except SpecError:
         return False
-    return quantization is None or not quantization.scheme.checkpoint
+    return quantization is None or quantization.scheme.built
 
 
 def split(records: Iterable[PublishedRecord]) -> tuple[list[PublishedRecord], list[PublishedRecord]]:

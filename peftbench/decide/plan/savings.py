@@ -168,7 +168,7 @@ SAVINGS: tuple[Saving, ...] = (
     Saving("fewer trained parameters", _ranks, _set("r"), Reach.RESULT),
     Saving("a shorter context", _shorter, _set("sequence_length"), Reach.RESULT),
     _to("quant_type", "nf4", "4-bit base weights",
-        lambda t, m, g: t.quantization is not None and t.quantization.scheme.bits > 4, Reach.RESULT),
+        lambda t, m, g: t.quantization is not None and (t.quantization.bits or 0) > 4, Reach.RESULT),
     Saving("trains an adapter instead of the model",
            lambda t, m, g: () if t.adapter else ("lora",), _set("method"), Reach.METHOD),
     Saving("trains an adapter on 4-bit weights, at slower steps", _on_four_bit, _set("method"), Reach.METHOD),

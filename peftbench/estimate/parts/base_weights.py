@@ -53,6 +53,8 @@ def _reached(model: ModelSpec, scheme: Scheme) -> tuple[Weight, ...]:
         if weight.role is Role.EXPERTS:
             return scheme.reaches_experts and not weight.parameter.endswith("_bias")
         linear = weight.quantizable or (scheme.reaches_subclasses and weight.role is Role.LINEAR)
+        if scheme.experts_only or (weight.conv1d and not scheme.conv1d):
+            return False
         if scheme.checkpoint and is_router(model, weight):
             return False  # AutoGPTQ and AutoAWQ leave it alone
         return linear and not (scheme.blocks_only and weight.layers is None)
@@ -93,7 +95,7 @@ def weight_bytes(model: ModelSpec, dtype: DType, quantization: QuantizationSpec 
     codes = constants = 0
     if quantization:
         scheme, matrices = quantization.scheme, tuple(quantized_matrices(model, quantization))
-        codes = sum(m.copies * scheme.code_bytes(m.numel) for m in matrices)
+        codes = sum(m.copies * quantization.code_bytes(m.numel) for m in matrices)
         constants = sum(
             m.copies * scheme.constants_bytes(m.out_features, m.in_features, quantization) for m in matrices
         )

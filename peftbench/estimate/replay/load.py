@@ -64,7 +64,7 @@ def _expected_bytes(weight: Weight, training: TrainingSpec, is_quantized: bool) 
     Source: caching_allocator_warmup in transformers/modeling_utils.py.
     """
     if is_quantized and training.quantization:
-        return training.quantization.scheme.code_bytes(weight.numel)
+        return training.quantization.code_bytes(weight.numel)
     return weight.numel * training.dtype.bytes
 
 
@@ -74,7 +74,7 @@ def _quantize(cut: Kept, weight: Weight, quantization: QuantizationSpec, origina
     A checkpoint has scales and zeros apart.
     """
     scheme = quantization.scheme
-    codes = scheme.code_bytes(weight.numel)
+    codes = quantization.code_bytes(weight.numel)
     constants = scheme.constants_bytes(weight.out_features, weight.in_features, quantization)
     if scheme.checkpoint:
         cut.come((codes,))

@@ -25,7 +25,7 @@ def send_out(pools: Pools, model: ModelSpec, training: TrainingSpec, trained: tu
     codes, plain = [], []
     for weight in in_order(model):
         if training.quantization and weight in quantized:
-            codes.append(training.quantization.scheme.code_bytes(weight.numel))
+            codes.append(training.quantization.code_bytes(weight.numel))
         else:
             plain.append(weight.numel * training.dtype.bytes)
     adapters = [size for _, size in tensors_in_order(trained)] if training.adapter else []

@@ -98,7 +98,7 @@ def _base(weight: Weight, model: ModelSpec, training: TrainingSpec) -> Iterator[
     """What is quantized on the card is there before, and all else of its model: see replay/load.py."""
     quantization, there = training.quantization, training.quantization is not None and loads_whole(training)
     if quantization is not None and weight in set(quantized_weights(model, quantization)):
-        part, whole = code_part_bytes(weight, training), quantization.scheme.code_bytes(weight.numel)
+        part, whole = code_part_bytes(weight, training), quantization.code_bytes(weight.numel)
         constants = quantization.scheme.constants_bytes(weight.out_features, weight.in_features, quantization)
         one = _Parameter(0 if there else whole, part, part, False, 0 if there else constants)
     else:

@@ -49,7 +49,7 @@ def _check_sharding(training: TrainingSpec) -> None:
     parallelism, quantization = training.parallelism, training.quantization
     if parallelism.shards_weights and quantization is not None and quantization.scheme.unshardable:
         scheme = quantization.scheme
-        what = f"{parallelism.strategy} cannot shard {scheme.bits}-bit weights: {scheme.unshardable}."
+        what = f"{parallelism.strategy} cannot shard {quantization.bits}-bit weights: {scheme.unshardable}."
         raise SpecError(what, "Use --quant-type nf4, or --parallel ddp, zero1 or zero2.")
     if parallelism.loading == "sharded" and is_zero(parallelism) and quantization is not None:
         what = f"{parallelism.strategy} loads quantized models whole: zero.Init leaves them out."
@@ -211,7 +211,7 @@ def code_part_bytes(weight: Weight, training: TrainingSpec) -> int:
     quantization = training.quantization
     assert quantization is not None
     itemsize = quantization.scheme.written_itemsize(quantization) or 1
-    whole = quantization.scheme.code_bytes(weight.numel)
+    whole = quantization.code_bytes(weight.numel)
     return prod(part_of((-(-whole // itemsize), 1), training.parallelism.gpus, cuts_flat(training))) * itemsize
 
 

@@ -40,7 +40,7 @@ def _units(model: ModelSpec, itemsize: int, quantization: QuantizationSpec | Non
 
     def size(weight: Weight) -> int:
         if quantization is not None and weight in quantized:
-            return weight.copies * quantization.scheme.code_bytes(weight.numel)
+            return weight.copies * quantization.code_bytes(weight.numel)
         return weight.copies * weight.numel * itemsize
 
     weights = weights_of(model)

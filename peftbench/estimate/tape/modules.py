@@ -126,7 +126,7 @@ def _dense_with_cast_weight(
 
 def base_linear(c: Context, x: Tensor, out_features: int, bias: bool = False) -> Tensor:
     """A linear layer of the base model, before any adapter."""
-    if c.quantization is not None:
+    if c.quantization is not None and not c.quantization.scheme.experts_only:
         return c.quantization.scheme.forward(c, x, out_features)
     return dense(c.tape, x, out_features, c.weight_itemsize, c.full, bias)
 

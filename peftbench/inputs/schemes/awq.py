@@ -1,5 +1,7 @@
 """AWQ: a checkpoint of 4-bit codes with a scale and a packed zero for each group of inputs, and no order of inputs.
 
+The zeros are there whatever zero_point says.
+
 Source: the buffers of WQLinear_GEMM in AutoAWQ 0.2.8 `awq/modules/linear/gemm.py`; GPTQModel 7.7
 `nn_modules/qlinear/gemm_awq.py`, by which transformers 5.23 runs such checkpoints; PEFT 0.21 `tuners/lora/awq.py`,
 which clones no result and casts its own before scaling it: no moment of a layer is wider for the one or the other.
@@ -9,8 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peftbench.inputs.schemes.gptq import HALF_BYTES, WHOLE, group_words, groups_of, linear
+from peftbench.inputs.schemes.gptq import WHOLE, group_words, groups_of
 from peftbench.inputs.schemes.scheme import Scheme
+from peftbench.inputs.schemes.written_out import HALF_BYTES, written_out
 
 if TYPE_CHECKING:
     from peftbench.inputs.recipe import QuantizationSpec
@@ -31,12 +34,13 @@ SCHEMES = {
         bits=4,
         constants_bytes=constants_bytes,
         constants=group_words,
-        forward=linear,  # AwqGemmFn: saves nothing of x; up to 1,024 tokens only its backward writes the weight out
+        forward=written_out(),  # AwqGemmFn saves nothing of x; up to 1,024 tokens only backward writes the weight out
         written_itemsize=lambda quantization: HALF_BYTES,
         options=("blocksize",),
         blocksizes=(WHOLE, 16, 32, 64, 128),
         blocksize=128,
         checkpoint=True,
+        conv1d=True,
         reaches_subclasses=True,
         reaches_experts=True,
         blocks_only=True,

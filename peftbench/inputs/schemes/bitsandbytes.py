@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peftbench.inputs.schemes.scheme import OPTIONS, Scheme
+from peftbench.inputs.schemes.scheme import Scheme
 from peftbench.memory import Part
 
 if TYPE_CHECKING:
@@ -87,12 +87,14 @@ def _keep_on_ctx(c: Context, x: Tensor) -> None:
 
 FOUR_BIT = Scheme(
     library="bitsandbytes",
+    built=True,
+    conv1d=True,
     bits=4,
     constants_bytes=block_constants_bytes,
     constants=_block_constants,
     forward=linear_4bit,
     written_itemsize=lambda quantization: quantization.compute_dtype.bytes,
-    options=OPTIONS,
+    options=("blocksize", "double_quant", "compute_dtype"),
     blocksizes=(32, 64, 128, 256, 512, 1024, 2048, 4096),
     blocksize=64,
     lora_copies=True,
@@ -103,6 +105,8 @@ FOUR_BIT = Scheme(
 )
 INT8 = Scheme(
     library="bitsandbytes",
+    built=True,
+    conv1d=True,
     bits=8,
     constants_bytes=lambda out_features, in_features, quantization: out_features * FLOAT32_BYTES,
     constants=lambda quantization: "one float32 scale a row",

@@ -14,10 +14,16 @@ if TYPE_CHECKING:
     from peftbench.estimate.tape.modules import Context
     from peftbench.inputs.recipe import QuantizationSpec
 
-FILES = {"nf4": "bitsandbytes", "fp4": "bitsandbytes", "int8": "bitsandbytes", "gptq": "gptq", "awq": "awq"}
+FILES = {
+    "nf4": "bitsandbytes", "fp4": "bitsandbytes", "int8": "bitsandbytes", "gptq": "gptq", "awq": "awq", "hqq": "hqq",
+    "eetq": "eetq", "aqlm-1x16": "codebooks", "aqlm-2x8": "codebooks", "vptq": "codebooks", "fp8": "fp8",
+    "fbgemm-fp8": "fp8", "torchao-int8": "torchao", "torchao-float8": "torchao", "torchao-int4": "torchao",
+    "quanto-int8": "quanto", "quanto-float8": "quanto", "quanto-int4": "quanto", "quanto-int2": "quanto",
+    "mxfp4": "mxfp4", "compressed-tensors": "packed", "gguf": "packed", "higgs": "generation", "bitnet": "generation",
+}  # fmt: skip
 """Every scheme by its --quant-type, and the file of this folder that has its row in SCHEMES: loaded when asked for."""
 QUANT_TYPES = tuple(FILES)
-OPTIONS = ("blocksize", "double_quant", "compute_dtype")
+OPTIONS = ("blocksize", "bits", "double_quant", "compute_dtype")
 """Fields of QuantizationSpec that only some schemes have."""
 
 
@@ -27,7 +33,7 @@ class Scheme(NamedTuple):
     library: str
     """Who stores weights so, in messages: "bitsandbytes"."""
     bits: int
-    """Bits of a weight's code: 4 (two in a byte) or 8."""
+    """Bits of a weight's code, where the recipe does not choose them: 4 (two in a byte), 8 …"""
     constants_bytes: Callable[[int, int, QuantizationSpec], int]
     """What dequantizing one matrix of (out_features, in_features) needs beside its codes."""
     constants: Callable[[QuantizationSpec], str]
@@ -37,6 +43,10 @@ class Scheme(NamedTuple):
     written_itemsize: Callable[[QuantizationSpec], int]
     """Bytes of an element of a matrix that is dequantized as a whole; 0 where codes are multiplied."""
 
+    bits_choices: tuple[int, ...] = ()
+    """Bits that a code can have; empty where there is no choice."""
+    packed_bytes: Callable[[int, QuantizationSpec], int] | None = None
+    """Codes of so many weights, where they do not lie beside one another without a gap."""
     options: tuple[str, ...] = ()
     """Those of OPTIONS that it has."""
     blocksizes: tuple[int, ...] = ()
@@ -44,16 +54,32 @@ class Scheme(NamedTuple):
     blocksize: int | None = None
     """The library's default; None without blocks."""
     checkpoint: bool = False
-    """Weights come quantized: neither a dry run nor a measured run nor another tool's file can make them."""
+    """Weights come quantized, and are never on the card in 16 bit."""
+    built: bool = False
+    """A dry run, a measured run and another tool's file can make such weights."""
+    untrainable: str = ""
+    """Why no adapter can be trained on it, as a sentence; empty where one can."""
+    dequantizes: bool = False
+    """transformers can write the weights out in 16 bit as it loads them."""
+    capability: tuple[int, int] = (0, 0)
+    """Compute capability below which there are no kernels for the codes."""
     reaches_subclasses: bool = False
     """Linear layers of a class of their own too (Falcon's); bitsandbytes takes exactly nn.Linear and Conv1D."""
     reaches_experts: bool = False
     """The matrices of experts too, which are linear layers of their own in the checkpoint."""
+    experts_only: bool = False
+    """Nothing but the matrices of experts."""
+    conv1d: bool = False
+    """transformers' Conv1D too (GPT-2)."""
     blocks_only: bool = False
     """Nothing outside of the decoder layers (OPT-350m's projections)."""
 
     adapters: tuple[str, ...] = ()
-    """PEFT types that have a layer for it, none of them with DoRA; empty: all that PEFT puts on bitsandbytes."""
+    """PEFT types that are priced on it; empty: all that PEFT puts on bitsandbytes."""
+    dora: bool = False
+    """DoRA too."""
+    plain_layers: bool = False
+    """PEFT has no layer of its own for it, and puts there what it puts on nn.Linear."""
     lora_copies: bool = False
     """PEFT's LoRA on such a layer clones its result before adding to it."""
     others_copy: bool = False
@@ -78,10 +104,6 @@ class Scheme(NamedTuple):
     """What stores codes in a floating dtype, as sharding wants them."""
     keeps_inputs: str = ""
     """What non-reentrant checkpointing does not drop, in words."""
-
-    def code_bytes(self, numel: int) -> int:
-        """Bytes of a matrix' codes."""
-        return -(-numel * self.bits // 8)
 
 
 @lru_cache(maxsize=64)
