@@ -92,9 +92,58 @@ def add_adapter(model: Any, adapter: AdapterSpec, trained: bool) -> Any:
     from peft import get_peft_model
 
     config, before = peft_config(adapter_options(adapter), trained), parameter_ids(model)
+    leave_out(model, config)
     adapted = get_peft_model(model, config, autocast_adapter_dtype=adapter.dtype is DType.FLOAT32)
     cast_adapter(adapted, before, adapter.dtype)
     return adapted
+
+
+def leave_out(model: Any, config: Any) -> tuple[str, ...]:
+    """Exclude from all-linear what PEFT counts among linear layers and cannot adapt; return their names, sorted.
+
+    A training that asks for all of them stops there, so these are what a user has to leave out.
+    """
+    kept = getattr(config, "exclude_modules", None)
+    if getattr(config, "target_modules", None) != ALL_LINEAR or not (kept is None or isinstance(kept, (list, set))):
+        return ()
+    refused = {
+        name.rpartition(".")[2] for name, module in model.named_modules() if _refused(name, module, model, config)
+    }
+    if refused:
+        config.exclude_modules = {*(kept or ()), *refused}
+    return tuple(sorted(refused))
+
+
+def _refused(name: str, module: Any, model: Any, config: Any) -> bool:
+    from peft.tuners.tuners_utils import BaseTuner
+    from torch.nn import Linear
+
+    if not isinstance(module, Linear):
+        return False
+    check: Any = BaseTuner._check_target_module_compatiblity
+    try:
+        check(None, config, model, name.rpartition(".")[2])
+    except ValueError:  # out_proj of state-space layers, whose weight their kernel takes past any adapter
+        return True
+    return not _is_product(module)
+
+
+def _is_product(module: Any) -> bool:
+    """Whether a module of a class made from the linear layer still turns rows of in_features into out_features.
+
+    A router that returns a tuple does not, nor does a layer of groups: PEFT adds to what comes out.
+    """
+    import torch
+
+    if not type(module).__module__.startswith("transformers.models."):
+        return True
+    weights = {name: torch.empty_like(tensor, device="meta") for name, tensor in module.named_parameters()}
+    rows = torch.empty((1, 2, module.in_features), device="meta", dtype=module.weight.dtype)
+    try:
+        out = torch.func.functional_call(module, weights, (rows,))
+    except Exception:  # it takes other inputs than rows
+        return False
+    return isinstance(out, torch.Tensor) and out.shape == (1, 2, module.out_features)
 
 
 def parameter_ids(model: Any) -> set[int]:

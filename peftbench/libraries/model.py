@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -106,6 +108,25 @@ def bitsandbytes_config(quantization: QuantizationSpec) -> Any:
         bnb_4bit_use_double_quant=quantization.double_quant,
         bnb_4bit_compute_dtype=torch_dtype(quantization.compute_dtype),
     )
+
+
+def read_weights(model: nn.Module) -> tuple[str, ...]:
+    """Names of linear layers whose weight the model's own code takes as a matrix: those of state-space layers.
+
+    bitsandbytes stores codes there, on which such a model stops; llm_int8_skip_modules leaves these layers out.
+    """
+    found: set[str] = set()
+    for module in {type(module): module for module in model.modules()}.values():
+        if type(module).__module__.startswith("transformers.models."):
+            read = _READ.findall(inspect.getsource(type(module)))
+            found.update(name for name in read if isinstance(getattr(module, name, None), nn.Linear))
+    return tuple(sorted(found))
+
+
+_READ = re.compile(
+    r"(?<!isinstance\()self\.(\w+)\.weight\b(?!\[|\.(?:dtype|device|shape|data_ptr|ndim)|,? *(?:is\b|:|=[^=]))"
+)
+"""A weight that is read as a matrix, and not asked for its dtype."""
 
 
 def prepare_for_training(model: nn.Module, quantization: QuantizationSpec) -> None:

@@ -41,7 +41,11 @@ def plan_by_dry_run(
 
 
 def notes_on(dry_run: DryRun | Extrapolation) -> tuple[str, ...]:
-    """Where the card would run out of memory, or only just not."""
+    """What was run otherwise than asked, and where the card would run out of memory, or only just not."""
+    return (*dry_run.facts.get("notes", ()), *_end_notes(dry_run))
+
+
+def _end_notes(dry_run: DryRun | Extrapolation) -> tuple[str, ...]:
     card = getattr(dry_run, "on_card", None)  # an extrapolation was never replayed
     if card is None or dry_run.gpu is None:
         return ()

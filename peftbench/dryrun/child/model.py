@@ -22,6 +22,7 @@ from peftbench.libraries.model import (
     count_parameters,
     model_config,
     prepare_for_training,
+    read_weights,
     torch_dtype,
 )  # fmt: skip
 
@@ -71,6 +72,7 @@ def _quantize(model: Any, quantization: QuantizationSpec, dtype: torch.dtype) ->
 
     config = bitsandbytes_config(quantization)
     kept = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
+    kept = [*kept, *read_weights(model)]
     replace_with_bnb_linear(model, modules_to_not_convert=kept, quantization_config=config)
     _load_in(model, dtype if quantization.four_bit else torch.int8, dtype)
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = quantization.four_bit, not quantization.four_bit

@@ -24,7 +24,7 @@ from peftbench.dryrun.child.tuners import stand_in_for_values
 from peftbench.dryrun.trace.recorder import Recorder
 from peftbench.dryrun.workload import Workload
 from peftbench.inputs.recipe import DType, TrainingSpec
-from peftbench.libraries.adapter import cast_adapter
+from peftbench.libraries.adapter import cast_adapter, leave_out
 from peftbench.libraries.refusal import Refused, in_a_line
 from peftbench.memory import Part
 
@@ -37,7 +37,7 @@ def adapt(model: nn.Module, workload: Workload, recorder: Recorder, device_type:
     if not (workload.recipe.adapter or workload.adapter_config):
         return model
     before = [(weakref.ref(tensor), _storage(tensor)) for tensor in (*model.parameters(), *model.buffers())]
-    adapted = _adapted(model, workload, device_type)
+    adapted = _adapted(model, workload, recorder, device_type)
     base = {id(tensor): storage for reference, storage in before if (tensor := reference()) is not None}
     _settle(adapted, workload, set(base))
     for name, module in adapted.named_modules():
@@ -50,6 +50,7 @@ def adapt(model: nn.Module, workload: Workload, recorder: Recorder, device_type:
     return adapted
 
 
+_LEFT_OUT = "all-linear without {}, which PEFT cannot adapt in {}: a run that names them stops."
 WRAPPED = "base_model.model."
 """What PEFT puts before the names of transformers' modules."""
 
@@ -58,10 +59,13 @@ def _storage(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def _adapted(model: Any, workload: Workload, device: str) -> nn.Module:
+def _adapted(model: Any, workload: Workload, recorder: Recorder, device: str) -> nn.Module:
     from peft import get_peft_model
 
     config = peft_config(workload)
+    left_out = leave_out(model, config)
+    if left_out:
+        recorder.notes.append(_LEFT_OUT.format(", ".join(left_out), model.config.model_type))
     if any(isinstance(parameter, FakeTensor) for parameter in model.parameters()):
         stand_in_for_values()
     if config.peft_type == "XLORA":

@@ -21,13 +21,14 @@ from peftbench.dryrun.child.peft_model import adapt, blaming_peft
 from peftbench.dryrun.child.train import MICRO_BATCHES, Training
 from peftbench.dryrun.fake.attention import KERNELS
 from peftbench.dryrun.fake.card import CARD
+from peftbench.dryrun.fake.scan import torch_paths
 from peftbench.dryrun.parallel.fsdp import recorded, shard
 from peftbench.dryrun.parallel.group import group_of
 from peftbench.dryrun.trace.recorder import Recorder, classify
 from peftbench.dryrun.trace.trace import Trace
 from peftbench.dryrun.workload import Workload
 from peftbench.inputs.recipe import TrainingSpec
-from peftbench.libraries.model import causal_lm_of, count_parameters
+from peftbench.libraries.model import causal_lm_of, count_parameters, read_weights
 from peftbench.memory import Phase
 
 Progress = Callable[[float], None]
@@ -49,17 +50,28 @@ def dry_run(workload: Workload, progress: Progress = lambda share: None) -> Trac
         ):  # fmt: skip
             recorder.calibrate()
             recorder.mark(Phase.LOAD, 0)
+            recorder.notes += _kept_whole(base, workload)
             model = _prepared(base, workload, recorder)
             _watch(model, recorder)
             _count(model, workload, progress)
             gc.collect()
-            with recorder, blaming_peft(model, workload):
+            with recorder, torch_paths(model, recorder.notes), blaming_peft(model, workload):
                 kind = Training if isinstance(workload.recipe, TrainingSpec) else Generation
                 kind(model, workload, recorder).run()
         trace = _trace(recorder, model, num_parameters)
     if workload.layers is not None:
         trace.facts["full_num_parameters"] = count_parameters(base_model_of(replace(workload, layers=None)))
     return trace
+
+
+def _kept_whole(base: nn.Module, workload: Workload) -> list[str]:
+    """What a user has to leave out of quantization, which `build` has done."""
+    kept = read_weights(base) if workload.recipe.quantization else ()
+    named = [name for name in kept if any(path.rpartition(".")[2] == name for path, _ in base.named_modules())]
+    if not named:
+        return []
+    option = "llm_int8_skip_modules"
+    return [f"Priced with {option} of {', '.join(named)}, whose weights the model's own code multiplies."]
 
 
 def _prepared(base: nn.Module, workload: Workload, recorder: Recorder) -> nn.Module:
@@ -128,6 +140,7 @@ def _trace(recorder: Recorder, model: nn.Module, num_parameters: int) -> Trace:
         "attention": dict(KERNELS),
         "device": recorder.device_type,
         "vocab_size": vocab_size,
+        "notes": recorder.notes,
     }
     blocks = [classify(block, name, vocab_size) for block in recorder.blocks]
     return Trace(blocks, list(recorder.events), recorder.marks, facts)  # events go on: the model is still alive

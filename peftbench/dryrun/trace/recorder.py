@@ -60,6 +60,8 @@ class Recorder(TorchDispatchMode):
         self.blocks: list[RecordedBlock] = []
         self.events: list[int] = []
         self.marks: list[Mark] = []
+        self.notes: list[str] = []
+        """Sentences on what was run, for whoever reads the answer."""
         self.phase = Phase.LOAD
         self.modules: list[str] = [""]
         """The modules that are running, the innermost last."""

@@ -36,12 +36,10 @@ REPRESENTATIVE = (
 ALL_LINEAR = AdapterSpec(r=8, target_modules=("all-linear",))
 RESTING = {"gemma3n", "musicgen", "musicgen_melody", "git", "gemma4_assistant", "gemma4_unified_assistant"}
 """gemma3n asks for timm, MusicGen's class for its decoder's config, the others for more than tokens."""
-NOT_BY_PEFT = {
-    "deepseek_v4", "llama4", "llama4_text", "phimoe",  # layers that are linear by class alone
-    "falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h",  # PEFT leaves out_proj of Mamba alone
-    "reformer",  # its reversible layers lose the gradient of a frozen embedding
-}  # fmt: skip
-"""Architectures on which LoRA on all linear layers does not run, on real tensors either."""
+NOT_BY_PEFT = {"reformer"}
+"""Its reversible layers lose the gradient of a frozen embedding, on real tensors too."""
+LEFT_OUT = {"phimoe": "router", "deepseek_v4": "o_a_proj", "falcon_mamba": "out_proj"}
+"""Layers among the linear ones that PEFT cannot adapt: one that returns a tuple, one of groups, one read past it."""
 NOT_GENERATING = {"blt", "cpmant", "xlnet"}
 """blt's class asks its config for layers that it has not, cpmant is given all tokens anew, xlnet runs in float32."""
 NO_CACHE = {"openai-gpt", "xlm"}
@@ -72,7 +70,22 @@ def test_full_fine_tuning(dry_run: Run, name: str) -> None:
     assert alive(trace, Part.WEIGHTS, Phase.FORWARD, 0) >= 2 * trace.facts["num_parameters"]
 
 
-@pytest.mark.parametrize("name", ["llama", "mixtral", "bamba", "qwen3_next"])
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_all_linear_leaves_out_what_peft_cannot_adapt(dry_run: Run, name: str) -> None:
+    trace = dry_run(training(name, adapter=ALL_LINEAR))
+    check_training(trace)
+    assert any(LEFT_OUT[name] in note for note in trace.facts["notes"]), trace.facts["notes"]
+
+
+def test_layers_without_their_kernels_are_noted_with_the_packages(dry_run: Run) -> None:
+    """transformers has a function of torch beside each, which is what is priced wherever the dry run runs."""
+    notes = dry_run(training("falcon_mamba", quantization=QuantizationSpec(), adapter=ALL_LINEAR)).facts["notes"]
+    assert any("causal-conv1d, mamba-ssm" in note for note in notes), notes
+    assert any("llm_int8_skip_modules of dt_proj" in note for note in notes), notes
+    assert dry_run(training("llama")).facts["notes"] == []
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral", "bamba", "falcon_mamba", "qwen3_next"])
 def test_qlora(dry_run: Run, name: str) -> None:
     workload = training(name, adapter=ALL_LINEAR, quantization=QuantizationSpec(), gradient_checkpointing=True)
     check_training(dry_run(workload))
