@@ -116,7 +116,7 @@ GIVEN = {
     "sequence_length": 64, "padded": True, "zero_grad": "keep", "dtype": "float16", "transformers": "4.45", "r": 4,
     "gpus": 16, "parallel": "zero2", "target_modules": ["q_proj", "v_proj"], "adapter_dtype": "bfloat16",
     "lora_dropout": 0.5, "lora_alpha": 4, "quant_type": "fp4", "compute_dtype": "float32", "blocksize": 128,
-    "use_dora": True, "adapter_options": {"lora_bias": True},
+    "use_dora": True, "adapter_options": {"lora_bias": True, "init_lora_weights": True},
 }  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def test_one_matrix(shape, blocksize, double_quant, quant_type):
         torch.randn(shape), blocksize=blocksize, compress_statistics=double_quant, quant_type=quant_type
     )
     spec = QuantizationSpec(quant_type=quant_type, blocksize=blocksize, double_quant=double_quant)
-    assert spec.scheme.code_bytes(shape[0] * shape[1]) == codes.nbytes
+    assert spec.code_bytes(shape[0] * shape[1]) == codes.nbytes
     assert spec.scheme.constants_bytes(*shape, spec) == constants_of(state)
 
 
