@@ -9,7 +9,7 @@ from functools import lru_cache
 from peftbench.base.plain import check_classes
 from peftbench.base.units import human_bytes
 from peftbench.estimate.forward.generations import rotary_table_bytes
-from peftbench.estimate.forward.kernels import kernels_of
+from peftbench.estimate.forward.kernels import as_needed, kernels_of
 from peftbench.estimate.forward.moments import StepMoments, step_moments
 from peftbench.estimate.forward.step import Step, step_of
 from peftbench.estimate.parts.base_weights import trained_weights, weight_components
@@ -78,6 +78,12 @@ def estimate_training(
 
 def tensor_bytes(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> int:
     """The peak of what torch's allocator has to reserve at least: tensors, without a replay. Raises as above."""
+    return _tensor_bytes(model, training, as_needed(card, training))
+
+
+@lru_cache(maxsize=8192)
+def _tensor_bytes(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> int:
+    """Searches on many cards ask for the same recipes."""
     return MemoryProfile(reserved_components(model, training, card, None)).reserved_bytes
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from peftbench.base.errors import SpecError
 from peftbench.decide.card import settle_training
 from peftbench.decide.verdict import Fit, Verdict, judge
-from peftbench.estimate.forward.kernels import trains_vectors
+from peftbench.estimate.forward.kernels import as_needed
 from peftbench.estimate.parts.card import CardTraits, traits_of
 from peftbench.estimate.parts.slack import context
 from peftbench.estimate.sharding.loading import in_parts
@@ -181,7 +181,7 @@ def _fitting(model: ModelSpec, way: TrainingSpec, shape: Shape, sequences: int) 
 
 def _may_fit(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> bool:
     """Whether the tensors alone are within what is usable."""
-    tensors = _tensor_bytes(model, _alike(training), _traits(training, gpu))
+    tensors = _tensor_bytes(model, _alike(training), as_needed(traits_of(gpu), training))
     return tensors is not None and tensors + _beside_bytes(training.parallelism, gpu) <= gpu.usable_bytes
 
 
@@ -191,7 +191,7 @@ def _fits(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> bool:
 
 
 def _judged(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Verdict:
-    components = _reserved(model, _alike(training), _traits(training, gpu))
+    components = _reserved(model, _alike(training), as_needed(traits_of(gpu), training))
     return judge(MemoryProfile((*components, *_beside(training.parallelism, gpu))), gpu)
 
 
@@ -211,19 +211,12 @@ def _context(gpu: GpuSpec) -> Component:
     return context(gpu, ALWAYS)
 
 
-@lru_cache(maxsize=8192)
 def _tensor_bytes(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> int | None:
     """The peak of the tensors; None for a recipe that cannot be on such a card."""
     try:
         return tensor_bytes(model, training, card)
     except SpecError:
         return None
-
-
-def _traits(training: TrainingSpec, gpu: GpuSpec) -> CardTraits:
-    """What of the card matters to the recipe: how wide it reduces only where vectors are trained."""
-    card = traits_of(gpu)
-    return card if trains_vectors(training.adapter) else card._replace(reducing_blocks=0)
 
 
 _reserved = lru_cache(maxsize=8192)(reserved_components)

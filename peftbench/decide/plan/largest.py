@@ -92,11 +92,16 @@ def _fits(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, at_worst: Fit)
 
 
 def may_fit(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> bool:
-    """Whether the tensors alone are within what is usable: where they are not, nothing needs to be replayed."""
+    """As tensors_fit; False for a recipe that cannot be."""
     try:
-        return tensor_bytes(model, training, traits_of(gpu)) <= gpu.usable_bytes
+        return tensors_fit(model, training, gpu)
     except SpecError:
         return False
+
+
+def tensors_fit(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> bool:
+    """Whether the tensors alone are within what is usable: where they are not, nothing needs to be replayed."""
+    return tensor_bytes(model, training, traits_of(gpu)) <= gpu.usable_bytes
 
 
 def last(fits: Callable[[int], bool], least: int, most: int) -> int:

@@ -39,6 +39,11 @@ def kernels_of(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> Ke
     )
 
 
+def as_needed(card: CardTraits, training: TrainingSpec) -> CardTraits:
+    """The card without what this recipe does not ask for, so that cards which differ in it alone share an answer."""
+    return card if trains_vectors(training.adapter) else card._replace(reducing_blocks=0)
+
+
 def trains_vectors(adapter: AdapterSpec | None) -> bool:
     """Whether gradients of vectors are summed over the tokens at the peak: norms and biases are not."""
     return adapter is not None and (adapter.peft_type != "lora" or adapter.use_dora)

@@ -21,7 +21,7 @@ class ShardedUnit(NamedTuple):
     parts: tuple[int, ...]
     """This GPU's part of each, as it is stored."""
     constants: tuple[int, ...]
-    """Of quantized weights, on every GPU; none where they are on the card before."""
+    """Bytes of quantized weights, on every GPU; 0 where they are on the card before."""
     whole: tuple[int, ...]
     """Gathered: padded to equal parts, in the dtype of the computation."""
     casts: tuple[tuple[int, int], ...]

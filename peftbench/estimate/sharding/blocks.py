@@ -28,7 +28,7 @@ class _Parameter(NamedTuple):
     """The part in the dtype that it is gathered in."""
     trained: bool
     constants: int = 0
-    """Of a quantized weight, unless they are on the card before too."""
+    """Bytes of a quantized weight, unless they are on the card before, too."""
 
 
 @lru_cache(maxsize=1024)

@@ -34,7 +34,7 @@ class AudioFamily(NamedTuple):
     """How the feature extractor of a family works; sources: its feature_extraction and processing file."""
 
     hear: Callable[[Mapping[str, Any], int], Audio]
-    """Of settings and a number of samples."""
+    """Called with the settings and the number of samples."""
     defaults: Mapping[str, Any]
     implied: Mapping[str, str] = {}
     """Where config.json says the same."""

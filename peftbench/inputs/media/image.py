@@ -36,7 +36,7 @@ class ImageFamily(NamedTuple):
     """How the processor of a family works; source of each: its image_processing and processing file in transformers."""
 
     cut: Callable[[Mapping[str, Any], int, int], Cut]
-    """Of settings, height and width."""
+    """Called with the settings, the height and the width in pixels."""
     defaults: Mapping[str, Any]
     """Each setting that `cut` reads, as published checkpoints have it, else as the class does."""
     implied: Mapping[str, str] = {}

@@ -72,7 +72,7 @@ def _kimi(s: Settings, height: int, width: int) -> Cut:
 
 
 def _muse(s: Settings, height: int, width: int) -> Cut:
-    """Of the four grids around the ideal one, that of the nearest shape."""
+    """The grid of the nearest shape among the four around the ideal one."""
     side, most = s["patch_size"] * s["merge_size"], s["max_image_tokens"]
     high, wide = height / side, width / side
     if high * wide > most:
