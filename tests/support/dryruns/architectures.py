@@ -56,14 +56,15 @@ def config_of(name: str) -> str:
         return json.dumps({"model_type": name})
     for key in ("transformers_version", "architectures", "_name_or_path", "dtype"):
         given.pop(key, None)
-    config = {**_cut(given, LEAST.get(name, 2)), **MISSING.get(name, {}), "model_type": name}
+    config = {**cut(given, LEAST.get(name, 2)), **MISSING.get(name, {}), "model_type": name}
     if name == "qwen4_exp":
         config["text_config"] |= MISSING["qwen4_exp_text"]
     return json.dumps(config)
 
 
-def _cut(given: dict[str, Any], least: int) -> dict[str, Any]:
-    config = {key: _cut(value, least) if isinstance(value, dict) else value for key, value in given.items()}
+def cut(given: dict[str, Any], least: int) -> dict[str, Any]:
+    """The config with as many layers as show every kind, and no fewer than `least`."""
+    config = {key: cut(value, least) if isinstance(value, dict) else value for key, value in given.items()}
     depth = next((config[name] for name in DEPTHS if isinstance(config.get(name), int)), None)
     if depth is None:
         return config
