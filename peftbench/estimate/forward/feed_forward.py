@@ -5,28 +5,31 @@ Local variables are those of transformers' code, because they decide how long a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 from peftbench.estimate.peft_forward.dispatch import linear
 from peftbench.estimate.tape.autograd import FLOAT32, Tensor
 from peftbench.estimate.tape.ledger import SharedLedger
 from peftbench.estimate.tape.modules import Context, activation, dense
-from peftbench.inputs.model.parts import Experts
+from peftbench.inputs.model.parts import Experts, FeedForward, Mlp
 from peftbench.memory import Part
 
 
 def feed_forward(c: Context, x: Tensor) -> Tensor:
     """The layer's MLP or experts."""
-    part = c.layer.feed_forward
-    if isinstance(part, Experts):
-        return _split_experts(c, x) if c.model.split_experts else _experts(c, x)
-    layout = c.model.family.layout
+    assert c.layer.feed_forward is not None
+    return NETWORKS[type(c.layer.feed_forward)](c, x)
+
+
+def _mlp(c: Context, x: Tensor) -> Tensor:
+    layout, inner = c.model.family.layout, c.mlp.inner
     if layout.fused_gate:
-        return _fused_gate_mlp(c, x, part.inner)
+        return _fused_gate_mlp(c, x, inner)
     if len(layout.inner) == 1:
-        return _plain_mlp(c, x, part.inner)
+        return _plain_mlp(c, x, inner)
     gate, up = layout.inner
-    return _gated_mlp(c, x, (layout.mlp + gate, layout.mlp + up, layout.mlp + layout.down), part.inner)
+    return _gated_mlp(c, x, (layout.mlp + gate, layout.mlp + up, layout.mlp + layout.down), inner)
 
 
 def _fused_gate_mlp(c: Context, x: Tensor, inner: int) -> Tensor:
@@ -64,6 +67,10 @@ def _plain_mlp(c: Context, x: Tensor, width: int) -> Tensor:
 
 
 def _experts(c: Context, hidden_states: Tensor) -> Tensor:
+    return (_split_experts if c.model.split_experts else _fused_experts)(c, hidden_states)
+
+
+def _fused_experts(c: Context, hidden_states: Tensor) -> Tensor:
     """Fused experts through grouped_mm: each token is copied to its k experts, and everything inner is k-fold.
 
     Source: grouped_mm_experts_forward in transformers/integrations/moe.py.
@@ -243,3 +250,7 @@ def _added(c: Context, final: Tensor, x: Tensor, positions: Tensor) -> Tensor:
     total = Tensor(final.storage, final.width, final.itemsize, True, c.tape.next_key())
     c.tape.record((total,), (final, low), (positions, low), aliases=(final.key,))
     return total
+
+
+NETWORKS: dict[type[FeedForward], Callable[[Context, Tensor], Tensor]] = {Mlp: _mlp, Experts: _experts}
+"""What runs each kind of feed-forward network in `inputs/model/parts.py`."""

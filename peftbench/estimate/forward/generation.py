@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from peftbench.estimate.forward.attention import attention
 from peftbench.estimate.forward.layers import decoder_layer
+from peftbench.estimate.forward.mixers.attention import attention
 from peftbench.estimate.forward.segments import Kind
 from peftbench.estimate.peft_types.tensors import adapted_paths
 from peftbench.estimate.tape.autograd import Tape, Tensor

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from peftbench.estimate.forward.attention import attention, concatenates_rotated, keep_in_cache, rotate
 from peftbench.estimate.forward.feed_forward import feed_forward
-from peftbench.estimate.forward.generations import keeps_fused_cache
+from peftbench.estimate.forward.mixer import mix
 from peftbench.estimate.peft_forward.dispatch import linear
 from peftbench.estimate.peft_forward.lora import adapted_embedding, trains_tokens
 from peftbench.estimate.tape.autograd import Tensor
@@ -55,7 +54,7 @@ def _llama_layer(c: Context, x: Tensor) -> Tensor:
     residual = hidden_states = x
     if before:
         hidden_states = norm(c, hidden_states, next(names))
-    hidden_states = _self_attention(c, hidden_states)
+    hidden_states = mix(c, hidden_states)
     if after:
         hidden_states = norm(c, hidden_states, next(names))
     hidden_states = c.tape.add(residual, c.tape.dropout(hidden_states, c.model.residual_dropout))
@@ -72,7 +71,7 @@ def _gpt2_block(c: Context, x: Tensor) -> Tensor:
     first, second = norm_names(c.model)
     residual = x
     hidden_states = norm(c, x, first)
-    attention_output = _self_attention(c, hidden_states)
+    attention_output = mix(c, hidden_states)
     attention_output = c.tape.dropout(attention_output, c.model.residual_dropout)
     hidden_states = c.tape.add(attention_output, residual)
     residual = hidden_states
@@ -88,7 +87,7 @@ def _opt_layer(c: Context, x: Tensor) -> Tensor:
     residual = hidden_states = x
     if before:
         hidden_states = norm(c, hidden_states, first)
-    hidden_states = c.tape.dropout(_self_attention(c, hidden_states), c.model.residual_dropout)
+    hidden_states = c.tape.dropout(mix(c, hidden_states), c.model.residual_dropout)
     hidden_states = c.tape.add(residual, hidden_states)
     if not before:
         hidden_states = norm(c, hidden_states, first)
@@ -96,7 +95,7 @@ def _opt_layer(c: Context, x: Tensor) -> Tensor:
     residual = hidden_states
     if before:
         hidden_states = norm(c, hidden_states, second)
-    hidden_states = linear(c, layout.inner[0], hidden_states, c.layer.feed_forward.inner, c.model.mlp_bias)
+    hidden_states = linear(c, layout.inner[0], hidden_states, c.mlp.inner, c.model.mlp_bias)
     hidden_states = activation(c, hidden_states)
     hidden_states = linear(c, layout.down, hidden_states, c.model.hidden_size, c.model.mlp_bias)
     hidden_states = c.tape.dropout(hidden_states, c.model.residual_dropout)
@@ -109,7 +108,7 @@ def _parallel_layer(c: Context, x: Tensor) -> Tensor:
     model, tape, names = c.model, c.tape, norm_names(c.model)
     residual = x
     normed = norm(c, x, names[0])
-    attention_output = tape.dropout(_self_attention(c, normed), model.residual_dropout)
+    attention_output = tape.dropout(mix(c, normed), model.residual_dropout)
     if model.norms_per_layer == 2:
         normed = norm(c, x, names[1])
     fed_forward = tape.dropout(feed_forward(c, normed), model.residual_dropout)
@@ -121,7 +120,7 @@ def _falcon_layer(c: Context, x: Tensor) -> Tensor:
     model, tape = c.model, c.tape
     first, second = norm_names(model)
     normed = norm(c, x, first)
-    attention_output = tape.dropout(_self_attention(c, normed), model.residual_dropout)
+    attention_output = tape.dropout(mix(c, normed), model.residual_dropout)
     residual = tape.add(x, attention_output)
     normed_again = norm(c, residual, second)
     return tape.add(residual, tape.dropout(feed_forward(c, normed_again), model.residual_dropout))
@@ -130,7 +129,7 @@ def _falcon_layer(c: Context, x: Tensor) -> Tensor:
 def _neox_layer(c: Context, x: Tensor) -> Tensor:
     tape, dropout = c.tape, c.model.residual_dropout
     first, second = norm_names(c.model)
-    attention_output = tape.dropout(_self_attention(c, norm(c, x, first)), dropout)
+    attention_output = tape.dropout(mix(c, norm(c, x, first)), dropout)
     attention_output = tape.add(attention_output, x)
     fed_forward = tape.dropout(feed_forward(c, norm(c, attention_output, second)), dropout)
     return tape.add(fed_forward, attention_output)
@@ -140,52 +139,3 @@ FORMS: dict[str, Callable[[Context, Tensor], Tensor]] = {
     "llama": _llama_layer, "gpt2": _gpt2_block, "opt": _opt_layer, "gpt_neox": _neox_layer, "falcon": _falcon_layer,
 }  # fmt: skip
 """By `Family.form`: how a layer runs attention and MLP in turn."""
-
-
-# ── attention ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _self_attention(c: Context, hidden_states: Tensor) -> Tensor:
-    query, key, value = _project(c, hidden_states)
-    if c.attention.rotary_dim:
-        query, key = rotate(c, query), rotate(c, key)
-    key, value = keep_in_cache(c, key, value)
-    output = attention(c, query, key, value)
-    if c.attention_kernel != "eager" and concatenates_rotated(c):
-        # The output takes the layout of concatenated queries, head by head, and merging heads copies it.
-        output = c.tape.copy(output)
-    layout = c.model.family.layout
-    return linear(c, layout.attention + layout.output, output, c.model.hidden_size, c.model.attention_output_bias)
-
-
-def _project(c: Context, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values, from one matrix or three."""
-    model, part, layout = c.model, c.attention, c.model.family.layout
-    names = [layout.attention + name for name in layout.qkv]
-    if len(names) == 1:
-        return _project_fused(c, hidden_states, names[0])
-    query = linear(c, names[0], hidden_states, part.query_size, model.qkv_bias)
-    if model.family.scales_query:
-        query = c.tape.scale(query)
-    if model.qk_norm != "none":
-        query = norm(c, query, layout.qk_norms[0], part.heads if model.qk_norm == "head" else 1)
-    key = linear(c, names[1], hidden_states, part.key_value_size, model.qkv_bias)
-    if model.qk_norm != "none":
-        key = norm(c, key, layout.qk_norms[1], part.key_value_heads if model.qk_norm == "head" else 1)
-    value = linear(c, names[2], hidden_states, part.key_value_size, model.qkv_bias)
-    return query, key, value
-
-
-def _project_fused(c: Context, hidden_states: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
-    model, part, tape = c.model, c.attention, c.tape
-    widths = (part.query_size, part.key_value_size, part.key_value_size)
-    fused = linear(c, name, hidden_states, sum(widths), model.qkv_bias)
-    if keeps_fused_cache(c.model, c.training) and fused.storage is not None:
-        c.cache.append(fused.storage)
-    if model.family.slices_qkv:
-        query, key, value = (tape.slice(fused, width) for width in widths)
-    else:
-        query, key, value = tape.split(fused, widths)
-    if model.family.copies_key_heads and 1 < part.key_value_heads < part.heads:
-        key, value = (tape.copy(tape.copy(x), part.query_size) for x in (key, value))  # indexed, then broadcast
-    return query, key, value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from peftbench.estimate.tape.autograd import FLOAT32, Storage, Tape, Tensor
-from peftbench.inputs.model.parts import Attention, Experts, Layer
+from peftbench.inputs.model.parts import Attention, Experts, Layer, Mlp
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import AdapterSpec, QuantizationSpec, TrainingSpec
 from peftbench.memory import Part
@@ -49,8 +49,15 @@ class Context:
 
     @property
     def attention(self) -> Attention:
-        """The heads of the layer's attention."""
+        """The heads of the layer's attention, where it has some."""
+        assert isinstance(self.layer.mixer, Attention)
         return self.layer.mixer
+
+    @property
+    def mlp(self) -> Mlp:
+        """The layer's MLP, where it has one."""
+        assert isinstance(self.layer.feed_forward, Mlp)
+        return self.layer.feed_forward
 
     @property
     def experts(self) -> Experts:

@@ -52,15 +52,17 @@ FeedForward = Mlp | Experts
 class Layer(NamedTuple):
     """A layer by its parts: those that are equal need the same memory."""
 
-    mixer: Mixer
-    feed_forward: FeedForward
+    mixer: Mixer | None
+    """None in a layer that is a feed-forward network only."""
+    feed_forward: FeedForward | None
+    """None in a layer that is a mixer only."""
 
     @property
     def slides(self) -> bool:
         """It attends within a window."""
-        return self.mixer.window is not None
+        return isinstance(self.mixer, Attention) and self.mixer.window is not None
 
     @property
     def unmasked(self) -> Layer:
         """The layer where its window needs no mask."""
-        return self._replace(mixer=self.mixer._replace(window=None)) if self.slides else self
+        return self._replace(mixer=self.mixer._replace(window=None)) if isinstance(self.mixer, Attention) else self

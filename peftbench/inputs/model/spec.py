@@ -30,9 +30,9 @@ class ModelSpec:
     hidden_size: Positive
     intermediate_size: Positive
     num_hidden_layers: Positive
-    num_attention_heads: Positive
-    num_key_value_heads: Positive
-    head_dim: Positive
+    num_attention_heads: Count
+    num_key_value_heads: Count
+    head_dim: Count
     vocab_size: Positive
     max_position_embeddings: Positive
     tie_word_embeddings: bool
@@ -82,6 +82,12 @@ class ModelSpec:
     split_experts: bool = False
     """Experts are MLPs of linear layers, not fused parameters: transformers before 5, see weights.built_by."""
 
+    own_layers: tuple[Layer, ...] = ()
+    """Every layer by its parts, where the fields of attention and feed-forward above do not say what they are made of.
+
+    Those fields then hold what is true of the layers that have attention, or 0 where none has.
+    """
+
     def __post_init__(self) -> None:
         """Raise SpecError for sizes that no model can have; a config.json is held to them by its own keys before."""
         check_fields(self)
@@ -93,7 +99,9 @@ class ModelSpec:
             raise NoFormula(f"model_type {written(self.model_type)} has no formula.", "`peftbench models` lists all.")
         if self.hidden_act not in ACTIVATIONS:
             raise SpecError(f"hidden_act must be an activation of transformers, not {written(self.hidden_act)}.")
-        if self.num_attention_heads % self.num_key_value_heads:
+        if not self.own_layers and not (self.num_attention_heads and self.num_key_value_heads and self.head_dim):
+            raise SpecError(f"attention needs heads with channels (got {self.num_attention_heads} heads).")
+        if self.num_key_value_heads and self.num_attention_heads % self.num_key_value_heads:
             raise SpecError(f"{self.num_attention_heads} heads cannot share {self.num_key_value_heads} key heads.")
         if self.num_experts_per_tok > self.num_experts or (self.num_experts and not self.moe_intermediate_size):
             raise SpecError(f"a token cannot use {self.num_experts_per_tok} of {self.num_experts} experts.")
@@ -103,7 +111,7 @@ class ModelSpec:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """Every layer by its parts."""
-        return tuple(self._layer(number) for number in range(self.num_hidden_layers))
+        return self.own_layers or tuple(self._layer(number) for number in range(self.num_hidden_layers))
 
     def _layer(self, number: int) -> Layer:
         window = self.sliding_window if number in self.sliding_layers else None

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from peftbench.inputs.model.family import Layout, SplitExperts
+from peftbench.inputs.model.family import Layout
+from peftbench.inputs.model.listing.attention import attention_weights
+from peftbench.inputs.model.listing.feed_forward import expert_weights, mlp_weights
+from peftbench.inputs.model.listing.modules import linear_weights, norm_weights
 from peftbench.inputs.model.parts import Attention, Experts, FeedForward, Mixer, Mlp
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.model.weight import Role, Weight
 
 _Part = TypeVar("_Part")
+_List = Callable[[ModelSpec, Any, tuple[int, ...]], Iterator[Weight]]
+
+MIXERS: dict[type[Mixer], _List] = {Attention: attention_weights}
+NETWORKS: dict[type[FeedForward], _List] = {Mlp: mlp_weights, Experts: expert_weights}
+"""What lists the weights of each kind of part, given the layers that have it."""
 
 
 def built_by(model: ModelSpec, transformers: str) -> ModelSpec:
@@ -34,29 +42,30 @@ def weights_of(model: ModelSpec) -> tuple[Weight, ...]:
     every = tuple(range(model.num_hidden_layers))
     return (
         *_embeddings(model, layout),
-        *(w for mixer, layers in mixers_of(model).items() for w in _attention(model, mixer, layers)),
-        *(w for part, layers in feed_forwards_of(model).items() for w in _feed_forward(model, part, layers)),
-        *(w for name in norm_names(model) for w in _norm(model, name, model.hidden_size, every)),
-        *(_norm(model, layout.final_norm, model.hidden_size, None) if model.final_norm else ()),
+        *(w for part, layers in mixers_of(model).items() for w in MIXERS[type(part)](model, part, layers)),
+        *(w for part, layers in networks_of(model).items() for w in NETWORKS[type(part)](model, part, layers)),
+        *(w for name in norm_names(model) for w in norm_weights(model, name, model.hidden_size, every)),
+        *(norm_weights(model, layout.final_norm, model.hidden_size, None) if model.final_norm else ()),
         *_head(model),
     )
 
 
 def mixers_of(model: ModelSpec) -> dict[Mixer, tuple[int, ...]]:
     """The layers that have each mixer, as far as its weights go."""
-    return _layers_by([layer.mixer.stored for layer in model.layers])
+    return _layers_by([layer.mixer.stored if layer.mixer else None for layer in model.layers])
 
 
-def feed_forwards_of(model: ModelSpec) -> dict[FeedForward, tuple[int, ...]]:
+def networks_of(model: ModelSpec) -> dict[FeedForward, tuple[int, ...]]:
     """The layers that have each feed-forward network."""
     return _layers_by([layer.feed_forward for layer in model.layers])
 
 
-def _layers_by(parts: Sequence[_Part]) -> dict[_Part, tuple[int, ...]]:
-    """Numbers of layers by part."""
+def _layers_by(parts: Sequence[_Part | None]) -> dict[_Part, tuple[int, ...]]:
+    """Numbers of layers by part; a layer may lack it."""
     found: dict[_Part, list[int]] = {}
     for number, part in enumerate(parts):
-        found.setdefault(part, []).append(number)
+        if part is not None:
+            found.setdefault(part, []).append(number)
     return {part: tuple(numbers) for part, numbers in found.items()}
 
 
@@ -79,71 +88,8 @@ def _embeddings(model: ModelSpec, layout: Layout) -> Iterator[Weight]:
     if model.learned_positions:
         yield Weight(layout.positions, "weight", (model.learned_positions, model.hidden_size), Role.EMBEDDING)
     if model.embedding_size != model.hidden_size:
-        yield from _linear("project_in", model.hidden_size, model.embedding_size, False, layout, None)
-        yield from _linear("project_out", model.embedding_size, model.hidden_size, False, layout, None)
-
-
-def _attention(model: ModelSpec, part: Attention, layers: tuple[int, ...]) -> Iterator[Weight]:
-    layout = model.family.layout
-    widths: tuple[int, ...] = (part.query_size, part.key_value_size, part.key_value_size)
-    if len(layout.qkv) == 1:
-        widths = (sum(widths),)
-    for name, width in zip(layout.qkv, widths, strict=True):
-        yield from _linear(layout.attention + name, width, model.hidden_size, model.qkv_bias, layout, layers)
-    yield from _qk_norms(model, part, layers)
-    if model.attention_sinks:
-        yield Weight(layout.attention.rstrip("."), "sinks", (part.heads,), Role.SINKS, layers)
-    output = layout.attention + layout.output
-    yield from _linear(output, model.hidden_size, part.query_size, model.attention_output_bias, layout, layers)
-
-
-def _qk_norms(model: ModelSpec, part: Attention, layers: tuple[int, ...]) -> Iterator[Weight]:
-    """Norms over one head's channels (Qwen3, Gemma 3, Phi) or over all of them (OLMo 2)."""
-    sizes = {"none": (), "head": (part.head_dim, part.head_dim), "full": (part.query_size, part.key_value_size)}
-    layout = model.family.layout
-    for name, size in zip(layout.qk_norms, sizes[model.qk_norm], strict=False):
-        yield from _norm(model, layout.attention + name, size, layers)
-
-
-def _feed_forward(model: ModelSpec, part: FeedForward, layers: tuple[int, ...]) -> Iterator[Weight]:
-    if isinstance(part, Mlp):
-        return _mlp(model, part, layers)
-    split = model.family.split_experts if model.split_experts else None
-    return _split_experts(model, part, split, layers) if split else _experts(model, part, layers)
-
-
-def _mlp(model: ModelSpec, part: Mlp, layers: tuple[int, ...]) -> Iterator[Weight]:
-    hidden, inner, layout = model.hidden_size, part.inner, model.family.layout
-    for name in layout.inner:
-        width = 2 * inner if layout.fused_gate else inner
-        yield from _linear(layout.mlp + name, width, hidden, model.mlp_bias, layout, layers)
-    yield from _linear(layout.mlp + layout.down, hidden, inner, model.mlp_bias, layout, layers)
-
-
-def _experts(model: ModelSpec, part: Experts, layers: tuple[int, ...]) -> Iterator[Weight]:
-    """Router and fused experts, which have biases where an MLP would."""
-    experts, hidden, layout = part.number, model.hidden_size, model.family.layout
-    shapes = {"gate_up_proj": (2 * part.inner, hidden), "down_proj": (hidden, part.inner)}
-    yield Weight(layout.router, "weight", (experts, hidden), Role.ROUTER, layers)
-    if model.mlp_bias:
-        yield Weight(layout.router, "bias", (experts,), Role.ROUTER, layers)
-    for name, (out, into) in shapes.items():
-        stored = (experts, into, out) if layout.transposed_experts else (experts, out, into)
-        yield Weight("mlp.experts", name, stored, Role.EXPERTS, layers)
-        if model.mlp_bias:
-            yield Weight("mlp.experts", f"{name}_bias", (experts, out), Role.EXPERTS, layers)
-
-
-def _split_experts(
-    model: ModelSpec, part: Experts, names: SplitExperts, layers: tuple[int, ...]
-) -> Iterator[Weight]:
-    """Router and experts as linear layers, of which bitsandbytes quantizes each. No such family has biases in them."""
-    hidden, inner = model.hidden_size, part.inner
-    yield Weight(names.router, "weight", (part.number, hidden), Role.LINEAR, layers, quantizable=True)
-    for name in (*names.inner, names.down):
-        shape = (hidden, inner) if name == names.down else (inner, hidden)
-        path = f"{names.block}experts.{name}"
-        yield Weight(path, "weight", shape, Role.LINEAR, layers, part.number, quantizable=True)
+        yield from linear_weights("project_in", model.hidden_size, model.embedding_size, False, layout, None)
+        yield from linear_weights("project_out", model.embedding_size, model.hidden_size, False, layout, None)
 
 
 def is_router(model: ModelSpec, weight: Weight) -> bool:
@@ -165,18 +111,3 @@ def _head(model: ModelSpec) -> Iterator[Weight]:
         yield Weight("lm_head", "weight", (model.vocab_size, model.embedding_size), Role.LM_HEAD)
     if model.lm_head_bias:
         yield Weight("lm_head", "bias", (model.vocab_size,), Role.LM_HEAD)
-
-
-def _linear(
-    path: str, out: int, into: int, bias: bool, layout: Layout, layers: tuple[int, ...] | None
-) -> Iterator[Weight]:
-    shape = (into, out) if layout.conv1d else (out, into)
-    yield Weight(path, "weight", shape, Role.LINEAR, layers, conv1d=layout.conv1d, quantizable=layout.plain_linear)
-    if bias:
-        yield Weight(path, "bias", (out,), Role.BIAS, layers)
-
-
-def _norm(model: ModelSpec, path: str, size: int, layers: tuple[int, ...] | None) -> Iterator[Weight]:
-    yield Weight(path, "weight", (size,), Role.NORM, layers)
-    if model.family.norm == "layer_norm":
-        yield Weight(path, "bias", (size,), Role.NORM, layers)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from peftbench.decide.plan.plan import Plan
 from peftbench.decide.verdict import PROMISES, Verdict
 from peftbench.inputs.card.gpu import CardConstants, GpuSpec
+from peftbench.inputs.model.parts import Layer
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.model.weights import num_parameters
 from peftbench.memory import Component, MemoryProfile
@@ -47,10 +48,21 @@ def plan_document(model: ModelSpec | OtherModel, plans: Iterable[Plan], command:
     """Everything that `plan` found out about one model, ready for json.dumps; `command` is what leads to a change."""
     fields = asdict(model) if isinstance(model, ModelSpec) else model._asdict()
     fields.pop("split_experts", None)  # of the recipe that it is built by, which each plan has
+    if fields.pop("own_layers", ()):
+        assert isinstance(model, ModelSpec)
+        fields["layers"] = [_layer(layer) for layer in model.layers]
     return {
         "schema_version": SCHEMA_VERSION,
         "model": {"name": model.name, "num_parameters": num_parameters(model), **fields},
         "plans": [_plan(plan, command) for plan in plans],
+    }
+
+
+def _layer(layer: Layer) -> Document:
+    """Its parts, each with its kind: {"mixer": {"kind": "Attention", "heads": 32, …}, …}; null where it has none."""
+    return {
+        name: {"kind": type(part).__name__, **part._asdict()} if part else None
+        for name, part in layer._asdict().items()
     }
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import find_model
-from peftbench.estimate.forward.attention import attention
 from peftbench.estimate.forward.kernels import kernels_of
+from peftbench.estimate.forward.mixers.attention import attention
 from peftbench.estimate.forward.segments import Kind, _context
 from peftbench.estimate.forward.step import step_of
 from peftbench.estimate.parts.card import traits_of
@@ -49,5 +49,5 @@ def inside(head_dim: int, dtype: DType) -> tuple[int, int]:
     ],
 )
 def test_bytes_inside_of_the_kernel(head_dim: int, dtype: DType, forward: int, backward: int) -> None:
-    """Sources are named in peftbench/estimate/forward/attention.py."""
+    """Sources are named in peftbench/estimate/forward/mixers/attention.py."""
     assert inside(head_dim, dtype) == (forward, backward)

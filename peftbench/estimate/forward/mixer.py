@@ -1,0 +1,18 @@
+"""What a layer mixes its tokens by: one function for each kind of mixer in `inputs/model/parts.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from peftbench.estimate.forward.mixers.self_attention import self_attention
+from peftbench.estimate.tape.autograd import Tensor
+from peftbench.estimate.tape.modules import Context
+from peftbench.inputs.model.parts import Attention, Mixer
+
+MIXERS: dict[type[Mixer], Callable[[Context, Tensor], Tensor]] = {Attention: self_attention}
+
+
+def mix(c: Context, hidden_states: Tensor) -> Tensor:
+    """Run the layer's mixer on the normed stream."""
+    assert c.layer.mixer is not None
+    return MIXERS[type(c.layer.mixer)](c, hidden_states)

@@ -1,0 +1,52 @@
+"""The weights of feed-forward networks: MLPs and mixtures of experts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peftbench.inputs.model.family import SplitExperts
+from peftbench.inputs.model.listing.modules import linear_weights
+from peftbench.inputs.model.parts import Experts, Mlp
+from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.model.weight import Role, Weight
+
+
+def mlp_weights(model: ModelSpec, part: Mlp, layers: tuple[int, ...]) -> Iterator[Weight]:
+    """Projections of a gated or plain network."""
+    hidden, inner, layout = model.hidden_size, part.inner, model.family.layout
+    for name in layout.inner:
+        width = 2 * inner if layout.fused_gate else inner
+        yield from linear_weights(layout.mlp + name, width, hidden, model.mlp_bias, layout, layers)
+    yield from linear_weights(layout.mlp + layout.down, hidden, inner, model.mlp_bias, layout, layers)
+
+
+def expert_weights(model: ModelSpec, part: Experts, layers: tuple[int, ...]) -> Iterator[Weight]:
+    """Router and experts, fused or apart."""
+    split = model.family.split_experts if model.split_experts else None
+    return _split_experts(model, part, split, layers) if split else _experts(model, part, layers)
+
+
+def _experts(model: ModelSpec, part: Experts, layers: tuple[int, ...]) -> Iterator[Weight]:
+    """Router and fused experts, which have biases where an MLP would."""
+    experts, hidden, layout = part.number, model.hidden_size, model.family.layout
+    shapes = {"gate_up_proj": (2 * part.inner, hidden), "down_proj": (hidden, part.inner)}
+    yield Weight(layout.router, "weight", (experts, hidden), Role.ROUTER, layers)
+    if model.mlp_bias:
+        yield Weight(layout.router, "bias", (experts,), Role.ROUTER, layers)
+    for name, (out, into) in shapes.items():
+        stored = (experts, into, out) if layout.transposed_experts else (experts, out, into)
+        yield Weight("mlp.experts", name, stored, Role.EXPERTS, layers)
+        if model.mlp_bias:
+            yield Weight("mlp.experts", f"{name}_bias", (experts, out), Role.EXPERTS, layers)
+
+
+def _split_experts(
+    model: ModelSpec, part: Experts, names: SplitExperts, layers: tuple[int, ...]
+) -> Iterator[Weight]:
+    """Router and experts as linear layers, of which bitsandbytes quantizes each. No such family has biases in them."""
+    hidden, inner = model.hidden_size, part.inner
+    yield Weight(names.router, "weight", (part.number, hidden), Role.LINEAR, layers, quantizable=True)
+    for name in (*names.inner, names.down):
+        shape = (hidden, inner) if name == names.down else (inner, hidden)
+        path = f"{names.block}experts.{name}"
+        yield Weight(path, "weight", shape, Role.LINEAR, layers, part.number, quantizable=True)

@@ -1,0 +1,26 @@
+"""The weights of a linear layer and of a norm, which every part of a model is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peftbench.inputs.model.family import Layout
+from peftbench.inputs.model.spec import ModelSpec
+from peftbench.inputs.model.weight import Role, Weight
+
+
+def linear_weights(
+    path: str, out: int, into: int, bias: bool, layout: Layout, layers: tuple[int, ...] | None
+) -> Iterator[Weight]:
+    """The matrix, as nn.Linear or Conv1D stores it, and the bias if it has one."""
+    shape = (into, out) if layout.conv1d else (out, into)
+    yield Weight(path, "weight", shape, Role.LINEAR, layers, conv1d=layout.conv1d, quantizable=layout.plain_linear)
+    if bias:
+        yield Weight(path, "bias", (out,), Role.BIAS, layers)
+
+
+def norm_weights(model: ModelSpec, path: str, size: int, layers: tuple[int, ...] | None) -> Iterator[Weight]:
+    """The weight and, of LayerNorm, the bias."""
+    yield Weight(path, "weight", (size,), Role.NORM, layers)
+    if model.family.norm == "layer_norm":
+        yield Weight(path, "bias", (size,), Role.NORM, layers)
