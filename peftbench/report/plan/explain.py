@@ -31,7 +31,9 @@ FORMULAS: dict[Part, tuple[str, ...]] = {
     Part.OPTIMIZER: ("parts.optimizer.optimizer_bytes",),
     Part.OPTIMIZER_TEMPORARIES: ("parts.optimizer._torch_bytes", "parts.optimizer._adafactor_bytes"),
     Part.CHECKPOINTS: ("forward.segments.run_checkpointed",),
-    Part.ACTIVATIONS: ("forward.moments.step_moments", "forward.layers.decoder_layer", "forward.mixers.attention.attention"),
+    Part.ACTIVATIONS: (
+        "forward.moments.step_moments", "forward.layers.decoder_layer", "forward.mixers.attention.attention",
+    ),
     Part.LOGITS: ("forward.loss.head_and_loss",),
     Part.KV_CACHE: ("forward.mixers.attention.keep_in_cache",),
     Part.DEQUANTIZATION: (),
