@@ -15,9 +15,11 @@ from peftbench.inputs.model.config_keys import ConfigKeys
 
 SHARED = {
     "qwen3": "qwen2", "qwen3_moe": "qwen2", "mixtral": "mistral", "phi3": "phi", "gpt_bigcode": "gpt2",
-    "gemma2": "gemma", "gemma3": "gemma", "gemma3_text": "gemma",
+    "gemma2": "gemma", "gemma3": "gemma", "gemma3_text": "gemma", "internlm3": "llama", "iquestcoder": "llama",
+    "olmo3": "olmo2", "ministral": "mistral", "glm": "dense.glm", "glm4": "dense.glm", "exaone4": "dense.exaone4",
+    "seed_oss": "dense.seed_oss", "starcoder2": "dense.starcoder2",
 }  # fmt: skip
-"""Families whose row stands in the file of a relative."""
+"""Families whose row stands in the file of a relative or in a folder of `architectures/`."""
 
 LLAMA_NORMS = ("input_layernorm", "post_attention_layernorm")
 GEMMA2_NORMS = (*LLAMA_NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm")

@@ -32,7 +32,10 @@ def test_other_names_have_none(name: str) -> None:
 
 
 def test_a_file_is_named_by_its_first_family() -> None:
-    assert set(SHARED.values()) <= set(known_families()) - set(SHARED)
+    for file in set(SHARED.values()):
+        first = file.rpartition(".")[2]
+        assert first in known_families()
+        assert SHARED.get(first, first) == file, "a file in a folder is named for its first family too"
 
 
 @pytest.mark.parametrize("name", ["opt", "mixtral"])

@@ -157,7 +157,27 @@ _OTHERS: dict[str, dict[str, object]] = {
         layer_types=["full_attention", "sliding_attention", "sliding_attention"],
         sliding_window=5,
     ),
-}
+    "exaone4 defaults": small("exaone4", num_attention_heads=32),
+    "exaone4 no window": small(
+        "exaone4", num_key_value_heads=2, sliding_window=None, layer_types=["full_attention"] * 3
+    ),
+    "glm no biases": small("glm", attention_bias=False, head_dim=16, partial_rotary_factor=1.0),
+    "iquestcoder defaults": small("iquestcoder", num_attention_heads=8),
+    "internlm3 biases": small("internlm3", qkv_bias=True, bias=True),
+    "ministral defaults": small("ministral", num_attention_heads=8, head_dim=16),
+    "ministral layer_types": small(
+        "ministral",
+        num_key_value_heads=2,
+        head_dim=16,
+        sliding_window=9,
+        layer_types=["full_attention", "sliding_attention", "full_attention"],
+    ),
+    "olmo3 window": small("olmo3", num_hidden_layers=5, num_key_value_heads=2, sliding_window=9, attention_bias=True),
+    "seed_oss defaults": small("seed_oss", num_attention_heads=8),
+    "starcoder2 no biases": small(
+        "starcoder2", use_bias=False, sliding_window=9, residual_dropout=0.1, embedding_dropout=0.1
+    ),
+}  # fmt: skip
 VARIANTS = _OTHERS | {
     f"{name} defaults": small(name)
     for name in known_families()

@@ -1,4 +1,4 @@
-"""Mistral and Mixtral: a window over every layer, and for Mixtral experts."""
+"""Mistral, with a window over every layer, Ministral, with one over some, and Mixtral, with experts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from peftbench.inputs.model.field_groups import (
     every_layer,
     expert_fields,
     rotary_fields,
+    sliding_layers,
     window_fields,
 )
 
@@ -17,6 +18,12 @@ from peftbench.inputs.model.field_groups import (
 def _mistral(keys: ConfigKeys) -> Fields:
     core = rotary_fields(core_fields(keys, positions=131072, key_value_heads=8))
     return {**core, **window_fields(keys, every_layer(core), 4096)}
+
+
+def _ministral(keys: ConfigKeys) -> Fields:
+    core = rotary_fields(core_fields(keys, positions=131072, key_value_heads=8))
+    sliding = sliding_layers(keys, core["num_hidden_layers"], lambda i: True)
+    return {**core, **window_fields(keys, sliding, 4096)}
 
 
 def _mixtral(keys: ConfigKeys) -> Fields:
@@ -27,9 +34,8 @@ def _mixtral(keys: ConfigKeys) -> Fields:
 
 _TARGETS = LLAMA_TARGETS._replace(adalora=())
 FAMILIES = {
-    "mistral": Family(
-        read=_mistral, repeats_keys_before_4_48=True, liger=True, targets=_TARGETS, adaption_prompt=True
-    ),
+    "mistral": Family(read=_mistral, repeats_keys_before_4_48=True, liger=True, targets=_TARGETS, adaption_prompt=True),
+    "ministral": Family(read=_ministral, liger=True),
     "mixtral": Family(
         read=_mixtral,
         spelled={"num_experts": ("num_local_experts", "num_experts")},
