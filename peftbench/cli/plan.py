@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from peftbench.base.errors import NoFormula
 from peftbench.cli.ask.format_option import show
 from peftbench.cli.ask.options import SECTIONS, SectionedCommand
 
 if TYPE_CHECKING:
+    from peftbench.catalog.models import NamedConfig
     from peftbench.decide.plan.plan import Plan
 
 
@@ -31,20 +33,11 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
     Without --method, full fine-tuning, LoRA and QLoRA are compared.
     """
     from peftbench.cli.answer.plan import maxima_of, sheet_of
-    from peftbench.cli.ask.plan_question import check_question, plans_of, question_of, recipes_of, with_files
+    from peftbench.cli.ask.plan_question import check_question, question_of, with_files
 
     check_question(given)
     named, given = question_of(given)
-    notes: list[str] = []
-    if given["dry_run"]:
-        from peftbench.cli.ask.plan_dry import dry_plans_of
-        from peftbench.cli.signals import end_on_signals
-
-        end_on_signals(ctx)
-        plans = dry_plans_of(named, given)
-    else:
-        model = named.spec
-        plans, notes = plans_of(model, recipes_of(model, given), given)
+    plans, notes = _answered(named, given, ctx)
     plans = with_files(plans, given)
     if given["max"]:
         from peftbench.report.plan.maxima import maxima_sheet
@@ -55,6 +48,26 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
     show(sheet_of(plans, notes, given, ctx), given["format"])
     if given["check"] and not any(_is_accepted(plan, given["check"]) for plan in plans):
         ctx.exit(1)
+
+
+def _answered(named: NamedConfig, given: dict[str, Any], ctx: click.Context) -> tuple[list[Plan], list[str]]:
+    """The plans, by formula where the model has one and no dry run is asked for; and why cards were left out."""
+    if not given["dry_run"]:
+        try:
+            model = named.spec
+        except NoFormula as error:
+            from peftbench.cli.ask.plan_dry import without_formula
+
+            given = without_formula(named, given, error)
+        else:
+            from peftbench.cli.ask.plan_question import plans_of, recipes_of
+
+            return plans_of(model, recipes_of(model, given), given)
+    from peftbench.cli.ask.plan_dry import dry_plans_of
+    from peftbench.cli.signals import end_on_signals
+
+    end_on_signals(ctx)
+    return dry_plans_of(named, given), []
 
 
 def _is_accepted(plan: Plan, word: str) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from cli_runner import refusal, run
 
 from peftbench.base.errors import install_hint
+from peftbench.cli.ask import plan_dry
 from peftbench.dryrun import runner
 
 pytestmark = pytest.mark.oracle
@@ -94,7 +95,24 @@ def test_an_architecture_without_formula_has_the_dry_run_alone(tmp_path: Path) -
     assert whole["model"]["num_parameters"] > 0
     assert plan["memory"]["allocated_bytes"] == plan["dry_run"]["allocated_bytes"]
     assert plan["trainable_parameters"] > 0 and plan["verdict"]["fit"] == "fits"
-    assert "use --dry-run" in refusal("plan", "--model", other, "--method", "lora", "--gpu", "t4")
+    by_itself = run("plan", "--model", other, "--method", "lora", *RUN[:-1])
+    assert "has no formula: a dry run" in by_itself.stderr
+    assert "the memory is that of the dry run" in " ".join(by_itself.stdout.split())
+
+
+def test_what_only_a_formula_answers_is_refused_without_one(tmp_path: Path) -> None:
+    other = config(tmp_path, model_type="granite")
+    asked = ("plan", "--model", other, "--method", "lora")
+    assert "has none" in refusal(*asked, "--gpu", "t4", "--max", "sequence-length")
+
+
+def test_without_the_libraries_one_sentence_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_dry, "DRY_RUN_LIBRARIES", ("torchless",))
+    said = refusal("plan", "--model", config(tmp_path, model_type="granite"), "--method", "lora", "--gpu", "t4")
+    assert "by formula: a dry run can tell" in said and "with torchless installed" in said
+    assert install_hint(extra="bench") in said
 
 
 def test_inference_is_dry_run_too(tmp_path: Path) -> None:

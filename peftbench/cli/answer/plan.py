@@ -52,7 +52,7 @@ def _one_card(plans: list[Plan], notes: list[str], given: dict[str, Any], ctx: c
     if chosen.final_verdict and chosen.final_verdict.fit is Fit.FITS:
         if len(plans) == 1:
             next_step = _next_step(chosen)
-        elif chosen.task == "training":  # a comparison has to be instant: it names the question that takes a search
+        elif chosen.variable:  # a comparison has to be instant: it names the question that takes a search
             next_step = f"--method {chosen.method} --max sequence-length finds the longest sequence that fits."
     elif chosen.gpu:
         if chosen.variable and not chosen.changes:  # a comparison leaves them out: finding them takes long

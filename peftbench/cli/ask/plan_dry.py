@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 from peftbench.allocator.settings import parse_settings
-from peftbench.base.errors import NoFormula, SpecError
+from peftbench.base.errors import NoFormula, SpecError, install_hint
 from peftbench.base.screen import tell
 from peftbench.catalog.adapter_file import adapter_text, read_adapter_file
 from peftbench.catalog.models import NamedConfig
 from peftbench.cli.ask.adapter_question import has_formula
-from peftbench.cli.ask.plan_question import cards_of, plan_of, recipes_of
+from peftbench.cli.ask.plan_question import cards_of, check_dry_run, plan_of, recipes_of
 from peftbench.cli.progress import Progress
 from peftbench.decide.card import settle
 from peftbench.decide.plan.dry_plan import plan_by_dry_run, with_dry_run, without_dry_run
@@ -24,6 +25,9 @@ from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.libraries.refusal import Refused
 
+DRY_RUN_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
+"""What the child of a dry run imports."""
+
 
 def model_of(named: NamedConfig) -> ModelSpec | OtherModel:
     """The model by formula where there is one, else by name."""
@@ -31,6 +35,21 @@ def model_of(named: NamedConfig) -> ModelSpec | OtherModel:
         return named.spec
     except NoFormula:
         return named.other
+
+
+def without_formula(named: NamedConfig, given: dict[str, Any], why: NoFormula) -> dict[str, Any]:
+    """The question as one of a dry run, which is told. Raises NoFormula where none of its libraries is at hand."""
+    for name in ("max", "explain"):
+        if given[name]:
+            raise NoFormula(f"--{name} is answered by formula, and {named.name} has none.", f"Leave out --{name}.")
+    missing = [name for name in DRY_RUN_LIBRARIES if find_spec(name) is None]
+    if missing:
+        needs = f"a dry run can tell what it needs, with {', '.join(missing)} installed"
+        raise NoFormula(f"{why.what.removesuffix('.')}: {needs}.", install_hint(extra="bench")) from None
+    asked = {**given, "dry_run": True}
+    check_dry_run(asked)
+    tell(f"{named.name} has no formula: a dry run tells what it needs, which takes seconds to minutes.")
+    return asked
 
 
 def dry_plans_of(named: NamedConfig, given: dict[str, Any]) -> list[Plan]:

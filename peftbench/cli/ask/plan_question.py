@@ -39,7 +39,10 @@ def check_question(given: dict[str, Any]) -> None:
         raise SpecError(f"--{asked[0]} needs a card.", "Name one, as in --gpu t4.")
     if given["explain"] and given["format"] != "terminal":
         raise SpecError("--explain is only written for the terminal.", "Leave out --format.")
-    _check_dry_run(given)
+    if given["dry_run"]:
+        check_dry_run(given)
+    else:
+        _check_no_dry_run(given)
     if given["gpus"] == "auto" and given["nodes"]:
         raise SpecError("--gpus auto chooses the nodes, eight GPUs in each.", "Leave out --nodes, or give --gpus N.")
     if given["max"] and given["gpus"] == "auto":
@@ -50,12 +53,14 @@ def check_question(given: dict[str, Any]) -> None:
         raise SpecError("--framework is about training.", "Leave it out, or leave out --task inference.")
 
 
-def _check_dry_run(given: dict[str, Any]) -> None:
-    if not given["dry_run"]:
-        unused = [name for name in DRY_RUN if given[name] and (name, given[name]) != ("dry_run_device", "cuda")]
-        if unused:
-            raise SpecError(f"--{unused[0].replace('_', '-')} belongs to a dry run.", "Add --dry-run.")
-        return
+def _check_no_dry_run(given: dict[str, Any]) -> None:
+    unused = [name for name in DRY_RUN if given[name] and (name, given[name]) != ("dry_run_device", "cuda")]
+    if unused:
+        raise SpecError(f"--{unused[0].replace('_', '-')} belongs to a dry run.", "Add --dry-run.")
+
+
+def check_dry_run(given: dict[str, Any]) -> None:
+    """Refuse what no dry run answers."""
     if given["gpus"] == "auto":
         raise SpecError("a dry run is of a given number of GPUs.", "Give it, as in --gpus 8, instead of auto.")
     if given["max"] or given["explain"]:
