@@ -110,7 +110,7 @@ def _grouped(c: Context, x: Tensor, width: int, shape: tuple[int, int], folded: 
     """
     if c.quantization is not None and c.quantization.scheme.reaches_experts:
         return _apart(c, x, width, shape)
-    itemsize = _experts_itemsize(c)
+    itemsize = c.unquantized_itemsize
     low = c.tape.cast(x, itemsize)  # autocast does not reach grouped_mm
     if c.model.mlp_bias:
         c.tape.scratch(Part.ACTIVATIONS, width * itemsize, 0)
@@ -151,12 +151,6 @@ def _apart(c: Context, x: Tensor, width: int, shape: tuple[int, int]) -> Tensor:
     return tape.add(out, tape.cast(tape.scale(change), itemsize))
 
 
-def _experts_itemsize(c: Context) -> int:
-    """Experts are not quantized, so prepare_model_for_kbit_training makes them float32."""
-    upcast = c.quantization is not None and c.quantization.upcast_unquantized
-    return FLOAT32 if upcast else c.weight_itemsize
-
-
 def _folded_weight(c: Context, shape: tuple[int, int]) -> Tensor:
     """The weights of all experts with LoRA folded in, W + scaling * B A: as large as W, saved for the tokens' gradient.
 
@@ -165,7 +159,7 @@ def _folded_weight(c: Context, shape: tuple[int, int]) -> Tensor:
     """
     assert c.adapter is not None  # only targets come here
     experts, rank = c.experts.number, (c.adapter.r or 8) * (2 if shape[0] > c.model.hidden_size else 1)
-    factors, itemsize = experts * rank * sum(shape), _experts_itemsize(c)
+    factors, itemsize = experts * rank * sum(shape), c.unquantized_itemsize
     cast = c.tape.tensor(0, itemsize, fixed_elements=factors if itemsize != c.adapter.dtype.bytes else 0)
     weight = c.tape.tensor(0, itemsize, True, fixed_elements=experts * prod(shape))
     c.tape.record((weight,), (), (cast,), parameter_gradients=factors * c.adapter.dtype.bytes)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from peftbench.estimate.forward.mixers.convolution import short_conv
 from peftbench.estimate.forward.mixers.self_attention import self_attention
 from peftbench.estimate.tape.autograd import Tensor
 from peftbench.estimate.tape.modules import Context
-from peftbench.inputs.model.parts import Attention, Mixer
+from peftbench.inputs.model.parts import Attention, Mixer, ShortConv
 
-MIXERS: dict[type[Mixer], Callable[[Context, Tensor], Tensor]] = {Attention: self_attention}
+MIXERS: dict[type[Mixer], Callable[[Context, Tensor], Tensor]] = {
+    Attention: self_attention, ShortConv: short_conv,
+}  # fmt: skip
 
 
 def mix(c: Context, hidden_states: Tensor) -> Tensor:

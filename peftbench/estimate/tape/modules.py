@@ -71,6 +71,12 @@ class Context:
         return self.training.adapter is None and self.tape.records
 
     @property
+    def unquantized_itemsize(self) -> int:
+        """Bytes an element of weights that are not codes: 4 after prepare_model_for_kbit_training."""
+        upcast = self.quantization is not None and self.quantization.upcast_unquantized
+        return FLOAT32 if upcast else self.weight_itemsize
+
+    @property
     def norm_itemsize(self) -> int:
         """Bytes an element of norm weights: 4 after prepare_model_for_kbit_training."""
         scheme = self.training.quantization

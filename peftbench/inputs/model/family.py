@@ -18,6 +18,7 @@ SHARED = {
     "gemma2": "gemma", "gemma3": "gemma", "gemma3_text": "gemma", "internlm3": "llama", "iquestcoder": "llama",
     "olmo3": "olmo2", "ministral": "mistral", "glm": "dense.glm", "glm4": "dense.glm", "exaone4": "dense.exaone4",
     "seed_oss": "dense.seed_oss", "starcoder2": "dense.starcoder2",
+    "lfm2": "recurrent.lfm2",
 }  # fmt: skip
 """Families whose row stands in the file of a relative or in a folder of `architectures/`."""
 
@@ -40,6 +41,8 @@ class Layout(NamedTuple):
     qkv: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
     """One name where query, key and value are fused."""
     output: str = "o_proj"
+    recurrent: str = ""
+    """A convolution or a state-space layer, beside attention or in its place."""
     mlp: str = "mlp."
     inner: tuple[str, ...] = ("gate_proj", "up_proj")
     """Projections into the MLP: two when gated, one when plain."""

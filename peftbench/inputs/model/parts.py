@@ -31,6 +31,20 @@ class Attention(NamedTuple):
         return self._replace(rotary_dim=0, window=None)
 
 
+class ShortConv(NamedTuple):
+    """A convolution over a few tokens between two gates (LFM2)."""
+
+    width: int
+    kernel: int
+    """Tokens that one sees, itself among them."""
+    bias: bool = False
+
+    @property
+    def stored(self) -> ShortConv:
+        """As far as its weights go."""
+        return self
+
+
 class Mlp(NamedTuple):
     """A gated or plain network, which every token goes through."""
 
@@ -45,7 +59,7 @@ class Experts(NamedTuple):
     inner: int
 
 
-Mixer = Attention
+Mixer = Attention | ShortConv
 FeedForward = Mlp | Experts
 
 

@@ -16,6 +16,7 @@ class Role(str, Enum):
     LM_HEAD = "lm_head"  # matrix and bias of the output head, when not tied
     ROUTER = "router"  # a bare parameter in transformers 5, not an nn.Linear
     EXPERTS = "experts"  # fused three-dimensional parameters and their biases
+    CONV = "conv"  # weights and biases of nn.Conv1d: short convolutions, which all-linear does not target
     SINKS = "sinks"  # one learned attention logit a head (gpt-oss)
 
     __str__ = str.__str__

@@ -164,6 +164,16 @@ _OTHERS: dict[str, dict[str, object]] = {
     "glm no biases": small("glm", attention_bias=False, head_dim=16, partial_rotary_factor=1.0),
     "iquestcoder defaults": small("iquestcoder", num_attention_heads=8),
     "internlm3 biases": small("internlm3", qkv_bias=True, bias=True),
+    "lfm2 defaults": small("lfm2", num_attention_heads=8),
+    "lfm2 convolutions": small(
+        "lfm2",
+        num_key_value_heads=2,
+        layer_types=["conv", "full_attention", "conv"],
+        conv_bias=True,
+        conv_L_cache=4,
+        block_auto_adjust_ff_dim=False,
+        tie_word_embeddings=False,
+    ),
     "ministral defaults": small("ministral", num_attention_heads=8, head_dim=16),
     "ministral layer_types": small(
         "ministral",
