@@ -7,7 +7,7 @@ fast:  ## Formulas, screens, recipes, input and reports: a minute.
 	python -m pytest $(FAST)
 
 test:  ## The default: every module, the real libraries included; see CONTRIBUTING.md for how long.
-	python -m pytest
+	python -m pytest -n auto --dist loadfile
 
 slow:  ## What the default leaves out.
 	python -m pytest -m slow
