@@ -16,6 +16,7 @@ from peftbench.estimate.forward.generation import (
 from peftbench.estimate.forward.kernels import attention_kernel, device_of, masks_sliding_layers
 from peftbench.estimate.parts.base_weights import quantized_matrices, quantized_weights, weight_components
 from peftbench.estimate.parts.card import CardTraits, traits_of
+from peftbench.estimate.parts.mixing import cache_bytes, mixing_of, mixings_of
 from peftbench.estimate.parts.slack import context, slack
 from peftbench.estimate.parts.tensors import total_bytes, total_numel
 from peftbench.estimate.peft_types.tensors import adapter_tensors, frozen_on_card_bytes
@@ -24,7 +25,7 @@ from peftbench.estimate.sharding.tensor_parallel import check_heads, split_cache
 from peftbench.estimate.tape.ledger import terms_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe import DType, InferenceSpec, TrainingSpec
+from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.memory import Component, MemoryProfile, Part, Phase, exact, modelled
 
 PREFILL = frozenset({Phase.PREFILL})
@@ -100,7 +101,7 @@ def _prefill(key: GenerationKey, inference: InferenceSpec) -> list[Component]:
     length = inference.prompt_tokens
     tokens = inference.batch_size * length
     widest = max(prefill_moments(key), key=lambda m: m.bytes_at(tokens, length))
-    cache = _cache(key, inference, key.model.num_hidden_layers * inference.prompt_tokens, PREFILL)
+    cache = _cache(key, inference, inference.prompt_tokens, PREFILL, slides=False)
     stream_bytes = tokens * key.model.hidden_size * key.dtype.bytes
     if stream_bytes + _logits_bytes(key, inference) > widest.bytes_at(tokens, length):
         stream = modelled(Part.ACTIVATIONS, stream_bytes, PREFILL, "the last layer's output", MOMENT_ERROR)
@@ -122,28 +123,25 @@ def _decode(key: GenerationKey, inference: InferenceSpec) -> list[Component]:
     After prefill a sliding layer holds a slice of the prompt's keys, which keeps all of them alive; the first
     step replaces it by the window, layer by layer.
     """
-    model, tokens, prompt = key.model, cached_tokens(inference), inference.prompt_tokens
-    layers, sliding = model.num_hidden_layers, len(model.sliding_layers)
-    window = min(tokens, model.sliding_window or tokens)
-    at_end = (layers - sliding) * tokens + sliding * window
-    attended = tokens if sliding < layers else window
-    end = [_cache(key, inference, at_end, DECODE), *_step(key, inference, attended)]
-    start = [_cache(key, inference, layers * prompt, DECODE), *_first_step(key, inference, window)]
+    tokens, prompt = cached_tokens(inference), inference.prompt_tokens
+    end = [_cache(key, inference, tokens, DECODE, slides=True), *_step(key, inference, tokens, slides=True)]
+    start = [_cache(key, inference, prompt, DECODE, slides=False), *_first_step(key, inference, tokens)]
     return max(end, start, key=lambda components: sum(c.bytes for c in components))
 
 
-def _step(key: GenerationKey, inference: InferenceSpec, attended: int) -> list[Component]:
+def _step(key: GenerationKey, inference: InferenceSpec, tokens: int, *, slides: bool) -> list[Component]:
     """The largest of what a step does in turn, beside the float32 logits of the step before.
 
     A layer's cache grows by concatenation: its keys exist twice until the old ones go, then its values.
     """
     batch = inference.batch_size
-    keys_bytes = batch * attended * token_bytes(key.model, key.dtype) // 2
-    attention_bytes = batch * attended * attention_to_past(key)
+    held = {layer: mixing_of(layer.mixer).seen(tokens) if slides else tokens for layer in set(key.model.layers)}
+    keys_bytes = max(batch * length * mixing_of(layer.mixer).keys * key.dtype.bytes for layer, length in held.items())
+    attention_bytes = max(batch * length * attention_to_past(key, layer) for layer, length in held.items())
     layer_bytes = max(moment.bytes_at(batch, 1) for moment in decode_layer_moments(key))
     part, size, because = max(
         (Part.KV_CACHE, keys_bytes, "keys of one layer, old and new"),
-        (Part.ACTIVATIONS, attention_bytes, f"{attended:,} cached tokens in one layer's attention"),
+        (Part.ACTIVATIONS, attention_bytes, f"{max(held.values()):,} cached tokens in one layer's attention"),
         (Part.ACTIVATIONS, layer_bytes, "one layer, one token"),
         (Part.DEQUANTIZATION, _dequantized_bytes(key, batch), "the largest matrix in 16 bit"),
         key=lambda term: term[1],
@@ -154,11 +152,12 @@ def _step(key: GenerationKey, inference: InferenceSpec, attended: int) -> list[C
     return [before, modelled(part, size, DECODE, because, MOMENT_ERROR)]
 
 
-def _first_step(key: GenerationKey, inference: InferenceSpec, window: int) -> list[Component]:
-    """The first layer of the first step, while every layer still has the whole prompt."""
-    if 0 not in key.model.sliding_layers:
-        return _step(key, inference, inference.prompt_tokens)
-    size = inference.batch_size * window * token_bytes(key.model, key.dtype)
+def _first_step(key: GenerationKey, inference: InferenceSpec, tokens: int) -> list[Component]:
+    """The first layer with a cache in the first step, while every layer still has the whole prompt."""
+    first = next((mixing for layer in key.model.layers if (mixing := mixing_of(layer.mixer)).keys), None)
+    if first is None or first.window is None:
+        return _step(key, inference, inference.prompt_tokens, slides=False)
+    size = inference.batch_size * first.seen(tokens) * first.token_bytes(key.dtype)
     because = "the window of one layer, copied out of the prompt"
     window_copy = modelled(Part.KV_CACHE, size, DECODE, because, MOMENT_ERROR)
     return [_logits(key, inference, DECODE, COPY_BYTES), window_copy]
@@ -185,22 +184,26 @@ def _key(model: ModelSpec, inference: InferenceSpec, card: CardTraits) -> Genera
         dtype=inference.dtype,
         adapter=inference.adapter,
         quantization=inference.quantization if quantized_weights(model, inference.quantization) else None,
+        attention=inference.attention,
         attention_kernel=attention_kernel(model, as_training, card),
         device=device_of(inference.dtype, card),
         masks_sliding_layers=masks_sliding_layers(model, as_training),
     )
 
 
-def token_bytes(model: ModelSpec, dtype: DType) -> int:
-    """Keys and values of one token in one layer."""
-    return 2 * model.key_value_size * dtype.bytes
-
-
-def _cache(key: GenerationKey, inference: InferenceSpec, tokens: int, phases: frozenset[Phase]) -> Component:
-    """Keys and values of so many tokens, summed over the layers."""
-    each, batch = token_bytes(key.model, key.dtype), inference.batch_size
-    because = f"{batch:,} × {tokens:,} tokens, summed over {key.model.num_hidden_layers} layers, × {each:,} B"
-    return exact(Part.KV_CACHE, batch * tokens * each, phases, because)
+def _cache(
+    key: GenerationKey, inference: InferenceSpec, length: int, phases: frozenset[Phase], *, slides: bool
+) -> Component:
+    """What all layers keep of every sequence, each of so many tokens."""
+    batch, mixings = inference.batch_size, mixings_of(key.model)
+    kept = cache_bytes(key.model, key.dtype, length, slides=slides)
+    because = f"{batch:,} × {kept:,} B, which {key.model.num_hidden_layers} layers keep of a sequence"
+    each = {mixing.token_bytes(key.dtype) for mixing in mixings}
+    if len(each) == 1 and not any(mixing.state_bytes(key.dtype) for mixing in mixings):
+        token = each.pop()
+        layers = f"summed over {key.model.num_hidden_layers} layers"
+        because = f"{batch:,} × {kept // token if token else 0:,} tokens, {layers}, × {token:,} B"
+    return exact(Part.KV_CACHE, batch * kept, phases, because)
 
 
 def _logits_bytes(key: GenerationKey, inference: InferenceSpec) -> int:

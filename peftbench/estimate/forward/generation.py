@@ -7,14 +7,17 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
+from peftbench.estimate.forward.kernels import part_kernel
 from peftbench.estimate.forward.layers import decoder_layer
 from peftbench.estimate.forward.mixers.attention import attention
 from peftbench.estimate.forward.segments import Kind
+from peftbench.estimate.parts.mixing import mixing_of
 from peftbench.estimate.peft_types.tensors import adapted_paths
 from peftbench.estimate.tape.autograd import Tape, Tensor
 from peftbench.estimate.tape.device import Device
 from peftbench.estimate.tape.ledger import Ledger, Moment
 from peftbench.estimate.tape.modules import Context, norm
+from peftbench.inputs.model.parts import Layer
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import AdapterSpec, DType, QuantizationSpec, TrainingSpec
 from peftbench.memory import Part
@@ -28,6 +31,8 @@ class GenerationKey(NamedTuple):
     adapter: AdapterSpec | None
     quantization: QuantizationSpec | None
     """None where bitsandbytes finds nothing to quantize."""
+    attention: str
+    """The recipe's attn_implementation."""
     attention_kernel: str
     device: Device
     masks_sliding_layers: bool
@@ -45,9 +50,10 @@ def prefill_moments(key: GenerationKey) -> tuple[Moment, ...]:
         context = _context(key, kind)
         throughout = _alive_throughout(context)
         decoder_layer(context, _hidden_states(context))
-        moments += context.tape.ledger.take_moments()
+        cached = mixing_of(kind.layer.mixer).token_bytes(key.dtype)
+        moments += (_without_cache(moment, cached) for moment in context.tape.ledger.take_moments())
         del throughout
-    return (*(_without_cache(key, moment) for moment in moments), *_final_norm(key))
+    return (*moments, *_final_norm(key))
 
 
 @lru_cache(maxsize=2048)
@@ -57,14 +63,14 @@ def decode_layer_moments(key: GenerationKey) -> tuple[Moment, ...]:
 
 
 @lru_cache(maxsize=2048)
-def attention_to_past(key: GenerationKey) -> int:
-    """Bytes for each cached token that attention of one new token takes, beside the cache itself."""
-    if key.attention_kernel in ("flash", "cpu"):
+def attention_to_past(key: GenerationKey, layer: Layer) -> int:
+    """Bytes for each cached token that this layer's attention of one new token takes, beside the cache itself."""
+    context = _context(key._replace(masks_sliding_layers=False), Kind(layer))
+    if layer.attention is None or context.attention_kernel in ("flash", "cpu"):
         return 0  # reads the cache as it is
-    one = key._replace(masks_sliding_layers=False)
-    context = _context(one, _kinds(key.model)[-1])
-    width, itemsize = key.model.key_value_size, key.dtype.bytes
-    cached = (Tensor(None, width, itemsize, False, context.tape.next_key()) for _ in range(2))
+    mixing, itemsize = mixing_of(layer.mixer), key.dtype.bytes
+    widths = (mixing.keys, mixing.values)
+    cached = (Tensor(None, width, itemsize, False, context.tape.next_key()) for width in widths)
     attention(context, Tensor(None, 0, itemsize, False, context.tape.next_key()), *cached)
     return max(moment.per_token + moment.per_pair for moment in context.tape.ledger.take_moments())
 
@@ -76,7 +82,8 @@ def _kinds(model: ModelSpec) -> tuple[Kind, ...]:
 def _context(key: GenerationKey, kind: Kind) -> Context:
     """A layer in eval mode under no_grad: nothing is saved, nothing is dropped."""
     sliding = kind.layer.slides and key.masks_sliding_layers
-    kernel = "efficient" if sliding and key.attention_kernel == "flash" else key.attention_kernel
+    kernel = part_kernel(kind.layer.attention, key.attention_kernel, key.attention)
+    kernel = "efficient" if sliding and kernel == "flash" else kernel
     recipe = TrainingSpec(dtype=key.dtype, adapter=key.adapter, use_cache=True, gradient_checkpointing=False)
     return Context(
         tape=Tape(Ledger(), records=False, device=key.device),
@@ -109,9 +116,8 @@ def _alive_throughout(c: Context) -> tuple[Tensor, ...]:
     return embeddings, c.tape.tensor(0, mask_itemsize, pairs=1)
 
 
-def _without_cache(key: GenerationKey, moment: Moment) -> Moment:
-    """Take the layer's own keys and values off: the caller counts those of all layers."""
-    cache = 2 * key.model.key_value_size * key.dtype.bytes
+def _without_cache(moment: Moment, cache: int) -> Moment:
+    """Take the layer's own keys and values off, so many bytes a token: the caller counts those of all layers."""
     per_token, per_pair, fixed = moment.by_part.get(Part.ACTIVATIONS, (0, 0, 0))
     by_part = {**moment.by_part, Part.ACTIVATIONS: (per_token - cache, per_pair, fixed)}
     return moment._replace(per_token=moment.per_token - cache, by_part=by_part)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from peftbench.estimate.parts.card import CardTraits
 from peftbench.estimate.peft_forward.virtual_tokens import is_prefix
 from peftbench.estimate.tape.device import ON_CPU, Device, rows_as
+from peftbench.inputs.model.parts import Attention
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import AdapterSpec, DType, TrainingSpec
 
@@ -17,7 +18,7 @@ class Kernels(NamedTuple):
     """What a card implies for the layers of a recipe."""
 
     attention: str = "flash"
-    """"flash", "efficient", "math", "eager" or "cpu"."""
+    """"flash", "efficient", "math", "eager" or "cpu": for the layers that take the fastest, see part_kernel."""
     grouped_mm: bool = True
     """All experts are multiplied at once."""
     device: Device = ON_CUDA
@@ -84,11 +85,33 @@ def attention_kernel(model: ModelSpec, training: TrainingSpec, card: CardTraits)
         return "math" if model.num_key_value_heads == 1 < model.num_attention_heads else "efficient"
     if training.padded:  # transformers gives SDPA a mask, and copies key heads then
         return "efficient"
-    small_heads = model.head_dim <= FLASH_MAX_HEAD_DIM
-    if computes_in_half(training) and small_heads and card.flash:
+    parts = [layer.attention for layer in model.layers if layer.attention]
+    if computes_in_half(training) and card.flash and any(map(_fits_flash, parts)):
         return "flash"
-    grouped = model.num_key_value_heads != model.num_attention_heads
-    return "math" if grouped and small_heads else "efficient"
+    return "math" if any(map(_leaves_keys_shared, parts)) else "efficient"
+
+
+def part_kernel(part: Attention | None, kernel: str, implementation: str) -> str:
+    """The kernel of one layer's attention, where `kernel` is that of the layers that suit SDPA best."""
+    if part is None or implementation != "sdpa":
+        return kernel
+    if kernel == "flash" and not _fits_flash(part):
+        return "math" if _leaves_keys_shared(part) else "efficient"
+    return "efficient" if kernel == "math" and not _shares_keys(part) else kernel
+
+
+def _fits_flash(part: Attention) -> bool:
+    """Source: check_head_dim_size_flash in sdp_utils.cpp."""
+    return part.head_dim == part.value_dim and part.head_dim <= FLASH_MAX_HEAD_DIM
+
+
+def _leaves_keys_shared(part: Attention) -> bool:
+    """Whether transformers leaves key heads for SDPA to share, which it does not for large ones."""
+    return _shares_keys(part) and part.head_dim == part.value_dim and part.head_dim <= FLASH_MAX_HEAD_DIM
+
+
+def _shares_keys(part: Attention) -> bool:
+    return part.key_value_heads != part.heads
 
 
 def computes_in_half(training: TrainingSpec) -> bool:
@@ -107,6 +130,10 @@ def masks_sliding_layers(model: ModelSpec, training: TrainingSpec) -> bool:
 
     Source: _ignore_causal_mask_sdpa in transformers/masking_utils.py.
     """
-    window = model.sliding_window
-    reaches = window is not None and training.sequence_length >= window
-    return bool(model.sliding_layers) and reaches and training.attention == "sdpa"
+    window = smallest_window(model)
+    return window is not None and training.sequence_length >= window and training.attention == "sdpa"
+
+
+def smallest_window(model: ModelSpec) -> int | None:
+    """Tokens that layers which slide see, the fewest of them; None where none does."""
+    return min((part.window for layer in model.layers if (part := layer.attention) and part.window), default=None)

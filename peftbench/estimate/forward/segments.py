@@ -4,7 +4,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from peftbench.estimate.forward.generations import quantized_saves_input
-from peftbench.estimate.forward.kernels import masks_sliding_layers
+from peftbench.estimate.forward.kernels import masks_sliding_layers, part_kernel
 from peftbench.estimate.forward.layers import decoder_layer, embeddings
 from peftbench.estimate.forward.loss import head_and_loss
 from peftbench.estimate.forward.step import Step
@@ -147,7 +147,8 @@ def _segment(
 
 
 def _context(step: Step, ledger: Ledger, kind: Kind) -> Context:
-    model, training, kernel = step.model, step.training, step.kernels.attention
+    model, training = step.model, step.training
+    kernel = part_kernel(kind.layer.attention, step.kernels.attention, training.attention)
     exist = training.gradients_outlive_step or bool(step.early_gradients)
     masked = kind.layer.slides and kernel in ("flash", "math")  # a mask has keys copied to every query head
     return Context(
@@ -214,12 +215,14 @@ def run_head(step: Step, itemsize: int) -> Segment:
 
 
 def _mask_bytes(step: Step, itemsize: int) -> int:
-    """Bytes of the model's attention mask for a pair of tokens: boolean for SDPA, a number where it is added."""
+    """Bytes of the model's attention masks for a pair of tokens: boolean for SDPA, a number where they are added."""
+    slide = [layer.slides for layer in step.model.layers if layer.attention]
+    if not slide:
+        return 0
     if step.model.alibi:
         return step.model.num_attention_heads * itemsize
     if step.kernels.attention == "eager":
-        both = 0 < len(step.model.sliding_layers) < step.model.num_hidden_layers
-        return 2 * itemsize if both else itemsize
+        return itemsize * len(set(slide))
     return int(masks_sliding_layers(step.model, step.training) or _always_masked(step))
 
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from peftbench.estimate.forward.generations import SHIFTS, loss_variant
-from peftbench.estimate.forward.kernels import Kernels, masks_sliding_layers
+from peftbench.estimate.forward.kernels import Kernels, masks_sliding_layers, smallest_window
 from peftbench.estimate.parts.base_weights import quantized_weights
 from peftbench.estimate.parts.tensors import total_bytes
 from peftbench.estimate.peft_forward.lora import trains_tokens
@@ -87,7 +87,7 @@ def step_of(model: ModelSpec, training: TrainingSpec, kernels: Kernels) -> Step:
     shifts = loss_variant(model.family, training) in SHIFTS or (adapter is not None and adapter.peft_type == "cpt")
     exact = liger or shifts or _of_each_sequence(adapter)
     several = kernels.attention == "eager" and training.micro_batch_size > 1
-    window = model.sliding_window if masks_sliding_layers(model, training) else None
+    window = smallest_window(model) if masks_sliding_layers(model, training) else None
     alike = replace(
         training,
         sequence_length=training.sequence_length if liger else window or 1,

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 from peftbench.base.errors import SpecError
 from peftbench.estimate.peft_types.shapes import Options, Shapes
+from peftbench.inputs.model.parts import Attention
 from peftbench.inputs.model.spec import ModelSpec
 
 
 def key_value_width(model: ModelSpec) -> int:
-    """Width of keys, or of values, as PEFT takes it for prefixes; it overlooks Falcon's shared heads."""
+    """Width of keys, or of values, as PEFT takes it for prefixes; it overlooks Falcon's shared heads.
+
+    It makes them for every layer and all alike, which fits attention only.
+    """
+    if not all(isinstance(layer.mixer, Attention) for layer in model.layers):
+        what = f"PEFT's prefixes are keys of plain attention, which not every layer of {model.name} has."
+        raise SpecError(what, "Use prompt_tuning, or LoRA.")
     return model.hidden_size if model.family.prefix_spans_hidden else model.key_value_size
 
 

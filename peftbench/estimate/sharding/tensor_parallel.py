@@ -44,9 +44,9 @@ def split_weights(
 
 def split_cache(component: Component, model: ModelSpec, gpus: int) -> Component:
     """Each GPU caches the key and value heads that its query heads read; fewer heads than GPUs are copied."""
-    if component.part is not Part.KV_CACHE:
-        return component
     heads = model.num_key_value_heads
+    if component.part is not Part.KV_CACHE or not heads:
+        return component
     own = -(-heads // gpus)
     because = f"{component.because}; {own} of {heads} heads"
     sizes = (component.bytes * own // heads, component.low_bytes * own // heads, component.high_bytes * own // heads)

@@ -50,8 +50,8 @@ class Context:
     @property
     def attention(self) -> Attention:
         """The heads of the layer's attention, where it has some."""
-        assert isinstance(self.layer.mixer, Attention)
-        return self.layer.mixer
+        assert self.layer.attention is not None
+        return self.layer.attention
 
     @property
     def mlp(self) -> Mlp:

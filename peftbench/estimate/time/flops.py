@@ -8,14 +8,16 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from peftbench.estimate.parts.base_weights import quantized_weights, weight_bytes
+from peftbench.estimate.parts.mixing import Mixing, mixings_of
 from peftbench.estimate.parts.optimizer import RULES, BitsandbytesRule, TorchRule
 from peftbench.estimate.parts.tensors import TensorGroup, total_numel
 from peftbench.estimate.peft_forward.virtual_tokens import is_prefix, stream_length, stream_tokens, virtual_tokens
 from peftbench.estimate.peft_types.tensors import adapted_weights, adapter_tensors
 from peftbench.estimate.training import trained_tensors
+from peftbench.inputs.model.parts import Experts
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weight import Role, Weight
-from peftbench.inputs.model.weights import built_by, weights_of
+from peftbench.inputs.model.weights import built_by, networks_of, weights_of
 from peftbench.inputs.recipe import DType, TrainingSpec
 
 HALF_BYTES = 2
@@ -79,15 +81,21 @@ class StepWork(NamedTuple):
 def multiplied(model: ModelSpec) -> int:
     """Weights that one token meets in the layers: of the experts only those that it is sent to."""
     dense = sum(w.total for w in weights_of(model) if w.role in (Role.LINEAR, Role.ROUTER) and not w.of_expert)
-    if not model.num_experts:
-        return dense
-    return dense + experts(model) * model.num_experts_per_tok // model.num_experts
+    return dense + sum(
+        sum(w.total for w in _experts(model) if w.layers == layers) * part.per_token // part.number
+        for part, layers in networks_of(model).items()
+        if isinstance(part, Experts)
+    )
 
 
 @lru_cache(maxsize=256)
 def experts(model: ModelSpec) -> int:
     """Weights of all experts."""
-    return sum(w.total for w in weights_of(model) if w.role is Role.EXPERTS or w.of_expert)
+    return sum(w.total for w in _experts(model))
+
+
+def _experts(model: ModelSpec) -> tuple[Weight, ...]:
+    return tuple(w for w in weights_of(model) if w.role is Role.EXPERTS or w.of_expert)
 
 
 @lru_cache(maxsize=8192)
@@ -107,16 +115,19 @@ def step_work(model: ModelSpec, training: TrainingSpec) -> StepWork:
         head=model.vocab_size * model.embedding_size * (2 + full),
     )
     length, before = stream_length(training), virtual if is_prefix(training.adapter) else 0
-    pairs = (_pairs(model, length) + model.num_hidden_layers * before * length) * training.micro_batch_size
+    mixings = mixings_of(model).items()
+    fused = sum(mixing.pair_products * _pairs(mixing, layers, length, before) for mixing, layers in mixings)
+    unfused = (before + length) * sum(mixing.pair_products * layers for mixing, layers in mixings)
+    kept = sum(mixing.token_products * layers for mixing, layers in mixings)
     built = built_work(model, training, tokens)
     return StepWork(
         tokens=training.tokens,
         layers=model.num_hidden_layers,
         passes=passes,
-        matmul_flops=2 * tokens * sum(products) + built.flops,
+        matmul_flops=2 * tokens * (sum(products) + kept * passes) + built.flops,
         float32_flops=2 * tokens * _in_float32(training, trained, products),
-        attention_flops=round(4 * pairs * model.query_size * (1 + recomputed + FLASH_BACKWARD)),
-        unfused_flops=4 * tokens * (before + length) * model.query_size * model.num_hidden_layers * passes,
+        attention_flops=round(2 * training.micro_batch_size * fused * (1 + recomputed + FLASH_BACKWARD)),
+        unfused_flops=2 * tokens * unfused * passes,
         built_bytes=built.bytes,
         built_blocks=built.blocks,
         cast_bytes=_cast_bytes(model, training),
@@ -227,12 +238,11 @@ def _not_recomputed(model: ModelSpec, training: TrainingSpec, carriers: tuple[We
     return sum(w.total for w in weights_of(model) if w.role is Role.LINEAR and w.path == last)
 
 
-def _pairs(model: ModelSpec, length: int) -> int:
-    """Pairs of query and key that causal attention needs in one sequence, summed over the layers."""
-    sliding = len(model.sliding_layers)
-    window = min(length, model.sliding_window or length)
-    within = window * length - window * window // 2
-    return (model.num_hidden_layers - sliding) * length * length // 2 + sliding * within
+def _pairs(mixing: Mixing, layers: int, length: int, before: int) -> int:
+    """Pairs of query and key that causal attention needs in one sequence and so many layers, prefix included."""
+    window = mixing.seen(length)
+    within = layers * length * length // 2 if mixing.window is None else layers * (window * length - window**2 // 2)
+    return within + layers * before * length
 
 
 def _adapter_tensors(model: ModelSpec, training: TrainingSpec) -> int:

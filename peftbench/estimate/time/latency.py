@@ -14,8 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from peftbench.estimate.inference import FUSED_TOKENS, cached_tokens, token_bytes
+from peftbench.estimate.inference import FUSED_TOKENS, cached_tokens
 from peftbench.estimate.parts.base_weights import quantized_weights, weight_bytes
+from peftbench.estimate.parts.mixing import cache_bytes, mixings_of
 from peftbench.estimate.parts.tensors import total_bytes
 from peftbench.estimate.peft_types.tensors import adapted_weights, adapter_tensors
 from peftbench.estimate.time.constants import DEQUANTIZED_BYTES, HOST_COSTS, HostCosts
@@ -174,23 +175,27 @@ def _prefill(model: ModelSpec, inference: InferenceSpec) -> Work:
     """All prompts; the head reads the last token of each, and causal attention half of all pairs."""
     batch, length = inference.batch_size, inference.prompt_tokens
     tokens = batch * length
-    pairs = tokens * length // 2 * model.num_hidden_layers
-    cache_bytes = tokens * model.num_hidden_layers * token_bytes(model, inference.dtype)
-    return _work(model, inference, tokens, pairs, cache_bytes)
+    pairs = tokens * length // 2
+    mixed = sum(
+        layers * (pairs * mixing.pair_products + tokens * mixing.token_products)
+        for mixing, layers in mixings_of(model).items()
+    )
+    return _work(model, inference, tokens, mixed, batch * cache_bytes(model, inference.dtype, length, slides=False))
 
 
 def _decode(model: ModelSpec, inference: InferenceSpec) -> Work:
     """One token of each sequence, halfway through."""
-    length = (inference.prompt_tokens + cached_tokens(inference)) // 2
-    sliding = len(model.sliding_layers)
-    window = min(length, model.sliding_window or length)
-    attended = inference.batch_size * ((model.num_hidden_layers - sliding) * length + sliding * window)
-    cache_bytes = CACHE_PASSES * attended * token_bytes(model, inference.dtype)
-    return _work(model, inference, inference.batch_size, attended, cache_bytes)
+    batch, length = inference.batch_size, (inference.prompt_tokens + cached_tokens(inference)) // 2
+    mixed = batch * sum(
+        layers * (mixing.seen(length) * mixing.pair_products + mixing.token_products)
+        for mixing, layers in mixings_of(model).items()
+    )
+    moved = CACHE_PASSES * batch * cache_bytes(model, inference.dtype, length, slides=True)
+    return _work(model, inference, batch, mixed, moved)
 
 
-def _work(model: ModelSpec, inference: InferenceSpec, tokens: int, pairs: int, cache_bytes: int) -> Work:
-    """`pairs` of query and key are summed over the layers; each costs two products over all query channels."""
+def _work(model: ModelSpec, inference: InferenceSpec, tokens: int, mixed: int, cache_bytes: int) -> Work:
+    """`mixed` are the multiplications of all mixers beside their weights."""
     quantized = quantized_weights(model, inference.quantization)
     adapter = inference.adapter
     added = adapter_tensors(model, adapter, inference.dtype) if adapter else ()
@@ -199,7 +204,7 @@ def _work(model: ModelSpec, inference: InferenceSpec, tokens: int, pairs: int, c
     return Work(
         layers=model.num_hidden_layers,
         weight_bytes=_read_bytes(model, inference, tokens) + total_bytes(added),
-        flops=2 * products + 4 * pairs * model.query_size,
+        flops=2 * (products + mixed),
         cache_bytes=cache_bytes,
         dequantized_weights=sum(w.total for w in quantized) if tokens > FUSED_TOKENS else 0,
         quantized_linears=sum(w.count for w in quantized),

@@ -26,6 +26,11 @@ class Attention(NamedTuple):
         return self.key_value_heads * self.head_dim
 
     @property
+    def value_dim(self) -> int:
+        """Channels of each head's values."""
+        return self.head_dim
+
+    @property
     def stored(self) -> Attention:
         """As far as its weights go."""
         return self._replace(rotary_dim=0, window=None)
@@ -70,6 +75,11 @@ class Layer(NamedTuple):
     """None in a layer that is a feed-forward network only."""
     feed_forward: FeedForward | None
     """None in a layer that is a mixer only."""
+
+    @property
+    def attention(self) -> Attention | None:
+        """Its mixer, where that scores pairs of tokens."""
+        return self.mixer if isinstance(self.mixer, Attention) else None
 
     @property
     def slides(self) -> bool:
