@@ -37,6 +37,7 @@ PLAN = {
     "--fused-kernels",
     "--transformers",
     "--loop",
+    "--device-map",
     "--zero-grad",
     "--use-cache",
     "--no-use-cache",

@@ -13,7 +13,7 @@ from recipes_and_cards import SMALL
 from peftbench.decide.plan.plan import make_plan
 from peftbench.decide.recipe import LORA, quantization_for
 from peftbench.inputs.recipe import AdapterSpec, DType, ParallelismSpec, TrainingSpec
-from peftbench.inputs.recipe.training import FUSED_KERNELS, LOOPS, LOSSES
+from peftbench.inputs.recipe.training import DEVICE_MAPS, FUSED_KERNELS, LOOPS, LOSSES
 from peftbench.recipes.documents import yaml_of
 from peftbench.recipes.export import export
 from peftbench.recipes.reading import read_files
@@ -58,6 +58,7 @@ RECIPES = st.builds(
     loss=st.sampled_from(LOSSES),
     fused_kernels=st.sampled_from(FUSED_KERNELS),
     loop=st.sampled_from(LOOPS),
+    device_map=st.sampled_from(DEVICE_MAPS),
     use_cache=st.booleans(),
     sync_each_batch=st.booleans(),
 )

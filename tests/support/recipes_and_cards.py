@@ -11,7 +11,7 @@ from peftbench.catalog.gpus import find_gpu, gpu_of_size
 from peftbench.catalog.models import find_model
 from peftbench.decide.recipe import LORA, quantization_for
 from peftbench.inputs.recipe import DType, TrainingSpec
-from peftbench.inputs.recipe.training import LOOPS, LOSSES
+from peftbench.inputs.recipe.training import DEVICE_MAPS, LOOPS, LOSSES
 
 SMALL = find_model("Qwen/Qwen2.5-0.5B")
 LLAMA_8B = find_model("8b")
@@ -37,6 +37,7 @@ RECIPES = st.builds(
     attention=st.sampled_from(("sdpa", "eager")),
     loss=st.sampled_from(LOSSES),
     loop=st.sampled_from(LOOPS),
+    device_map=st.sampled_from(DEVICE_MAPS),
 )
 """Recipes of the small model, good and bad."""
 

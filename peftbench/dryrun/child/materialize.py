@@ -25,7 +25,7 @@ LOADING = "loading"
 def materialize(model: nn.Module, recipe: TrainingSpec | InferenceSpec, recorder: Recorder, device_type: str) -> None:
     """Replace every tensor of the model by a fake one on this device, and record it with its part if it is the card."""
     maker = _Maker(recipe, recorder, device_type)
-    if device_type == recorder.device_type:
+    if device_type == recorder.device_type and (isinstance(recipe, InferenceSpec) or recipe.loads_on_card):
         _warm_up(model, recipe.quantization, maker)
     for name, module in model.named_modules():
         maker.module(name, module)

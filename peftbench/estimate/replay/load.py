@@ -20,11 +20,12 @@ def load(
 ) -> Kept:
     """Load base model and adapter, which take `total` bytes; what is not a weight of either is one block more.
 
-    Returned is what can be cut: all but the constants of quantized weights.
+    Returned is what can be cut: all but the constants of quantized weights. What is loaded on the CPU and moved comes
+    tensor by tensor; else transformers 5 first asks for one block as large as the model.
     """
     quantized = set(quantized_weights(model, training.quantization))
     ordered = list(in_order(model))
-    if training.transformers == "5":
+    if training.transformers == "5" and training.loads_on_card:
         warm_up_bytes = sum(_expected_bytes(weight, training, weight in quantized) for weight in ordered)
         pools.go(pools.new(warm_up_bytes), warm_up_bytes)
     plain, cut = Kept(pools), Kept(pools)

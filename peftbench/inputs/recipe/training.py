@@ -16,6 +16,7 @@ LOSSES = ("transformers", "transformers-4", "fused", "fused-5", "liger", "chunke
 FUSED_KERNELS = ("none", "norm-rope", "liger")
 TRANSFORMERS = ("5", "4.48", "4.45", "4.39")
 LOOPS = ("trainer", "plain", "function")
+DEVICE_MAPS = ("auto", "none")
 ZERO_GRADS = ("set-to-none", "keep")
 """zero_grad(set_to_none=True) and (set_to_none=False)."""
 
@@ -24,6 +25,12 @@ def _checkpointing(recipe: TrainingSpec) -> str:
     if not recipe.gradient_checkpointing:
         return "no checkpointing"
     return "reentrant checkpointing" if recipe.use_reentrant else "checkpointing"
+
+
+def _loading(recipe: TrainingSpec) -> str:
+    """Quantized weights are sent to the card by either; so is nothing on several GPUs."""
+    asked = recipe.device_map == "none" and recipe.quantization is None and recipe.parallelism.gpus == 1
+    return "loaded on the CPU" if asked else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +85,11 @@ class TrainingSpec:
         "that is a function until backward is over.",
         choices=LOOPS, screen="{} loop", usual="Trainer", column=19,
     )  # fmt: skip
+    device_map: str = option(
+        "auto", "How weights that are not quantized come to one GPU: by from_pretrained, as in TRL, which first asks "
+        "for one block as large as the model; or none, loaded on the CPU and moved.",
+        choices=DEVICE_MAPS, screen=_loading, column=105,
+    )  # fmt: skip
     use_cache: bool = option(
         False, "Keep the keys and values in training: config.use_cache.", after="zero_grad", screen="use_cache",
         column=20,
@@ -114,6 +126,15 @@ class TrainingSpec:
         if self.dtype is not DType.FLOAT32 or not self.autocast:
             return self.dtype
         return DType.BFLOAT16 if has_bfloat16 else DType.FLOAT16
+
+    @property
+    def loads_on_card(self) -> bool:
+        """Whether from_pretrained itself sends the weights to the card, and asks for all of their memory first.
+
+        Quantized ones always; others on one GPU, for no process of several is given device_map. Sources:
+        create_model_from_path and SFTTrainer of trl 1.16, validate_environment of transformers' Bnb4BitHfQuantizer.
+        """
+        return self.quantization is not None or (self.device_map == "auto" and self.parallelism.gpus == 1)
 
     @property
     def moves_model(self) -> bool:

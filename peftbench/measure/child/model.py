@@ -43,6 +43,8 @@ class BaseWeights:
     attention: str = "sdpa"
     seed: int
     device: str
+    moved: bool = False
+    """Whether it is loaded on the CPU and moved to its device then."""
 
 
 def build(case: Case) -> Any:
@@ -64,7 +66,7 @@ def base_weights(case: Case) -> BaseWeights:
     recipe = case.recipe
     return BaseWeights(
         config=case.config, dtype=recipe.dtype, quantization=recipe.quantization, attention=recipe.attention,
-        seed=case.seed, device=case.device,
+        seed=case.seed, device=case.device, moved=isinstance(recipe, TrainingSpec) and not recipe.loads_on_card,
     )  # fmt: skip
 
 
@@ -76,11 +78,14 @@ def load(base: BaseWeights, weights: dict[str, torch.Tensor]) -> Any:
     Raises MeasureError for what the libraries cannot store so."""
     shapes, quantization = _on_meta(base), base.quantization
     more = {"quantization_config": _bitsandbytes(quantization)} if quantization else {}
-    device = {"": 0 if base.device == "cuda" else "cpu"}
+    device = 0 if base.device == "cuda" else "cpu"
     model = type(shapes).from_pretrained(
         None, config=shapes.config, state_dict=weights, dtype=torch_dtype(base.dtype),
-        attn_implementation=None if base.attention == "sdpa" else base.attention, device_map=device, **more,
+        attn_implementation=None if base.attention == "sdpa" else base.attention,
+        device_map={"": "cpu" if base.moved else device}, **more,
     )  # fmt: skip
+    if base.moved:
+        model.to(device)
     keep_weights_as_they_are(model)
     return model
 

@@ -11,7 +11,7 @@ from string import Template
 from peftbench.base.visible import visible
 from peftbench.inputs.recipe import AdapterSpec, TrainingSpec
 from peftbench.libraries.adapter import adapter_options
-from peftbench.recipes.kinds import ATTENTION, COUNT, DTYPE, FLAG
+from peftbench.recipes.kinds import ATTENTION, COUNT, DTYPE, FLAG, WORD
 from peftbench.recipes.rows import Found, Row, Rule, Tool, give, take
 from peftbench.recipes.settings import Settings
 from peftbench.recipes.tools.trainer import ARGUMENTS, bitsandbytes_settings, read_adapter, take_bitsandbytes
@@ -72,6 +72,7 @@ ROWS = (
     Rule(_take_arguments, lambda recipe: {"TRAINING_ARGUMENTS": {**give(ARGUMENTS, recipe), **_MORE}}),
     Rule(_take_adapter, _give_adapter),
     Rule(_take_quantization, _give_quantization),
+    Row("DEVICE_MAP", "device_map", WORD, "none"),
 )
 TOOL = Tool("script", "MODEL", ROWS, lambda recipe: recipe)
 

@@ -33,3 +33,15 @@ def test_weights_are_loaded_in_16_bit_and_cast_when_all_are_there() -> None:
     assert wide.dtype == "float32"
     assert position(loaded) < position(table[0]) < position(~loaded)
     assert trace.blocks[0].bytes < wide.bytes  # caching_allocator_warmup counts what is loaded
+
+
+def test_what_is_loaded_on_the_cpu_asks_for_no_block_as_large_as_the_model() -> None:
+    config = next(m.config for m in list_models() if m.id == "HuggingFaceTB/SmolLM2-135M")
+    asked = {}
+    with DryRunSession() as session:
+        for device_map in ("auto", "none"):
+            recipe = TrainingSpec(sequence_length=8, device_map=device_map, adapter=AdapterSpec())
+            trace = session.trace(workload_of({**config, "num_hidden_layers": 1}, recipe, None))
+            asked[device_map] = [block.bytes for block in trace.blocks[:4]]
+    warm_up, *loaded = asked["auto"]
+    assert asked["none"][:3] == loaded and warm_up > loaded[0]

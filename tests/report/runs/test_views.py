@@ -40,7 +40,7 @@ def test_the_columns_are_frozen():
         "predicted_device_low_bytes,predicted_device_high_bytes,predicted_peak_phase,verdict,headroom_bytes,"
         "allocated_error,reserved_error,device_error,prediction_note,compute_capability,multiprocessors,driver,"
         "threads,platform,alloc_conf,started_at,python_version,torch_version,transformers_version,peft_version,"
-        "bitsandbytes_version,accelerate_version,peftbench_version,lora_alpha,sync_each_batch,bits"
+        "bitsandbytes_version,accelerate_version,peftbench_version,lora_alpha,sync_each_batch,bits,device_map"
     ), "new columns come at the end"
 
 
