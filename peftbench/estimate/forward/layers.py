@@ -32,6 +32,8 @@ def embeddings(c: Context, needs_grad: bool) -> Tensor:
     if model.learned_positions:
         aliases = (hidden_states.key,)
         hidden_states = tape.new((hidden_states,), model.hidden_size, c.embedding_itemsize, aliases=aliases)
+    if "embedding" in model.family.scales:
+        hidden_states = tape.scale(hidden_states)
     return tape.dropout(hidden_states, model.embedding_dropout)
 
 
@@ -54,17 +56,26 @@ def _llama_layer(c: Context, x: Tensor) -> Tensor:
     residual = hidden_states = x
     if before:
         hidden_states = norm(c, hidden_states, next(names))
-    hidden_states = mix(c, hidden_states)
+    hidden_states = _dropped_after_mixer(c, mix(c, hidden_states))
     if after:
         hidden_states = norm(c, hidden_states, next(names))
-    hidden_states = c.tape.add(residual, c.tape.dropout(hidden_states, c.model.residual_dropout))
+    hidden_states = c.tape.add(residual, _scaled(c, hidden_states))
     residual = hidden_states
     if before:
         hidden_states = norm(c, hidden_states, next(names))
-    hidden_states = feed_forward(c, hidden_states)
+    hidden_states = c.tape.dropout(feed_forward(c, hidden_states), c.model.residual_dropout)
     if after:
         hidden_states = norm(c, hidden_states, next(names))
-    return c.tape.add(residual, c.tape.dropout(hidden_states, c.model.residual_dropout))
+    return c.tape.add(residual, _scaled(c, hidden_states))
+
+
+def _scaled(c: Context, x: Tensor) -> Tensor:
+    """What is added to the residual, times a number where the family has one (Granite)."""
+    return c.tape.scale(x) if "residual" in c.model.family.scales else x
+
+
+def _dropped_after_mixer(c: Context, x: Tensor) -> Tensor:
+    return c.tape.dropout(x, c.model.residual_dropout) if c.model.family.drops_attention else x
 
 
 def _gpt2_block(c: Context, x: Tensor) -> Tensor:
@@ -108,7 +119,7 @@ def _parallel_layer(c: Context, x: Tensor) -> Tensor:
     model, tape, names = c.model, c.tape, norm_names(c.model)
     residual = x
     normed = norm(c, x, names[0])
-    attention_output = tape.dropout(mix(c, normed), model.residual_dropout)
+    attention_output = _dropped_after_mixer(c, mix(c, normed))
     if model.norms_per_layer == 2:
         normed = norm(c, x, names[1])
     fed_forward = tape.dropout(feed_forward(c, normed), model.residual_dropout)

@@ -37,6 +37,8 @@ def head_and_loss(c: Context, stream_itemsize: int, head_itemsize: int) -> tuple
         logits = tied_head(c, hidden_states)
     else:
         logits = dense(c.tape, hidden_states, c.model.vocab_size, head_itemsize, c.full, c.model.lm_head_bias)
+    if "logits" in c.model.family.scales:
+        logits = c.tape.scale(logits)
     if c.model.final_logit_softcapping:
         logits = c.tape.scale(logits)
         logits = c.tape.unary(logits, "output")

@@ -149,7 +149,7 @@ def base_linear(c: Context, x: Tensor, out_features: int, bias: bool = False) ->
 
 def norm(c: Context, x: Tensor, name: str, heads: int = 1) -> Tensor:
     """The norm of the model's family, over the channels of each token or of each of its heads."""
-    return (layer_norm if c.model.family.norm == "layer_norm" else rms_norm)(c, x, name, heads)
+    return LAYER_NORMS.get(c.model.family.norm, rms_norm)(c, x, name, heads)
 
 
 def trains_norm(c: Context, name: str) -> bool:
@@ -160,15 +160,55 @@ def trains_norm(c: Context, name: str) -> bool:
 
 
 def layer_norm(c: Context, x: Tensor, name: str, heads: int = 1) -> Tensor:
-    """nn.LayerNorm: saves its input, a mean and a deviation of each token or head; autocast runs it in float32."""
+    """nn.LayerNorm: saves its input, a mean and a deviation of each token or head; autocast runs it in float32.
+
+    LayerNorm1P casts to autocast's type instead. Source: modeling_nemotron.py of transformers 5.
+    """
     tape, trained = c.tape, trains_norm(c, name)
-    wide = x if tape.autocast is None else tape.cast(x, FLOAT32)
+    itemsize = tape.autocast if c.model.family.norm == "layer_norm_1p" else FLOAT32
+    wide = x if tape.autocast is None or itemsize is None else tape.cast(x, itemsize)
     out = tape.tensor(x.width, wide.itemsize, x.needs_grad or trained)
     statistics = tape.tensor(2 * heads, FLOAT32)
     if out.needs_grad:
         gradient = 2 * x.width * c.norm_itemsize if trained else 0
         tape.record((out,), (wide,), (wide, statistics), parameter_gradients=gradient)
     return out
+
+
+def unweighted_norm(c: Context, x: Tensor, name: str, heads: int = 1) -> Tensor:
+    """LayerNorm without weight and bias, in float32, cast back. Source: modeling_olmo.py of transformers 5."""
+    tape = c.tape
+    wide = tape.cast(x, FLOAT32)
+    out = tape.tensor(x.width, FLOAT32, x.needs_grad)
+    statistics = tape.tensor(2 * heads, FLOAT32)
+    if out.needs_grad:
+        tape.record((out,), (wide,), (wide, statistics))
+    return tape.cast(out, x.itemsize)
+
+
+def centered_norm(c: Context, x: Tensor, name: str, heads: int = 1) -> Tensor:
+    """LayerNorm in Python and float32, with a weight only: the centred stream is made, and saved, twice.
+
+    Source: modeling_cohere.py of transformers 5.
+    """
+    tape = c.tape
+    wide = tape.cast(x, FLOAT32)
+    mean = tape.new((wide,), heads, FLOAT32)
+    square = tape.power(_centered(tape, wide, mean))
+    variance = tape.new((square,), heads, FLOAT32)
+    del square
+    again = _centered(tape, wide, mean)
+    root = tape.unary(variance, "output")
+    full = ((tape.part, again.per_token, 0),) if x.needs_grad else ()
+    normed = tape.new((again, root), x.width, FLOAT32, (again, root), scratch=full)
+    del again, wide
+    return tape.cast(_times_weight(c, normed, FLOAT32, trains_norm(c, name)), x.itemsize)
+
+
+def _centered(tape: Tape, x: Tensor, mean: Tensor) -> Tensor:
+    """x - mean: the gradient of the mean is made in full before it is summed to one number a token."""
+    full = ((tape.part, x.per_token, 0),) if x.needs_grad else ()
+    return tape.new((x, mean), x.width, FLOAT32, aliases=(x.key,), scratch=full)
 
 
 def rms_norm(c: Context, x: Tensor, name: str, heads: int = 1) -> Tensor:
@@ -209,6 +249,12 @@ def _times_weight(c: Context, x: Tensor, weight_itemsize: int, trained: bool) ->
     return out
 
 
+LAYER_NORMS = {
+    "layer_norm": layer_norm, "layer_norm_1p": layer_norm, "unweighted": unweighted_norm, "centered": centered_norm,
+}  # fmt: skip
+"""By `Family.norm`; the others are RMSNorm."""
+
+
 # ── activation functions ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -219,6 +265,8 @@ def activation(c: Context, x: Tensor) -> Tensor:
         return _gelu_new(c.tape, x)
     if name == "quick_gelu":
         return c.tape.multiply(x, c.tape.unary(c.tape.scale(x), "output"))
+    if name == "relu2":
+        return c.tape.power(c.tape.unary(x, "output"))
     return c.tape.unary(x, "output" if name in ("relu", "tanh", "sigmoid") else "input")
 
 

@@ -17,7 +17,10 @@ SHARED = {
     "qwen3": "qwen2", "qwen3_moe": "qwen2", "mixtral": "mistral", "phi3": "phi", "gpt_bigcode": "gpt2",
     "gemma2": "gemma", "gemma3": "gemma", "gemma3_text": "gemma", "internlm3": "llama", "iquestcoder": "llama",
     "olmo3": "olmo2", "ministral": "mistral", "glm": "dense.glm", "glm4": "dense.glm", "exaone4": "dense.exaone4",
-    "seed_oss": "dense.seed_oss", "starcoder2": "dense.starcoder2",
+    "seed_oss": "dense.seed_oss", "starcoder2": "dense.starcoder2", "granite": "dense.granite",
+    "hunyuan_v1_dense": "dense.hunyuan_v1_dense", "ernie4_5": "dense.ernie4_5", "helium": "dense.ernie4_5",
+    "cohere": "dense.cohere", "cohere2": "dense.cohere", "stablelm": "dense.stablelm", "nemotron": "dense.nemotron",
+    "arcee": "dense.nemotron", "olmo": "olmo2", "ministral3": "mistral",
     "lfm2": "recurrent.lfm2",
 }  # fmt: skip
 """Families whose row stands in the file of a relative or in a folder of `architectures/`."""
@@ -55,6 +58,8 @@ class Layout(NamedTuple):
     parallel_norms: Mapping[int, tuple[str, ...]] = {}
     """Their other names where attention and MLP run in parallel, by their number (Falcon)."""
     qk_norms: tuple[str, str] = ("q_norm", "k_norm")
+    qk_norm_list: str = ""
+    """The list in them of a norm for each head (StableLM)."""
     final_norm: str = "norm"
     conv1d: bool = False
     """Linear layers are transformers' Conv1D, which stores (in_features, out_features)."""
@@ -121,13 +126,21 @@ class Family(NamedTuple):
     layout: Layout = Layout()
     form: Literal["llama", "gpt2", "opt", "gpt_neox", "falcon"] = "llama"
     """Whose code a layer follows where attention and MLP run in turn; in parallel all run alike."""
-    norm: Literal["llama", "olmo2", "gemma", "layer_norm"] = "llama"
-    """LayerNorm, which has a bias, or the flavour of RMSNorm: in which type the normed stream meets the weight."""
+    norm: Literal["llama", "olmo2", "gemma", "layer_norm", "layer_norm_1p", "unweighted", "centered"] = "llama"
+    """The flavour of RMSNorm, by the type in which the normed stream meets the weight, or of LayerNorm: with weight and
+    bias, 1p in autocast's type; unweighted in float32 (OLMo); written in Python with a weight only (Cohere)."""
+    scales: frozenset[Literal["embedding", "residual", "logits", "rotated_query"]] = frozenset()
+    """What is multiplied by a number or, of rotated queries, by one for each position."""
 
-    rotary: Literal["llama", "olmo2", "phi3", "gpt_oss"] = "llama"
-    """Olmo2 casts what it rotated, phi3 concatenates it even with nothing, gpt_oss rotates two halves."""
+    rotary: Literal["llama", "olmo2", "phi3", "gpt_oss", "float32"] = "llama"
+    """Olmo2 has float32 tables and casts the result, phi3 concatenates it even with nothing, gpt_oss rotates two
+    halves, float32 casts what it rotates (Cohere)."""
+    norms_rotated: bool = False
+    """Norms of queries and keys come after the rotation."""
     slices_qkv: bool = False
     """The fused projection is cut by slices, whose gradients are as wide as all of it, not by one split."""
+    drops_attention: bool = True
+    """Residual dropout follows attention too, not the MLP only."""
     scales_query: bool = False
     """The query is scaled before attention (OPT)."""
     copies_key_heads: bool = False

@@ -54,8 +54,11 @@ class ModelSpec:
     attention_output_bias: bool = False
     mlp_bias: bool = False
     lm_head_bias: bool = False
-    qk_norm: Literal["none", "head", "full"] = "none"
-    """Norm of queries and keys: "none", "head" (over head_dim), "full" (over all heads)."""
+    qk_norm: Literal["none", "head", "each", "full"] = "none"
+    """Norm of queries and keys: "none", "head" (over head_dim), "each" (with weights for each head), "full" (over all
+    heads)."""
+    clips_qkv: bool = False
+    """Queries, keys and values are clamped in place (OLMo)."""
     attention_sinks: bool = False
     attn_logit_softcapping: Annotated[float, Within(0, 1e6)] | None = None
     final_logit_softcapping: Annotated[float, Within(0, 1e6)] | None = None

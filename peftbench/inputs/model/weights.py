@@ -45,8 +45,8 @@ def weights_of(model: ModelSpec) -> tuple[Weight, ...]:
         *_embeddings(model, layout),
         *(w for part, layers in mixers_of(model).items() for w in MIXERS[type(part)](model, part, layers)),
         *(w for part, layers in networks_of(model).items() for w in NETWORKS[type(part)](model, part, layers)),
-        *(w for name in norm_names(model) for w in norm_weights(model, name, model.hidden_size, every)),
-        *(norm_weights(model, layout.final_norm, model.hidden_size, None) if model.final_norm else ()),
+        *(w for name in norm_names(model) for w in norm_weights(model, name, (model.hidden_size,), every)),
+        *(norm_weights(model, layout.final_norm, (model.hidden_size,), None) if model.final_norm else ()),
         *_head(model),
     )
 

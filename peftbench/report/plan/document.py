@@ -48,6 +48,8 @@ def plan_document(model: ModelSpec | OtherModel, plans: Iterable[Plan], command:
     """Everything that `plan` found out about one model, ready for json.dumps; `command` is what leads to a change."""
     fields = asdict(model) if isinstance(model, ModelSpec) else model._asdict()
     fields.pop("split_experts", None)  # of the recipe that it is built by, which each plan has
+    if not fields.get("clips_qkv"):
+        fields.pop("clips_qkv", None)  # OLMo alone has it
     if fields.pop("own_layers", ()):
         assert isinstance(model, ModelSpec)
         fields["layers"] = [_layer(layer) for layer in model.layers]

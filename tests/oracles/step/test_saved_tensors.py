@@ -141,7 +141,10 @@ def layers_of(model: torch.nn.Module) -> torch.nn.ModuleList:
 
 
 def saved_bytes(model: torch.nn.Module, layers: torch.nn.ModuleList, depth: int) -> int:
-    """Bytes of the distinct storages that one forward pass saves, parameters and tables of cos and sin aside."""
+    """Bytes of the distinct storages that one forward pass saves, parameters and tables of cos and sin aside.
+
+    Some attentions make tables of their own; those have no batch.
+    """
     saved: list[torch.Tensor] = []  # held, so that no address is used twice
     shared: list[torch.Tensor] = list(model.parameters())
     rotary = [module for key, module in model.named_modules() if key.endswith("rotary_emb")]
@@ -154,6 +157,7 @@ def saved_bytes(model: torch.nn.Module, layers: torch.nn.ModuleList, depth: int)
     for hook in hooks:
         hook.remove()
     numbers = [x for x in saved if x.is_floating_point() or x.dtype is torch.bool]
+    numbers = [x for x in numbers if not (x.dim() == 4 and x.shape[0] == 1)]
     storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in numbers}
     for tensor in shared:
         storages.pop(tensor.untyped_storage().data_ptr(), None)

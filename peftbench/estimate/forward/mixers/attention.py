@@ -25,21 +25,24 @@ def rotate(c: Context, x: Tensor) -> Tensor:
     rotary = heads * c.attention.rotary_dim
     if c.model.family.rotary == "gpt_oss":
         return _rotate_halves(c, x)
-    if rotary == x.width:
+    if c.model.family.rotary == "float32":
+        return tape.cast(_rotated(c, tape.cast(x, FLOAT32)), x.itemsize)
+    if rotary == x.width and c.model.family.rotary != "phi3":
         return _rotated(c, x)
     turned, rest = tape.slice(x, rotary), tape.slice(x, x.width - rotary)
     return tape.concatenate((_rotated(c, turned), rest))
 
 
 def _rotated(c: Context, x: Tensor) -> Tensor:
-    tape, itemsize = c.tape, max(x.itemsize, c.embedding_itemsize)
+    tape, float32_tables = c.tape, c.model.family.rotary == "olmo2"
+    itemsize = FLOAT32 if float32_tables else max(x.itemsize, c.embedding_itemsize)
     straight = tape.new((x,), x.width, itemsize, saves_constant=True)
     half = _rotate_half(tape, x)
     crossed = tape.new((half,), x.width, itemsize, saves_constant=True)
     del half
     out = tape.add(straight, crossed)
     del straight, crossed
-    return tape.cast(out, x.itemsize) if c.model.family.rotary == "olmo2" else out
+    return tape.cast(out, x.itemsize) if float32_tables else out
 
 
 def _rotate_half(tape: Tape, x: Tensor) -> Tensor:

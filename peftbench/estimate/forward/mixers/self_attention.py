@@ -17,6 +17,10 @@ def self_attention(c: Context, hidden_states: Tensor) -> Tensor:
     query, key, value = _project(c, hidden_states)
     if c.attention.rotary_dim:
         query, key = rotate(c, query), rotate(c, key)
+    if c.model.family.norms_rotated:
+        query, key = _normed(c, query, 0), _normed(c, key, 1)
+    if "rotated_query" in c.model.family.scales:
+        query = c.tape.new((query,), query.width, query.itemsize, saves_constant=True)
     key, value = keep_in_cache(c, key, value)
     output = attention(c, query, key, value)
     if c.attention_kernel != "eager" and concatenates_rotated(c):
@@ -32,16 +36,35 @@ def _project(c: Context, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]
     names = [layout.attention + name for name in layout.qkv]
     if len(names) == 1:
         return _project_fused(c, hidden_states, names[0])
-    query = linear(c, names[0], hidden_states, part.query_size, model.qkv_bias)
+    early = not model.family.norms_rotated
+    query = _clipped(c, linear(c, names[0], hidden_states, part.query_size, model.qkv_bias))
     if model.family.scales_query:
         query = c.tape.scale(query)
-    if model.qk_norm != "none":
-        query = norm(c, query, layout.qk_norms[0], part.heads if model.qk_norm == "head" else 1)
-    key = linear(c, names[1], hidden_states, part.key_value_size, model.qkv_bias)
-    if model.qk_norm != "none":
-        key = norm(c, key, layout.qk_norms[1], part.key_value_heads if model.qk_norm == "head" else 1)
-    value = linear(c, names[2], hidden_states, part.key_value_size, model.qkv_bias)
+    query = _normed(c, query, 0) if early else query
+    key = _clipped(c, linear(c, names[1], hidden_states, part.key_value_size, model.qkv_bias))
+    key = _normed(c, key, 1) if early else key
+    value = _clipped(c, linear(c, names[2], hidden_states, part.key_value_size, model.qkv_bias))
     return query, key, value
+
+
+def _normed(c: Context, x: Tensor, which: int) -> Tensor:
+    """Queries (0) or keys (1) through their norm, where there is one; apart for each head they are concatenated."""
+    layout, heads = c.model.family.layout, x.width // c.attention.head_dim
+    if c.model.qk_norm == "none":
+        return x
+    normed = norm(c, x, layout.qk_norms[which], 1 if c.model.qk_norm == "full" else heads)
+    return c.tape.concatenate((normed,)) if layout.qk_norm_list else normed
+
+
+def _clipped(c: Context, x: Tensor) -> Tensor:
+    """x.clamp_(…): its backward needs what was there before, of which autograd keeps a copy."""
+    if not c.model.clips_qkv:
+        return x
+    before = c.tape.tensor(x.width, x.itemsize)
+    out = c.tape.view(x, x.width)
+    if x.needs_grad:
+        c.tape.record((out,), (x,), (before,))
+    return out
 
 
 def _project_fused(c: Context, hidden_states: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:

@@ -26,6 +26,11 @@ def _ministral(keys: ConfigKeys) -> Fields:
     return {**core, **window_fields(keys, sliding, 4096)}
 
 
+def _ministral3(keys: ConfigKeys) -> Fields:
+    core = rotary_fields(core_fields(keys, positions=262_144, key_value_heads=8, head_dim=128))
+    return {**core, **window_fields(keys, every_layer(core), None)}
+
+
 def _mixtral(keys: ConfigKeys) -> Fields:
     core = rotary_fields(core_fields(keys, positions=131072, key_value_heads=8))
     experts = expert_fields(keys, core["intermediate_size"], 8, 2)
@@ -36,6 +41,7 @@ _TARGETS = LLAMA_TARGETS._replace(adalora=())
 FAMILIES = {
     "mistral": Family(read=_mistral, repeats_keys_before_4_48=True, liger=True, targets=_TARGETS, adaption_prompt=True),
     "ministral": Family(read=_ministral, liger=True),
+    "ministral3": Family(read=_ministral3, scales=frozenset(("rotated_query",))),
     "mixtral": Family(
         read=_mixtral,
         spelled={"num_experts": ("num_local_experts", "num_experts")},

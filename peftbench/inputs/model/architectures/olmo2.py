@@ -1,4 +1,4 @@
-"""OLMo 2, with norms after attention and MLP only and over all heads of queries and keys, and OLMo 3, with windows."""
+"""OLMo 2: norms after attention and MLP only, and over all heads; OLMo 3 has windows, OLMo norms without weights."""
 
 from __future__ import annotations
 
@@ -25,5 +25,14 @@ def _olmo3(keys: ConfigKeys) -> Fields:
     return {**fields, **window_fields(keys, sliding, 4096)}
 
 
+def _olmo(keys: ConfigKeys) -> Fields:
+    core = rotary_fields(core_fields(keys, positions=2048))
+    return {**core, **bias_fields(keys), "clips_qkv": keys.value("clip_qkv") is not None}
+
+
 _OLMO2 = Family(read=_olmo2, layout=Layout(norms=GEMMA2_NORMS[1::2]), norm="olmo2", rotary="olmo2", liger=True)
-FAMILIES = {"olmo2": _OLMO2, "olmo3": _OLMO2._replace(read=_olmo3)}
+FAMILIES = {
+    "olmo2": _OLMO2,
+    "olmo": Family(read=_olmo, norm="unweighted", rotary="olmo2"),
+    "olmo3": _OLMO2._replace(read=_olmo3),
+}

@@ -26,8 +26,13 @@ def attention_weights(model: ModelSpec, part: Attention, layers: tuple[int, ...]
 
 
 def _qk_norms(model: ModelSpec, part: Attention, layers: tuple[int, ...]) -> Iterator[Weight]:
-    """Norms over one head's channels (Qwen3, Gemma 3, Phi) or over all of them (OLMo 2)."""
-    sizes = {"none": (), "head": (part.head_dim, part.head_dim), "full": (part.query_size, part.key_value_size)}
+    """Norms over one head's channels, shared by all (Qwen3) or not (Cohere, StableLM), or over all heads (OLMo 2)."""
     layout = model.family.layout
-    for name, size in zip(layout.qk_norms, sizes[model.qk_norm], strict=False):
-        yield from norm_weights(model, layout.attention + name, size, layers)
+    for name, heads in zip(layout.qk_norms, (part.heads, part.key_value_heads), strict=True):
+        path = layout.attention + name
+        if model.qk_norm == "each" and layout.qk_norm_list:
+            for head in range(heads):  # without the bias that the other norms have
+                yield Weight(f"{path}.{layout.qk_norm_list}.{head}", "weight", (part.head_dim,), Role.NORM, layers)
+        elif model.qk_norm != "none":
+            shapes = {"head": (part.head_dim,), "each": (heads, part.head_dim), "full": (heads * part.head_dim,)}
+            yield from norm_weights(model, path, shapes[model.qk_norm], layers)

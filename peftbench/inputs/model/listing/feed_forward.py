@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from peftbench.inputs.model.family import SplitExperts
 from peftbench.inputs.model.listing.modules import linear_weights
@@ -17,7 +18,25 @@ def mlp_weights(model: ModelSpec, part: Mlp, layers: tuple[int, ...]) -> Iterato
     for name in layout.inner:
         width = 2 * inner if layout.fused_gate else inner
         yield from linear_weights(layout.mlp + name, width, hidden, model.mlp_bias, layout, layers)
-    yield from linear_weights(layout.mlp + layout.down, hidden, inner, model.mlp_bias, layout, layers)
+    down = list(linear_weights(layout.mlp + layout.down, hidden, inner, model.mlp_bias, layout, layers))
+    yield from _last_unquantized(down) if _ends_with_layers(model) else down
+
+
+def _ends_with_layers(model: ModelSpec) -> bool:
+    """Whether the last layer's MLP has the model's last parameter: a tied head behind norms without weights."""
+    return model.tie_word_embeddings and model.family.norm == "unweighted"
+
+
+def _last_unquantized(weights: list[Weight]) -> Iterator[Weight]:
+    """The weights, of the last layer apart: transformers quantizes no module that has the model's last parameter.
+
+    Source: get_keys_to_not_convert in transformers/quantizers/base.py.
+    """
+    for weight in weights:
+        assert weight.layers is not None
+        if weight.layers[:-1]:
+            yield replace(weight, layers=weight.layers[:-1])
+        yield replace(weight, layers=weight.layers[-1:], quantizable=False)
 
 
 def expert_weights(model: ModelSpec, part: Experts, layers: tuple[int, ...]) -> Iterator[Weight]:

@@ -19,8 +19,11 @@ def linear_weights(
         yield Weight(path, "bias", (out,), Role.BIAS, layers)
 
 
-def norm_weights(model: ModelSpec, path: str, size: int, layers: tuple[int, ...] | None) -> Iterator[Weight]:
-    """The weight and, of LayerNorm, the bias."""
-    yield Weight(path, "weight", (size,), Role.NORM, layers)
-    if model.family.norm == "layer_norm":
-        yield Weight(path, "bias", (size,), Role.NORM, layers)
+def norm_weights(
+    model: ModelSpec, path: str, shape: tuple[int, ...], layers: tuple[int, ...] | None
+) -> Iterator[Weight]:
+    """The weight and, of LayerNorm, the bias; OLMo's norms have neither."""
+    if model.family.norm != "unweighted":
+        yield Weight(path, "weight", shape, Role.NORM, layers)
+    if model.family.norm in ("layer_norm", "layer_norm_1p"):
+        yield Weight(path, "bias", shape, Role.NORM, layers)
