@@ -1,52 +1,24 @@
 """Find a model by Hub id, short name, size alias, or the path of a config.json."""
 
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from peftbench.base.errors import CatalogError, SpecError, did_you_mean
 from peftbench.base.visible import written
+from peftbench.catalog.checkpoints.entry import CatalogModel, all_names, find_entry, list_models
 from peftbench.inputs.model.config_json import read_config
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
+
+__all__ = ["CatalogModel", "NamedConfig", "find_config", "find_model", "list_models"]
 
 UNKNOWN_POSITIONS = 1 << 30
 """Where a config.json has no max_position_embeddings, as those of recurrent models."""
 
 _HUB_ID = r"[\w.-]+/[\w.-]+"
-
-
-class CatalogModel(NamedTuple):
-    """One checkpoint of models.json.
-
-    A size alias ("8b") names one checkpoint of that size: Meta's newest Llama where there is one, then Qwen3,
-    Qwen2.5, Gemma, and else the only family that has the size.
-    """
-
-    id: str
-    num_parameters: int
-    aliases: tuple[str, ...]
-    config: Mapping[str, object]
-
-    @property
-    def source(self) -> str:
-        """Where the config.json is published."""
-        return f"https://huggingface.co/{self.id}/blob/main/config.json"
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The model under its Hub id."""
-        return read_config(self.config, self.id, self.source)
-
-
-@lru_cache(maxsize=1)
-def list_models() -> tuple[CatalogModel, ...]:
-    """Every checkpoint of the catalogue, in the order of its file."""
-    with open(os.path.join(os.path.dirname(__file__), "models.json"), encoding="utf-8") as file:
-        entries = json.load(file)["models"]
-    return tuple(CatalogModel(**{**entry, "aliases": tuple(entry["aliases"])}) for entry in entries)
+_SIZE = r"[\d.x]+[bm]"
+"""What stands for a size in the catalogue, and could have stood for another model of it."""
 
 
 class NamedConfig(NamedTuple):
@@ -55,6 +27,8 @@ class NamedConfig(NamedTuple):
     config: Mapping[str, object]
     name: str
     source: str
+    notes: tuple[str, ...] = ()
+    """What is to be known of a name that says another model than it spells."""
 
     @property
     def spec(self) -> ModelSpec:
@@ -105,9 +79,9 @@ def find_config(text: str) -> NamedConfig:
     text = text.strip()
     if text.endswith(".json") or text.startswith((".", "/", "~")):
         return _from_path(text)
-    known = _by_name().get(text.lower())
+    known = find_entry(text)
     if known:
-        return NamedConfig(known.config, known.id, known.source)
+        return _from_catalogue(known, text)
     if text and os.path.exists(text):
         return _from_path(text)
     if re.fullmatch(_HUB_ID, text, re.ASCII):
@@ -131,19 +105,19 @@ def _from_path(text: str) -> NamedConfig:
     return NamedConfig(config, name or file, path)
 
 
-@lru_cache(maxsize=1)
-def _by_name() -> dict[str, CatalogModel]:
-    """Lower-case names of every kind; an id comes before another model's alias."""
-    aliases = {name: model for model in list_models() for alias in model.aliases for name in _names(alias)}
-    return aliases | {name: model for model in list_models() for name in _names(model.id)}
+def _from_catalogue(known: CatalogModel, name: str) -> NamedConfig:
+    """The checkpoint under its own id, and a note where the name leaves open that it is this one."""
+    if re.fullmatch(_SIZE, name, re.IGNORECASE):
+        note = f"{name} stands for {known.id}; `peftbench models {name}` lists others of that size."
+        return NamedConfig(known.config, known.id, known.source, (note,))
+    if not known.holds_quantized(name):
+        return NamedConfig(known.config, known.id, known.source)
+    from peftbench.catalog.checkpoints.quantized import quantized_config
 
-
-def _names(name: str) -> Iterator[str]:
-    """The name itself and what follows the slash."""
-    yield name.lower()
-    yield name.lower().rpartition("/")[2]
+    config, note = quantized_config(known, name)
+    return NamedConfig(config, known.id, known.source, (note,))
 
 
 def _near(text: str) -> str:
-    hint = did_you_mean(text[:80], _by_name())
+    hint = did_you_mean(text[:80], all_names())
     return f"{hint} " if hint else ""

@@ -45,14 +45,14 @@ def choose(**given: Any) -> None:
     named = find_config(given["model"])
     model = named.spec
     dataset = dataset_of(given, (named.name, given["model"], named.source))
-    answer = _answer(question_of(model, dataset, given), dataset.how, given)
+    answer = _answer(question_of(model, dataset, given), dataset.how, named.notes, given)
     if given["expand"]:
         say(_expanded(answer, model, given))
     else:
         show(choose_sheet(answer, given["top"]), given["format"])
 
 
-def _answer(question: Question, how: str, given: dict[str, Any]) -> Answer:
+def _answer(question: Question, how: str, naming: tuple[str, ...], given: dict[str, Any]) -> Answer:
     typed = Typed(given["model"], given["calibration"], given["adapter_config"])
     owned = own_offers(given)
     try:
@@ -62,7 +62,8 @@ def _answer(question: Question, how: str, given: dict[str, Any]) -> Answer:
         raise SpecError(error.what, "\n  ".join((*lines, error.hint))) from None
     answers = tuple(own_answer(question, own, ranking.choices) for own in owned)
     bought = break_evens(ranking.choices, given["power_price"], given["purchase_price"])
-    return Answer(question, typed, ranking, how, answers, tuple(bought), given["power_price"], date.today())
+    power = given["power_price"]
+    return Answer(question, typed, ranking, how, answers, tuple(bought), power, date.today(), naming)
 
 
 def _expanded(answer: Answer, model: ModelSpec, given: dict[str, Any]) -> str:

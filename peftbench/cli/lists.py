@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import click
 
+from peftbench.base.errors import CatalogError
 from peftbench.base.screen import say
 from peftbench.cli.ask.format_option import format_option, show
 
 
 @click.command("models")
+@click.argument("words", nargs=-1)
 @format_option
-def models(format_: str) -> None:
-    """List the models that --model knows by name; the path of any supported config.json works too."""
+def models(words: tuple[str, ...], format_: str) -> None:
+    """List the models that --model knows by name; the path of any supported config.json works too.
+
+    WORDS keep those that have all of them in their names, architecture or kind: `peftbench models qwen 8b`.
+    """
     from peftbench.catalog.models import list_models
     from peftbench.inputs.model.family import known_families
     from peftbench.report.lists.known import models_sheet
 
-    known = list_models()
+    known = [model for model in list_models() if all(map(model.is_called, words))]
+    if not known:
+        raise CatalogError(f"no model is called {' '.join(words)[:80]!r}.", "`peftbench models` lists all.")
     note = (
         f"{len(known)} checkpoints, each from the config.json at https://huggingface.co/<model>; "
         "--format csv has the other Hub ids that mean the same. "

@@ -38,7 +38,7 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
     check_question(given)
     named, given = question_of(given)
     plans, notes = _answered(named, given, ctx)
-    plans = with_files(plans, given)
+    plans = with_files(plans, named, given)
     if given["max"]:
         from peftbench.report.plan.maxima import maxima_sheet
 

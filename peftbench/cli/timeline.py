@@ -111,7 +111,7 @@ def _dry_plan(given: dict[str, Any]) -> Plan:
     with DryRunSession(not given["no_cache"], tell, given["timeout"]) as session:
         dry_run = run_dry(named, recipe, card, given, session)
     plan = plan_by_dry_run(model, recipe, card, dry_run)
-    return with_files([plan._replace(notes=(*notes, *notes_on(dry_run)))], given)[0]
+    return with_files([plan._replace(notes=(*notes, *notes_on(dry_run)))], named, given)[0]
 
 
 def _only(found: Sequence[Found], what: str, example: str) -> Found:

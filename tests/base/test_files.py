@@ -101,7 +101,7 @@ def test_what_cannot_be_replaced_is_written_or_refused(tmp_path: Path) -> None:
 
 
 OWN = {
-    "catalog/gpus", "catalog/published_effects", "catalog/prices", "catalog/models", "recipes/unread",
+    "catalog/gpus", "catalog/published_effects", "catalog/prices", "catalog/checkpoints/entry", "recipes/unread",
     "recipes/tools/script", "measure/quality/text", "dryrun/cache", "measure/doctor", "decide/adapter_config",
 }  # fmt: skip
 """Modules that read files which the package, or a library, ships, or that it wrote itself."""

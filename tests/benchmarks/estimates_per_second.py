@@ -41,7 +41,7 @@ def one_recipe() -> list[Case]:
 
 def catalogue() -> list[Case]:
     """Every model, method, length, with and without checkpointing."""
-    models = [find_model(entry.id) for entry in list_models()]
+    models = [find_model(entry.id) for entry in list_models() if entry.has_formula]
     return [
         (model, TrainingSpec(sequence_length=s, adapter=a, quantization=q, gradient_checkpointing=c))
         for model, (a, q), c, s in itertools.product(models, METHODS, (True, False), LENGTHS)

@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from known_models import BY_FORMULA
 
 from peftbench.base.errors import CatalogError, PeftbenchError, SpecError
 from peftbench.base.files import MOST_BYTES
 from peftbench.catalog.gpus import find_gpu
 from peftbench.catalog.models import (
     UNKNOWN_POSITIONS,
-    CatalogModel,
     NamedConfig,
     find_config,
     find_model,
@@ -44,14 +44,18 @@ def write(path: Path, content: bytes | str | object) -> str:
 
 
 def test_the_models_of_the_catalogue_have_distinct_names() -> None:
-    names = [n.lower() for m in list_models() for n in (m.id, m.id.split("/")[1], *m.aliases)]
+    names = [n.lower() for m in list_models() for n in (m.id, *m.aliases, *m.quantized)]
     assert len(names) == len(set(names))
+    assert len({m.id.lower().split("/")[1] for m in list_models()}) == len(list_models())
 
 
-@pytest.mark.parametrize("entry", list_models(), ids=lambda entry: entry.id)
-def test_ids_short_names_and_aliases_find_the_model(entry: CatalogModel) -> None:
-    for name in (entry.id, entry.id.upper(), entry.id.split("/")[1], f" {entry.id} ", *entry.aliases):
-        assert find_model(name).name == entry.id
+def test_ids_short_names_aliases_and_quantized_copies_find_the_model() -> None:
+    for entry in list_models():
+        for name in (entry.id, entry.id.upper(), entry.id.split("/")[1], f" {entry.id} ", *entry.aliases):
+            assert find_config(name).name == entry.id, name
+        for name in entry.quantized:
+            found = find_config(name)
+            assert found.name == entry.id and found.notes, name
 
 
 @pytest.mark.parametrize(
@@ -64,6 +68,8 @@ def test_ids_short_names_and_aliases_find_the_model(entry: CatalogModel) -> None
         ("65b", "huggyllama/llama-65b"),
         ("8x7b", "mistralai/Mixtral-8x7B-v0.1"),
         ("llama-3.1-8b-instruct", "meta-llama/Llama-3.1-8B"),
+        ("7b", "Qwen/Qwen2.5-7B"),
+        ("30b", "Qwen/Qwen3-30B-A3B"),
     ],
 )
 def test_sizes_resolve_to_one_named_model(alias: str, name: str) -> None:
@@ -186,7 +192,7 @@ def test_a_model_and_a_card_are_shown_by_their_names():
 
 def test_the_positions_of_a_model_are_the_same_by_formula_and_by_name() -> None:
     """Architectures spell them differently, and a multimodal config has them in its text part."""
-    named = [find_config(model.id) for model in list_models()]
+    named = [find_config(model.id) for model in BY_FORMULA]
     assert [each.other.max_position_embeddings for each in named] == [
         each.spec.max_position_embeddings for each in named
     ]

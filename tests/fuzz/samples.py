@@ -60,7 +60,7 @@ def suites() -> dict[str, dict[str, Any]]:
 @lru_cache(maxsize=1)
 def configs() -> tuple[dict[str, Any], ...]:
     """A config.json of each architecture of the catalogue."""
-    return tuple({model.config["model_type"]: dict(model.config) for model in list_models()}.values())
+    return tuple({m.config["model_type"]: dict(m.config) for m in list_models() if m.has_formula}.values())
 
 
 @lru_cache(maxsize=1)

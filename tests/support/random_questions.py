@@ -7,9 +7,9 @@ import random
 from pathlib import Path
 
 from cli_runner import run
+from known_models import BY_FORMULA
 
 from peftbench.catalog.gpus import list_gpus
-from peftbench.catalog.models import list_models
 from peftbench.decide.plan.savings import EIGHT_BIT, PAGED
 from peftbench.estimate.parts.optimizer import OPTIMIZERS
 from peftbench.estimate.peft_types.table import METHODS
@@ -18,7 +18,7 @@ from peftbench.inputs.recipe.option import Option, options_of
 from peftbench.inputs.recipe.parallelism import STRATEGIES
 from peftbench.inputs.recipe.training import TrainingSpec
 
-MODELS = tuple(model.id for model in list_models())
+MODELS = tuple(model.id for model in BY_FORMULA)
 CARDS = tuple(gpu.name for gpu in list_gpus())
 SIZES = ("6GiB", "7.5GiB", "14.5GiB", "23GiB", "79GiB")
 RECIPE: dict[str, tuple[str, ...]] = {
@@ -69,7 +69,7 @@ def switches(chance: random.Random, names: tuple[str, ...], share: float) -> lis
 
 def model_path(name: str, folder: Path) -> str:
     """The model's config.json under a path with what a shell has to quote."""
-    config = next(model.config for model in list_models() if model.id == name)
+    config = next(model.config for model in BY_FORMULA if model.id == name)
     place = folder / "it's my model & co" / f"$HOME {name.replace('/', ' ')}" / "config.json"
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(json.dumps(dict(config)))

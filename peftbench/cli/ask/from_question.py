@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from peftbench.base.errors import CatalogError, SpecError
-from peftbench.catalog.models import NamedConfig, find_config, list_models
+from peftbench.catalog.checkpoints.entry import find_entry
+from peftbench.catalog.models import NamedConfig, find_config
 from peftbench.decide.from_options import training_recipes
 from peftbench.inputs.recipe import TrainingSpec
 from peftbench.recipes.reading import read_files
@@ -32,8 +33,8 @@ def named_model(given: dict[str, Any], reading: Reading) -> NamedConfig:
     try:
         return find_config(reading.model)
     except CatalogError as error:
-        copied = reading.model.rpartition("/")[2].lower()  # a copy under another account has the same shapes
-        if copied in {model.id.lower().rpartition("/")[2] for model in list_models()}:
+        copied = reading.model.rpartition("/")[2]  # a copy under another account has the same shapes
+        if find_entry(copied):
             return find_config(copied)
         what = f"the {reading.tool} file trains a model that cannot be found: {error.what}"
         raise CatalogError(what, "Name it as the catalogue or its config.json does: --model 8b.") from None

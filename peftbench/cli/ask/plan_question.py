@@ -93,9 +93,12 @@ def notes_of_files(given: dict[str, Any]) -> tuple[str, ...]:
     return given["reading"].notes if given["from_files"] else ()
 
 
-def with_files(plans: list[Plan], given: dict[str, Any]) -> list[Plan]:
-    """The plans with what is to be known of the files that say the recipe, and what these have that is not priced."""
-    read = notes_of_files(given)
+def with_files(plans: list[Plan], named: NamedConfig, given: dict[str, Any]) -> list[Plan]:
+    """The plans with what is to be known of the model's name and of the files that say the recipe.
+
+    What these files have that is not priced is said as well.
+    """
+    read = (*named.notes, *notes_of_files(given))
     plans = [plan._replace(notes=(*read, *plan.notes)) for plan in plans] if read else plans
     if not given["from_files"] or not given["reading"].unread:
         return plans

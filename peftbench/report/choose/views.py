@@ -32,6 +32,8 @@ class Answer(NamedTuple):
     break_evens: tuple[BreakEven, ...]
     usd_per_kwh: float
     today: date
+    naming: tuple[str, ...] = ()
+    """What is to be known of the name of the model."""
 
 
 def ranked(answer: Answer, most: int) -> Table:
@@ -130,6 +132,7 @@ def notes(answer: Answer) -> list[str]:
     """How far the answer can be trusted."""
     ranking = answer.ranking
     found = [
+        *answer.naming,
         "best is nearest to both the lowest price and the shortest time, on logarithmic scales.",
         *_rivals_and_limits(answer),
     ]

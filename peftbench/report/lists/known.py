@@ -24,6 +24,7 @@ MODELS = (
     Column("model", "model"),
     Column("short names", "aliases", lambda names: ", ".join(n for n in names if "/" not in n) or UNKNOWN),
     Column("parameters", "num_parameters", human_count, "r"), Column("architecture", "architecture"),
+    Column("by", "answered_by"),
     Column("as good as", "aliases", lambda names: ", ".join(n for n in names if "/" in n) or UNKNOWN, room=PAGES_ONLY),
     Column("source", "source", room=PAGES_ONLY),
 )  # fmt: skip
@@ -33,7 +34,9 @@ def models_sheet(models: Iterable[CatalogModel], note: str) -> Sheet:
     """One row a checkpoint, in the order of the catalogue."""
     rows = [
         {"model": m.id, "aliases": list(m.aliases), "num_parameters": m.num_parameters,
-         "architecture": m.config["model_type"], "source": m.source}
+         "architecture": m.config["model_type"], "kind": m.kind,
+         "answered_by": "formula" if m.has_formula else "dry run", "published_parameters": m.published,
+         "downloads": m.downloads, "evidence": m.evidence, "doubts": list(m.doubts), "source": m.source}
         for m in models
     ]  # fmt: skip
     return listing("Models", MODELS, rows, note)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known_models import SMALLEST
 
 from peftbench.base.errors import PeftbenchError
-from peftbench.catalog.models import list_models
 from peftbench.inputs.model.config_json import read_config
 from peftbench.inputs.model.family import known_families
 from peftbench.inputs.model.weights import num_parameters, weights_of
@@ -20,7 +20,7 @@ _SIZES = {
 }
 _FALCON = {"model_type": "falcon", **_SIZES}
 _GEMMA3 = {"model_type": "gemma3", "text_config": {**_SIZES, "intermediate_size": 96}}
-BASES = [*{m.config["model_type"]: dict(m.config) for m in list_models()}.values(), _FALCON, _GEMMA3]
+BASES = [*(dict(model.config) for model in SMALLEST.values()), _FALCON, _GEMMA3]
 
 _OPTIONAL = [
     "head_dim", "num_key_value_heads", "num_kv_heads", "max_position_embeddings", "tie_word_embeddings",

@@ -17,9 +17,10 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 pytest.importorskip("bitsandbytes")
 
+from known_models import SMALLEST
+
 from peftbench.base.errors import SpecError
 from peftbench.catalog.gpus import find_gpu
-from peftbench.catalog.models import CatalogModel, list_models
 from peftbench.decide.card import settle_training
 from peftbench.decide.from_options import training_recipes
 from peftbench.dryrun.session import DryRunSession
@@ -118,12 +119,7 @@ SOME_ADAPTERS = (
 )  # fmt: skip
 
 
-def smallest(model_type: str) -> CatalogModel:
-    return min((m for m in list_models() if m.config["model_type"] == model_type), key=lambda m: m.num_parameters)
-
-
-FAMILIES = tuple(dict.fromkeys(str(model.config["model_type"]) for model in list_models()))
-GRID = [(family, name, options) for family in FAMILIES for name, options in RECIPES.items()]
+GRID = [(family, name, options) for family in SMALLEST for name, options in RECIPES.items()]
 GRID += [(family, name, options) for family in MIXTURES for name, options in EXPERTS_APART.items()]
 GRID += [("llama", name, options) for name, options in ADAPTERS.items()]
 
@@ -143,7 +139,7 @@ def session() -> Iterator[DryRunSession]:
 
 def compare(session: DryRunSession, family: str, options: dict[str, Any]) -> Compared | None:
     """None where the estimate refuses the recipe: then the real libraries have to as well."""
-    config = cut(smallest(family).config)
+    config = cut(SMALLEST[family].config)
     model = read_config(config, family, "test")
     options = {**SIZE, **options}
     gpu = find_gpu(options.pop("gpu", "a100-80gb"))

@@ -10,10 +10,10 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from known_models import BY_FORMULA, FEW  # noqa: E402
 from oracle.model_variants import VARIANTS  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
-from peftbench.catalog.models import list_models  # noqa: E402
 from peftbench.inputs.model.config_json import read_config  # noqa: E402
 from peftbench.inputs.model.config_keys import ACTIVATIONS  # noqa: E402
 from peftbench.inputs.model.spec import ModelSpec  # noqa: E402
@@ -22,7 +22,8 @@ from peftbench.inputs.model.weights import linear_modules, num_parameters, weigh
 
 pytestmark = pytest.mark.oracle
 
-BOTH = {**{entry.id: dict(entry.config) for entry in list_models()}, **VARIANTS}
+BOTH = {**{entry.id: dict(entry.config) for entry in BY_FORMULA}, **VARIANTS}
+NAMES = [name if name in FEW or name in VARIANTS else pytest.param(name, marks=pytest.mark.slow) for name in BOTH]
 
 
 def real_config(config: dict[str, object]) -> transformers.PretrainedConfig:
@@ -40,7 +41,7 @@ def spec(name: str) -> ModelSpec:
     return read_config(BOTH[name], name, "test")
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_has_its_name_and_shape(name: str) -> None:
     real = real_model(BOTH[name])
     wanted = Counter((*key.split(".")[-2:], tuple(p.shape)) for key, p in real.named_parameters())
@@ -114,7 +115,7 @@ OTHER_NAMES = {
 }
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", NAMES)
 def test_values_are_those_of_the_configuration_class(name: str) -> None:
     real, found = real_config(BOTH[name]), spec(name)
     for field in SAME_NAMES:
