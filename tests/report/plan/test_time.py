@@ -90,7 +90,7 @@ def test_a_framework_changes_the_time_and_nothing_else() -> None:
         for name in ("transformers", "unsloth")
     )
     assert usual.pop("time")["step_s"] > fused.pop("time")["step_s"]
-    assert (usual.pop("notes"), len(fused.pop("notes"))) == ([], 1)  # which says so
+    assert len(fused.pop("notes")) == len(usual.pop("notes")) + 1  # which says so
     assert usual == fused
     assert "training" in refusal(*LORA, "--task", "inference", "--gpu", "l4", "--framework", "unsloth")
 
