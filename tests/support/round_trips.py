@@ -6,6 +6,7 @@ import json
 import random
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,9 +46,9 @@ def random_options(chance: random.Random) -> tuple[str, list[str]]:
     return method, words
 
 
-def random_trip(chance: random.Random, number: int, folder: Path) -> Trip:
+def random_trip(chance: random.Random, number: int, folder: Path, models: Sequence[str] = MODELS) -> Trip:
     """Models and tools in turn; now and then a card, the path of a config.json, or a launcher's file beside."""
-    name, tool = MODELS[number % len(MODELS)], tuple(FILES)[number // len(MODELS) % len(FILES)]
+    name, tool = models[number % len(models)], tuple(FILES)[number // len(models) % len(FILES)]
     method, options = random_options(chance)
     card = ["--gpu", chance.choice(("t4", "l4", "h100-sxm"))] if chance.random() < 0.2 else []
     model = model_path(name, folder) if chance.random() < 0.1 else name
@@ -100,7 +101,14 @@ def _difference(read: Any, typed: Any) -> str:
     texts = [f"{name}: {each}" for name, each in (("read", read), ("typed", typed)) if isinstance(each, str)]
     if texts:
         return "; ".join(texts)
-    if all(read[part] == typed[part] for part in ("memory", "adapter_file_bytes", "verdict")):
+    same = all(read[part] == typed[part] for part in ("memory", "adapter_file_bytes"))
+    if same and _verdict(read, read["unpriced"]) == _verdict(typed, read["unpriced"]):
         return "equal"
     names = [name for name in typed["recipe"] if read["recipe"][name] != typed["recipe"][name]]
     return "; ".join(f"{name}: {read['recipe'][name]}, not {typed['recipe'][name]}" for name in names) or "bytes differ"
+
+
+def _verdict(plan: Any, unpriced: Any) -> Any:
+    """Its figures; whether it fits is left open by a file whose tool adds what is not priced."""
+    verdict = plan["verdict"]
+    return {**verdict, "fit": None, "ran_out": None} if verdict and unpriced else verdict
