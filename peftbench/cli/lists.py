@@ -26,9 +26,10 @@ def models(words: tuple[str, ...], format_: str) -> None:
         raise CatalogError(f"no model is called {' '.join(words)[:80]!r}.", "`peftbench models` lists all.")
     note = (
         f"{len(known)} checkpoints, each from the config.json at https://huggingface.co/<model>; "
-        "--format csv has the other Hub ids that mean the same. "
-        f"--model also takes the path of a config.json of {', '.join(known_families())}."
+        "--format csv has the other Hub ids that mean the same."
     )
+    if not words:
+        note += f" --model also takes the path of a config.json of {', '.join(known_families())}."
     show(models_sheet(known, note), format_)
 
 
