@@ -9,10 +9,12 @@ from typing import TypeVar
 from peftbench.base.errors import SpecError
 from peftbench.estimate.peft_forward.virtual_tokens import is_prefix, virtual_tokens
 from peftbench.estimate.peft_types.table import METHODS, Method
+from peftbench.estimate.peft_types.targets import refused_modules
 from peftbench.inputs.card.gpu import GpuSpec
+from peftbench.inputs.model.parts import PACKAGES, without_kernels
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.model.weight import Role
-from peftbench.inputs.recipe import DType, InferenceSpec, TrainingSpec
+from peftbench.inputs.recipe import ALL_LINEAR, DType, InferenceSpec, TrainingSpec, left_out_note
 
 Notes = tuple[str, ...]
 Recipe = TypeVar("Recipe", TrainingSpec, InferenceSpec)
@@ -38,6 +40,7 @@ def settle_training(
     _check_kernels(training, gpu)
     _check_adapter(training)
     longer = check_length(model, training.sequence_length, "--sequence-length", virtual_tokens(training.adapter))
+    longer = (*longer, *_library_notes(model, training))
     training, notes = (training, ()) if gpu is None else adapt_to_card(training, gpu)
     notes = (*notes, *longer)
     if is_prefix(training.adapter) and training.gradient_checkpointing:
@@ -57,9 +60,20 @@ def settle_inference(
     _check_kernels(inference, gpu)
     _check_adapter(inference)
     longer = check_length(model, tokens, "--prompt-tokens or --new-tokens", virtual_tokens(inference.adapter))
+    longer = (*longer, *_library_notes(model, inference))
     if gpu is None or (adapted := _in_half(inference, gpu)) == inference:
         return inference, longer
     return adapted, (_without_bfloat16(gpu), *longer)
+
+
+def _library_notes(model: ModelSpec | OtherModel, recipe: TrainingSpec | InferenceSpec) -> Notes:
+    """What layers with kernels of their own run without, and what all-linear leaves out of them."""
+    if isinstance(model, OtherModel):
+        return ()
+    packages = {name for layer in model.layers if layer.mixer for name in PACKAGES.get(type(layer.mixer), ())}
+    adapter, notes = recipe.adapter, (without_kernels(packages),) if packages else ()
+    refused = refused_modules(model, adapter) if adapter and adapter.target_modules == (ALL_LINEAR,) else ()
+    return (*notes, left_out_note(refused, model.model_type)) if refused else notes
 
 
 def _check_trainable(training: TrainingSpec) -> None:

@@ -23,7 +23,7 @@ from peftbench.dryrun.child.split_experts import splits_experts
 from peftbench.dryrun.child.tuners import stand_in_for_values
 from peftbench.dryrun.trace.recorder import Recorder
 from peftbench.dryrun.workload import Workload
-from peftbench.inputs.recipe import DType, TrainingSpec
+from peftbench.inputs.recipe import DType, TrainingSpec, left_out_note
 from peftbench.libraries.adapter import cast_adapter, leave_out
 from peftbench.libraries.refusal import Refused, in_a_line
 from peftbench.memory import Part
@@ -50,7 +50,6 @@ def adapt(model: nn.Module, workload: Workload, recorder: Recorder, device_type:
     return adapted
 
 
-_LEFT_OUT = "all-linear without {}, which PEFT cannot adapt in {}: a run that names them stops."
 WRAPPED = "base_model.model."
 """What PEFT puts before the names of transformers' modules."""
 
@@ -65,7 +64,7 @@ def _adapted(model: Any, workload: Workload, recorder: Recorder, device: str) ->
     config = peft_config(workload)
     left_out = leave_out(model, config)
     if left_out:
-        recorder.notes.append(_LEFT_OUT.format(", ".join(left_out), model.config.model_type))
+        recorder.notes.append(left_out_note(left_out, model.config.model_type))
     if any(isinstance(parameter, FakeTensor) for parameter in model.parameters()):
         stand_in_for_values()
     if config.peft_type == "XLORA":

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from peftbench.inputs.model.parts import without_kernels
+
 PIECES = 32
 """Parts of a sequence whose states are made together: enough that one of them weighs nothing."""
 
@@ -36,8 +38,7 @@ def torch_paths(model: nn.Module, notes: list[str]) -> Iterator[None]:
         for patch in patches:
             patch.stop()
     if called:
-        names = ", ".join(sorted(called))
-        notes.append(f"Priced without the kernels of {names}: in torch alone, which keeps more than they do.")
+        notes.append(without_kernels(called))
 
 
 def _paths(modeling: Any, called: set[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from peftbench.estimate.forward.feed_forward import feed_forward
 from peftbench.estimate.forward.mixer import mix
 from peftbench.estimate.peft_forward.dispatch import linear
 from peftbench.estimate.peft_forward.lora import adapted_embedding, trains_tokens
-from peftbench.estimate.tape.autograd import Tensor
+from peftbench.estimate.tape.autograd import FLOAT32, Tensor
 from peftbench.estimate.tape.modules import Context, activation, norm
 from peftbench.inputs.model.weights import norm_names
 
@@ -146,7 +146,19 @@ def _neox_layer(c: Context, x: Tensor) -> Tensor:
     return tape.add(fed_forward, attention_output)
 
 
+def _mamba_layer(c: Context, x: Tensor) -> Tensor:
+    """One part, mixer or network, behind one norm, which takes its input in its own type."""
+    (name,) = norm_names(c.model)
+    residual = x
+    hidden_states = norm(c, c.tape.cast(x, c.norm_itemsize), name)
+    if c.model.residual_in_float32:
+        residual = c.tape.cast(residual, FLOAT32)
+    hidden_states = mix(c, hidden_states) if c.layer.mixer else feed_forward(c, hidden_states)
+    return c.tape.add(residual, hidden_states)
+
+
 FORMS: dict[str, Callable[[Context, Tensor], Tensor]] = {
     "llama": _llama_layer, "gpt2": _gpt2_block, "opt": _opt_layer, "gpt_neox": _neox_layer, "falcon": _falcon_layer,
+    "mamba": _mamba_layer,
 }  # fmt: skip
 """By `Family.form`: how a layer runs attention and MLP in turn."""

@@ -26,6 +26,8 @@ def head_and_loss(c: Context, stream_itemsize: int, head_itemsize: int) -> tuple
     if c.model.embedding_size != c.model.hidden_size:
         hidden_states = linear(c, "project_out", hidden_states, c.model.embedding_size)
     c.tape.part, c.weight_itemsize = Part.LOGITS, head_itemsize
+    if c.model.family.float32_logits:
+        hidden_states = c.tape.cast(hidden_states, head_itemsize)
     loss = loss_variant(c.model.family, c.training)
     if loss == "liger":
         return _fused_linear(c, hidden_states, stream_tokens(c.training)), None
@@ -39,6 +41,8 @@ def head_and_loss(c: Context, stream_itemsize: int, head_itemsize: int) -> tuple
         logits = dense(c.tape, hidden_states, c.model.vocab_size, head_itemsize, c.full, c.model.lm_head_bias)
     if "logits" in c.model.family.scales:
         logits = c.tape.scale(logits)
+    if c.model.family.float32_logits:
+        logits = c.tape.cast(logits, FLOAT32)
     if c.model.final_logit_softcapping:
         logits = c.tape.scale(logits)
         logits = c.tape.unary(logits, "output")

@@ -73,6 +73,11 @@ def _of_each_sequence(adapter: AdapterSpec | None) -> bool:
     return is_prefix(adapter) or (adapter is not None and adapter.peft_type == "poly")
 
 
+def _chunked(model: ModelSpec) -> bool:
+    """Whether a sequence is cut into chunks, of which it may have any number."""
+    return any(layer.state_space for layer in model.layers)
+
+
 DDP = ParallelismSpec(gpus=2, strategy="ddp")
 """Stands for any number of GPUs."""
 
@@ -90,7 +95,7 @@ def step_of(model: ModelSpec, training: TrainingSpec, kernels: Kernels) -> Step:
     window = smallest_window(model) if masks_sliding_layers(model, training) else None
     alike = replace(
         training,
-        sequence_length=training.sequence_length if liger else window or 1,
+        sequence_length=training.sequence_length if liger or _chunked(model) else window or 1,
         micro_batch_size=training.micro_batch_size if exact else 1 + several,
         gradient_accumulation_steps=1 + training.gradients_outlive_step,
         zero_grad_keeps=False,

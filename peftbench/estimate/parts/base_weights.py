@@ -52,7 +52,7 @@ def _reached(model: ModelSpec, scheme: Scheme) -> tuple[Weight, ...]:
     def reached(weight: Weight) -> bool:
         if weight.role is Role.EXPERTS:
             return scheme.reaches_experts and not weight.parameter.endswith("_bias")
-        linear = weight.quantizable or (scheme.reaches_subclasses and weight.role is Role.LINEAR)
+        linear = weight.quantizable or (scheme.reaches_subclasses and weight.role is Role.LINEAR and not weight.read)
         if scheme.experts_only or (weight.conv1d and not scheme.conv1d):
             return False
         if scheme.checkpoint and is_router(model, weight):

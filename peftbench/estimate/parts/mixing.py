@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from peftbench.inputs.model.parts import Attention, Mixer, ShortConv
+from peftbench.inputs.model.parts import Attention, Hybrid, Mixer, ShortConv, StateSpace
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import DType
 
@@ -53,7 +53,23 @@ def _short_conv(part: ShortConv) -> Mixing:
     return Mixing(token_products=part.width * part.kernel, state=part.width * part.kernel)
 
 
-MIXINGS: dict[type[Mixer], Callable[[Any], Mixing]] = {Attention: _attention, ShortConv: _short_conv}
+def _state_space(part: StateSpace) -> Mixing:
+    """Products within a chunk, and with the state it starts from and leaves; one token after another needs fewer."""
+    within = part.heads * part.chunk * (part.state + part.head_dim)
+    state, convolved = part.inner * part.state, part.conv_width * part.kernel
+    return Mixing(token_products=within + 2 * state + convolved, state=convolved, float32_state=state)
+
+
+def _hybrid(part: Hybrid) -> Mixing:
+    scanned = _state_space(part.state_space)
+    return _attention(part.attention)._replace(
+        token_products=scanned.token_products, state=scanned.state, float32_state=scanned.float32_state
+    )
+
+
+MIXINGS: dict[type[Mixer], Callable[[Any], Mixing]] = {
+    Attention: _attention, ShortConv: _short_conv, StateSpace: _state_space, Hybrid: _hybrid,
+}  # fmt: skip
 """By the kind of mixer in `inputs/model/parts.py`."""
 
 

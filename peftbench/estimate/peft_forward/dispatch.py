@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
 
@@ -47,6 +48,11 @@ def forward_of(peft_type: str) -> Callable[[Context, Site, Options, Tensor], Ten
     module = import_module(f"peftbench.estimate.peft_forward.{FORWARDS[peft_type]}")
     forward: Callable[[Context, Site, Options, Tensor], Tensor] = getattr(module, peft_type)
     return forward
+
+
+def read_linear(c: Context, name: str, x: Tensor, out_features: int, bias: bool = False) -> Tensor:
+    """A linear layer whose matrix is never codes, since the model's code reads it."""
+    return linear(replace(c, quantization=None, weight_itemsize=c.unquantized_itemsize), name, x, out_features, bias)
 
 
 def linear(c: Context, name: str, x: Tensor, out_features: int, bias: bool = False) -> Tensor:

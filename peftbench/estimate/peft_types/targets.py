@@ -14,7 +14,7 @@ from peftbench.base.errors import NoFormula, SpecError, did_you_mean
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weight import Role, Weight
 from peftbench.inputs.model.weights import linear_modules, weights_of
-from peftbench.inputs.recipe import ALL_LINEAR
+from peftbench.inputs.recipe import ALL_LINEAR, AdapterSpec
 
 
 def matches(path: str, names: tuple[str, ...]) -> bool:
@@ -30,15 +30,32 @@ def is_feedforward(path: str, model: ModelSpec, options: Mapping[str, Any]) -> b
     return matches(path, tuple(named.split(",")) if named else model.family.targets.ia3_feedforward)
 
 
+def refused_modules(model: ModelSpec, adapter: AdapterSpec) -> tuple[str, ...]:
+    """Names of linear layers that PEFT refuses to adapt: of some state-space layers, for types like LoRA.
+
+    Source: _check_lora_target_modules_mamba in peft/tuners/tuners_utils.py.
+    """
+    return model.family.refused if adapter.peft_type in ("lora", "adalora", "xlora", "randlora") else ()
+
+
 @lru_cache(maxsize=1024)
 def targeted_weights(
-    model: ModelSpec, names: tuple[str, ...] | None, roles: frozenset[Role], table_name: str
+    model: ModelSpec,
+    names: tuple[str, ...] | None,
+    roles: frozenset[Role],
+    table_name: str,
+    refused: tuple[str, ...] = (),
 ) -> tuple[Weight, ...]:
-    """The weights that an adapter on modules of these names changes, of the given roles.
+    """The weights that an adapter on modules of these names changes, of the given roles, but for those refused.
 
-    Raises SpecError for a name that no such module has, and where None has no default for the architecture.
+    Raises SpecError for a name that no such module has, or that is refused, and where None has no default for the
+    architecture.
     """
-    candidates = _candidates(model, roles)
+    candidates = tuple(w for w in _candidates(model, roles) if w.module not in refused)
+    for name in names or ():
+        if name in refused:
+            what = f"PEFT does not adapt {name} of {model.model_type}, whose kernel takes the weight past any adapter."
+            raise SpecError(what, "Leave it out of --target-modules.")
     defaults: tuple[str, ...] = getattr(model.family.targets, table_name)
     renamed = model.family.expert_targets if Role.EXPERTS in roles and not model.split_experts else {}
     if names is None and table_name == "osf" and not defaults:

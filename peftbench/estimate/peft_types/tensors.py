@@ -13,7 +13,7 @@ from peftbench.estimate.parts.tensors import TensorGroup, total_numel
 from peftbench.estimate.peft_types.frozen import Frozen, Kind
 from peftbench.estimate.peft_types.shapes import Options, Shape, Site
 from peftbench.estimate.peft_types.table import METHODS, NOT_DERIVED, Method, Saved, TrainedIn, Value
-from peftbench.estimate.peft_types.targets import SPARSE, is_feedforward, modules_of, targeted_weights
+from peftbench.estimate.peft_types.targets import SPARSE, is_feedforward, modules_of, refused_modules, targeted_weights
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weight import Role, Weight
 from peftbench.inputs.model.weights import is_router, weights_of
@@ -196,7 +196,8 @@ def _resolve(model: ModelSpec, adapter: AdapterSpec) -> _Adapter:
         if adapter.target_modules:
             raise SpecError(f"{adapter.peft_type} has no target modules.", "Leave --target-modules out.")
         return _Adapter(method, options, (), ())
-    weights = targeted_weights(model, adapter.target_modules, method.roles, method.targets)
+    refused = refused_modules(model, adapter)
+    weights = targeted_weights(model, adapter.target_modules, method.roles, method.targets, refused)
     _check_support(model, adapter, method, weights)
     if any(weight.role in SPARSE for weight in weights):
         _check_plain(adapter, options)
@@ -211,7 +212,7 @@ def _resolve(model: ModelSpec, adapter: AdapterSpec) -> _Adapter:
 def _check_support(model: ModelSpec, adapter: AdapterSpec, method: Method, weights: tuple[Weight, ...]) -> None:
     """Raise SpecError where PEFT has no implementation for the model's layers."""
     conv1d = any(w.conv1d for w in weights) and not method.conv1d
-    subclass = any(w.role is Role.LINEAR and not w.quantizable for w in weights) and not method.subclasses
+    subclass = any(w.role is Role.LINEAR and not (w.quantizable or w.read) for w in weights) and not method.subclasses
     unknown = adapter.peft_type == "ia3" and not model.family.targets.ia3_feedforward
     if conv1d or subclass or unknown:
         what = f"PEFT's {adapter.peft_type} does not support the layers of {model.model_type}."

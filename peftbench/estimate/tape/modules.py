@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from peftbench.estimate.tape.autograd import FLOAT32, Storage, Tape, Tensor
-from peftbench.inputs.model.parts import Attention, Experts, Layer, Mlp
+from peftbench.inputs.model.parts import Attention, Experts, Layer, Mlp, StateSpace
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import AdapterSpec, QuantizationSpec, TrainingSpec
 from peftbench.memory import Part
@@ -52,6 +52,12 @@ class Context:
         """The heads of the layer's attention, where it has some."""
         assert self.layer.attention is not None
         return self.layer.attention
+
+    @property
+    def state_space(self) -> StateSpace:
+        """The layer's scan, where it has one."""
+        assert self.layer.state_space is not None
+        return self.layer.state_space
 
     @property
     def mlp(self) -> Mlp:
@@ -202,7 +208,7 @@ def centered_norm(c: Context, x: Tensor, name: str, heads: int = 1) -> Tensor:
     full = ((tape.part, again.per_token, 0),) if x.needs_grad else ()
     normed = tape.new((again, root), x.width, FLOAT32, (again, root), scratch=full)
     del again, wide
-    return tape.cast(_times_weight(c, normed, FLOAT32, trains_norm(c, name)), x.itemsize)
+    return tape.cast(times_weight(c, normed, FLOAT32, trains_norm(c, name)), x.itemsize)
 
 
 def _centered(tape: Tape, x: Tensor, mean: Tensor) -> Tensor:
@@ -219,16 +225,16 @@ def rms_norm(c: Context, x: Tensor, name: str, heads: int = 1) -> Tensor:
     tape, itemsize, trained = c.tape, x.itemsize, trains_norm(c, name)
     if c.training.fused_kernels != "none":  # its backward writes over the incoming gradient
         return tape.new((x,), x.width, itemsize, (x,), aliases=(x.key,))
-    normed = _normalize(tape, tape.cast(x, FLOAT32), heads)
+    normed = normalize(tape, tape.cast(x, FLOAT32), heads)
     if c.model.family.norm != "llama":
         weight_itemsize = FLOAT32 if c.model.family.norm == "gemma" else c.norm_itemsize
-        normed = _times_weight(c, normed, weight_itemsize, trained)
+        normed = times_weight(c, normed, weight_itemsize, trained)
         return tape.cast(normed, itemsize)
     normed = tape.cast(normed, itemsize)
-    return _times_weight(c, normed, c.norm_itemsize, trained)
+    return times_weight(c, normed, c.norm_itemsize, trained)
 
 
-def _normalize(tape: Tape, x: Tensor, heads: int) -> Tensor:
+def normalize(tape: Tape, x: Tensor, heads: int) -> Tensor:
     """x * rsqrt(x.pow(2).mean(-1) + eps): saves x twice, for the power and for the product."""
     square = tape.power(x)
     mean = tape.new((square,), heads, FLOAT32)
@@ -239,7 +245,7 @@ def _normalize(tape: Tape, x: Tensor, heads: int) -> Tensor:
     return tape.new((x, root), x.width, FLOAT32, (x, root), scratch=full)
 
 
-def _times_weight(c: Context, x: Tensor, weight_itemsize: int, trained: bool) -> Tensor:
+def times_weight(c: Context, x: Tensor, weight_itemsize: int, trained: bool) -> Tensor:
     itemsize = max(x.itemsize, weight_itemsize)
     if not trained:
         return c.tape.new((x,), x.width, itemsize)

@@ -21,7 +21,7 @@ SHARED = {
     "hunyuan_v1_dense": "dense.hunyuan_v1_dense", "ernie4_5": "dense.ernie4_5", "helium": "dense.ernie4_5",
     "cohere": "dense.cohere", "cohere2": "dense.cohere", "stablelm": "dense.stablelm", "nemotron": "dense.nemotron",
     "arcee": "dense.nemotron", "olmo": "olmo2", "ministral3": "mistral",
-    "lfm2": "recurrent.lfm2",
+    "lfm2": "recurrent.lfm2", "mamba2": "recurrent.mamba2",
 }  # fmt: skip
 """Families whose row stands in the file of a relative or in a folder of `architectures/`."""
 
@@ -124,7 +124,7 @@ class Family(NamedTuple):
     """What `text_config` may leave out."""
 
     layout: Layout = Layout()
-    form: Literal["llama", "gpt2", "opt", "gpt_neox", "falcon"] = "llama"
+    form: Literal["llama", "gpt2", "opt", "gpt_neox", "falcon", "mamba"] = "llama"
     """Whose code a layer follows where attention and MLP run in turn; in parallel all run alike."""
     norm: Literal["llama", "olmo2", "gemma", "layer_norm", "layer_norm_1p", "unweighted", "centered"] = "llama"
     """The flavour of RMSNorm, by the type in which the normed stream meets the weight, or of LayerNorm: with weight and
@@ -149,6 +149,8 @@ class Family(NamedTuple):
     """Eager attention computes its softmax in float32 whatever autocast does."""
     sdpa: bool = True
     """False where transformers runs eagerly though SDPA is the default: softcapped scores, attention sinks."""
+    float32_logits: bool = False
+    """The head casts the stream to its own type, and its logits to float32 (Mamba)."""
     always_masked: bool = False
     """SDPA always gets a mask, and a single key head as it is."""
     positions_by_sequence: bool = False
@@ -170,6 +172,8 @@ class Family(NamedTuple):
     liger: bool = False
     """liger-kernel patches the family. Source: liger_kernel/transformers/monkey_patch.py."""
     targets: Targets = Targets()
+    refused: tuple[str, ...] = ()
+    """Linear layers that PEFT refuses for LoRA and its like: see peft_types.targets.refused_modules."""
     expert_targets: Mapping[str, str] = {}
     """What LoRA makes of the names that router and experts had in transformers 4; all-linear takes all of them.
 

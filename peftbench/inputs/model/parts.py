@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
 
 
 class Attention(NamedTuple):
@@ -50,6 +51,51 @@ class ShortConv(NamedTuple):
         return self
 
 
+class StateSpace(NamedTuple):
+    """Mamba 2: a convolution, then a scan whose state is a matrix a head, computed in chunks of the sequence."""
+
+    heads: int
+    head_dim: int
+    state: int
+    groups: int
+    """Groups of heads that share what writes to the state and what reads it."""
+    kernel: int
+    chunk: int
+    """Tokens of a chunk; sequences are padded to whole ones."""
+    bias: bool = False
+    conv_bias: bool = True
+    output_bias: bool = False
+    norm: Literal["gate first", "gate last", "none"] = "gate first"
+    """Whether what was scanned is normed, and when it is gated."""
+
+    @property
+    def inner(self) -> int:
+        """Channels of all heads."""
+        return self.heads * self.head_dim
+
+    @property
+    def conv_width(self) -> int:
+        """Channels that are convolved: the heads', and what writes to and reads the state."""
+        return self.inner + 2 * self.groups * self.state
+
+    @property
+    def stored(self) -> StateSpace:
+        """As far as its weights go."""
+        return self._replace(chunk=0)
+
+
+class Hybrid(NamedTuple):
+    """Attention and a state-space layer side by side, whose outputs are added (Falcon-H1)."""
+
+    attention: Attention
+    state_space: StateSpace
+
+    @property
+    def stored(self) -> Hybrid:
+        """As far as its weights go."""
+        return Hybrid(self.attention.stored, self.state_space.stored)
+
+
 class Mlp(NamedTuple):
     """A gated or plain network, which every token goes through."""
 
@@ -64,8 +110,18 @@ class Experts(NamedTuple):
     inner: int
 
 
-Mixer = Attention | ShortConv
+Mixer = Attention | ShortConv | StateSpace | Hybrid
+PACKAGES: Mapping[type[Mixer], tuple[str, ...]] = {
+    ShortConv: ("causal-conv1d",), StateSpace: ("causal-conv1d", "mamba-ssm"), Hybrid: ("causal-conv1d", "mamba-ssm"),
+}  # fmt: skip
+"""What holds kernels for a mixer; where it is not installed, transformers computes the same in torch."""
 FeedForward = Mlp | Experts
+
+
+def without_kernels(packages: Iterable[str]) -> str:
+    """The note on a price without the kernels of these packages."""
+    names = ", ".join(sorted(set(packages)))
+    return f"Priced without the kernels of {names}: in torch alone, which keeps more than they do."
 
 
 class Layer(NamedTuple):
@@ -79,7 +135,14 @@ class Layer(NamedTuple):
     @property
     def attention(self) -> Attention | None:
         """Its mixer, where that scores pairs of tokens."""
-        return self.mixer if isinstance(self.mixer, Attention) else None
+        mixer = self.mixer.attention if isinstance(self.mixer, Hybrid) else self.mixer
+        return mixer if isinstance(mixer, Attention) else None
+
+    @property
+    def state_space(self) -> StateSpace | None:
+        """Its mixer, where that scans."""
+        mixer = self.mixer.state_space if isinstance(self.mixer, Hybrid) else self.mixer
+        return mixer if isinstance(mixer, StateSpace) else None
 
     @property
     def slides(self) -> bool:

@@ -76,6 +76,8 @@ class ModelSpec:
     norm_before: bool = True
     """False for post-norm OPT-350m."""
     final_norm: bool = True
+    residual_in_float32: bool = False
+    """The stream between layers is float32 (Mamba)."""
 
     num_experts: Count = 0
     num_experts_per_tok: Count = 0

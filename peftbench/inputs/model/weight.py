@@ -17,6 +17,7 @@ class Role(str, Enum):
     ROUTER = "router"  # a bare parameter in transformers 5, not an nn.Linear
     EXPERTS = "experts"  # fused three-dimensional parameters and their biases
     CONV = "conv"  # weights and biases of nn.Conv1d: short convolutions, which all-linear does not target
+    STATE = "state"  # of state-space layers: a decay, a step and a skip a head or channel
     SINKS = "sinks"  # one learned attention logit a head (gpt-oss)
 
     __str__ = str.__str__
@@ -44,6 +45,8 @@ class Weight:
 
     Source: replace_with_bnb_linear in transformers/integrations/bitsandbytes.py, version 5.
     """
+    read: bool = False
+    """A linear layer whose matrix the model's code hands to a kernel itself: it must not be codes."""
 
     @cached_property
     def module(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peftbench.inputs.recipe.adapter import ALL_LINEAR, AdapterSpec
+from peftbench.inputs.recipe.adapter import ALL_LINEAR, AdapterSpec, left_out_note
 from peftbench.inputs.recipe.dtype import DType
 from peftbench.inputs.recipe.inference import InferenceSpec
 from peftbench.inputs.recipe.parallelism import ONE_GPU, ParallelismSpec
@@ -18,4 +18,5 @@ __all__ = [
     "ParallelismSpec",
     "QuantizationSpec",
     "TrainingSpec",
+    "left_out_note",
 ]

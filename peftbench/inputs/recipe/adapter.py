@@ -16,6 +16,12 @@ NO_FEEDFORWARD = "none"
 """IA3's feedforward_modules where it scales the output of every module."""
 
 
+def left_out_note(names: Iterable[str], model_type: str) -> str:
+    """The note on an all-linear without these modules."""
+    left = ", ".join(names)
+    return f"all-linear without {left}, which PEFT cannot adapt in {model_type}: a run that names them stops."
+
+
 def _kind(adapter: AdapterSpec) -> str:
     name = "LoRA" if adapter.peft_type == "lora" else adapter.peft_type
     return f"{name}{' DoRA' if adapter.use_dora else ''}{' rsLoRA' if adapter.use_rslora else ''}"

@@ -26,6 +26,7 @@ from peftbench.estimate.forward.moments import _layers  # noqa: E402
 from peftbench.estimate.forward.step import step_of  # noqa: E402
 from peftbench.inputs.model.config_json import read_config  # noqa: E402
 from peftbench.inputs.recipe import AdapterSpec, DType, TrainingSpec  # noqa: E402
+from peftbench.libraries.adapter import leave_out  # noqa: E402
 
 BATCH, SEQUENCE = 4, 24
 TOLERANCE = 0.012
@@ -125,7 +126,9 @@ def real_model(name: str, adapter: str, dtype: str) -> torch.nn.Module:
     spec = adapter_of(name, adapter)
     if spec is None:
         return model
-    return peft.get_peft_model(model, peft_config(spec), autocast_adapter_dtype=spec.dtype is DType.FLOAT32)
+    config = peft_config(spec)
+    leave_out(model, config)
+    return peft.get_peft_model(model, config, autocast_adapter_dtype=spec.dtype is DType.FLOAT32)
 
 
 def peft_config(spec: AdapterSpec) -> peft.PeftConfig:

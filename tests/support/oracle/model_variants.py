@@ -13,7 +13,8 @@ _USUAL = {
 }
 _GPT2 = {"n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 80}
 _FALCON = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 80}
-_BASES = {"gpt2": _GPT2, "gpt_bigcode": _GPT2, "falcon": _FALCON, "opt": {**_FALCON, "ffn_dim": 96}}
+_MAMBA = {"hidden_size": 64, "num_hidden_layers": 3, "vocab_size": 80}
+_BASES = {"mamba2": _MAMBA, "gpt2": _GPT2, "gpt_bigcode": _GPT2, "falcon": _FALCON, "opt": {**_FALCON, "ffn_dim": 96}}
 
 
 def small(model_type: str, **changes: object) -> dict[str, object]:
@@ -197,6 +198,20 @@ _OTHERS: dict[str, dict[str, object]] = {
         conv_L_cache=4,
         block_auto_adjust_ff_dim=False,
         tie_word_embeddings=False,
+    ),
+    "mamba2 defaults": small("mamba2", num_heads=8, head_dim=16, n_groups=2, state_size=8, chunk_size=8),
+    "mamba2 biases": small(
+        "mamba2",
+        num_heads=4,
+        head_dim=16,
+        n_groups=1,
+        state_size=16,
+        chunk_size=16,
+        expand=1,
+        use_bias=True,
+        use_conv_bias=False,
+        residual_in_fp32=False,
+        tie_word_embeddings=True,
     ),
     "ministral defaults": small("ministral", num_attention_heads=8, head_dim=16),
     "ministral layer_types": small(

@@ -26,7 +26,7 @@ def masked(c: Context, hidden_states: Tensor) -> Tensor:
     return c.tape.scale(hidden_states) if c.training.padded else hidden_states
 
 
-def causal_convolution(c: Context, x: Tensor, kernel: int, bias: bool) -> Tensor:
+def causal_convolution(c: Context, x: Tensor, kernel: int, bias: bool, activated: bool = False) -> Tensor:
     """F.conv1d of each channel, padded by all taps but one, and cut to the tokens; torch's path, without a kernel.
 
     Its input is saved even where the weight is frozen: one formula gives all gradients of a convolution.
@@ -38,4 +38,6 @@ def causal_convolution(c: Context, x: Tensor, kernel: int, bias: bool) -> Tensor
     if padded.needs_grad:
         gradients = x.width * (kernel + bias) * c.unquantized_itemsize if c.full else 0
         tape.record((padded,), (low,), (low,), parameter_gradients=gradients)
-    return tape.cast(tape.slice(padded, x.width), x.itemsize)
+    cut = tape.slice(padded, x.width)
+    del padded
+    return tape.cast(tape.unary(cut, "input") if activated else cut, x.itemsize)

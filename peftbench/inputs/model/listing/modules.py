@@ -10,11 +10,12 @@ from peftbench.inputs.model.weight import Role, Weight
 
 
 def linear_weights(
-    path: str, out: int, into: int, bias: bool, layout: Layout, layers: tuple[int, ...] | None
+    path: str, out: int, into: int, bias: bool, layout: Layout, layers: tuple[int, ...] | None, *, read: bool = False
 ) -> Iterator[Weight]:
     """The matrix, as nn.Linear or Conv1D stores it, and the bias if it has one."""
     shape = (into, out) if layout.conv1d else (out, into)
-    yield Weight(path, "weight", shape, Role.LINEAR, layers, conv1d=layout.conv1d, quantizable=layout.plain_linear)
+    plain = layout.plain_linear and not read
+    yield Weight(path, "weight", shape, Role.LINEAR, layers, conv1d=layout.conv1d, quantizable=plain, read=read)
     if bias:
         yield Weight(path, "bias", (out,), Role.BIAS, layers)
 
