@@ -273,6 +273,8 @@ def activation(c: Context, x: Tensor) -> Tensor:
         return c.tape.multiply(x, c.tape.unary(c.tape.scale(x), "output"))
     if name == "relu2":
         return c.tape.power(c.tape.unary(x, "output"))
+    if name == "xielu":
+        return _xielu(c, x)
     return c.tape.unary(x, "output" if name in ("relu", "tanh", "sigmoid") else "input")
 
 
@@ -281,3 +283,23 @@ def _gelu_new(tape: Tape, x: Tensor) -> Tensor:
     return tape.multiply(
         tape.scale(x), tape.scale(tape.unary(tape.scale(tape.add(x, tape.scale(tape.power(x)))), "output"))
     )
+
+
+def _xielu(c: Context, x: Tensor) -> Tensor:
+    """where(x > 0, ap * x * x + b * x, (expm1(min(x, e)) - x) * an + b * x), with trained ap and an of one element.
+
+    Autocast runs softplus, which makes ap and an, and expm1 in float32, and what they meet becomes it.
+    Source: XIELUActivation._xielu_python in transformers/activations.py.
+    """
+    tape, itemsize = c.tape, FLOAT32 if c.tape.autocast is not None else max(x.itemsize, c.norm_itemsize)
+    condition = tape.tensor(x.width, 1)
+    positive = tape.add(
+        tape.multiply(tape.new((x,), x.width, itemsize, (x,) if c.full else ()), x),
+        tape.new((x,), x.width, x.itemsize, saves_constant=True),
+    )
+    least = tape.cast(tape.unary(x, "input"), itemsize)
+    difference = tape.add(tape.unary(least, "output"), x)
+    del least
+    product = tape.new((difference,), x.width, itemsize, (difference,) if c.full else (), saves_constant=True)
+    negative = tape.add(product, tape.new((x,), x.width, x.itemsize, saves_constant=True))
+    return tape.new((positive, negative), x.width, itemsize, (condition,))

@@ -21,7 +21,8 @@ SHARED = {
     "hunyuan_v1_dense": "dense.hunyuan_v1_dense", "ernie4_5": "dense.ernie4_5", "helium": "dense.ernie4_5",
     "cohere": "dense.cohere", "cohere2": "dense.cohere", "stablelm": "dense.stablelm", "nemotron": "dense.nemotron",
     "arcee": "dense.nemotron", "olmo": "olmo2", "ministral3": "mistral",
-    "lfm2": "recurrent.lfm2", "mamba2": "recurrent.mamba2",
+    "hyperclovax": "dense.granite", "jais2": "dense.nemotron", "apertus": "dense.nemotron", "vaultgemma": "gemma",
+    "cwm": "dense.cwm", "lfm2": "recurrent.lfm2", "mamba2": "recurrent.mamba2",
 }  # fmt: skip
 """Families whose row stands in the file of a relative or in a folder of `architectures/`."""
 

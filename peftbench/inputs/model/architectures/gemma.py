@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from peftbench.inputs.model.config_keys import ConfigKeys
-from peftbench.inputs.model.family import GEMMA2_NORMS, LLAMA_TARGETS, Family, Layout
+from peftbench.inputs.model.family import GEMMA2_NORMS, LLAMA_TARGETS, Family, Layout, Targets
 from peftbench.inputs.model.field_groups import (
     Fields,
     bias_fields,
@@ -43,6 +43,10 @@ def _gemma3_text(keys: ConfigKeys) -> Fields:
     return {**core, **norms, **softcap_fields(keys), **window_fields(keys, sliding, 4096)}
 
 
+def _vaultgemma(keys: ConfigKeys) -> Fields:
+    return {**_gemma2(keys), "norms_per_layer": 2}
+
+
 _TARGETS = LLAMA_TARGETS._replace(ia3=("q_proj", "v_proj", "down_proj"))
 _GEMMA = Family(read=_gemma, norm="gemma", liger=True, targets=_TARGETS)
 _GEMMA2 = _GEMMA._replace(
@@ -51,6 +55,9 @@ _GEMMA2 = _GEMMA._replace(
 )  # fmt: skip
 _GEMMA3 = _GEMMA2._replace(read=_gemma3_text, sdpa=True)
 FAMILIES = {
+    "vaultgemma": _GEMMA2._replace(
+        read=_vaultgemma, layout=Layout(norms=GEMMA2_NORMS[::2]), liger=False, targets=Targets()
+    ),
     "gemma": _GEMMA,
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA3,

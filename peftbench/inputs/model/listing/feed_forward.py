@@ -18,6 +18,9 @@ def mlp_weights(model: ModelSpec, part: Mlp, layers: tuple[int, ...]) -> Iterato
     for name in layout.inner:
         width = 2 * inner if layout.fused_gate else inner
         yield from linear_weights(layout.mlp + name, width, hidden, model.mlp_bias, layout, layers)
+    if model.hidden_act == "xielu":
+        for name in ("alpha_p", "alpha_n"):
+            yield Weight(f"{layout.mlp}act_fn", name, (1,), Role.BIAS, layers)
     down = list(linear_weights(layout.mlp + layout.down, hidden, inner, model.mlp_bias, layout, layers))
     yield from _last_unquantized(down) if _ends_with_layers(model) else down
 

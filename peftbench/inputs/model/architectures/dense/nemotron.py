@@ -1,4 +1,4 @@
-"""Nemotron and Arcee: plain MLPs of squared ReLU; Nemotron has LayerNorm, and rotates half of each head."""
+"""Nemotron, Arcee, Jais 2 and Apertus: plain MLPs, of squared ReLU or xIELU; Nemotron and Jais 2 have LayerNorm."""
 
 from __future__ import annotations
 
@@ -17,8 +17,20 @@ def _arcee(keys: ConfigKeys) -> Fields:
     return {**core, **bias_fields(keys), "mlp_bias": keys.flag("mlp_bias", False)}
 
 
+def _jais2(keys: ConfigKeys) -> Fields:
+    core = rotary_fields(core_fields(keys, positions=8192, act="relu2"))
+    return {**core, **bias_fields(keys, True), "mlp_bias": keys.flag("mlp_bias", True)}
+
+
+def _apertus(keys: ConfigKeys) -> Fields:
+    core = rotary_fields(core_fields(keys, positions=65536, act="xielu"))
+    return {**core, **bias_fields(keys), "qk_norm": "head"}
+
+
 _LAYOUT = Layout(inner=("up_proj",))
 FAMILIES = {
     "nemotron": Family(read=_nemotron, layout=_LAYOUT, norm="layer_norm_1p", rotary="phi3"),
     "arcee": Family(read=_arcee, layout=_LAYOUT),
+    "jais2": Family(read=_jais2, layout=_LAYOUT, norm="layer_norm"),
+    "apertus": Family(read=_apertus, layout=_LAYOUT._replace(norms=("attention_layernorm", "feedforward_layernorm"))),
 }
