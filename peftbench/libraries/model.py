@@ -13,6 +13,7 @@ from torch import nn
 from peftbench.base.errors import did_you_mean
 from peftbench.inputs.recipe import DType, QuantizationSpec, TrainingSpec
 from peftbench.libraries.refusal import Refused, in_a_line
+from peftbench.libraries.versions import newer_transformers
 
 OTHER_INPUTS = {
     "git": "the pixels of an image",
@@ -62,7 +63,9 @@ def _config_class(model_type: str) -> Any:
         raise Refused(what, "Leave out --dry-run, or pass the config.json of a text model.")
     if model_type not in KNOWN:
         what = f"the installed transformers has no causal language model of type {model_type or '(none)'}."
-        raise Refused(what, did_you_mean(model_type, list(KNOWN)) or "Its config.json needs another model_type.")
+        newer = "" if model_type in CONFIG_MAPPING else newer_transformers(model_type)
+        near = did_you_mean(model_type, list(KNOWN))
+        raise Refused(what, newer or near or "Its config.json needs another model_type.")
     return CONFIG_MAPPING[model_type]
 
 
