@@ -87,7 +87,9 @@ def find_config(text: str) -> NamedConfig:
     if re.fullmatch(_HUB_ID, text, re.ASCII):
         from peftbench.catalog.hub import fetch_config
 
-        return NamedConfig(fetch_config(text, _near(text)), text, f"https://huggingface.co/{text}")
+        config, now = fetch_config(text, _near(text))
+        notes = (f"{text} is called {now} now.",) if now.lower() != text.lower() else ()
+        return NamedConfig(config, now, f"https://huggingface.co/{now}", notes)
     raise CatalogError(
         f"unknown model {text[:80]!r}.",
         f"{_near(text)}`peftbench models` lists all {len(list_models())}; "
