@@ -28,9 +28,9 @@ def installed_versions(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
     return found
 
 
-def newer_transformers(model_type: str) -> str:
+def newer_transformers(architecture: str) -> str:
     """What to install for an architecture that the installed transformers does not have; empty where none has it."""
     with open(FIRST_VERSIONS, encoding="utf-8") as file:
-        first = dict(map(str.split, file)).get(model_type)
+        first = dict(map(str.split, file)).get(architecture)
     wanted = f"'transformers>={first}'"
     return f"transformers {first} has it. {install_hint(wanted)}." if first else ""
