@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from peftbench.estimate.forward.mixers.convolution import short_conv
+from peftbench.estimate.forward.mixers.delta_net import delta_net
 from peftbench.estimate.forward.mixers.self_attention import self_attention
 from peftbench.estimate.forward.mixers.state_space import state_space
 from peftbench.estimate.tape.autograd import Tensor
 from peftbench.estimate.tape.modules import Context
-from peftbench.inputs.model.parts import Attention, Hybrid, Mixer, ShortConv, StateSpace
+from peftbench.inputs.model.parts import Attention, DeltaNet, Hybrid, Mixer, ShortConv, StateSpace
 
 
 def mix(c: Context, hidden_states: Tensor) -> Tensor:
@@ -27,4 +28,5 @@ def _side_by_side(c: Context, hidden_states: Tensor) -> Tensor:
 
 MIXERS: dict[type[Mixer], Callable[[Context, Tensor], Tensor]] = {
     Attention: self_attention, ShortConv: short_conv, StateSpace: state_space, Hybrid: _side_by_side,
+    DeltaNet: delta_net,
 }  # fmt: skip

@@ -12,6 +12,7 @@ from peftbench.estimate.peft_forward.lora import trains_tokens
 from peftbench.estimate.peft_forward.virtual_tokens import is_prefix, is_prompt
 from peftbench.estimate.peft_types.tensors import adapted_weights, adapter_tensors
 from peftbench.estimate.tape.autograd import FLOAT32
+from peftbench.inputs.model.parts import DeltaNet
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weight import Role
 from peftbench.inputs.recipe import AdapterSpec, ParallelismSpec, QuantizationSpec, TrainingSpec
@@ -75,7 +76,7 @@ def _of_each_sequence(adapter: AdapterSpec | None) -> bool:
 
 def _chunked(model: ModelSpec) -> bool:
     """Whether a sequence is cut into chunks, of which it may have any number."""
-    return any(layer.state_space for layer in model.layers)
+    return any(layer.state_space or isinstance(layer.mixer, DeltaNet) for layer in model.layers)
 
 
 DDP = ParallelismSpec(gpus=2, strategy="ddp")
@@ -86,7 +87,8 @@ DDP = ParallelismSpec(gpus=2, strategy="ddp")
 def step_of(model: ModelSpec, training: TrainingSpec, kernels: Kernels) -> Step:
     """The step with everything that its moments do not depend on at one value, so that one run serves many recipes.
 
-    A field that is not named here costs another run, never a wrong answer. Liger's loss is not linear in tokens.
+    A field that is not named here costs another run, never a wrong answer. Liger's loss is not linear in tokens, nor
+    are states that are kept of each chunk of a sequence.
     """
     liger, adapter = training.loss == "liger", training.adapter
     shifts = loss_variant(model.family, training) in SHIFTS or (adapter is not None and adapter.peft_type == "cpt")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from peftbench.inputs.model.parts import Attention, Hybrid, Mixer, ShortConv, StateSpace
+from peftbench.inputs.model.parts import DELTA_CHUNK, Attention, DeltaNet, Hybrid, Mixer, ShortConv, StateSpace
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import DType
 
@@ -67,8 +67,23 @@ def _hybrid(part: Hybrid) -> Mixing:
     )
 
 
+def _delta_net(part: DeltaNet) -> Mixing:
+    """The state is read twice and written once; within a chunk tokens meet as pairs, in products and in solving.
+
+    Generation keeps what the convolution sees, and the state in float32.
+    """
+    key, value = part.key_head_dim, part.value_head_dim
+    in_chunk = DELTA_CHUNK * (2 * key + value + (key + value) // 2)
+    convolved = part.convolved_size * part.kernel
+    return Mixing(
+        token_products=3 * part.state_size + part.value_heads * in_chunk + convolved,
+        state=convolved, float32_state=part.state_size,
+    )  # fmt: skip
+
+
 MIXINGS: dict[type[Mixer], Callable[[Any], Mixing]] = {
     Attention: _attention, ShortConv: _short_conv, StateSpace: _state_space, Hybrid: _hybrid,
+    DeltaNet: _delta_net,
 }  # fmt: skip
 """By the kind of mixer in `inputs/model/parts.py`."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from peftbench.estimate.tape.autograd import FLOAT32, Storage, Tape, Tensor
-from peftbench.inputs.model.parts import Attention, Experts, Layer, Mlp, StateSpace
+from peftbench.inputs.model.parts import Attention, DeltaNet, Experts, Layer, Mlp, StateSpace
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import AdapterSpec, QuantizationSpec, TrainingSpec
 from peftbench.memory import Part
@@ -58,6 +58,12 @@ class Context:
         """The layer's scan, where it has one."""
         assert self.layer.state_space is not None
         return self.layer.state_space
+
+    @property
+    def delta_net(self) -> DeltaNet:
+        """The layer's gated delta net, where it has one."""
+        assert isinstance(self.layer.mixer, DeltaNet)
+        return self.layer.mixer
 
     @property
     def mlp(self) -> Mlp:

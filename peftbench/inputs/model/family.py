@@ -23,12 +23,27 @@ SHARED = {
     "arcee": "dense.nemotron", "olmo": "olmo2", "ministral3": "mistral",
     "hyperclovax": "dense.granite", "jais2": "dense.nemotron", "apertus": "dense.nemotron", "vaultgemma": "gemma",
     "cwm": "dense.cwm", "lfm2": "recurrent.lfm2", "mamba2": "recurrent.mamba2",
+    "qwen3_5_text": "delta.qwen3_5_text",
 }  # fmt: skip
 """Families whose row stands in the file of a relative or in a folder of `architectures/`."""
 
 LLAMA_NORMS = ("input_layernorm", "post_attention_layernorm")
 GEMMA2_NORMS = (*LLAMA_NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm")
 LLAMA_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj", "up_proj")
+
+
+class DeltaNames(NamedTuple):
+    """The names in a gated delta net; Qwen3.5's are the default."""
+
+    block: str = "linear_attn."
+    qkv: tuple[str, ...] = ("in_proj_qkv",)
+    """Three where queries, keys and values have their own."""
+    gate: str = "in_proj_z"
+    """Empty where it is the last part of the one above."""
+    rates: tuple[str, ...] = ("in_proj_b", "in_proj_a")
+    """What a token adds to the state, and what the state keeps: one where they are fused."""
+    norm: str = "norm"
+    output: str = "out_proj"
 
 
 class Layout(NamedTuple):
@@ -47,6 +62,7 @@ class Layout(NamedTuple):
     output: str = "o_proj"
     recurrent: str = ""
     """A convolution or a state-space layer, beside attention or in its place."""
+    delta: DeltaNames = DeltaNames()
     mlp: str = "mlp."
     inner: tuple[str, ...] = ("gate_proj", "up_proj")
     """Projections into the MLP: two when gated, one when plain."""

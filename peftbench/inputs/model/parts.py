@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
+DELTA_CHUNK = 64
+"""Tokens that a gated delta net computes at once: chunk_size of transformers' torch_chunk_gated_delta_rule."""
+
 
 class Attention(NamedTuple):
     """Attention of queries to the keys before them, all or those within a window."""
@@ -15,6 +18,8 @@ class Attention(NamedTuple):
     rotary_dim: int = 0
     """Channels of each head that are rotated; 0 where nothing is."""
     window: int | None = None
+    output_gate: bool = False
+    """The query's projection is twice as wide: the other half gates the output."""
 
     @property
     def query_size(self) -> int:
@@ -96,6 +101,42 @@ class Hybrid(NamedTuple):
         return Hybrid(self.attention.stored, self.state_space.stored)
 
 
+class DeltaNet(NamedTuple):
+    """A gated delta net: each head has a state, which forgets and is corrected by what a token says otherwise."""
+
+    key_heads: int
+    value_heads: int
+    key_head_dim: int
+    value_head_dim: int
+    kernel: int
+    """Tokens that the convolution before it sees."""
+
+    @property
+    def key_size(self) -> int:
+        """Channels of all keys, which are as many as those of all queries."""
+        return self.key_heads * self.key_head_dim
+
+    @property
+    def value_size(self) -> int:
+        """Channels of all values."""
+        return self.value_heads * self.value_head_dim
+
+    @property
+    def convolved_size(self) -> int:
+        """Channels of queries, keys and values, which the convolution runs over."""
+        return 2 * self.key_size + self.value_size
+
+    @property
+    def state_size(self) -> int:
+        """Elements of the states of all heads, for one sequence."""
+        return self.value_heads * self.key_head_dim * self.value_head_dim
+
+    @property
+    def stored(self) -> DeltaNet:
+        """As far as its weights go."""
+        return self
+
+
 class Mlp(NamedTuple):
     """A gated or plain network, which every token goes through."""
 
@@ -110,9 +151,10 @@ class Experts(NamedTuple):
     inner: int
 
 
-Mixer = Attention | ShortConv | StateSpace | Hybrid
+Mixer = Attention | ShortConv | StateSpace | Hybrid | DeltaNet
 PACKAGES: Mapping[type[Mixer], tuple[str, ...]] = {
     ShortConv: ("causal-conv1d",), StateSpace: ("causal-conv1d", "mamba-ssm"), Hybrid: ("causal-conv1d", "mamba-ssm"),
+    DeltaNet: ("causal-conv1d", "flash-linear-attention"),
 }  # fmt: skip
 """What holds kernels for a mixer; where it is not installed, transformers computes the same in torch."""
 FeedForward = Mlp | Experts

@@ -17,7 +17,7 @@ class Role(str, Enum):
     ROUTER = "router"  # a bare parameter in transformers 5, not an nn.Linear
     EXPERTS = "experts"  # fused three-dimensional parameters and their biases
     CONV = "conv"  # weights and biases of nn.Conv1d: short convolutions, which all-linear does not target
-    STATE = "state"  # of state-space layers: a decay, a step and a skip a head or channel
+    STATE = "state"  # of state-space layers and delta nets: a decay, a step and a skip a head or channel
     SINKS = "sinks"  # one learned attention logit a head (gpt-oss)
 
     __str__ = str.__str__

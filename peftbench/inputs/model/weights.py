@@ -9,10 +9,21 @@ from typing import Any, TypeVar
 
 from peftbench.inputs.model.family import Layout
 from peftbench.inputs.model.listing.attention import attention_weights
+from peftbench.inputs.model.listing.delta_net import delta_net_weights
 from peftbench.inputs.model.listing.feed_forward import expert_weights, mlp_weights
 from peftbench.inputs.model.listing.modules import linear_weights, norm_weights
 from peftbench.inputs.model.listing.recurrent import hybrid_weights, short_conv_weights, state_space_weights
-from peftbench.inputs.model.parts import Attention, Experts, FeedForward, Hybrid, Mixer, Mlp, ShortConv, StateSpace
+from peftbench.inputs.model.parts import (
+    Attention,
+    DeltaNet,
+    Experts,
+    FeedForward,
+    Hybrid,
+    Mixer,
+    Mlp,
+    ShortConv,
+    StateSpace,
+)
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.model.weight import Role, Weight
 
@@ -21,7 +32,7 @@ _List = Callable[[ModelSpec, Any, tuple[int, ...]], Iterator[Weight]]
 
 MIXERS: dict[type[Mixer], _List] = {
     Attention: attention_weights, ShortConv: short_conv_weights, StateSpace: state_space_weights,
-    Hybrid: hybrid_weights,
+    Hybrid: hybrid_weights, DeltaNet: delta_net_weights,
 }  # fmt: skip
 NETWORKS: dict[type[FeedForward], _List] = {Mlp: mlp_weights, Experts: expert_weights}
 """What lists the weights of each kind of part, given the layers that have it."""

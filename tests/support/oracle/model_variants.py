@@ -225,6 +225,19 @@ _OTHERS: dict[str, dict[str, object]] = {
         layer_types=["full_attention", "sliding_attention", "full_attention"],
     ),
     "olmo3 window": small("olmo3", num_hidden_layers=5, num_key_value_heads=2, sliding_window=9, attention_bias=True),
+    "qwen3_5_text defaults": small("qwen3_5_text", num_hidden_layers=4, num_attention_heads=8),
+    "qwen3_5_text layer_types": small(
+        "qwen3_5_text",
+        num_key_value_heads=2,
+        head_dim=16,
+        linear_num_key_heads=4,
+        linear_num_value_heads=4,
+        linear_key_head_dim=16,
+        linear_value_head_dim=8,
+        linear_conv_kernel_dim=3,
+        partial_rotary_factor=0.5,
+        layer_types=["full_attention", "linear_attention", "full_attention"],
+    ),
     "seed_oss defaults": small("seed_oss", num_attention_heads=8),
     "starcoder2 no biases": small(
         "starcoder2", use_bias=False, sliding_window=9, residual_dropout=0.1, embedding_dropout=0.1

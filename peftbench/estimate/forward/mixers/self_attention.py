@@ -14,7 +14,7 @@ from peftbench.estimate.tape.modules import Context, norm
 
 def self_attention(c: Context, hidden_states: Tensor) -> Tensor:
     """Queries, keys and values, rotated, through a kernel and the output projection."""
-    query, key, value = _project(c, hidden_states)
+    query, key, value, gate = _project(c, hidden_states)
     if c.attention.rotary_dim:
         query, key = rotate(c, query), rotate(c, key)
     if c.model.family.norms_rotated:
@@ -26,25 +26,36 @@ def self_attention(c: Context, hidden_states: Tensor) -> Tensor:
     if c.attention_kernel != "eager" and concatenates_rotated(c):
         # The output takes the layout of concatenated queries, head by head, and merging heads copies it.
         output = c.tape.copy(output)
+    if gate is not None:
+        output = c.tape.multiply(output, c.tape.unary(gate, "output"))
     layout = c.model.family.layout
     return linear(c, layout.attention + layout.output, output, c.model.hidden_size, c.model.attention_output_bias)
 
 
-def _project(c: Context, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values, from one matrix or three."""
+def _project(c: Context, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Queries, keys and values, from one matrix or three, and a gate of the output where there is one."""
     model, part, layout = c.model, c.attention, c.model.family.layout
     names = [layout.attention + name for name in layout.qkv]
     if len(names) == 1:
-        return _project_fused(c, hidden_states, names[0])
+        return *_project_fused(c, hidden_states, names[0]), None
     early = not model.family.norms_rotated
-    query = _clipped(c, linear(c, names[0], hidden_states, part.query_size, model.qkv_bias))
+    query, gate = _query(c, hidden_states, names[0])
     if model.family.scales_query:
         query = c.tape.scale(query)
     query = _normed(c, query, 0) if early else query
     key = _clipped(c, linear(c, names[1], hidden_states, part.key_value_size, model.qkv_bias))
     key = _normed(c, key, 1) if early else key
     value = _clipped(c, linear(c, names[2], hidden_states, part.key_value_size, model.qkv_bias))
-    return query, key, value
+    return query, key, value, gate
+
+
+def _query(c: Context, hidden_states: Tensor, name: str) -> tuple[Tensor, Tensor | None]:
+    """Queries, and the gate beside them in each head, which is copied for its channels lie apart."""
+    size, bias = c.attention.query_size, c.model.qkv_bias
+    if not c.attention.output_gate:
+        return _clipped(c, linear(c, name, hidden_states, size, bias)), None
+    query, gate = c.tape.split(linear(c, name, hidden_states, 2 * size, bias), (size, size))
+    return query, c.tape.copy(gate)
 
 
 def _normed(c: Context, x: Tensor, which: int) -> Tensor:

@@ -13,7 +13,8 @@ from peftbench.inputs.model.weight import Role, Weight
 def attention_weights(model: ModelSpec, part: Attention, layers: tuple[int, ...]) -> Iterator[Weight]:
     """Projections, norms of queries and keys, sinks."""
     layout = model.family.layout
-    widths: tuple[int, ...] = (part.query_size, part.key_value_size, part.key_value_size)
+    query_size = 2 * part.query_size if part.output_gate else part.query_size
+    widths: tuple[int, ...] = (query_size, part.key_value_size, part.key_value_size)
     if len(layout.qkv) == 1:
         widths = (sum(widths),)
     for name, width in zip(layout.qkv, widths, strict=True):
