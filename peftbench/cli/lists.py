@@ -13,9 +13,9 @@ from peftbench.cli.ask.format_option import format_option, show
 @click.argument("words", nargs=-1)
 @format_option
 def models(words: tuple[str, ...], format_: str) -> None:
-    """List the models that --model knows by name; the path of any supported config.json works too.
+    """List the models that --model knows by name, by family; the path of any supported config.json works too.
 
-    WORDS keep those that have all of them in their names, architecture or kind: `peftbench models qwen 8b`.
+    WORDS list those that have all of them in their names, architecture or kind: `peftbench models qwen 8b`.
     """
     from peftbench.catalog.models import list_models
     from peftbench.inputs.model.family import known_families
@@ -29,18 +29,25 @@ def models(words: tuple[str, ...], format_: str) -> None:
         "--format csv has the other Hub ids that mean the same."
     )
     if not words:
+        note += " `peftbench models qwen 8b` lists the models that have both words."
         note += f" --model also takes the path of a config.json of {', '.join(known_families())}."
-    show(models_sheet(known, note), format_)
+    show(models_sheet(known, note, by_family=not words), format_)
 
 
 @click.command("gpus")
+@click.argument("words", nargs=-1)
 @format_option
-def gpus(format_: str) -> None:
-    """List the cards that --gpu knows, with the memory that torch sees; for others there is --gpu-memory."""
+def gpus(words: tuple[str, ...], format_: str) -> None:
+    """List the cards that --gpu knows, with the memory that torch sees; for others there is --gpu-memory.
+
+    WORDS keep those that have all of them in their names: `peftbench gpus rtx laptop`.
+    """
     from peftbench.catalog.gpus import list_gpus
     from peftbench.report.lists.known import gpus_sheet
 
-    known = list_gpus()
+    known = [gpu for gpu in list_gpus() if all(word.lower() in f"{gpu.name} {gpu.product}".lower() for word in words)]
+    if not known:
+        raise CatalogError(f"no card is called {' '.join(words)[:80]!r}.", "`peftbench gpus` lists all.")
     note = (
         f"{len(known)} cards; GiB is what torch sees. "
         "Another one: --gpu-memory 14.5GiB; the one in this machine: --gpu local."

@@ -55,6 +55,21 @@ def test_words_keep_the_models_that_have_all_of_them() -> None:
     assert refused.exit_code and "no model is called 'no-such-model'." in refused.stderr
 
 
+def test_without_words_a_family_has_one_row_on_the_screen_and_each_model_one_for_programs() -> None:
+    screen, table = run("models").stdout, run("models", "--format", "csv").stdout
+    types = {str(model.config["model_type"]) for model in list_models()}
+    assert [line.split()[0] for line in screen.splitlines() if line.split()[:1] == ["gpt_neox"]] == ["gpt_neox"]
+    assert len(screen.split("note ")[0].strip().splitlines()) == len(types) + 1
+    assert len(table.splitlines()) == len(list_models()) + 1
+
+
+def test_words_keep_the_cards_that_have_all_of_them() -> None:
+    listed = run("gpus", "h100", "PCIE").stdout
+    assert "h100-pcie" in listed and "h100-sxm" not in listed
+    refused = run("gpus", "no-such-card")
+    assert refused.exit_code and "no card is called 'no-such-card'." in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "method", "words"),
     [

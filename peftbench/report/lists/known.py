@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from peftbench.base.units import gib, human_count
 from peftbench.estimate.sharding.links import link_rate
 from peftbench.inputs.recipe import ParallelismSpec
-from peftbench.report.format.sheet import UNKNOWN, Column, Sheet, listing
+from peftbench.report.format.sheet import UNKNOWN, Column, Row, Sheet, listing
 
 if TYPE_CHECKING:
     from peftbench.catalog.models import CatalogModel
@@ -30,8 +30,15 @@ MODELS = (
 )  # fmt: skip
 
 
-def models_sheet(models: Iterable[CatalogModel], note: str) -> Sheet:
-    """One row a checkpoint, in the order of the catalogue."""
+FAMILIES = (
+    Column("architecture", "architecture"), Column("kind", "kind"), Column("models", "models", side="r"),
+    Column("smallest", "least", human_count, "r"), Column("largest", "most", human_count, "r"),
+    Column("by", "answered_by"),
+)  # fmt: skip
+
+
+def models_sheet(models: Iterable[CatalogModel], note: str, by_family: bool = False) -> Sheet:
+    """One row a checkpoint, in the order of the catalogue; people are shown one a family where that is asked for."""
     rows = [
         {"model": m.id, "aliases": list(m.aliases), "num_parameters": m.num_parameters,
          "architecture": m.config["model_type"], "kind": m.kind,
@@ -39,7 +46,22 @@ def models_sheet(models: Iterable[CatalogModel], note: str) -> Sheet:
          "downloads": m.downloads, "evidence": m.evidence, "doubts": list(m.doubts), "source": m.source}
         for m in models
     ]  # fmt: skip
+    if by_family:
+        return listing("Models", FAMILIES, rows, note, _families(rows))
     return listing("Models", MODELS, rows, note)
+
+
+def _families(rows: Iterable[Row]) -> list[dict[str, object]]:
+    """One row an architecture, those with the most checkpoints first."""
+    grouped: dict[str, list[Row]] = {}
+    for row in rows:
+        grouped.setdefault(str(row["architecture"]), []).append(row)
+    return [
+        {"architecture": name, "kind": group[0]["kind"], "models": len(group),
+         "least": min(row["num_parameters"] for row in group), "most": max(row["num_parameters"] for row in group),
+         "answered_by": group[0]["answered_by"]}
+        for name, group in sorted(grouped.items(), key=lambda item: (-len(item[1]), item[0]))
+    ]  # fmt: skip
 
 
 GPUS = (
