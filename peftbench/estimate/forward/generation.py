@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from peftbench.estimate.forward.kernels import part_kernel
 from peftbench.estimate.forward.layers import decoder_layer
-from peftbench.estimate.forward.mixers.attention import attention
+from peftbench.estimate.forward.mixer import PASTS
 from peftbench.estimate.forward.segments import Kind
 from peftbench.estimate.parts.mixing import mixing_of
 from peftbench.estimate.peft_types.tensors import adapted_paths
@@ -65,14 +65,15 @@ def decode_layer_moments(key: GenerationKey) -> tuple[Moment, ...]:
 @lru_cache(maxsize=2048)
 def attention_to_past(key: GenerationKey, layer: Layer) -> int:
     """Bytes for each cached token that this layer's attention of one new token takes, beside the cache itself."""
+    if layer.attention is None:
+        return 0
     context = _context(key._replace(masks_sliding_layers=False), Kind(layer))
-    if layer.attention is None or context.attention_kernel in ("flash", "cpu"):
-        return 0  # reads the cache as it is
     mixing, itemsize = mixing_of(layer.mixer), key.dtype.bytes
     widths = (mixing.keys, mixing.values)
     cached = (Tensor(None, width, itemsize, False, context.tape.next_key()) for width in widths)
-    attention(context, Tensor(None, 0, itemsize, False, context.tape.next_key()), *cached)
-    return max(moment.per_token + moment.per_pair for moment in context.tape.ledger.take_moments())
+    query = Tensor(None, 0, itemsize, False, context.tape.next_key())
+    PASTS[type(layer.attention)](context, query, *cached)
+    return max((moment.per_token + moment.per_pair for moment in context.tape.ledger.take_moments()), default=0)
 
 
 def _kinds(model: ModelSpec) -> tuple[Kind, ...]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from peftbench.estimate.parts.card import CardTraits
 from peftbench.estimate.peft_forward.virtual_tokens import is_prefix
 from peftbench.estimate.tape.device import ON_CPU, Device, rows_as
-from peftbench.inputs.model.parts import Attention
+from peftbench.inputs.model.parts import AnyAttention
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import AdapterSpec, DType, TrainingSpec
 
@@ -91,26 +91,28 @@ def attention_kernel(model: ModelSpec, training: TrainingSpec, card: CardTraits)
     return "math" if any(map(_leaves_keys_shared, parts)) else "efficient"
 
 
-def part_kernel(part: Attention | None, kernel: str, implementation: str) -> str:
+def part_kernel(part: AnyAttention | None, kernel: str, implementation: str) -> str:
     """The kernel of one layer's attention, where `kernel` is that of the layers that suit SDPA best."""
     if part is None or implementation != "sdpa":
         return kernel
+    if kernel == "cpu" and part.head_dim != part.value_dim:
+        return "math"
     if kernel == "flash" and not _fits_flash(part):
         return "math" if _leaves_keys_shared(part) else "efficient"
     return "efficient" if kernel == "math" and not _shares_keys(part) else kernel
 
 
-def _fits_flash(part: Attention) -> bool:
+def _fits_flash(part: AnyAttention) -> bool:
     """Source: check_head_dim_size_flash in sdp_utils.cpp."""
     return part.head_dim == part.value_dim and part.head_dim <= FLASH_MAX_HEAD_DIM
 
 
-def _leaves_keys_shared(part: Attention) -> bool:
+def _leaves_keys_shared(part: AnyAttention) -> bool:
     """Whether transformers leaves key heads for SDPA to share, which it does not for large ones."""
     return _shares_keys(part) and part.head_dim == part.value_dim and part.head_dim <= FLASH_MAX_HEAD_DIM
 
 
-def _shares_keys(part: Attention) -> bool:
+def _shares_keys(part: AnyAttention) -> bool:
     return part.key_value_heads != part.heads
 
 

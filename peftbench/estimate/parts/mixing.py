@@ -7,7 +7,16 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from peftbench.inputs.model.parts import DELTA_CHUNK, Attention, DeltaNet, Hybrid, Mixer, ShortConv, StateSpace
+from peftbench.inputs.model.parts import (
+    DELTA_CHUNK,
+    Attention,
+    DeltaNet,
+    Hybrid,
+    LatentAttention,
+    Mixer,
+    ShortConv,
+    StateSpace,
+)
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import DType
 
@@ -22,6 +31,8 @@ class Mixing(NamedTuple):
     keys: int = 0
     """Elements that generate() keeps of each token: of keys, and of values."""
     values: int = 0
+    past_products: int = 0
+    """Multiplications for each kept token when the next one is generated: of what is kept to what it stands for."""
     token_products: int = 0
     """Multiplications for each token with what is kept of the sequence, however long that is."""
     state: int = 0
@@ -46,6 +57,16 @@ def _attention(part: Attention) -> Mixing:
     """Keys and values are kept as they are multiplied."""
     width = part.key_value_size
     return Mixing(pair_products=2 * part.query_size, window=part.window, keys=width, values=width)
+
+
+def _latent_attention(part: LatentAttention) -> Mixing:
+    """The latent and the rotated key are kept, and expanded to all heads in every step.
+
+    Source: DeepseekV3Attention.forward of transformers 5.23; versions before kept expanded keys and values.
+    """
+    pair = part.query_size + part.heads * part.value_dim
+    expanding = part.latent * part.expanded
+    return Mixing(pair_products=pair, keys=part.latent, values=part.rotary_dim, past_products=expanding)
 
 
 def _short_conv(part: ShortConv) -> Mixing:
@@ -82,8 +103,8 @@ def _delta_net(part: DeltaNet) -> Mixing:
 
 
 MIXINGS: dict[type[Mixer], Callable[[Any], Mixing]] = {
-    Attention: _attention, ShortConv: _short_conv, StateSpace: _state_space, Hybrid: _hybrid,
-    DeltaNet: _delta_net,
+    Attention: _attention, LatentAttention: _latent_attention, ShortConv: _short_conv, StateSpace: _state_space,
+    Hybrid: _hybrid, DeltaNet: _delta_net,
 }  # fmt: skip
 """By the kind of mixer in `inputs/model/parts.py`."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from peftbench.base.errors import SpecError
 from peftbench.estimate.parts.base_weights import quantized_weights, weight_bytes
+from peftbench.inputs.model.parts import LatentAttention
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weight import Role
 from peftbench.inputs.model.weights import num_parameters, weights_of
@@ -43,9 +44,13 @@ def split_weights(
 
 
 def split_cache(component: Component, model: ModelSpec, gpus: int) -> Component:
-    """Each GPU caches the key and value heads that its query heads read; fewer heads than GPUs are copied."""
+    """Each GPU caches the key and value heads that its query heads read; fewer heads than GPUs are copied.
+
+    Every GPU has all latents, of which each head is expanded.
+    """
     heads = model.num_key_value_heads
-    if component.part is not Part.KV_CACHE or not heads:
+    latents = any(isinstance(layer.mixer, LatentAttention) for layer in model.layers)
+    if component.part is not Part.KV_CACHE or latents or not heads:
         return component
     own = -(-heads // gpus)
     because = f"{component.because}; {own} of {heads} heads"

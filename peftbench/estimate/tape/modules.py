@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from peftbench.estimate.tape.autograd import FLOAT32, Storage, Tape, Tensor
-from peftbench.inputs.model.parts import Attention, DeltaNet, Experts, Layer, Mlp, StateSpace
+from peftbench.inputs.model.parts import AnyAttention, DeltaNet, Experts, Layer, Mlp, StateSpace
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import AdapterSpec, QuantizationSpec, TrainingSpec
 from peftbench.memory import Part
@@ -48,7 +48,7 @@ class Context:
         return self.training.adapter
 
     @property
-    def attention(self) -> Attention:
+    def attention(self) -> AnyAttention:
         """The heads of the layer's attention, where it has some."""
         assert self.layer.attention is not None
         return self.layer.attention

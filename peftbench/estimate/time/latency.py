@@ -187,7 +187,7 @@ def _decode(model: ModelSpec, inference: InferenceSpec) -> Work:
     """One token of each sequence, halfway through."""
     batch, length = inference.batch_size, (inference.prompt_tokens + cached_tokens(inference)) // 2
     mixed = batch * sum(
-        layers * (mixing.seen(length) * mixing.pair_products + mixing.token_products)
+        layers * (mixing.seen(length) * (mixing.pair_products + mixing.past_products) + mixing.token_products)
         for mixing, layers in mixings_of(model).items()
     )
     moved = CACHE_PASSES * batch * cache_bytes(model, inference.dtype, length, slides=True)

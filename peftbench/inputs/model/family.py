@@ -23,7 +23,7 @@ SHARED = {
     "arcee": "dense.nemotron", "olmo": "olmo2", "ministral3": "mistral",
     "hyperclovax": "dense.granite", "jais2": "dense.nemotron", "apertus": "dense.nemotron", "vaultgemma": "gemma",
     "cwm": "dense.cwm", "lfm2": "recurrent.lfm2", "mamba2": "recurrent.mamba2",
-    "qwen3_5_text": "delta.qwen3_5_text",
+    "qwen3_5_text": "delta.qwen3_5_text", "youtu": "latent.youtu",
 }  # fmt: skip
 """Families whose row stands in the file of a relative or in a folder of `architectures/`."""
 

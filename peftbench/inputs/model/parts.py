@@ -42,6 +42,53 @@ class Attention(NamedTuple):
         return self._replace(rotary_dim=0, window=None)
 
 
+class LatentAttention(NamedTuple):
+    """Attention whose keys and values are expanded from one latent a token, which is what a cache keeps (DeepSeek)."""
+
+    heads: int
+    query_rank: int
+    """Channels of the latent of all queries; 0 where one matrix makes them."""
+    latent: int
+    """Channels of the latent of keys and values."""
+    plain_dim: int
+    """Channels of each head's queries and keys that are not rotated."""
+    rotary_dim: int
+    """Those that are; all heads share one such key."""
+    value_dim: int
+    rotation: Literal["halves", "pairs", "complex"] = "pairs"
+    """Which channels are rotated together, and in which numbers."""
+
+    @property
+    def key_value_heads(self) -> int:
+        """As many as of queries, once expanded."""
+        return self.heads
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of each head's queries and keys."""
+        return self.plain_dim + self.rotary_dim
+
+    @property
+    def query_size(self) -> int:
+        """Channels of all query heads."""
+        return self.heads * self.head_dim
+
+    @property
+    def expanded(self) -> int:
+        """Channels that are made of a latent: plain keys and values of all heads."""
+        return self.heads * (self.plain_dim + self.value_dim)
+
+    @property
+    def window(self) -> None:
+        """None: every token sees all before it."""
+        return None
+
+    @property
+    def stored(self) -> LatentAttention:
+        """As far as its weights go."""
+        return self._replace(rotation="pairs")
+
+
 class ShortConv(NamedTuple):
     """A convolution over a few tokens between two gates (LFM2)."""
 
@@ -151,7 +198,9 @@ class Experts(NamedTuple):
     inner: int
 
 
-Mixer = Attention | ShortConv | StateSpace | Hybrid | DeltaNet
+AnyAttention = Attention | LatentAttention
+"""Mixers that score pairs of tokens."""
+Mixer = AnyAttention | ShortConv | StateSpace | Hybrid | DeltaNet
 PACKAGES: Mapping[type[Mixer], tuple[str, ...]] = {
     ShortConv: ("causal-conv1d",), StateSpace: ("causal-conv1d", "mamba-ssm"), Hybrid: ("causal-conv1d", "mamba-ssm"),
     DeltaNet: ("causal-conv1d", "flash-linear-attention"),
@@ -175,10 +224,10 @@ class Layer(NamedTuple):
     """None in a layer that is a mixer only."""
 
     @property
-    def attention(self) -> Attention | None:
+    def attention(self) -> AnyAttention | None:
         """Its mixer, where that scores pairs of tokens."""
         mixer = self.mixer.attention if isinstance(self.mixer, Hybrid) else self.mixer
-        return mixer if isinstance(mixer, Attention) else None
+        return mixer if isinstance(mixer, AnyAttention) else None
 
     @property
     def state_space(self) -> StateSpace | None:

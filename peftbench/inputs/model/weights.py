@@ -11,6 +11,7 @@ from peftbench.inputs.model.family import Layout
 from peftbench.inputs.model.listing.attention import attention_weights
 from peftbench.inputs.model.listing.delta_net import delta_net_weights
 from peftbench.inputs.model.listing.feed_forward import expert_weights, mlp_weights
+from peftbench.inputs.model.listing.latent_attention import latent_weights
 from peftbench.inputs.model.listing.modules import linear_weights, norm_weights
 from peftbench.inputs.model.listing.recurrent import hybrid_weights, short_conv_weights, state_space_weights
 from peftbench.inputs.model.parts import (
@@ -19,6 +20,7 @@ from peftbench.inputs.model.parts import (
     Experts,
     FeedForward,
     Hybrid,
+    LatentAttention,
     Mixer,
     Mlp,
     ShortConv,
@@ -31,8 +33,8 @@ _Part = TypeVar("_Part")
 _List = Callable[[ModelSpec, Any, tuple[int, ...]], Iterator[Weight]]
 
 MIXERS: dict[type[Mixer], _List] = {
-    Attention: attention_weights, ShortConv: short_conv_weights, StateSpace: state_space_weights,
-    Hybrid: hybrid_weights, DeltaNet: delta_net_weights,
+    Attention: attention_weights, LatentAttention: latent_weights, ShortConv: short_conv_weights,
+    StateSpace: state_space_weights, Hybrid: hybrid_weights, DeltaNet: delta_net_weights,
 }  # fmt: skip
 NETWORKS: dict[type[FeedForward], _List] = {Mlp: mlp_weights, Experts: expert_weights}
 """What lists the weights of each kind of part, given the layers that have it."""

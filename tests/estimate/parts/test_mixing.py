@@ -11,16 +11,22 @@ from peftbench.estimate.forward.kernels import masks_sliding_layers, part_kernel
 from peftbench.estimate.inference import estimate_inference
 from peftbench.estimate.parts.mixing import MIXINGS, cache_bytes, mixings_of
 from peftbench.estimate.peft_types.tensors import adapter_tensors
+from peftbench.estimate.sharding.tensor_parallel import split_cache
 from peftbench.estimate.time.flops import step_work
 from peftbench.inputs.model import weights
 from peftbench.inputs.model.config_json import read_config
-from peftbench.inputs.model.parts import Attention, FeedForward, Mixer
+from peftbench.inputs.model.parts import Attention, FeedForward, LatentAttention, Mixer
 from peftbench.inputs.recipe import AdapterSpec, DType, InferenceSpec, TrainingSpec
-from peftbench.memory import Part, Phase
+from peftbench.memory import Part, Phase, exact
 
 LFM2 = {
     "model_type": "lfm2", "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
     "intermediate_size": 96, "vocab_size": 80, "layer_types": ["conv", "full_attention", "conv"], "conv_L_cache": 3,
+}  # fmt: skip
+YOUTU = {
+    "model_type": "youtu", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96,
+    "vocab_size": 80, "q_lora_rank": 32, "kv_lora_rank": 24, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8,
+    "v_head_dim": 12, "num_key_value_heads": 4,
 }  # fmt: skip
 KEY_VALUE_SIZE = 32
 """Two key heads of 64 / 4 channels."""
@@ -49,6 +55,21 @@ def test_only_layers_that_attend_count_pairs():
     assert {mixing.pair_products for mixing in mixings_of(model)} == {0, 2 * 64}
 
 
+def test_latents_are_kept_and_every_head_is_expanded_anew():
+    """24 + 8 channels a token are kept; 4 heads have 16 + 8 channels of keys and 12 of values."""
+    model, two = read_config(YOUTU, "test", "test"), DType.BFLOAT16
+    assert cache_bytes(model, two, 100, slides=True) == 2 * 100 * (24 + 8) * two.bytes
+    (mixing,) = mixings_of(model)
+    assert mixing.pair_products == 4 * (16 + 8 + 12)
+    assert mixing.past_products == 24 * 4 * (16 + 12)
+
+
+def test_every_gpu_has_all_latents():
+    model = read_config(YOUTU, "test", "test")
+    cache = exact(Part.KV_CACHE, 1000, frozenset({Phase.DECODE}), "latents")
+    assert split_cache(cache, model, gpus=4) == cache
+
+
 def test_prefixes_need_attention_in_every_layer():
     with pytest.raises(SpecError, match="plain attention"):
         adapter_tensors(read_config(LFM2, "test", "test"), AdapterSpec(peft_type="prefix_tuning"), DType.BFLOAT16)
@@ -62,6 +83,9 @@ def test_prefixes_need_attention_in_every_layer():
         (Attention(8, 2, 512), "flash", "efficient"),
         (Attention(8, 2, 128), "math", "math"),
         (Attention(8, 8, 128), "math", "efficient"),
+        (LatentAttention(8, 0, 32, 128, 64, 128), "flash", "efficient"),
+        (LatentAttention(8, 0, 32, 192, 64, 256), "flash", "flash"),
+        (LatentAttention(8, 0, 32, 128, 64, 128), "cpu", "math"),
     ],
 )
 def test_a_layer_takes_the_kernel_that_its_heads_allow(part, kernel, expected):

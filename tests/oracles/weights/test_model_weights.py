@@ -148,9 +148,10 @@ def test_attention_and_rotation_dimensions(name: str) -> None:
     if not found.num_attention_heads:
         return
     model = AutoModelForCausalLM.from_config(real_config(VARIANTS[name]))
+    names = ("qk_head_dim", "head_dim", "head_size")
     named = (m for key, m in model.named_modules() if key.endswith(("attn", "attention")))
-    attention = next(m for m in named if hasattr(m, "head_dim") or hasattr(m, "head_size"))
-    assert found.head_dim == getattr(attention, "head_dim", None) or attention.head_size
+    attention = next(m for m in named if any(hasattr(m, name) for name in names))
+    assert found.head_dim == next(value for name in names if (value := getattr(attention, name, None)))
     frequencies = [
         len(b) for key, b in model.named_buffers() if key.endswith("inv_freq") and "original" not in key
     ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from peftbench.estimate.forward.generations import repeats_keys_for_flash
 from peftbench.estimate.peft_forward.virtual_tokens import put_before, repeated
 from peftbench.estimate.tape.autograd import FLOAT32, Tape, Tensor
 from peftbench.estimate.tape.modules import Context
+from peftbench.inputs.model.parts import Attention
 from peftbench.memory import Part
 
 REGISTER_WIDTH = 128
@@ -26,14 +29,15 @@ def rotate(c: Context, x: Tensor) -> Tensor:
     if c.model.family.rotary == "gpt_oss":
         return _rotate_halves(c, x)
     if c.model.family.rotary == "float32":
-        return tape.cast(_rotated(c, tape.cast(x, FLOAT32)), x.itemsize)
+        return tape.cast(rotate_whole(c, tape.cast(x, FLOAT32)), x.itemsize)
     if rotary == x.width and c.model.family.rotary != "phi3":
-        return _rotated(c, x)
+        return rotate_whole(c, x)
     turned, rest = tape.slice(x, rotary), tape.slice(x, x.width - rotary)
-    return tape.concatenate((_rotated(c, turned), rest))
+    return tape.concatenate((rotate_whole(c, turned), rest))
 
 
-def _rotated(c: Context, x: Tensor) -> Tensor:
+def rotate_whole(c: Context, x: Tensor) -> Tensor:
+    """The same where all channels are rotated."""
     tape, float32_tables = c.tape, c.model.family.rotary == "olmo2"
     itemsize = FLOAT32 if float32_tables else max(x.itemsize, c.embedding_itemsize)
     straight = tape.new((x,), x.width, itemsize, saves_constant=True)
@@ -84,11 +88,22 @@ def attention(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return kernel(c, query, key, value)
 
 
+def attend_to_past(c: Context, query: Tensor, keys: Tensor, values: Tensor) -> None:
+    """What attention of one new token makes of cached keys and values; fused kernels read them as they are."""
+    if c.attention_kernel not in ("flash", "cpu"):
+        attention(c, query, keys, values)
+
+
+def _output_width(c: Context, query: Tensor) -> int:
+    """Channels of the output, which are those of the values."""
+    return query.width * c.attention.value_dim // c.attention.head_dim
+
+
 def _repeat(c: Context, x: Tensor) -> Tensor:
     """repeat_kv: keys and values copied to the number of query heads; a single head is expanded without a copy."""
     if x.fixed_elements:
         return repeated(c, x)
-    if x.width == c.attention.query_size:
+    if x.width == c.attention.query_size or c.attention.key_value_heads == c.attention.heads:
         return x
     if c.attention.key_value_heads > 1:
         return c.tape.copy(x, c.attention.query_size)
@@ -106,6 +121,8 @@ def _flash(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     Source: mha_bwd in pytorch/aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp.
     """
     tape, heads, dim = c.tape, c.attention.heads, c.attention.head_dim
+    if c.attention.value_dim != dim:
+        return _flash_of_wide_keys(c, query, key, value)
     if repeats_keys_for_flash(c.model, c.training) and key.width != query.width:
         return _flash(c, query, _repeat(c, key), _repeat(c, value))
     rounded = next((d for d in (32, 64, 96, 128) if dim <= d), -(-dim // 64) * 64)
@@ -122,6 +139,17 @@ def _flash(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return out
 
 
+def _flash_of_wide_keys(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Values are padded to the width of keys, and the output is cut.
+
+    Source: flash_attention_forward in transformers/integrations/flash_attention.py.
+    """
+    padded = c.tape.new((value,), query.width, value.itemsize)
+    wide = c.layer._replace(mixer=Attention(c.attention.heads, c.attention.heads, c.attention.head_dim))
+    out = _flash(replace(c, layer=wide), query, key, padded)
+    return c.tape.slice(out, _output_width(c, query))
+
+
 def _efficient(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Memory-efficient attention: as flash, with the mask spread over the heads as a bias; needs equal heads.
 
@@ -129,10 +157,10 @@ def _efficient(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     float32 sums gradient * output to one number a row, of which it makes a transposed copy.
     Source: attention.cu and attention_backward.cu in pytorch/aten/src/ATen/native/transformers/cuda.
     """
-    rows, dim, half = c.attention.heads * FLOAT32, c.attention.head_dim, query.itemsize != FLOAT32
-    scratch = rows * (1 + -(-dim // 64) * 64) if half else rows * (2 + dim)
+    rows, part, half = c.attention.heads * FLOAT32, c.attention, query.itemsize != FLOAT32
+    scratch = rows * (1 + -(-part.head_dim // 64) * 64) if half else rows * (2 + part.value_dim)
     keys, values = _repeat(c, key), _repeat(c, value)
-    accumulator = c.tape.tensor(dim, rows) if half and dim > REGISTER_WIDTH else None
+    accumulator = c.tape.tensor(part.value_dim, rows) if half and part.value_dim > REGISTER_WIDTH else None
     out = _with_statistics(c, query, keys, values, scratch)
     del accumulator
     return out
@@ -151,7 +179,8 @@ def _on_cpu(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def _with_statistics(c: Context, query: Tensor, keys: Tensor, values: Tensor, scratch: int) -> Tensor:
     """Saves query, keys, values, the output and a float32 a head and token; `scratch` bytes a token in backward."""
     tape = c.tape
-    out = tape.tensor(query.width, query.itemsize, query.needs_grad or keys.needs_grad or values.needs_grad)
+    needs_grad = query.needs_grad or keys.needs_grad or values.needs_grad
+    out = tape.tensor(_output_width(c, query), query.itemsize, needs_grad)
     saved = [query, keys, values, out, tape.tensor(c.attention.heads, FLOAT32)]
     if c.masked and not c.model.alibi:  # a boolean mask becomes a bias in every layer
         saved.append(tape.tensor(c.virtual_tokens, query.itemsize, pairs=1))
@@ -180,7 +209,7 @@ def _math(c: Context, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     keys = tape.scale(keys)
     scores = _safe_softmax(tape, _scores(c, queries, keys))
     scores = tape.dropout(scores, c.model.attention_dropout)
-    out = tape.new((scores, values), query.width, FLOAT32, (scores, values))
+    out = tape.new((scores, values), _output_width(c, query), FLOAT32, (scores, values))
     return tape.cast(out, query.itemsize)
 
 
@@ -236,7 +265,7 @@ def _batched_scores(c: Context, query: Tensor, key_states: Tensor, key: Tensor) 
 def _batched_output(c: Context, query: Tensor, weights: Tensor, value_states: Tensor, value: Tensor) -> Tensor:
     values = _operand(c, value_states, value_states.storage is value.storage)
     low = _operand(c, weights, False)
-    return c.tape.new((low, values), query.width, values.itemsize, (low, values))
+    return c.tape.new((low, values), _output_width(c, query), values.itemsize, (low, values))
 
 
 def _operand(c: Context, x: Tensor, strided: bool) -> Tensor:

@@ -10,6 +10,7 @@ from peftbench.estimate.forward.mixers.attention import attention, concatenates_
 from peftbench.estimate.peft_forward.dispatch import linear
 from peftbench.estimate.tape.autograd import Tensor
 from peftbench.estimate.tape.modules import Context, norm
+from peftbench.inputs.model.parts import Attention
 
 
 def self_attention(c: Context, hidden_states: Tensor) -> Tensor:
@@ -32,9 +33,15 @@ def self_attention(c: Context, hidden_states: Tensor) -> Tensor:
     return linear(c, layout.attention + layout.output, output, c.model.hidden_size, c.model.attention_output_bias)
 
 
+def _part(c: Context) -> Attention:
+    part = c.attention
+    assert isinstance(part, Attention)
+    return part
+
+
 def _project(c: Context, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Queries, keys and values, from one matrix or three, and a gate of the output where there is one."""
-    model, part, layout = c.model, c.attention, c.model.family.layout
+    model, part, layout = c.model, _part(c), c.model.family.layout
     names = [layout.attention + name for name in layout.qkv]
     if len(names) == 1:
         return *_project_fused(c, hidden_states, names[0]), None
@@ -51,8 +58,8 @@ def _project(c: Context, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor,
 
 def _query(c: Context, hidden_states: Tensor, name: str) -> tuple[Tensor, Tensor | None]:
     """Queries, and the gate beside them in each head, which is copied for its channels lie apart."""
-    size, bias = c.attention.query_size, c.model.qkv_bias
-    if not c.attention.output_gate:
+    size, bias = _part(c).query_size, c.model.qkv_bias
+    if not _part(c).output_gate:
         return _clipped(c, linear(c, name, hidden_states, size, bias)), None
     query, gate = c.tape.split(linear(c, name, hidden_states, 2 * size, bias), (size, size))
     return query, c.tape.copy(gate)
@@ -60,7 +67,7 @@ def _query(c: Context, hidden_states: Tensor, name: str) -> tuple[Tensor, Tensor
 
 def _normed(c: Context, x: Tensor, which: int) -> Tensor:
     """Queries (0) or keys (1) through their norm, where there is one; apart for each head they are concatenated."""
-    layout, heads = c.model.family.layout, x.width // c.attention.head_dim
+    layout, heads = c.model.family.layout, x.width // _part(c).head_dim
     if c.model.qk_norm == "none":
         return x
     normed = norm(c, x, layout.qk_norms[which], 1 if c.model.qk_norm == "full" else heads)
@@ -79,7 +86,7 @@ def _clipped(c: Context, x: Tensor) -> Tensor:
 
 
 def _project_fused(c: Context, hidden_states: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
-    model, part, tape = c.model, c.attention, c.tape
+    model, part, tape = c.model, _part(c), c.tape
     widths = (part.query_size, part.key_value_size, part.key_value_size)
     fused = linear(c, name, hidden_states, sum(widths), model.qkv_bias)
     if keeps_fused_cache(c.model, c.training) and fused.storage is not None:
