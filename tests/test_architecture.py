@@ -198,7 +198,7 @@ def test_a_way_out_is_seen() -> None:
     assert list(ways_out(ast.parse("file.write(x); show(x); sys.stdout.isatty()"))) == []
 
 
-ROWS = {"model_type": ("inputs.model.family", "libraries.model")}
+ROWS = {"model_type": ("inputs.model.family", "libraries.model", "libraries.task")}
 """Names that decide nothing, because a row does: where each may be looked up all the same.
 
 libraries asks the registry of transformers for a class of this name.

@@ -53,16 +53,16 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
 def _answered(named: NamedConfig, given: dict[str, Any], ctx: click.Context) -> tuple[list[Plan], list[str]]:
     """The plans, by formula where the model has one and no dry run is asked for; and why cards were left out."""
     if not given["dry_run"]:
+        from peftbench.cli.ask.plan_question import check_task, plans_of, recipes_of
+
         try:
+            check_task(given)
             model = named.spec
+            return plans_of(model, recipes_of(model, given), given)
         except NoFormula as error:
             from peftbench.cli.ask.plan_dry import without_formula
 
-            given = without_formula(named, given, error)
-        else:
-            from peftbench.cli.ask.plan_question import plans_of, recipes_of
-
-            return plans_of(model, recipes_of(model, given), given)
+            given = without_formula(given, error)
     from peftbench.cli.ask.plan_dry import dry_plans_of
     from peftbench.cli.signals import end_on_signals
 

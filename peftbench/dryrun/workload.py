@@ -14,6 +14,7 @@ from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.case import recipe_from_json
 from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
 from peftbench.inputs.recipe.option import MOST
+from peftbench.inputs.task import AUTO, TaskSpec
 
 DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 """What configs call the number of their layers."""
@@ -59,6 +60,7 @@ class Workload:
     """Tokens of the sequences of each step in turn; empty: the recipe's own length, twice."""
     empty_cache_steps: Annotated[int, Within(0, MOST)] = 0
     """torch_empty_cache_steps: call torch.cuda.empty_cache() after every so many steps; 0: never."""
+    task_spec: TaskSpec = AUTO
     layers: Positive | None = None
     """Decoder layers to keep; None: all."""
     device: Literal["cuda", "cpu", "host"] = "cuda"

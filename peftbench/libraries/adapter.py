@@ -14,6 +14,8 @@ from peftbench.libraries.refusal import Refused, in_a_line
 TASK = "CAUSAL_LM"
 VIRTUAL = ("prompt_tuning", "multitask_prompt_tuning", "prefix_tuning", "p_tuning", "cartridge")
 """Types that ask for num_virtual_tokens."""
+HEADS = {"TOKEN_CLS": ("classifier", "score"), "QUESTION_ANS": ("qa_outputs",)}
+"""New layers that are trained whole beside the adapter, which PEFT leaves out of all-linear for SEQ_CLS only."""
 MULTITASK = ("poly", "multitask_prompt_tuning")
 """Types for which every sequence has to say which of several tasks it belongs to."""
 
@@ -71,15 +73,15 @@ def config_class(peft_type: str) -> Any:
     return classes[name]
 
 
-def peft_config(options: Mapping[str, Any], trained: bool) -> Any:
-    """PEFT's configuration of a causal language model's adapter; `options` are its fields with the peft_type.
+def peft_config(options: Mapping[str, Any], trained: bool, task: str | None = TASK) -> Any:
+    """PEFT's configuration of an adapter for a model of this task; `options` are its fields with the peft_type.
 
     Raises Refused where PEFT will not have them.
     """
     fields = {key: value for key, value in options.items() if key != "peft_type"}
     kind = config_class(options["peft_type"])
     try:
-        return kind(**{**fields, "task_type": TASK, "inference_mode": not trained})
+        return kind(**{**fields, "task_type": task, "inference_mode": not trained})
     except ImportError as error:
         name = options["peft_type"].lower()
         raise Refused(f"PEFT has no {name} here: {in_a_line(error)}", "Or choose another type.") from error
@@ -120,6 +122,8 @@ def _refused(name: str, module: Any, model: Any, config: Any) -> bool:
 
     if not isinstance(module, Linear):
         return False
+    if name.rpartition(".")[2] in HEADS.get(str(config.task_type), ()):
+        return True
     check: Any = BaseTuner._check_target_module_compatiblity
     try:
         check(None, config, model, name.rpartition(".")[2])

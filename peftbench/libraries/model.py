@@ -56,33 +56,33 @@ def model_config(given: Mapping[str, Any]) -> Any:
 
 def _config_class(model_type: str) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
 
     if model_type in OTHER_INPUTS:
         what = f"{model_type} is not run on tokens alone: it takes {OTHER_INPUTS[model_type]}."
         raise Refused(what, "Leave out --dry-run, or pass the config.json of a text model.")
-    if model_type not in KNOWN:
-        what = f"the installed transformers has no causal language model of type {model_type or '(none)'}."
-        newer = "" if model_type in CONFIG_MAPPING else newer_transformers(model_type)
-        near = did_you_mean(model_type, list(KNOWN))
-        raise Refused(what, newer or near or "Its config.json needs another model_type.")
+    if model_type not in CONFIG_MAPPING:
+        what = f"the installed transformers has no model of type {model_type or '(none)'}."
+        near = newer_transformers(model_type) or did_you_mean(model_type, list(CONFIG_MAPPING))
+        raise Refused(what, near or "Its config.json needs another model_type.")
     return CONFIG_MAPPING[model_type]
 
 
-def base_model(config: Any, dtype: DType, attention: str) -> Any:
+def base_model(config: Any, dtype: DType, attention: str, kind: Any = None) -> Any:
     """The model on torch's meta device, where tensors have a shape and no data. Raises Refused.
 
-    `sdpa` is what transformers chooses by itself where a model has it.
+    `kind` is transformers' class; None: its causal language model. `sdpa` is what transformers chooses by itself where
+    a model has it.
     """
     from transformers import AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
-    implementation = None if attention == "sdpa" else attention
+    options = {"dtype": torch_dtype(dtype), "attn_implementation": None if attention == "sdpa" else attention}
+    if kind and kind.config_class is config.sub_configs.get("text_config"):
+        config = config.get_text_config()
+    make = kind._from_config if kind else AutoModelForCausalLM.from_config
     try:
         with no_init_weights(), torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(
-                config, dtype=torch_dtype(dtype), attn_implementation=implementation
-            )
+            model: Any = make(config, **options)
     except Exception as error:  # a class can refuse its config in any way
         what = f"transformers cannot build {config.model_type}: {in_a_line(error)}"
         raise Refused(what, "Correct its config.json, or install what it asks for.") from error

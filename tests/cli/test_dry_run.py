@@ -96,14 +96,14 @@ def test_an_architecture_without_formula_has_the_dry_run_alone(tmp_path: Path) -
     assert plan["memory"]["allocated_bytes"] == plan["dry_run"]["allocated_bytes"]
     assert plan["trainable_parameters"] > 0 and plan["verdict"]["fit"] == "fits"
     by_itself = run("plan", "--model", other, "--method", "lora", *RUN[:-1])
-    assert "has no formula: a dry run" in by_itself.stderr
+    assert "by formula: a dry run" in by_itself.stderr
     assert "the memory is that of the dry run" in " ".join(by_itself.stdout.split())
 
 
 def test_what_only_a_formula_answers_is_refused_without_one(tmp_path: Path) -> None:
     other = config(tmp_path, model_type="granite")
     asked = ("plan", "--model", other, "--method", "lora")
-    assert "has none" in refusal(*asked, "--gpu", "t4", "--max", "sequence-length")
+    assert "--max is answered by formula" in refusal(*asked, "--gpu", "t4", "--max", "sequence-length")
 
 
 def test_without_the_libraries_one_sentence_says_what_to_install(
@@ -162,7 +162,8 @@ def test_the_file_is_the_recipe(tmp_path: Path) -> None:
 def test_what_only_peft_works_out_needs_a_dry_run(tmp_path: Path) -> None:
     needs_torch()
     model, file = config(tmp_path), adapter(tmp_path, rank_pattern={"q_proj": 16})
-    assert "Use --dry-run" in refusal("plan", "--model", model, "--adapter-config", file, "--gpu", "t4")
+    by_itself = run("plan", "--model", model, "--adapter-config", file, "--gpu", "t4")
+    assert "has no formula: a dry run tells" in by_itself.stderr
     (plan,) = document("--model", model, "--adapter-config", file, *RUN)["plans"]
     assert plan["trainable_parameters"] == 2 * (16 * (64 + 64) + 4 * (64 + 32))
 

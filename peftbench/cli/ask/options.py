@@ -20,6 +20,7 @@ from peftbench.inputs.recipe import AdapterSpec, InferenceSpec, ParallelismSpec,
 from peftbench.inputs.recipe.inference import ADAPTER_KIND
 from peftbench.inputs.recipe.option import MOST, Option, in_order, options_of
 from peftbench.inputs.recipe.parallelism import MAX_GPUS
+from peftbench.inputs.recipe.training import TASK_TYPES
 
 MAXIMA = ("sequence-length", "micro-batch-size")
 
@@ -190,6 +191,15 @@ DRY_RUN = (
     click.Option(["--no-cache"], is_flag=True, help="Run again instead of using an earlier result."),
 )  # fmt: skip
 
+TASK = (
+    click.Option(["--task-type"], type=click.Choice(TASK_TYPES), metavar="NAME",
+                 help=f"PEFT's task_type: {', '.join(TASK_TYPES)}.  [default: as the config.json's architectures]"),
+    _option("--num-labels", COUNT, "Classes of seq-cls and token-cls.", "2"),
+    _option("--target-length", COUNT, "Tokens of the target of seq-2-seq-lm.", "--sequence-length"),
+    _option("--audio-seconds", Number(0, 86400), "Length of each sample's recording, where a model hears.", "30"),
+)  # fmt: skip
+"""Options of models that are dry-run: no formula has them."""
+
 CHECKED = ("fits", "tight", "risky")
 """Words that --check accepts; without one, those of runs that more likely come through than not."""
 
@@ -207,7 +217,7 @@ ANSWER = (
 
 SECTIONS = {
     "Question": QUESTION, "Training recipe": RECIPE, "Several GPUs": SEVERAL_GPUS, "Adapter": ADAPTER,
-    "Quantization": QUANTIZATION, "Inference": INFERENCE, "Dry run": DRY_RUN, "Answer": ANSWER,
+    "Quantization": QUANTIZATION, "Inference": INFERENCE, "Task": TASK, "Dry run": DRY_RUN, "Answer": ANSWER,
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from peftbench.base.screen import tell
 from peftbench.catalog.adapter_file import adapter_text, read_adapter_file
 from peftbench.catalog.models import NamedConfig
 from peftbench.cli.ask.adapter_question import has_formula
-from peftbench.cli.ask.plan_question import cards_of, check_dry_run, plan_of, recipes_of
+from peftbench.cli.ask.plan_question import TASK, cards_of, check_dry_run, check_task, plan_of, recipes_of
 from peftbench.cli.progress import Progress
 from peftbench.decide.card import settle
 from peftbench.decide.plan.dry_plan import plan_by_dry_run, with_dry_run, without_dry_run
@@ -23,6 +23,7 @@ from peftbench.dryrun.workload import workload_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec, OtherModel
 from peftbench.inputs.recipe import InferenceSpec, TrainingSpec
+from peftbench.inputs.task import TaskSpec
 from peftbench.libraries.refusal import Refused
 
 DRY_RUN_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
@@ -37,18 +38,19 @@ def model_of(named: NamedConfig) -> ModelSpec | OtherModel:
         return named.other
 
 
-def without_formula(named: NamedConfig, given: dict[str, Any], why: NoFormula) -> dict[str, Any]:
-    """The question as one of a dry run, which is told. Raises NoFormula where none of its libraries is at hand."""
+def without_formula(given: dict[str, Any], why: NoFormula) -> dict[str, Any]:
+    """The question as one of a dry run, which is told. Raises NoFormula where not all of its libraries are at hand."""
+    because = why.what.removesuffix(".")
     for name in ("max", "explain"):
         if given[name]:
-            raise NoFormula(f"--{name} is answered by formula, and {named.name} has none.", f"Leave out --{name}.")
+            raise NoFormula(f"{because}, and --{name} is answered by formula.", f"Leave out --{name}.")
     missing = [name for name in DRY_RUN_LIBRARIES if find_spec(name) is None]
     if missing:
         needs = f"a dry run can tell what it needs, with {', '.join(missing)} installed"
-        raise NoFormula(f"{why.what.removesuffix('.')}: {needs}.", install_hint(extra="bench")) from None
+        raise NoFormula(f"{because}: {needs}.", install_hint(extra="bench")) from None
     asked = {**given, "dry_run": True}
     check_dry_run(asked)
-    tell(f"{named.name} has no formula: a dry run tells what it needs, which takes seconds to minutes.")
+    tell(f"{because}: a dry run tells what it needs, which takes seconds to minutes.")
     return asked
 
 
@@ -87,6 +89,7 @@ def _estimate(
     if not isinstance(model, ModelSpec) or not has_formula(given):
         return None
     try:
+        check_task(given)
         return plan_of(model, recipe, card, given["format"] == "json", given)
     except NoFormula:
         return None
@@ -105,11 +108,17 @@ def run_dry(
         batch_lengths=_lengths(given["batch_lengths"]),
         empty_cache_steps=given["torch_empty_cache_steps"] or 0,
         device=given["dry_run_device"],
+        task_spec=_task(given),
     )  # fmt: skip
     with Progress(f"dry run of {recipe.method}") as progress:
         if given["extrapolate"]:
             return session.extrapolate(workload, card, progress)
         return session.run(workload, card, settings, progress)
+
+
+def _task(given: dict[str, Any]) -> TaskSpec:
+    """What the options say; a timeline has none of them."""
+    return TaskSpec(**{name: given[name] for name in TASK if given.get(name)})
 
 
 def _lengths(text: str | None) -> tuple[int, ...]:

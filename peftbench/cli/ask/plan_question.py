@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from peftbench.base.errors import SpecError
+from peftbench.base.errors import NoFormula, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +22,8 @@ DRY_RUN = (
     "dry_run", "batch_lengths", "torch_empty_cache_steps", "alloc_conf", "extrapolate", "dry_run_device", "no_cache",
     "timeout",
 )  # fmt: skip
+TASK = ("task_type", "num_labels", "target_length", "audio_seconds")
+"""What only a dry run has."""
 _EXAMPLES = {"gpu_memory": "--gpu-memory 14.5GiB", "explain": "--explain activations"}
 
 
@@ -68,6 +70,14 @@ def check_dry_run(given: dict[str, Any]) -> None:
         raise SpecError(f"--{asked} is answered by formula.", "Leave out --dry-run.")
     if not (given["gpu"] or given["gpu_memory"] or given["no_gpu"]):
         raise SpecError("a dry run needs a card, for kernels depend on it.", "Name one, as in --gpu t4, or --no-gpu.")
+
+
+def check_task(given: dict[str, Any]) -> None:
+    """Raise NoFormula where an option asks for what no formula has."""
+    asked = [name for name in TASK if given.get(name)]
+    if asked:
+        option = f"--{asked[0].replace('_', '-')}"
+        raise NoFormula(f"{option} has no formula.", "Use --dry-run, or leave it out.")
 
 
 def question_of(given: dict[str, Any]) -> tuple[NamedConfig, dict[str, Any]]:

@@ -25,6 +25,7 @@ from peftbench.libraries.model import (
     read_weights,
     torch_dtype,
 )  # fmt: skip
+from peftbench.libraries.task import class_of, task_of
 
 
 def build(workload: Workload) -> tuple[nn.Module, int]:
@@ -47,10 +48,23 @@ def base_model_of(workload: Workload) -> Any:
     if workload.layers is not None:
         _keep_layers(given, workload.layers)
     flash = attention == "flash_attention_2"
-    model = base_model(model_config(given), workload.recipe.dtype, "sdpa" if flash else attention)
+    task = task_of(given, workload.task_spec.task_type)
+    config = _config_for(task, model_config(given), workload)
+    model = base_model(config, workload.recipe.dtype, "sdpa" if flash else attention, class_of(given, task))
     if flash:
         model.config._attn_implementation_internal = attention
     return with_split_experts(model, workload)
+
+
+def _config_for(task: str, config: Any, workload: Workload) -> Any:
+    """With the classes of the task, and tokens that its class asks for, whichever they are."""
+    text = config.get_text_config()
+    if task in ("seq-cls", "token-cls"):
+        config.num_labels = workload.task_spec.num_labels
+        text.pad_token_id = text.pad_token_id or 0  # decoders ask where a sequence ends
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = 0
+    return config
 
 
 def _keep_layers(given: dict[str, Any], layers: int) -> None:

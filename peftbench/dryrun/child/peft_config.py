@@ -11,6 +11,7 @@ from peftbench.inputs.recipe import TrainingSpec
 from peftbench.libraries import adapter
 from peftbench.libraries.adapter import MULTITASK, adapter_options, config_class
 from peftbench.libraries.refusal import Refused
+from peftbench.libraries.task import PEFT_TASKS, class_of, task_of
 
 NO_CHECKPOINTING = {
     "PREFIX_TUNING": "checkpointing drops the cache that it trains",
@@ -39,13 +40,21 @@ def peft_config(workload: Workload) -> Any:
     name = str(given.get("peft_type", ""))
     known = {field.name for field in fields(config_class(name))}
     options = {key: value for key, value in given.items() if key in known and value not in NEEDS_DATA.get(key, ())}
-    config = adapter.peft_config({**options, "peft_type": name}, isinstance(recipe, TrainingSpec))
+    task = _peft_task(workload)
+    config = adapter.peft_config({**options, "peft_type": name}, isinstance(recipe, TrainingSpec), task)
     _refuse_what_depends_on_data(config)
     reason = NO_CHECKPOINTING.get(config.peft_type)
     if reason and isinstance(recipe, TrainingSpec) and recipe.gradient_checkpointing:
         what = f"{name.lower()} cannot be trained under gradient checkpointing: {reason}."
         raise Refused(what, "Use --no-gradient-checkpointing.")
     return config
+
+
+def _peft_task(workload: Workload) -> str | None:
+    """None, which wraps any model as it is, where PEFT has no task, or wraps a model of tokens around one of sound."""
+    given = json.loads(workload.config)
+    task = task_of(given, workload.task_spec.task_type)
+    return None if class_of(given, task).main_input_name != "input_ids" else PEFT_TASKS.get(task)
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import json
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +30,7 @@ from peftbench.dryrun.trace.trace import Trace
 from peftbench.dryrun.workload import Workload
 from peftbench.inputs.recipe import TrainingSpec
 from peftbench.libraries.model import causal_lm_of, count_parameters, read_weights
+from peftbench.libraries.task import task_of
 from peftbench.memory import Phase
 
 Progress = Callable[[float], None]
@@ -50,7 +52,7 @@ def dry_run(workload: Workload, progress: Progress = lambda share: None) -> Trac
         ):  # fmt: skip
             recorder.calibrate()
             recorder.mark(Phase.LOAD, 0)
-            recorder.notes += _kept_whole(base, workload)
+            recorder.notes += [*_run_as(base, workload), *_kept_whole(base, workload)]
             model = _prepared(base, workload, recorder)
             _watch(model, recorder)
             _count(model, workload, progress)
@@ -62,6 +64,14 @@ def dry_run(workload: Workload, progress: Progress = lambda share: None) -> Trac
     if workload.layers is not None:
         trace.facts["full_num_parameters"] = count_parameters(base_model_of(replace(workload, layers=None)))
     return trace
+
+
+def _run_as(base: nn.Module, workload: Workload) -> list[str]:
+    """Which class the config.json was taken for, where it is no causal language model and no task was asked for."""
+    task = task_of(json.loads(workload.config), workload.task_spec.task_type)
+    if workload.task_spec.task_type != "auto" or task == "causal-lm":
+        return []
+    return [f"Trained as {type(base).__name__}, for {task}: --task-type chooses another task."]
 
 
 def _kept_whole(base: nn.Module, workload: Workload) -> list[str]:
@@ -109,9 +119,13 @@ def _watch(model: nn.Module, recorder: Recorder) -> None:
         module.register_forward_hook(leave, always_call=True)
 
 
+def _text_config(model: nn.Module) -> Any:
+    return causal_lm_of(model).config.get_text_config()
+
+
 def _count(model: nn.Module, workload: Workload, progress: Progress) -> None:
     """Report the share that is done each time a layer runs, backward's recomputation included."""
-    recipe, each = workload.recipe, getattr(causal_lm_of(model).config, "num_hidden_layers", 1)
+    recipe, each = workload.recipe, getattr(_text_config(model), "num_hidden_layers", 1)
     if isinstance(recipe, TrainingSpec):
         passes = each * len(workload.lengths) * min(recipe.gradient_accumulation_steps, MICRO_BATCHES)
     else:
@@ -131,7 +145,7 @@ def _trace(recorder: Recorder, model: nn.Module, num_parameters: int) -> Trace:
     causal_lm = causal_lm_of(model)
     head = head_of(causal_lm)
     name = next((name for name, module in causal_lm.named_modules() if module is head), "")
-    vocab_size = getattr(causal_lm.config, "vocab_size", 0)
+    vocab_size = getattr(_text_config(model), "vocab_size", 0)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     facts = {
         "num_parameters": num_parameters,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from peftbench.base.errors import did_you_mean
+from peftbench.dryrun.child.batch import WIDENED, audio_batch, contrastive_loss, text_batch
 from peftbench.dryrun.child.fused_kernels import fused_kernels
 from peftbench.dryrun.child.loss import drops_logits, head_of, install_loss
 from peftbench.dryrun.child.older_transformers import OlderTransformers
@@ -22,8 +24,9 @@ from peftbench.dryrun.trace.recorder import Recorder
 from peftbench.dryrun.trace.trace import EMPTY_CACHE
 from peftbench.dryrun.workload import Workload
 from peftbench.inputs.recipe import TrainingSpec
-from peftbench.libraries.model import autocast_dtype, causal_lm_of
+from peftbench.libraries.model import autocast_dtype, causal_lm_of, torch_dtype
 from peftbench.libraries.refusal import Refused
+from peftbench.libraries.task import task_of
 from peftbench.memory import Part, Phase
 
 MAX_GRAD_NORM = 1.0
@@ -43,6 +46,7 @@ class Training:
         self.model, self.recorder = model, recorder
         several = DEFERRED_MICRO_BATCHES if self.recipe.defers_reduction else MICRO_BATCHES
         self.micro_batches = min(self.recipe.gradient_accumulation_steps, several)
+        self.task = task_of(json.loads(workload.config), workload.task_spec.task_type)
         self.outputs: Any = None
         self.batch: dict[str, torch.Tensor] = {}
         self._prepare()
@@ -62,16 +66,18 @@ class Training:
         """Checkpointing, cache and loss as the recipe has them."""
         causal_lm = causal_lm_of(self.model)
         causal_lm.config.use_cache = self.recipe.use_cache and not self.recipe.gradient_checkpointing
-        if self.recipe.gradient_checkpointing:
-            if not causal_lm.supports_gradient_checkpointing:
-                what = f"{causal_lm.config.model_type} has no gradient checkpointing."
-                raise Refused(what, "Use --no-gradient-checkpointing.")
+        if self.recipe.gradient_checkpointing and not causal_lm.supports_gradient_checkpointing:
+            self.recorder.notes.append(f"{causal_lm.config.model_type} has no gradient checkpointing: run without.")
+        elif self.recipe.gradient_checkpointing:
             if self.recipe.adapter or self.workload.adapter_config:
                 self.model.enable_input_require_grads()
             kwargs = {"use_reentrant": self.recipe.use_reentrant}
             causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
             self._tag_checkpoints()
-        install_loss(causal_lm, self.recipe)
+        if self.task == "causal-lm":
+            install_loss(causal_lm, self.recipe)
+        elif self.recipe.loss != "transformers":
+            raise Refused(f"{self.recipe.loss} is a loss of causal language models.", "Leave out --loss.")
         self.model.train()
 
     def _tag_checkpoints(self) -> None:
@@ -127,19 +133,30 @@ class Training:
         yield
 
     def _make_batch(self, length: int) -> dict[str, torch.Tensor]:
-        shape = (self.recipe.micro_batch_size, length)
-        like: Any = {"dtype": torch.long, "device": self.recorder.device_type}
-        batch = {name: torch.ones(shape, **like) for name in ("input_ids", "attention_mask", "labels")}
+        samples, device = self.recipe.micro_batch_size, self.recorder.device_type
+        causal_lm = causal_lm_of(self.model)
+        if causal_lm.main_input_name == "input_features":
+            like = torch.empty(0, dtype=self._input_dtype(), device=device)
+            batch = audio_batch(self.workload, causal_lm.config, samples, length, like)
+        else:
+            batch = text_batch(self.workload, self.task, samples, length, device)
         if takes_task_ids(self.model):
-            batch["task_ids"] = torch.zeros(shape[:1], **like)
+            batch["task_ids"] = torch.zeros(samples, dtype=torch.long, device=device)
         self.recorder.is_part(Part.WORKSPACE, *batch.values())
         return batch
+
+    def _input_dtype(self) -> torch.dtype:
+        """What processors compute in, or the model's where nothing casts it."""
+        return torch.float32 if self.recipe.autocast else torch_dtype(self.recipe.dtype)
 
     def _forward(self) -> torch.Tensor:
         """The loss; a plain loop keeps the outputs until the next forward pass has replaced them, a function as long as
         it runs."""
         outputs = self.wrapped(**self.batch)
-        loss: torch.Tensor = outputs.loss
+        if self.task == "feature-extraction":
+            loss = contrastive_loss(outputs, self.wrapped(**self.batch), self.batch["attention_mask"])
+        else:
+            loss = outputs.loss
         if self.recipe.loop != "trainer":
             self.outputs = outputs
         return loss
@@ -151,8 +168,10 @@ class Training:
             outputs = model(**batch)
         if drops_logits(self.recipe):
             outputs.logits = None
-        elif self.recipe.loop == "trainer" and half and outputs.logits is not None:
-            outputs.logits = outputs.logits.float()  # accelerate's convert_outputs_to_fp32
+        elif self.recipe.loop == "trainer" and half:
+            for name in WIDENED:  # accelerate's convert_outputs_to_fp32
+                if outputs.get(name) is not None:
+                    outputs[name] = outputs[name].float()
         return outputs
 
     def _update(self, step: int) -> None:

@@ -17,6 +17,10 @@ FUSED_KERNELS = ("none", "norm-rope", "liger")
 TRANSFORMERS = ("5", "4.48", "4.45", "4.39")
 LOOPS = ("trainer", "plain", "function")
 DEVICE_MAPS = ("auto", "none")
+TASK_TYPES = (
+    "causal-lm", "seq-2-seq-lm", "seq-cls", "token-cls", "question-ans", "feature-extraction", "masked-lm",
+)  # fmt: skip
+"""PEFT's TaskType in lower case, and masked language modelling, for which it has none."""
 ZERO_GRADS = ("set-to-none", "keep")
 """zero_grad(set_to_none=True) and (set_to_none=False)."""
 
