@@ -127,11 +127,11 @@ def _parallel_layer(c: Context, x: Tensor) -> Tensor:
 
 
 def _falcon_layer(c: Context, x: Tensor) -> Tensor:
-    """Falcon with attention and MLP in turn: the first norm's output stays a variable to the end."""
+    """Falcon with attention and MLP in turn, and StableLM: the first norm's output stays a variable to the end."""
     model, tape = c.model, c.tape
     first, second = norm_names(model)
     normed = norm(c, x, first)
-    attention_output = tape.dropout(mix(c, normed), model.residual_dropout)
+    attention_output = _dropped_after_mixer(c, mix(c, normed))
     residual = tape.add(x, attention_output)
     normed_again = norm(c, residual, second)
     return tape.add(residual, tape.dropout(feed_forward(c, normed_again), model.residual_dropout))

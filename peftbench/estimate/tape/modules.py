@@ -299,13 +299,24 @@ def _xielu(c: Context, x: Tensor) -> Tensor:
     """
     tape, itemsize = c.tape, FLOAT32 if c.tape.autocast is not None else max(x.itemsize, c.norm_itemsize)
     condition = tape.tensor(x.width, 1)
+    before_sum = ((tape.part, x.width * itemsize, 0),) if c.full else ()
     positive = tape.add(
-        tape.multiply(tape.new((x,), x.width, itemsize, (x,) if c.full else ()), x),
+        tape.multiply(tape.new((x,), x.width, itemsize, (x,) if c.full else (), scratch=before_sum), x),
         tape.new((x,), x.width, x.itemsize, saves_constant=True),
     )
-    least = tape.cast(tape.unary(x, "input"), itemsize)
-    difference = tape.add(tape.unary(least, "output"), x)
-    del least
-    product = tape.new((difference,), x.width, itemsize, (difference,) if c.full else (), saves_constant=True)
-    negative = tape.add(product, tape.new((x,), x.width, x.itemsize, saves_constant=True))
+    negative = tape.add(_raised_less(c, x, itemsize), tape.new((x,), x.width, x.itemsize, saves_constant=True))
     return tape.new((positive, negative), x.width, itemsize, (condition,))
+
+
+def _raised_less(c: Context, x: Tensor, itemsize: int) -> Tensor:
+    """(expm1(min(x, e)) - x) * an; backward makes expm1 + 1, and halves the gradient of min where both are equal."""
+    tape, halved = c.tape, ((c.tape.part, x.per_token + x.width, 0),)
+    plus_one = ((tape.part, x.width * itemsize, 0),) if x.needs_grad else ()
+    least = tape.new((x,), x.width, x.itemsize, (x,), scratch=halved if x.needs_grad else ())
+    wide = tape.cast(least, itemsize)
+    raised = tape.new((wide,), x.width, itemsize, saves_output=True, scratch=plus_one)
+    del least, wide
+    difference = tape.new((raised, x), x.width, itemsize, aliases=(raised.key,))
+    del raised
+    saved, before_sum = ((difference,), ((tape.part, x.width * itemsize, 0),)) if c.full else ((), ())
+    return tape.new((difference,), x.width, itemsize, saved, saves_constant=True, scratch=before_sum)

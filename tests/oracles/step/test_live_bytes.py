@@ -41,6 +41,19 @@ CONFIGS = {
     "phi3": GROUPED,
     "olmo2": GROUPED,
 }
+OTHERS = {
+    "granite": GROUPED,
+    "glm4": GROUPED,
+    "hunyuan_v1_dense": {**GROUPED, "head_dim": 32},
+    "ernie4_5": {**GROUPED, "head_dim": 32},
+    "olmo": {**GROUPED, "clip_qkv": 8.0},
+    "stablelm": GROUPED,
+    "nemotron": GROUPED,
+    "apertus": GROUPED,
+    "exaone4": {**GROUPED, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]},
+    "seed_oss": GROUPED,
+}
+"""Families each of which computes something that those above do not."""
 ADAPTERS = {"full": None, "lora": AdapterSpec(r=RANK, target_modules=("all-linear",))}
 CHECKPOINTING = {"kept": None, "checkpointed": False, "checkpointed, reentrant": True}
 """use_reentrant, or None without checkpointing."""
@@ -68,6 +81,14 @@ def test_a_step_peaks_where_the_real_model_does(family: str, adapter: str, check
     compare(family, adapter, checkpointing, dtype)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", ["kept", "checkpointed"])
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("family", OTHERS)
+def test_a_step_of_other_mechanisms(family: str, adapter: str, checkpointing: str) -> None:
+    compare(family, adapter, checkpointing, "float32")
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_reentrant_checkpointing(family: str) -> None:
     compare(family, "lora", "checkpointed, reentrant", "bfloat16")
@@ -88,7 +109,8 @@ def compare(family: str, adapter: str, checkpointing: str, dtype: str) -> None:
         gradient_checkpointing=checkpointing != "kept", use_reentrant=bool(CHECKPOINTING[checkpointing]),
         adapter=ADAPTERS[adapter],
     )  # fmt: skip
-    step = moments_of(read_config({"model_type": family, **CONFIGS[family]}, family, "test"), training, traits_of(None))
+    model = read_config({"model_type": family, **(CONFIGS | OTHERS)[family]}, family, "test")
+    step = moments_of(model, training, traits_of(None))
     found = [max(m.bytes_at(training.tokens, SEQUENCE) for m in moments) for moments in (step.forward, step.backward)]
     in_place = (family, adapter, dtype) in OUT_OF_PLACE and checkpointing != "kept"
     assert found[0] == pytest.approx(forward, rel=0.03)
@@ -111,7 +133,7 @@ def real_peaks(family: str, adapter: str, checkpointing: str, dtype: str) -> tup
 
 def real_model(family: str, adapter: str, reentrant: bool | None, dtype: str) -> torch.nn.Module:
     torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(family, **copy.deepcopy(CONFIGS[family]))
+    config = transformers.AutoConfig.for_model(family, **copy.deepcopy((CONFIGS | OTHERS)[family]))
     config._attn_implementation = "eager"
     config.use_cache = False
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).train()

@@ -27,6 +27,7 @@ FAMILIES = {
         layout=Layout(
             parallel_norms={1: ("input_layernorm",)}, qk_norms=("q_layernorm", "k_layernorm"), qk_norm_list="norms"
         ),
+        form="falcon",
         norm="layer_norm",
         rotary="phi3",
         drops_attention=False,
