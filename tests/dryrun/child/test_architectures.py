@@ -122,7 +122,7 @@ def test_layers_of_a_deep_model_are_cut_with_all_that_belongs_to_them(dry_run: R
     ("config", "what"),
     [
         ({"model_type": "git"}, "git is not run on tokens alone"),
-        ({"model_type": "lama"}, "no causal language model of type lama"),
+        ({"model_type": "lama"}, "no model of type lama"),
         ({"hidden_size": 64}, r"of type \(none\)"),
         ({"model_type": "llama", "hidden_size": "wide"}, "transformers refuses the config.json.*hidden_size"),
         ({"model_type": "llama", "num_attention_heads": 7}, "transformers (refuses|cannot build)"),
