@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 
+from peftbench.estimate.forward.router import routing_weights
 from peftbench.estimate.peft_forward.dispatch import linear
-from peftbench.estimate.tape.autograd import FLOAT32, Tensor
+from peftbench.estimate.tape.autograd import FLOAT32, Storage, Tensor
 from peftbench.estimate.tape.ledger import SharedLedger
-from peftbench.estimate.tape.modules import Context, activation, dense
+from peftbench.estimate.tape.modules import Context, activation
 from peftbench.inputs.model.parts import Experts, FeedForward, Mlp
 from peftbench.memory import Part
 
@@ -23,22 +24,27 @@ def feed_forward(c: Context, x: Tensor) -> Tensor:
 
 
 def _mlp(c: Context, x: Tensor) -> Tensor:
-    layout, inner = c.model.family.layout, c.mlp.inner
+    return _network(c, x, c.model.family.layout.mlp, c.mlp.inner)
+
+
+def _network(c: Context, x: Tensor, at: str, inner: int) -> Tensor:
+    """The gated or plain network at this path."""
+    layout = c.model.family.layout
     if layout.fused_gate:
-        return _fused_gate_mlp(c, x, inner)
+        return _fused_gate_mlp(c, x, at, inner)
     if len(layout.inner) == 1:
-        return _plain_mlp(c, x, inner)
+        return _plain_mlp(c, x, at, inner)
     gate, up = layout.inner
-    return _gated_mlp(c, x, (layout.mlp + gate, layout.mlp + up, layout.mlp + layout.down), inner)
+    return _gated_mlp(c, x, (at + gate, at + up, at + layout.down), inner)
 
 
-def _fused_gate_mlp(c: Context, x: Tensor, inner: int) -> Tensor:
+def _fused_gate_mlp(c: Context, x: Tensor, at: str, inner: int) -> Tensor:
     """Phi-3 has gate and up in one matrix."""
     model, tape, layout = c.model, c.tape, c.model.family.layout
-    fused = layout.mlp + layout.inner[0]
+    fused = at + layout.inner[0]
     gate, up = tape.split(linear(c, fused, x, 2 * inner, model.mlp_bias), (inner, inner))
     gated = tape.multiply(up, activation(c, gate))
-    return linear(c, layout.mlp + layout.down, gated, model.hidden_size, model.mlp_bias)
+    return linear(c, at + layout.down, gated, model.hidden_size, model.mlp_bias)
 
 
 def _gated_mlp(c: Context, x: Tensor, paths: tuple[str, str, str], inner: int) -> Tensor:
@@ -58,16 +64,33 @@ def _gated_mlp(c: Context, x: Tensor, paths: tuple[str, str, str], inner: int) -
     )  # fmt: skip
 
 
-def _plain_mlp(c: Context, x: Tensor, width: int) -> Tensor:
+def _plain_mlp(c: Context, x: Tensor, at: str, width: int) -> Tensor:
     """fc2(act(fc1(x)))."""
     layout = c.model.family.layout
-    inner = linear(c, layout.mlp + layout.inner[0], x, width, c.model.mlp_bias)
+    inner = linear(c, at + layout.inner[0], x, width, c.model.mlp_bias)
     inner = activation(c, inner)
-    return linear(c, layout.mlp + layout.down, inner, c.model.hidden_size, c.model.mlp_bias)
+    return linear(c, at + layout.down, inner, c.model.hidden_size, c.model.mlp_bias)
 
 
 def _experts(c: Context, hidden_states: Tensor) -> Tensor:
-    return (_split_experts if c.model.split_experts else _fused_experts)(c, hidden_states)
+    """The experts and what stands beside them, in the order in which the family runs them."""
+    run = _split_experts if c.model.split_experts else _fused_experts
+    if not c.experts.shared:
+        return run(c, hidden_states)
+    if not c.model.family.router.shared_first:
+        routed = run(c, hidden_states)
+        return c.tape.add(routed, _shared_expert(c, hidden_states))
+    shared = _shared_expert(c, hidden_states)
+    if not c.model.family.layout.shared_gate:
+        return c.tape.add(run(c, hidden_states), shared)
+    routed = run(c, hidden_states)
+    weight = c.tape.unary(linear(c, c.model.family.layout.shared_gate, hidden_states, 1), "output")
+    gated = c.tape.multiply(weight, shared)
+    return c.tape.add(routed, gated)
+
+
+def _shared_expert(c: Context, x: Tensor) -> Tensor:
+    return _network(c, x, c.model.family.layout.shared, c.experts.shared)
 
 
 def _fused_experts(c: Context, hidden_states: Tensor) -> Tensor:
@@ -77,7 +100,7 @@ def _fused_experts(c: Context, hidden_states: Tensor) -> Tensor:
     """
     model, tape = c.model, c.tape
     top_k, inner, hidden = c.experts.per_token, c.experts.inner, model.hidden_size
-    weights = _router(c, hidden_states)
+    weights = routing_weights(c, hidden_states)
     selected = tape.new((hidden_states,), top_k * hidden, hidden_states.itemsize, saves_constant=True)
     folded: list[Tensor] = []  # PEFT's parametrizations cache their weights until this forward is over
     gate_up = _grouped(c, selected, 2 * top_k * inner, (2 * inner, hidden), folded)
@@ -91,15 +114,9 @@ def _fused_experts(c: Context, hidden_states: Tensor) -> Tensor:
     out = _grouped(c, gated, top_k * hidden, (hidden, inner), folded)
     del gated
     weighted = tape.multiply(out, weights)
-    weighted = tape.new((weighted,), top_k * hidden, hidden_states.itemsize, saves_constant=True)  # by index
-    return tape.new((weighted,), hidden, hidden_states.itemsize)
-
-
-def _router(c: Context, hidden_states: Tensor) -> Tensor:
-    tape = c.tape
-    logits = dense(tape, hidden_states, c.experts.number, c.weight_itemsize, c.full)
-    probabilities = tape.softmax(logits, FLOAT32)
-    return tape.new((probabilities,), c.experts.per_token, hidden_states.itemsize)
+    weighted = tape.new((weighted,), top_k * hidden, weighted.itemsize, saves_constant=True)  # by index
+    summed = tape.new((weighted,), hidden, weighted.itemsize)
+    return tape.cast(summed, hidden_states.itemsize)
 
 
 def _grouped(c: Context, x: Tensor, width: int, shape: tuple[int, int], folded: list[Tensor]) -> Tensor:
@@ -114,7 +131,7 @@ def _grouped(c: Context, x: Tensor, width: int, shape: tuple[int, int], folded: 
     low = c.tape.cast(x, itemsize)  # autocast does not reach grouped_mm
     if c.model.mlp_bias:
         c.tape.scratch(Part.ACTIVATIONS, width * itemsize, 0)
-    if "mlp.experts" in c.targets:
+    if c.model.family.layout.experts in c.targets:
         folded.append(_folded_weight(c, shape))
         return c.tape.new((low, folded[-1]), width, itemsize, (low, folded[-1]))
     size = prod(shape) * c.experts.number * itemsize
@@ -134,12 +151,12 @@ def _apart(c: Context, x: Tensor, width: int, shape: tuple[int, int]) -> Tensor:
     """
     tape, quantization = c.tape, c.quantization
     assert quantization is not None  # callers ask for it
-    fused, itemsize = 2 if shape[0] > c.model.hidden_size else 1, quantization.scheme.written_itemsize(quantization)
+    fused, itemsize = _projections(c, shape), quantization.scheme.written_itemsize(quantization)
     written = ((Part.DEQUANTIZATION, 0, prod(shape) // fused * itemsize),)
     tape.scratch(*written[0])
     low = tape.cast(x, itemsize)
     out = tape.new((low,), width, itemsize, scratch=written)
-    if c.adapter is None or "mlp.experts" not in c.targets:
+    if c.adapter is None or c.model.family.layout.experts not in c.targets:
         return out
     rank, factor_bytes = fused * (c.adapter.r or 8), c.adapter.dtype.bytes
     cast = tape.cast(low, factor_bytes if tape.autocast is None else tape.autocast)
@@ -151,6 +168,11 @@ def _apart(c: Context, x: Tensor, width: int, shape: tuple[int, int]) -> Tensor:
     return tape.add(out, tape.cast(tape.scale(change), itemsize))
 
 
+def _projections(c: Context, shape: tuple[int, int]) -> int:
+    """How many an expert's matrix of this shape is made of: gate and up are fused, however wide they are."""
+    return 2 if shape == (2 * c.experts.inner, c.model.hidden_size) else 1
+
+
 def _folded_weight(c: Context, shape: tuple[int, int]) -> Tensor:
     """The weights of all experts with LoRA folded in, W + scaling * B A: as large as W, saved for the tokens' gradient.
 
@@ -158,12 +180,27 @@ def _folded_weight(c: Context, shape: tuple[int, int]) -> Tensor:
     the product saves its factors. Source: ParamWrapper and _LoraFactorsProxy in peft/tuners/lora/layer.py, 0.21.
     """
     assert c.adapter is not None  # only targets come here
-    experts, rank = c.experts.number, (c.adapter.r or 8) * (2 if shape[0] > c.model.hidden_size else 1)
-    factors, itemsize = experts * rank * sum(shape), c.unquantized_itemsize
-    cast = c.tape.tensor(0, itemsize, fixed_elements=factors if itemsize != c.adapter.dtype.bytes else 0)
-    weight = c.tape.tensor(0, itemsize, True, fixed_elements=experts * prod(shape))
-    c.tape.record((weight,), (), (cast,), parameter_gradients=factors * c.adapter.dtype.bytes)
+    elements = c.experts.number * (c.adapter.r or 8) * _projections(c, shape)
+    lora_b = _factor(c, elements * shape[0], permuted=True)
+    lora_a = _factor(c, elements * shape[1], permuted=False)
+    weight = c.tape.tensor(0, c.unquantized_itemsize, True, fixed_elements=c.experts.number * prod(shape))
+    c.tape.record((weight,), (lora_b, lora_a), (lora_b, lora_a))
     return weight
+
+
+def _factor(c: Context, elements: int, permuted: bool) -> Tensor:
+    """One factor of all experts in the weights' type, whose gradient is cast back.
+
+    Those of B are permuted, so that torch copies the gradient to give it the parameter's strides. Source:
+    AccumulateGrad in torch/csrc/autograd/functions/accumulate_grad.h.
+    """
+    tape, itemsize, stored = c.tape, c.unquantized_itemsize, c.adapter.dtype.bytes if c.adapter else 0
+    cast = itemsize != stored
+    storage = Storage(tape.counts, tape.part, 0, elements * itemsize if cast else 0)
+    factor = Tensor(storage, 0, itemsize, True, tape.next_key(), elements)
+    copied = ((tape.part, 0, elements * stored),) if cast and permuted else ()
+    tape.record((factor,), (), parameter_gradients=elements * stored, scratch=copied)
+    return factor
 
 
 def _clamped_gate(c: Context, gate_up: Tensor) -> Tensor:

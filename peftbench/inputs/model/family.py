@@ -24,6 +24,7 @@ SHARED = {
     "hyperclovax": "dense.granite", "jais2": "dense.nemotron", "apertus": "dense.nemotron", "vaultgemma": "gemma",
     "cwm": "dense.cwm", "lfm2": "recurrent.lfm2", "mamba2": "recurrent.mamba2",
     "qwen3_5_text": "delta.qwen3_5_text", "youtu": "latent.youtu",
+    "qwen2_moe": "experts.qwen2_moe", "glm4_moe": "experts.glm4_moe",
 }  # fmt: skip
 """Families whose row stands in the file of a relative or in a folder of `architectures/`."""
 
@@ -70,6 +71,15 @@ class Layout(NamedTuple):
     """One inner projection with twice the columns (Phi-3)."""
     down: str = "down_proj"
     router: str = ""
+    linear_router: bool = False
+    """The router is a kind of nn.Linear, which all-linear reaches, and no bare parameter."""
+    router_correction: str = ""
+    """Frozen float32 numbers that are added to the scores by which experts are chosen, where they are a parameter."""
+    experts: str = "mlp.experts"
+    shared: str = "mlp.shared_experts."
+    """The network beside the experts."""
+    shared_gate: str = ""
+    """A linear layer that weighs its output for each token (Qwen2-MoE)."""
     norms: tuple[str, ...] = LLAMA_NORMS
     """In the order of the forward pass."""
     parallel_norms: Mapping[int, tuple[str, ...]] = {}
@@ -94,6 +104,19 @@ class SplitExperts(NamedTuple):
     down: str = "down_proj"
     router: str = "mlp.gate"
     """A linear layer too."""
+
+
+class Router(NamedTuple):
+    """How experts are chosen and weighed."""
+
+    scores: Literal["softmax", "softmax_of_chosen", "sigmoid"] = "softmax"
+    """Of all experts' logits, or of those alone that are chosen (Granite)."""
+    float32: Literal["scores", "gate", "apart"] = "scores"
+    """From where on it computes in float32: gate and stream are cast too, under autocast or outside of it (ERNIE)."""
+    narrows: bool = True
+    """Its weights are cast to the stream's type; else the experts' sum is computed in float32."""
+    shared_first: bool = False
+    """The network beside the experts runs before them."""
 
 
 class Targets(NamedTuple):
@@ -174,6 +197,7 @@ class Family(NamedTuple):
     """Learned positions are embedded for every sequence, not once."""
     clamped_gate: bool = False
     """Experts gate by clamped, interleaved channels (GPT-OSS)."""
+    router: Router = Router()
     split_experts: SplitExperts | None = None
     """Experts before transformers 5; None where they were fused parameters from the first (GPT-OSS, since 4.55)."""
     causal_mask_buffer: bool = False

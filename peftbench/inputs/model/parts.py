@@ -196,6 +196,8 @@ class Experts(NamedTuple):
     number: int
     per_token: int
     inner: int
+    shared: int = 0
+    """Channels of the network beside them, which every token goes through; 0 where there is none."""
 
 
 AnyAttention = Attention | LatentAttention

@@ -82,6 +82,8 @@ class ModelSpec:
     num_experts: Count = 0
     num_experts_per_tok: Count = 0
     moe_intermediate_size: Count = 0
+    shared_intermediate_size: Count = 0
+    """Channels of the network beside the experts, all its experts together."""
     dense_layers: Layers = ()
     """Layers with a plain MLP among experts (Qwen3-MoE's mlp_only_layers and decoder_sparse_step)."""
     split_experts: bool = False
@@ -124,7 +126,8 @@ class ModelSpec:
         mixer = Attention(self.num_attention_heads, self.num_key_value_heads, self.head_dim, rotary_dim, window)
         if not self.num_experts or number in self.dense_layers:
             return Layer(mixer, Mlp(self.intermediate_size))
-        return Layer(mixer, Experts(self.num_experts, self.num_experts_per_tok, self.moe_intermediate_size))
+        inner, shared = self.moe_intermediate_size, self.shared_intermediate_size
+        return Layer(mixer, Experts(self.num_experts, self.num_experts_per_tok, inner, shared))
 
     def __repr__(self) -> str:
         """Its name stands for all its fields."""

@@ -110,9 +110,9 @@ def _embeddings(model: ModelSpec, layout: Layout) -> Iterator[Weight]:
 
 
 def is_router(model: ModelSpec, weight: Weight) -> bool:
-    """Whether it chooses experts: a bare parameter, or the linear layer of transformers before 5."""
-    split = model.family.split_experts if model.split_experts else None
-    return weight.role is Role.ROUTER or (split is not None and weight.path == split.router)
+    """Whether it weighs experts or the network beside them: a bare parameter, or a linear layer of a few rows."""
+    layout, split = model.family.layout, model.family.split_experts if model.split_experts else None
+    return weight.role is Role.ROUTER or weight.path in (layout.router, layout.shared_gate, split and split.router)
 
 
 def norm_names(model: ModelSpec) -> tuple[str, ...]:

@@ -147,6 +147,31 @@ _OTHERS: dict[str, dict[str, object]] = {
     "qwen3_moe sparse step": small(
         "qwen3_moe", num_key_value_heads=2, num_experts_per_tok=2, num_local_experts=4, decoder_sparse_step=2
     ),
+    "qwen2_moe defaults": small("qwen2_moe", num_attention_heads=16, num_experts=4, num_experts_per_tok=2),
+    "qwen2_moe dense, sliding": small(
+        "qwen2_moe",
+        num_key_value_heads=2,
+        num_experts=4,
+        num_experts_per_tok=2,
+        mlp_only_layers=[1],
+        moe_intermediate_size=24,
+        shared_expert_intermediate_size=40,
+        qkv_bias=False,
+        use_sliding_window=True,
+        sliding_window=9,
+    ),
+    "glm4_moe defaults": small("glm4_moe", num_attention_heads=8, n_routed_experts=4, num_experts_per_tok=2),
+    "glm4_moe norms, two shared": small(
+        "glm4_moe",
+        num_key_value_heads=2,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=24,
+        n_shared_experts=2,
+        first_k_dense_replace=2,
+        use_qk_norm=True,
+        attention_bias=True,
+    ),
     "gpt_oss defaults": small("gpt_oss", num_attention_heads=8, num_local_experts=4),
     "gpt_oss no bias": small(
         "gpt_oss",

@@ -37,10 +37,14 @@ def _qwen3(keys: ConfigKeys) -> Fields:
 def _qwen3_moe(keys: ConfigKeys) -> Fields:
     core = rotary_fields(core_fields(keys, positions=32768, key_value_heads=4))
     window = window_fields(keys, every_layer(core), 4096) if keys.flag("use_sliding_window", False) else {}
-    step, dense = keys.whole("decoder_sparse_step", 1), keys.whole_list("mlp_only_layers") or ()
-    dense_layers = tuple(i for i in every_layer(core) if i in dense or (i + 1) % step)
     experts = expert_fields(keys, keys.whole("moe_intermediate_size", 768), 128, 8)
-    return {**core, **bias_fields(keys), "qk_norm": "head", **window, **experts, "dense_layers": dense_layers}
+    return {**core, **bias_fields(keys), "qk_norm": "head", **window, **experts, **sparse_layers(keys, core)}
+
+
+def sparse_layers(keys: ConfigKeys, core: Fields) -> Fields:
+    """Experts are in every decoder_sparse_step-th layer that mlp_only_layers leaves out."""
+    step, dense = keys.whole("decoder_sparse_step", 1), keys.whole_list("mlp_only_layers") or ()
+    return {"dense_layers": tuple(i for i in every_layer(core) if i in dense or (i + 1) % step)}
 
 
 _TARGETS = LLAMA_TARGETS._replace(ia3=("q_proj", "v_proj", "down_proj"), ln_tuning=("post_attention_layernorm",))

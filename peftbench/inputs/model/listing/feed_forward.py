@@ -14,14 +14,18 @@ from peftbench.inputs.model.weight import Role, Weight
 
 def mlp_weights(model: ModelSpec, part: Mlp, layers: tuple[int, ...]) -> Iterator[Weight]:
     """Projections of a gated or plain network."""
-    hidden, inner, layout = model.hidden_size, part.inner, model.family.layout
+    return _network(model, model.family.layout.mlp, part.inner, layers)
+
+
+def _network(model: ModelSpec, at: str, inner: int, layers: tuple[int, ...]) -> Iterator[Weight]:
+    hidden, layout = model.hidden_size, model.family.layout
     for name in layout.inner:
         width = 2 * inner if layout.fused_gate else inner
-        yield from linear_weights(layout.mlp + name, width, hidden, model.mlp_bias, layout, layers)
+        yield from linear_weights(at + name, width, hidden, model.mlp_bias, layout, layers)
     if model.hidden_act == "xielu":
         for name in ("alpha_p", "alpha_n"):
-            yield Weight(f"{layout.mlp}act_fn", name, (1,), Role.BIAS, layers)
-    down = list(linear_weights(layout.mlp + layout.down, hidden, inner, model.mlp_bias, layout, layers))
+            yield Weight(f"{at}act_fn", name, (1,), Role.BIAS, layers)
+    down = list(linear_weights(at + layout.down, hidden, inner, model.mlp_bias, layout, layers))
     yield from _last_unquantized(down) if _ends_with_layers(model) else down
 
 
@@ -43,23 +47,31 @@ def _last_unquantized(weights: list[Weight]) -> Iterator[Weight]:
 
 
 def expert_weights(model: ModelSpec, part: Experts, layers: tuple[int, ...]) -> Iterator[Weight]:
-    """Router and experts, fused or apart."""
+    """Router and experts, fused or apart, and the network beside them."""
     split = model.family.split_experts if model.split_experts else None
-    return _split_experts(model, part, split, layers) if split else _experts(model, part, layers)
+    yield from _split_experts(model, part, split, layers) if split else _experts(model, part, layers)
+    if part.shared:
+        layout = model.family.layout
+        yield from _network(model, layout.shared, part.shared, layers)
+        if layout.shared_gate:
+            yield from linear_weights(layout.shared_gate, 1, model.hidden_size, False, layout, layers)
 
 
 def _experts(model: ModelSpec, part: Experts, layers: tuple[int, ...]) -> Iterator[Weight]:
     """Router and fused experts, which have biases where an MLP would."""
     experts, hidden, layout = part.number, model.hidden_size, model.family.layout
     shapes = {"gate_up_proj": (2 * part.inner, hidden), "down_proj": (hidden, part.inner)}
-    yield Weight(layout.router, "weight", (experts, hidden), Role.ROUTER, layers)
+    role = Role.LINEAR if layout.linear_router else Role.ROUTER
+    yield Weight(layout.router, "weight", (experts, hidden), role, layers)
+    if layout.router_correction:
+        yield Weight(layout.router_correction, "e_score_correction_bias", (1, experts), Role.FROZEN, layers)
     if model.mlp_bias:
         yield Weight(layout.router, "bias", (experts,), Role.ROUTER, layers)
     for name, (out, into) in shapes.items():
         stored = (experts, into, out) if layout.transposed_experts else (experts, out, into)
-        yield Weight("mlp.experts", name, stored, Role.EXPERTS, layers)
+        yield Weight(layout.experts, name, stored, Role.EXPERTS, layers)
         if model.mlp_bias:
-            yield Weight("mlp.experts", f"{name}_bias", (experts, out), Role.EXPERTS, layers)
+            yield Weight(layout.experts, f"{name}_bias", (experts, out), Role.EXPERTS, layers)
 
 
 def _split_experts(
