@@ -58,7 +58,7 @@ def base_model_of(workload: Workload) -> Any:
 
 def _config_for(task: str, config: Any, workload: Workload) -> Any:
     """With the classes of the task, and tokens that its class asks for, whichever they are."""
-    text = config.get_text_config()
+    text = config.get_text_config(decoder=True)
     if task in ("seq-cls", "token-cls"):
         config.num_labels = workload.task_spec.num_labels
         text.pad_token_id = text.pad_token_id or 0  # decoders ask where a sequence ends

@@ -120,7 +120,7 @@ def _watch(model: nn.Module, recorder: Recorder) -> None:
 
 
 def _text_config(model: nn.Module) -> Any:
-    return causal_lm_of(model).config.get_text_config()
+    return causal_lm_of(model).config.get_text_config(decoder=True)
 
 
 def _count(model: nn.Module, workload: Workload, progress: Progress) -> None:
