@@ -97,6 +97,15 @@ OLDER_DRIVERS = 0.015
 _BEYOND_ALLOCATED = frozenset({Part.SLACK, Part.NCCL, Part.CONTEXT})
 
 
+class Full(NamedTuple):
+    """What torch's allocator reserves on a card that has less than it would keep, in bytes."""
+
+    reserved_bytes: int
+    """At most: a request that fails has it give back what it kept, so that the peak lies below the card's size."""
+    low_bytes: int
+    """After it gave back, which is what a sampling tool sees for most of the run."""
+
+
 @dataclass(frozen=True)
 class MemoryProfile:
     """The memory of one training or inference step: components by phase; the peak is the largest phase.
@@ -109,6 +118,8 @@ class MemoryProfile:
     components: tuple[Component, ...]
     usable_bytes: int | None = None
     """What the card leaves to torch's allocator; None: as much as it takes."""
+    full: Full | None = None
+    """A replay on this card, where it is full and one was made."""
 
     @cached_property
     def phases(self) -> tuple[Phase, ...]:
@@ -151,6 +162,8 @@ class MemoryProfile:
     @property
     def device_bytes(self) -> int:
         """Peak device memory of the process, as NVML sees it."""
+        if self.full:
+            return self.full.reserved_bytes + self.context_bytes
         return self._on_card(self.needed_bytes)
 
     @property
@@ -171,6 +184,8 @@ class MemoryProfile:
     @property
     def device_low_bytes(self) -> int:
         """The lower end of the band around `device_bytes`."""
+        if self.full:
+            return self.full.low_bytes + sum(c.low_bytes for c in self.peak if c.part is Part.CONTEXT)
         return self._on_card(sum(c.low_bytes for c in self.peak))
 
     @property

@@ -20,14 +20,14 @@ from peftbench.estimate.parts.tensors import TensorGroup, total_bytes, total_num
 from peftbench.estimate.peft_forward.dispatch import activations_modelled
 from peftbench.estimate.peft_forward.virtual_tokens import stream_length, stream_tokens
 from peftbench.estimate.peft_types.tensors import adapter_tensors, frozen_on_card_bytes
-from peftbench.estimate.replay.reserved import beyond_tensors
+from peftbench.estimate.replay.reserved import beyond_tensors, on_full_card
 from peftbench.estimate.replay.step import ALIKE, Batches
 from peftbench.estimate.tape.ledger import Sizes, terms_of
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.model.weights import built_by
 from peftbench.inputs.recipe import TrainingSpec
-from peftbench.memory import ALWAYS, STEP, TRAINING, Component, MemoryProfile, Part, Phase, exact, modelled
+from peftbench.memory import ALWAYS, STEP, TRAINING, Component, Full, MemoryProfile, Part, Phase, exact, modelled
 
 INPUT_BYTES_PER_TOKEN = 3 * 8
 """input_ids, attention_mask and labels as int64."""
@@ -73,7 +73,24 @@ def estimate_training(
         from peftbench.estimate.sharding.reserved import nccl
 
         components = (*components[:-1], *nccl(training.parallelism, gpu, ALWAYS), components[-1])
-    return MemoryProfile(components, gpu.usable_bytes if gpu else None)
+    profile = MemoryProfile(components, gpu.usable_bytes if gpu else None)
+    return replace(profile, full=_full(profile, model, training, gpu, batches)) if gpu else profile
+
+
+def _full(
+    profile: MemoryProfile, model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, batches: Batches
+) -> Full | None:  # fmt: skip
+    """What a card reserves that has room for the tensors, and less than the allocator would keep beside them."""
+    alone = training.parallelism.gpus == 1 and not gpu.is_cpu
+    if not alone or not profile.allocated_bytes <= gpu.usable_bytes < profile.needed_bytes - profile.context_bytes:
+        return None
+    model, components = built_by(model, training.transformers), profile.components[:-1]
+    if training.parallelism.strategy != "none":
+        from peftbench.estimate.sharding.split import as_run
+
+        training = as_run(training)
+    trained = trained_tensors(model, training)
+    return on_full_card(components, model, training, traits_of(gpu), trained, batches, gpu.usable_bytes)
 
 
 def tensor_bytes(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> int:

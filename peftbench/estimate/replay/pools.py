@@ -6,11 +6,25 @@ from peftbench.estimate.replay.units import Left, Pass
 from peftbench.estimate.tape.played import Events
 
 
+class _Allocator(CachingAllocator):
+    """One that knows the most it reserved since it last gave back what it kept."""
+
+    since_emptied_bytes = 0
+
+    def empty_cache(self) -> None:
+        super().empty_cache()
+        self.since_emptied_bytes = self.reserved_bytes
+
+    def segment_changes(self, action: str, address: int, size: int, stream: int) -> None:
+        self.since_emptied_bytes = max(self.since_emptied_bytes, self.reserved_bytes)
+
+
 class Pools:
     """Blocks have the caller's identifiers; sizes are in bytes."""
 
-    def __init__(self) -> None:
-        self.allocator = CachingAllocator()
+    def __init__(self, capacity_bytes: int | None = None) -> None:
+        """Take what the card leaves to both pools; None: as much as they take."""
+        self.allocator = _Allocator(capacity_bytes=capacity_bytes)
         self.small_bytes = self.small_peak_bytes = 0
         self._next = -1
 
@@ -18,6 +32,14 @@ class Pools:
     def reserved_bytes(self) -> int:
         """The most that was reserved."""
         return self.allocator.peak_reserved_bytes + aligned(self.small_peak_bytes, SMALL_SEGMENT_BYTES)
+
+    @property
+    def flushed_bytes(self) -> int:
+        """The most that was reserved after the last request that failed until the cache was emptied; the peak if none
+        did."""
+        allocator = self.allocator
+        large = allocator.since_emptied_bytes if allocator.num_alloc_retries else allocator.peak_reserved_bytes
+        return large + aligned(self.small_peak_bytes, SMALL_SEGMENT_BYTES)
 
     @property
     def allocated_bytes(self) -> int:

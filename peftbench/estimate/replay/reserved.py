@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from peftbench.allocator.simulation import OutOfMemory
 from peftbench.estimate.forward.kernels import trains_vectors
 from peftbench.estimate.parts.card import CardTraits
 from peftbench.estimate.parts.slack import slack
 from peftbench.estimate.parts.tensors import TensorGroup
 from peftbench.estimate.peft_forward.virtual_tokens import stream_tokens
-from peftbench.estimate.replay.step import ELSEWHERE, Batches, Totals, replay_step
+from peftbench.estimate.replay.step import ELSEWHERE, Batches, Replayed, Totals, replay_step
 from peftbench.estimate.tape.autograd import FLOAT32
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import TrainingSpec
-from peftbench.memory import ALWAYS, TRAINING, Component, Part, exact
+from peftbench.memory import ALWAYS, TRAINING, Component, Full, Part, exact
 
 if TYPE_CHECKING:
     from peftbench.estimate.replay.shards import Sharding
@@ -63,6 +64,33 @@ def beyond_tensors(
     low, high = (round(reserved * (error if complete else SHARED_ERROR)) for error in (LOW_ERROR, HIGH_ERROR))
     reserve = slack(kept + expected, low + expected, high + most - expected, TRAINING, card)
     return [*([rounding] if rounding.bytes else []), reserve]
+
+
+def on_full_card(
+    components: Sequence[Component], model: ModelSpec, training: TrainingSpec, card: CardTraits,
+    trained: tuple[TensorGroup, ...], batches: Batches, usable_bytes: int,
+) -> Full | None:  # fmt: skip
+    """What is reserved where a GPU leaves less to the allocator than it would keep; None where that fails.
+
+    At least it is what is reserved after the cache was emptied to go on, also where a fused kernel's copies of the
+    logits, which are not replayed, had filled the card.
+    """
+    whole = model, training, _that_matter(training, card), trained, _totals(components), batches, None
+    replayed = _limited(*whole, usable_bytes)
+    if replayed is None:
+        return None
+    copies_bytes = FUSED_BLOCKS[0] * _logits_bytes(model, training)
+    beside_copies = _limited(*whole, usable_bytes - copies_bytes) or replayed
+    low_bytes = min(replayed.flushed_bytes, beside_copies.flushed_bytes)
+    return Full(min(replayed.reserved_bytes, usable_bytes), round(low_bytes * (1 - LOW_ERROR)))
+
+
+def _limited(*asked: Any) -> Replayed | None:
+    """The replay on a card of some size; None where it runs out of memory."""
+    try:
+        return replay_step(*asked)
+    except OutOfMemory:
+        return None
 
 
 def _logits_bytes(model: ModelSpec, training: TrainingSpec) -> int:

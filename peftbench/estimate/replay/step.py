@@ -68,22 +68,29 @@ class Replayed(NamedTuple):
     allocated_bytes: int
     rounding_bytes: int
     """What blocks have beyond their tensors when the most is allocated: remainders up to 1 MiB are not split off."""
+    flushed_bytes: int
+    """Reserved at most since the allocator last emptied its cache to go on; the same where it never did."""
 
 
 @lru_cache(maxsize=4096)
 def replay_step(
     model: ModelSpec, training: TrainingSpec, card: CardTraits, trained: tuple[TensorGroup, ...], totals: Totals,
-    batches: Batches = ALIKE, sharding: "Sharding | None" = None,
+    batches: Batches = ALIKE, sharding: "Sharding | None" = None, capacity_bytes: int | None = None,
 ) -> Replayed:  # fmt: skip
-    """The peaks of a recipe that trains these tensors, on one GPU or on one of several that share it by FSDP2."""
-    run, computed = _Run(model, training, card, trained, totals, sharding), sharding.computed if sharding else training
+    """The peaks of a recipe that trains these tensors, on one GPU or on one of several that share it by FSDP2.
+
+    Raises OutOfMemory where the allocator gets `capacity_bytes` and that is too little; None: as much as it takes.
+    """
+    computed = sharding.computed if sharding else training
+    run = _Run(model, training, card, trained, totals, sharding, Pools(capacity_bytes))
     for number, length in enumerate(batches.lengths or (training.sequence_length,) * STEPS):
         run.step(replace(computed, sequence_length=length), first=number == 0)
         if batches.empty_cache_steps and (number + 1) % batches.empty_cache_steps == 0:
             run.pools.allocator.empty_cache()
     pools = run.pools
     beside = run.shards.reserved_bytes if run.shards else 0
-    return Replayed(pools.reserved_bytes + beside, pools.allocated_bytes, pools.rounding_bytes)
+    sizes = pools.allocated_bytes, pools.rounding_bytes, pools.flushed_bytes + beside
+    return Replayed(pools.reserved_bytes + beside, *sizes)
 
 
 @lru_cache(maxsize=64)
@@ -102,11 +109,11 @@ class _Run:
 
     def __init__(
         self, model: ModelSpec, training: TrainingSpec, card: CardTraits, trained: tuple[TensorGroup, ...],
-        totals: Totals, sharding: "Sharding | None",
+        totals: Totals, sharding: "Sharding | None", pools: Pools,
     ) -> None:  # fmt: skip
         self.model, self.training, self.card = model, training, card
         self.trained, self.totals = trained, totals
-        self.pools = Pools()
+        self.pools = pools
         self.gradients, self.outputs = Kept(self.pools), Kept(self.pools)
         self.batch: list[int] = []
         self.batch_bytes = 0
