@@ -8,7 +8,7 @@ from peftbench.estimate.parts.base_weights import quantized_weights
 from peftbench.estimate.parts.tensors import TensorGroup
 from peftbench.estimate.replay.pools import Kept, Pools
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.model.weight import Role, Weight
+from peftbench.inputs.model.weight import Weight
 from peftbench.inputs.model.weights import weights_of
 from peftbench.inputs.recipe import QuantizationSpec, TrainingSpec
 
@@ -51,12 +51,12 @@ def load(
 def in_order(model: ModelSpec) -> Iterator[Weight]:
     """Each weight as often as the model has it: embeddings, then layer by layer, then norm and head."""
     weights = weights_of(model)
-    outside = [weight for weight in weights if weight.layers is None]
     inside = [(weight, set(weight.layers)) for weight in weights if weight.layers is not None]
-    yield from (weight for weight in outside if weight.role is Role.EMBEDDING)
+    first = weights.index(inside[0][0]) if inside else 0
+    yield from weights[:first]
     for layer in range(model.num_hidden_layers):
         yield from (weight for weight, layers in inside if layer in layers)
-    yield from (weight for weight in outside if weight.role is not Role.EMBEDDING)
+    yield from (weight for weight in weights[first:] if weight.layers is None)
 
 
 def _expected_bytes(weight: Weight, training: TrainingSpec, is_quantized: bool) -> int:
@@ -102,7 +102,11 @@ def _upcast(plain: Kept, itemsize: int) -> int:
 
 
 def tensors_in_order(groups: tuple[TensorGroup, ...]) -> Iterator[tuple[TensorGroup, int]]:
-    """Each tensor of the groups with its bytes, layer by layer."""
+    """Each tensor of the groups with its bytes, layer by layer; what stands alone before or after those of layers."""
     sizes = [(group, group.tensor_numel * group.dtype.bytes) for group in groups]
+    several = [number for number, group in enumerate(groups) if group.count > 1] or [0, len(groups) - 1]
+    first, last = several[0], several[-1] + 1
+    yield from sizes[:first]
     for index in range(max((group.count for group in groups), default=0)):
-        yield from ((group, size) for group, size in sizes if index < group.count)
+        yield from ((group, size) for group, size in sizes[first:last] if index < group.count)
+    yield from sizes[last:]

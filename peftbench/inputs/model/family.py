@@ -92,6 +92,8 @@ class Layout(NamedTuple):
     """Linear layers are transformers' Conv1D, which stores (in_features, out_features)."""
     plain_linear: bool = True
     """Linear layers are exactly nn.Linear or Conv1D; transformers 5 quantizes no subclass of them."""
+    made: tuple[str, ...] = ()
+    """Modules that the family's classes make in this order, where they run in another: so they lie in memory."""
     transposed_experts: bool = False
     """Fused experts are stored as (experts, in_features, out_features)."""
 

@@ -54,17 +54,25 @@ def _with_split_experts(model: ModelSpec) -> ModelSpec:
 
 @lru_cache(maxsize=256)
 def weights_of(model: ModelSpec) -> tuple[Weight, ...]:
-    """Every parameter of the model, in the order of the forward pass; a tied head is not listed again."""
+    """Every parameter of the model, matrices in the order of named_parameters(): embeddings, what is in layers part by
+    part, norm and head. A tied head is not listed again."""
     layout = model.family.layout
     every = tuple(range(model.num_hidden_layers))
     return (
-        *_embeddings(model, layout),
-        *(w for part, layers in mixers_of(model).items() for w in MIXERS[type(part)](model, part, layers)),
+        *_as_made(layout, _embeddings(model, layout)),
+        *(w for part, on in mixers_of(model).items() for w in _as_made(layout, MIXERS[type(part)](model, part, on))),
         *(w for part, layers in networks_of(model).items() for w in NETWORKS[type(part)](model, part, layers)),
         *(w for name in norm_names(model) for w in norm_weights(model, name, (model.hidden_size,), every)),
         *(norm_weights(model, layout.final_norm, (model.hidden_size,), None) if model.final_norm else ()),
         *_head(model),
     )
+
+
+def _as_made(layout: Layout, weights: Iterator[Weight]) -> Iterator[Weight]:
+    """Those of a part, of which some modules were made in another order than they run in."""
+    listed = list(weights)
+    moved = iter(sorted((w for w in listed if w.module in layout.made), key=lambda w: layout.made.index(w.module)))
+    return (next(moved) if weight.module in layout.made else weight for weight in listed)
 
 
 def mixers_of(model: ModelSpec) -> dict[Mixer, tuple[int, ...]]:

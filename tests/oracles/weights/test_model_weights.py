@@ -14,6 +14,7 @@ from known_models import BY_FORMULA, FEW  # noqa: E402
 from oracle.model_variants import VARIANTS  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
+from peftbench.estimate.replay.load import in_order  # noqa: E402
 from peftbench.inputs.model.config_json import read_config  # noqa: E402
 from peftbench.inputs.model.config_keys import ACTIVATIONS  # noqa: E402
 from peftbench.inputs.model.spec import ModelSpec  # noqa: E402
@@ -23,6 +24,7 @@ from peftbench.libraries.model import read_weights  # noqa: E402
 
 pytestmark = pytest.mark.oracle
 
+LARGE = (Role.EMBEDDING, Role.LINEAR, Role.EXPERTS, Role.LM_HEAD)
 BOTH = {**{entry.id: dict(entry.config) for entry in BY_FORMULA}, **VARIANTS}
 NAMES = [name if name in FEW or name in VARIANTS else pytest.param(name, marks=pytest.mark.slow) for name in BOTH]
 
@@ -61,6 +63,15 @@ def test_every_parameter_is_in_its_layer(name: str) -> None:
         ends = ends if weight.layers is not None else [f"{weight.path}.{weight.parameter}"]
         for end in ends:
             assert any(key.endswith(end) for key in real), end
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_matrices_come_to_the_card_in_the_order_of_the_model(name: str) -> None:
+    """Norms, biases, routers and convolutions are small blocks, whose order changes nothing."""
+    listed = [weight for weight in in_order(spec(name)) if weight.role in LARGE]
+    wanted = {(weight.module, weight.parameter) for weight in listed}
+    real = [tuple(key.split(".")[-2:]) for key, _ in real_model(VARIANTS[name]).named_parameters()]
+    assert [(weight.module, weight.parameter) for weight in listed] == [each for each in real if each in wanted]
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -36,6 +36,7 @@ FAMILIES = {
         layout=Layout(
             layers="model.decoder.layers", positions="embed_positions", output="out_proj", mlp="", inner=("fc1",),
             down="fc2", norms=("self_attn_layer_norm", "final_layer_norm"), final_norm="final_layer_norm",
+            made=("project_out", "project_in", "k_proj", "v_proj", "q_proj"),
         ),
         form="opt",
         norm="layer_norm",

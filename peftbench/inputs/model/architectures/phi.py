@@ -44,7 +44,9 @@ FAMILIES = {
     ),
     "phi3": Family(
         read=_phi3,
-        layout=Layout(qkv=("qkv_proj",), inner=("gate_up_proj",), fused_gate=True),
+        layout=Layout(
+            qkv=("qkv_proj",), inner=("gate_up_proj",), fused_gate=True, made=("o_proj", "qkv_proj")
+        ),
         rotary="phi3",
         slices_qkv=True,
         liger=True,
