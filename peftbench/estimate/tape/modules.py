@@ -236,8 +236,8 @@ def rms_norm(c: Context, x: Tensor, name: str, heads: int = 1) -> Tensor:
         weight_itemsize = FLOAT32 if c.model.family.norm == "gemma" else c.norm_itemsize
         normed = times_weight(c, normed, weight_itemsize, trained)
         return tape.cast(normed, itemsize)
-    normed = tape.cast(normed, itemsize)
-    return times_weight(c, normed, c.norm_itemsize, trained)
+    narrow = tape.cast(normed, itemsize)  # the float32 one is a variable until the function returns
+    return times_weight(c, narrow, c.norm_itemsize, trained)
 
 
 def normalize(tape: Tape, x: Tensor, heads: int) -> Tensor:
