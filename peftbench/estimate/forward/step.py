@@ -101,6 +101,7 @@ def step_of(model: ModelSpec, training: TrainingSpec, kernels: Kernels) -> Step:
         micro_batch_size=training.micro_batch_size if exact else 1 + several,
         gradient_accumulation_steps=1 + training.gradients_outlive_step,
         zero_grad_keeps=False,
+        device_map=TrainingSpec.device_map,
         optimizer=TrainingSpec.optimizer,
         parallelism=DDP if training.looks_for_unused else TrainingSpec.parallelism,
     )
