@@ -7,7 +7,7 @@ replayed under several settings of the allocator on cards that are up to a quart
 needs there. The CUDA context of these cards is the lowest, the expected and the highest of its band in turn, which the
 estimate does not know. The word is the estimate's alone: where a dry run was made its replay decides.
 
-Public reports are those of reports.csv, beside them stand the runs of results/published. PROMISES of
+Public reports are those of tests/reports.csv, beside them stand the runs of results/published. PROMISES of
 peftbench/decide/verdict.py are what the shares are held to; the exit code is 1 where the replays break one.
 """
 
@@ -48,7 +48,7 @@ from peftbench.inputs.recipe import TrainingSpec
 from peftbench.memory import ALWAYS
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "published"
-REPORTS = Path(__file__).with_name("reports.csv")
+REPORTS = Path(__file__).parents[1] / "reports.csv"
 SEED = 20261129
 SHARES = (0.75, 0.8, 0.85, 0.9, 0.94, 0.97, 0.99, 1.01, 1.03, 1.06, 1.1, 1.15, 1.2, 1.25)
 """What the cards leave to the allocator, by what the run needs there."""

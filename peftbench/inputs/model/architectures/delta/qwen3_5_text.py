@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from peftbench.inputs.model.config_keys import ConfigKeys
-from peftbench.inputs.model.family import Family
+from peftbench.inputs.model.family import Family, Layout
 from peftbench.inputs.model.field_groups import Fields, bias_fields, core_fields, rotary_factor, rotary_fields
 from peftbench.inputs.model.parts import Attention, DeltaNet, Layer, Mixer, Mlp
 
@@ -40,4 +40,5 @@ def _qwen3_5(keys: ConfigKeys) -> Fields:
     return {**fields, "own_layers": tuple(Layer(mixer, network) for mixer in mixers(keys, fields))}
 
 
-FAMILIES = {"qwen3_5_text": Family(read=_qwen3_5, norm="gemma")}
+LAYOUT = Layout(made=("out_proj", "in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a"))
+FAMILIES = {"qwen3_5_text": Family(read=_qwen3_5, layout=LAYOUT, norm="gemma")}
