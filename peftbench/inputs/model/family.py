@@ -23,7 +23,7 @@ SHARED = {
     "arcee": "dense.nemotron", "olmo": "olmo2", "ministral3": "mistral",
     "hyperclovax": "dense.granite", "jais2": "dense.nemotron", "apertus": "dense.nemotron", "vaultgemma": "gemma",
     "cwm": "dense.cwm", "lfm2": "recurrent.lfm2", "mamba2": "recurrent.mamba2",
-    "qwen3_5_text": "delta.qwen3_5_text", "youtu": "latent.youtu",
+    "qwen3_5_text": "delta.qwen3_5_text", "youtu": "latent.youtu", "deepseek_v3": "latent.deepseek_v3",
     "qwen2_moe": "experts.qwen2_moe", "glm4_moe": "experts.glm4_moe",
 }  # fmt: skip
 """Families whose row stands in the file of a relative or in a folder of `architectures/`."""

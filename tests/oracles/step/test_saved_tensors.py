@@ -25,6 +25,8 @@ from peftbench.estimate.forward.kernels import Kernels  # noqa: E402
 from peftbench.estimate.forward.moments import _layers  # noqa: E402
 from peftbench.estimate.forward.step import step_of  # noqa: E402
 from peftbench.inputs.model.config_json import read_config  # noqa: E402
+from peftbench.inputs.model.weight import Role  # noqa: E402
+from peftbench.inputs.model.weights import weights_of  # noqa: E402
 from peftbench.inputs.recipe import AdapterSpec, DType, TrainingSpec  # noqa: E402
 from peftbench.libraries.adapter import leave_out  # noqa: E402
 
@@ -32,7 +34,6 @@ BATCH, SEQUENCE = 4, 24
 TOLERANCE = 0.012
 """LayerNorm over heads of 16 channels keeps statistics in 16 bit here and in 32 bit on a card: 1.1 %."""
 RANK = 4
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 LORA = {"peft_type": "lora", "r": RANK, "target_modules": ("all-linear",)}
 ADAPTERS = {
     "full": None,
@@ -92,10 +93,12 @@ def compare(name: str, adapter: str, dtype: str) -> None:
 
 def adapter_of(name: str, adapter: str) -> AdapterSpec | None:
     """The adapter; beside experts it goes to attention only: PEFT would wrap their parameters in its own way."""
-    spec = ADAPTERS[adapter]
-    if spec is None or spec.peft_type != "lora" or not read_config(VARIANTS[name], name, "test").num_experts:
+    spec, model = ADAPTERS[adapter], read_config(VARIANTS[name], name, "test")
+    if spec is None or spec.peft_type != "lora" or not model.num_experts:
         return spec
-    return replace(spec, target_modules=ATTENTION)
+    weights = (w for w in weights_of(model) if w.role is Role.LINEAR)
+    attention = {w.module for w in weights if w.path.startswith(model.family.layout.attention)}
+    return replace(spec, target_modules=tuple(sorted(attention)))
 
 
 # ── the estimate ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -134,7 +137,7 @@ def real_model(name: str, adapter: str, dtype: str) -> torch.nn.Module:
 def peft_config(spec: AdapterSpec) -> peft.PeftConfig:
     if spec.peft_type == "ln_tuning":
         return peft.LNTuningConfig(task_type="CAUSAL_LM")
-    targets = "all-linear" if spec.target_modules == ("all-linear",) else list(ATTENTION)
+    targets = "all-linear" if spec.target_modules == ("all-linear",) else list(spec.target_modules or ())
     return peft.LoraConfig(r=RANK, target_modules=targets, lora_dropout=spec.dropout, task_type="CAUSAL_LM")
 
 

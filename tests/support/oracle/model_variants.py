@@ -254,6 +254,27 @@ _OTHERS: dict[str, dict[str, object]] = {
         attention_bias=True,
         tie_word_embeddings=False,
     ),
+    "deepseek_v3 defaults": small(
+        "deepseek_v3", num_hidden_layers=5, num_key_value_heads=4, n_routed_experts=16, moe_intermediate_size=24
+    ),
+    "deepseek_v3 one query matrix, two shared": small(
+        "deepseek_v3",
+        num_key_value_heads=4,
+        q_lora_rank=None,
+        kv_lora_rank=24,
+        qk_nope_head_dim=16,
+        qk_rope_head_dim=8,
+        v_head_dim=12,
+        rope_interleave=False,
+        attention_bias=True,
+        n_group=1,
+        topk_group=1,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=24,
+        n_shared_experts=2,
+        first_k_dense_replace=1,
+    ),
     "ministral defaults": small("ministral", num_attention_heads=8, head_dim=16),
     "ministral layer_types": small(
         "ministral",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from peftbench.inputs.model.config_keys import ConfigKeys
 from peftbench.inputs.model.field_groups import Fields, bias_fields, core_fields
-from peftbench.inputs.model.parts import FeedForward, LatentAttention, Layer
+from peftbench.inputs.model.parts import Experts, FeedForward, LatentAttention, Layer, Mlp
 
 DEEPSEEK_V3 = LatentAttention(128, query_rank=1536, latent=512, plain_dim=128, rotary_dim=64, value_dim=128)
 """The sizes that DeepSeek V2's and V3's configurations leave out."""
@@ -36,3 +38,14 @@ def _attention(keys: ConfigKeys, heads: int, default: LatentAttention) -> Latent
 def layered(core: Fields, part: LatentAttention, networks: list[FeedForward]) -> Fields:
     """With this attention in every layer."""
     return {**core, "own_layers": tuple(Layer(part, network) for network in networks)}
+
+
+def with_experts(core: Fields, part: LatentAttention, experts: Fields, shared: int, dense: Iterable[int]) -> Fields:
+    """With experts, and so many shared ones as one network, in every layer but these."""
+    inner = experts["moe_intermediate_size"]
+    mixture = Experts(experts["num_experts"], experts["num_experts_per_tok"], inner, inner * shared)
+    layers = range(core["num_hidden_layers"])
+    dense = tuple(sorted(set(dense) & set(layers)))
+    networks = [Mlp(core["intermediate_size"]) if number in dense else mixture for number in layers]
+    fields = {**core, **experts, "shared_intermediate_size": mixture.shared, "dense_layers": dense}
+    return layered(fields, part, networks)
