@@ -129,7 +129,7 @@ def _grouped(c: Context, x: Tensor, width: int, shape: tuple[int, int], folded: 
         return _apart(c, x, width, shape)
     itemsize = c.unquantized_itemsize
     low = c.tape.cast(x, itemsize)  # autocast does not reach grouped_mm
-    if c.model.mlp_bias:
+    if c.model.mlp_bias and c.model.family.layout.biased_experts:
         c.tape.scratch(Part.ACTIVATIONS, width * itemsize, 0)
     if c.model.family.layout.experts in c.targets:
         folded.append(_folded_weight(c, shape))

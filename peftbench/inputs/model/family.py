@@ -24,6 +24,7 @@ SHARED = {
     "hyperclovax": "dense.granite", "jais2": "dense.nemotron", "apertus": "dense.nemotron", "vaultgemma": "gemma",
     "cwm": "dense.cwm", "lfm2": "recurrent.lfm2", "mamba2": "recurrent.mamba2",
     "qwen3_5_text": "delta.qwen3_5_text", "youtu": "latent.youtu", "deepseek_v3": "latent.deepseek_v3",
+    "deepseek_v2": "latent.deepseek_v3",
     "qwen2_moe": "experts.qwen2_moe", "glm4_moe": "experts.glm4_moe",
 }  # fmt: skip
 """Families whose row stands in the file of a relative or in a folder of `architectures/`."""
@@ -94,6 +95,8 @@ class Layout(NamedTuple):
     """Linear layers are exactly nn.Linear or Conv1D; transformers 5 quantizes no subclass of them."""
     made: tuple[str, ...] = ()
     """Modules that the family's classes make in this order, where they run in another: so they lie in memory."""
+    biased_experts: bool = False
+    """Router and experts have biases where the model's MLPs do (GPT-OSS)."""
     transposed_experts: bool = False
     """Fused experts are stored as (experts, in_features, out_features)."""
 

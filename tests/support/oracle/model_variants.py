@@ -275,6 +275,27 @@ _OTHERS: dict[str, dict[str, object]] = {
         n_shared_experts=2,
         first_k_dense_replace=1,
     ),
+    "deepseek_v2 defaults": small(
+        "deepseek_v2", num_experts_per_tok=2, n_routed_experts=4, moe_intermediate_size=24
+    ),
+    "deepseek_v2 one query matrix, biases, a group": small(
+        "deepseek_v2",
+        q_lora_rank=None,
+        kv_lora_rank=24,
+        qk_nope_head_dim=16,
+        qk_rope_head_dim=8,
+        v_head_dim=12,
+        attention_bias=True,
+        mlp_bias=True,
+        topk_method="group_limited_greedy",
+        n_group=2,
+        topk_group=1,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=24,
+        n_shared_experts=1,
+        first_k_dense_replace=1,
+    ),
     "ministral defaults": small("ministral", num_attention_heads=8, head_dim=16),
     "ministral layer_types": small(
         "ministral",

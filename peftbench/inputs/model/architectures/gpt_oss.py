@@ -27,7 +27,7 @@ FAMILIES = {
     "gpt_oss": Family(
         read=_gpt_oss,
         spelled={"num_experts": ("num_local_experts", "num_experts")},
-        layout=Layout(router="mlp.router", transposed_experts=True),
+        layout=Layout(router="mlp.router", biased_experts=True, transposed_experts=True),
         norm="olmo2",
         rotary="gpt_oss",
         sdpa=False,

@@ -58,19 +58,19 @@ def expert_weights(model: ModelSpec, part: Experts, layers: tuple[int, ...]) -> 
 
 
 def _experts(model: ModelSpec, part: Experts, layers: tuple[int, ...]) -> Iterator[Weight]:
-    """Router and fused experts, which have biases where an MLP would."""
+    """Router and fused experts, which may have biases where an MLP would."""
     experts, hidden, layout = part.number, model.hidden_size, model.family.layout
     shapes = {"gate_up_proj": (2 * part.inner, hidden), "down_proj": (hidden, part.inner)}
-    role = Role.LINEAR if layout.linear_router else Role.ROUTER
+    role, biased = Role.LINEAR if layout.linear_router else Role.ROUTER, model.mlp_bias and layout.biased_experts
     yield Weight(layout.router, "weight", (experts, hidden), role, layers)
     if layout.router_correction:
         yield Weight(layout.router_correction, "e_score_correction_bias", (1, experts), Role.FROZEN, layers)
-    if model.mlp_bias:
+    if biased:
         yield Weight(layout.router, "bias", (experts,), Role.ROUTER, layers)
     for name, (out, into) in shapes.items():
         stored = (experts, into, out) if layout.transposed_experts else (experts, out, into)
         yield Weight(layout.experts, name, stored, Role.EXPERTS, layers)
-        if model.mlp_bias:
+        if biased:
             yield Weight(layout.experts, f"{name}_bias", (experts, out), Role.EXPERTS, layers)
 
 

@@ -1,8 +1,8 @@
-"""DeepSeek V3, which Moonlight and Kimi K2 are too: latent attention, dense layers first, then shared experts."""
+"""DeepSeek V3 (as which Moonlight and Kimi K2 are built) and V2: latent attention, then experts."""
 
 from __future__ import annotations
 
-from peftbench.inputs.model.architectures.latent.fields import latent_fields, with_experts
+from peftbench.inputs.model.architectures.latent.fields import DEEPSEEK_V3, latent_fields, with_experts
 from peftbench.inputs.model.config_keys import ConfigKeys
 from peftbench.inputs.model.family import QWEN2_MOE_EXPERTS, Family, Layout, Router
 from peftbench.inputs.model.field_groups import Fields, expert_fields
@@ -15,12 +15,27 @@ def _deepseek_v3(keys: ConfigKeys) -> Fields:
     return with_experts(core, attention, experts, keys.whole("n_shared_experts", 1), dense)
 
 
+def _deepseek_v2(keys: ConfigKeys) -> Fields:
+    """The class has no default for the experts of a token; those that are not shared have no biases."""
+    core, attention = latent_fields(keys, 2048, 11008, DEEPSEEK_V3._replace(rotation="complex"))
+    core["mlp_bias"] = keys.flag("mlp_bias", False)
+    experts = expert_fields(keys, keys.whole("moe_intermediate_size", 1407), 64, keys.whole("num_experts_per_tok"))
+    dense = range(keys.whole("first_k_dense_replace", 0, low=0))
+    return with_experts(core, attention, experts, keys.whole("n_shared_experts", 2), dense)
+
+
+_DEEPSEEK_V3 = Family(
+    read=_deepseek_v3,
+    spelled={"num_experts": ("n_routed_experts", "num_local_experts")},
+    layout=Layout(router="mlp.gate"),
+    router=Router("sigmoid", float32="gate", narrows=False),
+    expert_targets=QWEN2_MOE_EXPERTS,
+)
 FAMILIES = {
-    "deepseek_v3": Family(
-        read=_deepseek_v3,
-        spelled={"num_experts": ("n_routed_experts", "num_local_experts")},
-        layout=Layout(router="mlp.gate"),
-        router=Router("sigmoid", float32="gate", narrows=False),
-        expert_targets=QWEN2_MOE_EXPERTS,
+    "deepseek_v3": _DEEPSEEK_V3,
+    "deepseek_v2": _DEEPSEEK_V3._replace(
+        read=_deepseek_v2,
+        spelled={"num_experts": ("n_routed_experts", "num_experts")},
+        router=Router(float32="gate", narrows=False),
     ),
 }
