@@ -132,9 +132,9 @@ class ConfigKeys:
             raise self.refuse(key, value, "a list of whole numbers")
         return tuple(value)
 
-    def layer_types(self, layers: int) -> tuple[str, ...] | None:
-        """The kind of attention of each layer, or None when omitted."""
-        value = self.value("layer_types")
+    def layer_types(self, layers: int, key: str = "layer_types") -> tuple[str, ...] | None:
+        """The kind of each layer's attention, or of what this key names, or None when omitted."""
+        value = self.value(key)
         if value is None:
             return None
         if (
@@ -142,7 +142,7 @@ class ConfigKeys:
             or len(value) != layers
             or not all(isinstance(v, str) for v in value)
         ):
-            raise self.refuse("layer_types", value, f"a list of {layers} names, one a layer")
+            raise self.refuse(key, value, f"a list of {layers} names, one a layer")
         return tuple(value)
 
 

@@ -1,4 +1,4 @@
-"""DeepSeek V3 (as which Moonlight and Kimi K2 are built) and V2: latent attention, then experts."""
+"""DeepSeek V3 (as which Moonlight and Kimi K2 are built) and V2, and GLM 4.7 Flash: latent attention, then experts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from peftbench.inputs.model.architectures.latent.fields import DEEPSEEK_V3, late
 from peftbench.inputs.model.config_keys import ConfigKeys
 from peftbench.inputs.model.family import QWEN2_MOE_EXPERTS, Family, Layout, Router
 from peftbench.inputs.model.field_groups import Fields, expert_fields
+from peftbench.inputs.model.parts import LatentAttention
+
+_GLM4_MOE_LITE = LatentAttention(20, query_rank=768, latent=512, plain_dim=192, rotary_dim=64, value_dim=256)
 
 
 def _deepseek_v3(keys: ConfigKeys) -> Fields:
@@ -24,6 +27,15 @@ def _deepseek_v2(keys: ConfigKeys) -> Fields:
     return with_experts(core, attention, experts, keys.whole("n_shared_experts", 2), dense)
 
 
+def _glm4_moe_lite(keys: ConfigKeys) -> Fields:
+    """Only the first layer is dense, unless mlp_layer_types says otherwise."""
+    core, attention = latent_fields(keys, 202752, 10240, _GLM4_MOE_LITE)
+    experts = expert_fields(keys, keys.whole("moe_intermediate_size", 1536), 64, 4)
+    types = keys.layer_types(core["num_hidden_layers"], "mlp_layer_types") or ("dense",)
+    dense = (number for number, kind in enumerate(types) if kind != "sparse")
+    return with_experts(core, attention, experts, keys.whole("n_shared_experts", 1), dense)
+
+
 _DEEPSEEK_V3 = Family(
     read=_deepseek_v3,
     spelled={"num_experts": ("n_routed_experts", "num_local_experts")},
@@ -38,4 +50,5 @@ FAMILIES = {
         spelled={"num_experts": ("n_routed_experts", "num_experts")},
         router=Router(float32="gate", narrows=False),
     ),
+    "glm4_moe_lite": _DEEPSEEK_V3._replace(read=_glm4_moe_lite),
 }
