@@ -15,6 +15,8 @@ from peftbench.inputs.model.config_keys import ConfigKeys
 
 SHARED = {
     "qwen3": "qwen2", "qwen3_moe": "qwen2", "mixtral": "mistral", "phi3": "phi", "gpt_bigcode": "gpt2",
+    "granitemoe": "experts.granitemoe", "granitemoeshared": "experts.granitemoe", "minimax_m2": "experts.minimax_m2",
+    "dots1": "experts.glm4_moe", "flex_olmo": "olmoe",
     "gemma2": "gemma", "gemma3": "gemma", "gemma3_text": "gemma", "internlm3": "llama", "iquestcoder": "llama",
     "olmo3": "olmo2", "ministral": "mistral", "glm": "dense.glm", "glm4": "dense.glm", "exaone4": "dense.exaone4",
     "seed_oss": "dense.seed_oss", "starcoder2": "dense.starcoder2", "granite": "dense.granite",

@@ -105,7 +105,7 @@ def sliding_layers(keys: ConfigKeys, layers: int, slides: Callable[[int], bool])
     return tuple(i for i, kind in enumerate(types) if kind == "sliding_attention")
 
 
-def expert_fields(keys: ConfigKeys, inner: int, number: int, per_token: int) -> Fields:
+def expert_fields(keys: ConfigKeys, inner: int, number: int | None, per_token: int | None) -> Fields:
     experts = keys.whole("num_experts", number)
     used = keys.whole("num_experts_per_tok", per_token)
     if used > experts:

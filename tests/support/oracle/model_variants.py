@@ -14,7 +14,13 @@ _USUAL = {
 _GPT2 = {"n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 80}
 _FALCON = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 80}
 _MAMBA = {"hidden_size": 64, "num_hidden_layers": 3, "vocab_size": 80}
-_BASES = {"mamba2": _MAMBA, "gpt2": _GPT2, "gpt_bigcode": _GPT2, "falcon": _FALCON, "opt": {**_FALCON, "ffn_dim": 96}}
+_DOTS1 = {
+    **_USUAL, "num_key_value_heads": 2, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1,
+}  # fmt: skip
+_BASES = {
+    "mamba2": _MAMBA, "gpt2": _GPT2, "gpt_bigcode": _GPT2, "falcon": _FALCON, "opt": {**_FALCON, "ffn_dim": 96},
+    "dots1": _DOTS1,
+}  # fmt: skip
 
 
 def small(model_type: str, **changes: object) -> dict[str, object]:
@@ -171,6 +177,27 @@ _OTHERS: dict[str, dict[str, object]] = {
         first_k_dense_replace=2,
         use_qk_norm=True,
         attention_bias=True,
+    ),
+    "dots1 windows": small(
+        "dots1",
+        n_shared_experts=2,
+        moe_intermediate_size=24,
+        first_k_dense_replace=1,
+        max_window_layers=1,
+        sliding_window=9,
+        attention_bias=True,
+    ),
+    "granitemoe defaults": small("granitemoe", num_local_experts=4),
+    "granitemoe biases": small("granitemoe", num_key_value_heads=2, num_local_experts=4, attention_bias=True),
+    "granitemoeshared none": small("granitemoeshared", num_local_experts=4),
+    "granitemoeshared one": small("granitemoeshared", num_local_experts=4, shared_intermediate_size=40),
+    "minimax_m2 defaults": small("minimax_m2", num_attention_heads=8),
+    "minimax_m2 half rotated": small(
+        "minimax_m2", num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2, head_dim=16, rotary_dim=8
+    ),
+    "flex_olmo defaults": small("flex_olmo"),
+    "flex_olmo biases": small(
+        "flex_olmo", num_key_value_heads=2, num_experts=4, num_experts_per_tok=2, attention_bias=True
     ),
     "gpt_oss defaults": small("gpt_oss", num_attention_heads=8, num_local_experts=4),
     "gpt_oss no bias": small(
