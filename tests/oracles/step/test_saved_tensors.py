@@ -92,13 +92,13 @@ def compare(name: str, adapter: str, dtype: str) -> None:
 
 
 def adapter_of(name: str, adapter: str) -> AdapterSpec | None:
-    """The adapter; beside experts it goes to attention only: PEFT would wrap their parameters in its own way."""
+    """The adapter; beside experts it goes to mixers only: PEFT would wrap their parameters in its own way."""
     spec, model = ADAPTERS[adapter], read_config(VARIANTS[name], name, "test")
     if spec is None or spec.peft_type != "lora" or not model.num_experts:
         return spec
     weights = (w for w in weights_of(model) if w.role is Role.LINEAR)
-    attention = {w.module for w in weights if w.path.startswith(model.family.layout.attention)}
-    return replace(spec, target_modules=tuple(sorted(attention)))
+    mixers = (model.family.layout.attention, model.family.layout.delta.block)
+    return replace(spec, target_modules=tuple(sorted({w.module for w in weights if w.path.startswith(mixers)})))
 
 
 # ── the estimate ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -361,6 +361,23 @@ _OTHERS: dict[str, dict[str, object]] = {
         partial_rotary_factor=0.5,
         layer_types=["full_attention", "linear_attention", "full_attention"],
     ),
+    "qwen3_5_moe_text defaults": small(
+        "qwen3_5_moe_text", num_hidden_layers=4, num_attention_heads=8, num_experts=4, num_experts_per_tok=2
+    ),
+    "qwen3_5_moe_text layer_types": small(
+        "qwen3_5_moe_text",
+        num_key_value_heads=2,
+        head_dim=16,
+        linear_num_key_heads=4,
+        linear_num_value_heads=8,
+        linear_key_head_dim=16,
+        linear_value_head_dim=8,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=24,
+        shared_expert_intermediate_size=40,
+        layer_types=["full_attention", "linear_attention", "full_attention"],
+    ),
     "seed_oss defaults": small("seed_oss", num_attention_heads=8),
     "starcoder2 no biases": small(
         "starcoder2", use_bias=False, sliding_window=9, residual_dropout=0.1, embedding_dropout=0.1
