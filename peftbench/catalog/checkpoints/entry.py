@@ -8,9 +8,11 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from peftbench.base.errors import NoFormula
 from peftbench.inputs.model.config_json import read_config
 from peftbench.inputs.model.family import find_family
 from peftbench.inputs.model.spec import ModelSpec
@@ -67,8 +69,10 @@ class CatalogModel(NamedTuple):
 
     @property
     def has_formula(self) -> bool:
-        """Whether its architecture is known by formula."""
-        return find_family(str(self.config["model_type"])) is not None
+        """Whether its architecture is known by formula; some types have one for a part of their checkpoints."""
+        with suppress(NoFormula):
+            return find_family(str(self.config["model_type"])) is not None and bool(self.spec)
+        return False
 
     @property
     def spec(self) -> ModelSpec:

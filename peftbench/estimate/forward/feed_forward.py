@@ -55,6 +55,8 @@ def _gated_mlp(c: Context, x: Tensor, paths: tuple[str, str, str], inner: int) -
         gated = tape.new((gate, up), inner, gate.itemsize, (gate, up), returns_saved=True)
         del gate, up
         return linear(c, down_proj, gated, model.hidden_size)
+    if "mlp" in model.family.scales:
+        return _scaled_mlp(c, x, paths, inner)
     return linear(
         c, down_proj,
         tape.multiply(
@@ -62,6 +64,17 @@ def _gated_mlp(c: Context, x: Tensor, paths: tuple[str, str, str], inner: int) -
         ),
         model.hidden_size, model.mlp_bias,
     )  # fmt: skip
+
+
+def _scaled_mlp(c: Context, x: Tensor, paths: tuple[str, str, str], inner: int) -> Tensor:
+    """Falcon-H1: the gate and the output times numbers."""
+    model, tape, (gate_proj, up_proj, down_proj) = c.model, c.tape, paths
+    y = tape.multiply(
+        linear(c, up_proj, x, inner, model.mlp_bias),
+        activation(c, tape.scale(linear(c, gate_proj, x, inner, model.mlp_bias))),
+    )  # fmt: skip
+    y = linear(c, down_proj, y, model.hidden_size, model.mlp_bias)
+    return tape.scale(y)
 
 
 def _plain_mlp(c: Context, x: Tensor, at: str, width: int) -> Tensor:

@@ -29,6 +29,8 @@ SHARED = {
     "deepseek_v2": "latent.deepseek_v3", "glm4_moe_lite": "latent.deepseek_v3",
     "qwen3_5_moe_text": "delta.qwen3_5_moe_text",
     "qwen2_moe": "experts.qwen2_moe", "glm4_moe": "experts.glm4_moe",
+    "falcon_h1": "recurrent.falcon_h1", "granitemoehybrid": "recurrent.granitemoehybrid",
+    "bamba": "recurrent.granitemoehybrid", "nemotron_h": "recurrent.nemotron_h",
 }  # fmt: skip
 """Families whose row stands in the file of a relative or in a folder of `architectures/`."""
 
@@ -177,7 +179,9 @@ class Family(NamedTuple):
     norm: Literal["llama", "olmo2", "gemma", "layer_norm", "layer_norm_1p", "unweighted", "centered"] = "llama"
     """The flavour of RMSNorm, by the type in which the normed stream meets the weight, or of LayerNorm: with weight and
     bias, 1p in autocast's type; unweighted in float32 (OLMo); written in Python with a weight only (Cohere)."""
-    scales: frozenset[Literal["embedding", "residual", "logits", "rotated_query"]] = frozenset()
+    scales: frozenset[
+        Literal["embedding", "residual", "logits", "rotated_query", "key", "mlp", "state_space"]
+    ] = frozenset()
     """What is multiplied by a number or, of rotated queries, by one for each position."""
 
     rotary: Literal["llama", "olmo2", "phi3", "gpt_oss", "float32"] = "llama"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from peftbench.inputs.model.config_keys import ConfigKeys
+from peftbench.inputs.model.parts import Attention, StateSpace
 
 Fields = dict[str, Any]
 """Arguments of ModelSpec."""
@@ -117,3 +118,23 @@ def softcap_fields(keys: ConfigKeys, attention: float | None = None, final: floa
     """Omitted means the class's default, null means none."""
     defaults = {"attn_logit_softcapping": attention, "final_logit_softcapping": final}
     return {k: keys.optional_real(k, 1e6) if keys.has(k) else default for k, default in defaults.items()}
+
+
+def attention_of(core: Fields) -> Attention:
+    """The part of layers that attend to all tokens."""
+    heads, rotary_dim = core["num_attention_heads"], core.get("rotary_dim", 0)
+    return Attention(heads, core["num_key_value_heads"], core["head_dim"], rotary_dim)
+
+
+def mamba2_of(keys: ConfigKeys, inner: int) -> StateSpace:
+    """The part as most hybrids spell it, with so many channels of all heads."""
+    heads, bias = keys.whole("mamba_n_heads", 128), keys.flag("mamba_proj_bias", False)
+    given = keys.value("mamba_d_head")
+    head_dim = inner // heads if given in (None, "auto") else keys.whole("mamba_d_head")
+    if heads * head_dim != inner:
+        raise keys.refuse("mamba_d_head", head_dim, f"what makes {inner} channels of {heads} heads")
+    return StateSpace(
+        heads, head_dim, keys.whole("mamba_d_state", 256), keys.whole("mamba_n_groups", 1),
+        keys.whole("mamba_d_conv", 4), keys.whole("mamba_chunk_size", 256), bias,
+        keys.flag("mamba_conv_bias", True), bias,
+    )  # fmt: skip

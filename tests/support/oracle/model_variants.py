@@ -14,6 +14,7 @@ _USUAL = {
 _GPT2 = {"n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 80}
 _FALCON = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 80}
 _MAMBA = {"hidden_size": 64, "num_hidden_layers": 3, "vocab_size": 80}
+_HYBRID = {"mamba_n_heads": 4, "mamba_d_state": 8, "mamba_chunk_size": 8}
 _DOTS1 = {
     **_USUAL, "num_key_value_heads": 2, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1,
 }  # fmt: skip
@@ -253,6 +254,50 @@ _OTHERS: dict[str, dict[str, object]] = {
         conv_L_cache=4,
         block_auto_adjust_ff_dim=False,
         tie_word_embeddings=False,
+    ),
+    "bamba defaults": small("bamba", num_attention_heads=8, attn_layer_indices=[1], **_HYBRID),
+    "falcon_h1 defaults": small("falcon_h1", num_attention_heads=8, mamba_d_ssm=64, **_HYBRID),
+    "falcon_h1 norm": small(
+        "falcon_h1",
+        num_key_value_heads=2,
+        head_dim=8,
+        mamba_d_ssm=None,
+        mamba_rms_norm=True,
+        projectors_bias=True,
+        mlp_bias=True,
+        attention_bias=True,
+        **_HYBRID,
+    ),
+    "falcon_h1 gate first": small(
+        "falcon_h1", num_key_value_heads=2, mamba_d_ssm=96, mamba_rms_norm=True, mamba_norm_before_gate=False, **_HYBRID
+    ),
+    "granitemoehybrid defaults": small(
+        "granitemoehybrid",
+        num_local_experts=0,
+        num_experts_per_tok=0,
+        layer_types=["attention", "mamba", "attention"],
+        position_embedding_type="rope",
+        **_HYBRID,
+    ),
+    "granitemoehybrid all scan": small(
+        "granitemoehybrid",
+        num_local_experts=0,
+        num_experts_per_tok=0,
+        tie_word_embeddings=True,
+        mamba_proj_bias=True,
+        **_HYBRID,
+    ),
+    "nemotron_h defaults": small(
+        "nemotron_h",
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        head_dim=16,
+        layers_block_type=["mlp", "linear_attention", "full_attention", "mlp"],
+        mamba_num_heads=8,
+        mamba_head_dim=16,
+        ssm_state_size=8,
+        n_groups=2,
+        chunk_size=8,
     ),
     "mamba2 defaults": small("mamba2", num_heads=8, head_dim=16, n_groups=2, state_size=8, chunk_size=8),
     "mamba2 biases": small(

@@ -52,6 +52,7 @@ def _project(c: Context, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor,
     query = _normed(c, query, 0) if early else query
     key = _clipped(c, linear(c, names[1], hidden_states, part.key_value_size, model.qkv_bias))
     key = _normed(c, key, 1) if early else key
+    key = c.tape.scale(key) if "key" in model.family.scales else key
     value = _clipped(c, linear(c, names[2], hidden_states, part.key_value_size, model.qkv_bias))
     return query, key, value, gate
 

@@ -19,7 +19,12 @@ def state_space(c: Context, hidden_states: Tensor) -> Tensor:
     """One projection, a convolution of most of it, the scan, a gate with or without a norm, the output."""
     part, tape, path = c.state_space, c.tape, c.model.family.layout.recurrent
     stream = masked(c, hidden_states)
+    scales = "state_space" in c.model.family.scales
+    if scales:
+        stream = tape.scale(stream)
     projected = linear(c, f"{path}in_proj", stream, part.inner + part.conv_width + part.heads, part.bias)
+    if scales:
+        projected = tape.new((projected,), projected.width, projected.itemsize, saves_constant=True)
     gate, conved, dt = tape.split(projected, (part.inner, part.conv_width, part.heads))
     conved = masked(c, causal_convolution(c, conved, part.kernel, part.conv_bias, activated=True))
     stream, B, C = tape.split(conved, (part.inner, part.groups * part.state, part.groups * part.state))
