@@ -98,6 +98,8 @@ class Layout(NamedTuple):
     """Linear layers are transformers' Conv1D, which stores (in_features, out_features)."""
     plain_linear: bool = True
     """Linear layers are exactly nn.Linear or Conv1D; transformers 5 quantizes no subclass of them."""
+    network_first: bool = False
+    """A layer makes its feed-forward network before its mixer, so it lies before it in memory."""
     made: tuple[str, ...] = ()
     """Modules that the family's classes make in this order, where they run in another: so they lie in memory."""
     biased_experts: bool = False

@@ -58,14 +58,24 @@ def weights_of(model: ModelSpec) -> tuple[Weight, ...]:
     part, norm and head. A tied head is not listed again."""
     layout = model.family.layout
     every = tuple(range(model.num_hidden_layers))
+    parts = (_of_mixers(model), _of_networks(model))
     return (
         *_as_made(layout, _embeddings(model, layout)),
-        *(w for part, on in mixers_of(model).items() for w in _as_made(layout, MIXERS[type(part)](model, part, on))),
-        *(w for part, layers in networks_of(model).items() for w in NETWORKS[type(part)](model, part, layers)),
+        *(weight for part in (parts[::-1] if layout.network_first else parts) for weight in part),
         *(w for name in norm_names(model) for w in norm_weights(model, name, (model.hidden_size,), every)),
         *(norm_weights(model, layout.final_norm, (model.hidden_size,), None) if model.final_norm else ()),
         *_head(model),
     )
+
+
+def _of_mixers(model: ModelSpec) -> Iterator[Weight]:
+    for part, layers in mixers_of(model).items():
+        yield from _as_made(model.family.layout, MIXERS[type(part)](model, part, layers))
+
+
+def _of_networks(model: ModelSpec) -> Iterator[Weight]:
+    for part, layers in networks_of(model).items():
+        yield from NETWORKS[type(part)](model, part, layers)
 
 
 def _as_made(layout: Layout, weights: Iterator[Weight]) -> Iterator[Weight]:

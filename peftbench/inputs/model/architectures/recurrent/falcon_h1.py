@@ -35,7 +35,7 @@ FAMILIES = {
         read=_falcon_h1,
         layout=Layout(
             recurrent="mamba.", mlp="feed_forward.", norms=("input_layernorm", "pre_ff_layernorm"),
-            final_norm="final_layernorm",
+            final_norm="final_layernorm", network_first=True,
         ),
         scales=frozenset(("embedding", "logits", "key", "mlp", "state_space")),
         refused=("out_proj",),

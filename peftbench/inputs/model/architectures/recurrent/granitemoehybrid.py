@@ -43,7 +43,8 @@ FAMILIES = {
     "granitemoehybrid": Family(
         read=_granite,
         layout=Layout(
-            recurrent="mamba.", mlp="shared_mlp.", inner=("input_linear",), fused_gate=True, down="output_linear"
+            recurrent="mamba.", mlp="shared_mlp.", inner=("input_linear",), fused_gate=True, down="output_linear",
+            network_first=True,
         ),
         scales=frozenset(("embedding", "residual", "logits")),
     ),
@@ -51,7 +52,7 @@ FAMILIES = {
         read=_bamba,
         layout=Layout(
             recurrent="mamba.", mlp="feed_forward.", norms=("input_layernorm", "pre_ff_layernorm"),
-            final_norm="final_layernorm",
+            final_norm="final_layernorm", network_first=True,
         ),
     ),
 }  # fmt: skip
