@@ -2,7 +2,7 @@
 
 FILE is a JSON list of {"id", "kind", "model_type", "transformers_class", "config", "num_parameters": {"built": N}}.
 Each is trained by LoRA on a short sequence, its class among `architectures`. Printed: kind, type, id, seconds, whether
-the parameters are transformers' own, and why where it fails. Options: --kind WORD, --types A,B, --images N.
+the parameters are transformers' own, and why where it fails. Options: --kind WORD, --types A,B.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from peftbench.base.errors import PeftbenchError
 from peftbench.dryrun.runner import DryRunner
 from peftbench.dryrun.workload import Workload
 from peftbench.inputs.recipe import AdapterSpec, TrainingSpec
-from peftbench.inputs.task import TaskSpec
 
 
 def main() -> None:
@@ -35,7 +34,6 @@ def _arguments() -> Any:
     parser.add_argument("file")
     parser.add_argument("--kind", default="")
     parser.add_argument("--types", default="")
-    parser.add_argument("--images", type=int, default=0)
     parser.add_argument("--sequence-length", type=int, default=64)
     parser.add_argument("--method", choices=("lora", "full"), default="lora")
     return parser.parse_args()
@@ -67,7 +65,7 @@ def _workload(row: dict[str, Any], asked: Any) -> Workload:
     adapter = AdapterSpec(r=8, target_modules=("all-linear",)) if asked.method == "lora" else None
     recipe = TrainingSpec(sequence_length=asked.sequence_length, micro_batch_size=2, adapter=adapter)
     config = {"architectures": [row["transformers_class"]], **row["config"]}
-    return Workload(config=json.dumps(config), recipe=recipe, task_spec=TaskSpec(images=asked.images))
+    return Workload(config=json.dumps(config), recipe=recipe)
 
 
 if __name__ == "__main__":
