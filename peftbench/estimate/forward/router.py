@@ -17,11 +17,17 @@ def routing_weights(c: Context, hidden_states: Tensor) -> Tensor:
     if router.scores == "softmax_of_chosen":
         chosen = tape.new((tape.cast(logits, FLOAT32),), top_k, FLOAT32)
         return tape.cast(tape.softmax(chosen, FLOAT32), hidden_states.itemsize)
-    scores = tape.softmax(logits, FLOAT32) if router.scores == "softmax" else _sigmoid(c, logits)
+    scores = _sigmoid(c, logits) if router.scores == "sigmoid" else _softmax(c, logits)
     if router.narrows:
         return tape.new((scores,), top_k, hidden_states.itemsize)
     weights = tape.new((scores,), top_k, scores.itemsize)
     return tape.scale(weights)
+
+
+def _softmax(c: Context, logits: Tensor) -> Tensor:
+    """In float32, or in its own type; autocast does every softmax in float32."""
+    narrow = c.model.family.router.scores == "narrow_softmax" and c.tape.autocast is None
+    return c.tape.softmax(logits, logits.itemsize if narrow else FLOAT32)
 
 
 def _sigmoid(c: Context, logits: Tensor) -> Tensor:

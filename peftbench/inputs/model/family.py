@@ -28,6 +28,7 @@ SHARED = {
     "qwen3_5_text": "delta.qwen3_5_text", "youtu": "latent.youtu", "deepseek_v3": "latent.deepseek_v3",
     "deepseek_v2": "latent.deepseek_v3", "glm4_moe_lite": "latent.deepseek_v3",
     "qwen3_5_moe_text": "delta.qwen3_5_moe_text",
+    "mistral4": "latent.mistral4",
     "qwen2_moe": "experts.qwen2_moe", "glm4_moe": "experts.glm4_moe",
     "falcon_h1": "recurrent.falcon_h1", "granitemoehybrid": "recurrent.granitemoehybrid",
     "bamba": "recurrent.granitemoehybrid", "nemotron_h": "recurrent.nemotron_h",
@@ -121,8 +122,9 @@ class SplitExperts(NamedTuple):
 class Router(NamedTuple):
     """How experts are chosen and weighed."""
 
-    scores: Literal["softmax", "softmax_of_chosen", "sigmoid"] = "softmax"
-    """Of all experts' logits, or of those alone that are chosen (Granite)."""
+    scores: Literal["softmax", "narrow_softmax", "softmax_of_chosen", "sigmoid"] = "softmax"
+    """Of all experts' logits, in float32 or, narrow, in their type unless under autocast (Mistral 4); or of those alone
+    that are chosen (Granite)."""
     float32: Literal["scores", "gate", "apart"] = "scores"
     """From where on it computes in float32: gate and stream are cast too, under autocast or outside of it (ERNIE)."""
     narrows: bool = True

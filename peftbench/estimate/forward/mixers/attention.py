@@ -66,6 +66,13 @@ def _rotate_halves(c: Context, x: Tensor) -> Tensor:
     return tape.concatenate((left, right))
 
 
+def scale_by_position(c: Context, query: Tensor) -> Tensor:
+    """The query times a number for each position, where the family scales it (Ministral 3, Mistral 4)."""
+    if "rotated_query" not in c.model.family.scales:
+        return query
+    return c.tape.new((query,), query.width, query.itemsize, saves_constant=True)
+
+
 def keep_in_cache(c: Context, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """DynamicCache.update: concatenates to the (empty) cache, so keys and values are copied and outlive the layer."""
     if c.past_tokens:

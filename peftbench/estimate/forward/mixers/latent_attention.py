@@ -6,7 +6,13 @@ Source: modeling_deepseek_v3.py and modeling_deepseek_v2.py of transformers 5.23
 
 from __future__ import annotations
 
-from peftbench.estimate.forward.mixers.attention import attend_to_past, attention, keep_in_cache, rotate_whole
+from peftbench.estimate.forward.mixers.attention import (
+    attend_to_past,
+    attention,
+    keep_in_cache,
+    rotate_whole,
+    scale_by_position,
+)
 from peftbench.estimate.peft_forward.dispatch import linear
 from peftbench.estimate.tape.autograd import FLOAT32, Tensor
 from peftbench.estimate.tape.modules import Context, norm
@@ -24,7 +30,7 @@ def latent_attention(c: Context, hidden_states: Tensor) -> Tensor:
     kv_nope = norm(c, kv_nope, f"{layout.attention}kv_a_layernorm")
     q_rot, k_rot = _rotate(c, q_rot, k_rot)
     kv_nope, k_rot = keep_in_cache(c, kv_nope, k_rot)
-    query_states = tape.concatenate((tape.cast(q_pass, q_rot.itemsize), q_rot))
+    query_states = scale_by_position(c, tape.concatenate((tape.cast(q_pass, q_rot.itemsize), q_rot)))
     key_states, value_states = _expand(c, kv_nope, k_rot)
     output = attention(c, query_states, key_states, value_states)
     if c.attention_kernel in ("flash", "math"):  # laid out head by head, so that merging heads copies it

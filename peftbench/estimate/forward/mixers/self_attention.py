@@ -6,7 +6,13 @@ Local variables are those of transformers' code, because they decide how long a 
 from __future__ import annotations
 
 from peftbench.estimate.forward.generations import keeps_fused_cache
-from peftbench.estimate.forward.mixers.attention import attention, concatenates_rotated, keep_in_cache, rotate
+from peftbench.estimate.forward.mixers.attention import (
+    attention,
+    concatenates_rotated,
+    keep_in_cache,
+    rotate,
+    scale_by_position,
+)
 from peftbench.estimate.peft_forward.dispatch import linear
 from peftbench.estimate.tape.autograd import Tensor
 from peftbench.estimate.tape.modules import Context, norm
@@ -20,8 +26,7 @@ def self_attention(c: Context, hidden_states: Tensor) -> Tensor:
         query, key = rotate(c, query), rotate(c, key)
     if c.model.family.norms_rotated:
         query, key = _normed(c, query, 0), _normed(c, key, 1)
-    if "rotated_query" in c.model.family.scales:
-        query = c.tape.new((query,), query.width, query.itemsize, saves_constant=True)
+    query = scale_by_position(c, query)
     key, value = keep_in_cache(c, key, value)
     output = attention(c, query, key, value)
     if c.attention_kernel != "eager" and concatenates_rotated(c):
