@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from peftbench.inputs.model.architectures.delta.qwen3_5_text import gated_fields, mixers
+from peftbench.inputs.model.architectures.delta.qwen3_5_text import LAYOUT, gated_fields, mixers
 from peftbench.inputs.model.config_keys import ConfigKeys
-from peftbench.inputs.model.family import Family, Layout, Router
+from peftbench.inputs.model.family import Family, Router
 from peftbench.inputs.model.field_groups import Fields, expert_fields
 from peftbench.inputs.model.parts import Experts, Layer
 
@@ -28,7 +28,7 @@ def _qwen3_5_moe(keys: ConfigKeys) -> Fields:
     return {**fields, "own_layers": tuple(Layer(mixer, experts) for mixer in mixers(keys, fields))}
 
 
-_LAYOUT = Layout(router="mlp.gate", shared="mlp.shared_expert.", shared_gate="mlp.shared_expert_gate")
+_LAYOUT = LAYOUT._replace(router="mlp.gate", shared="mlp.shared_expert.", shared_gate="mlp.shared_expert_gate")
 FAMILIES = {
     "qwen3_5_moe_text": Family(read=_qwen3_5_moe, norm="gemma", layout=_LAYOUT, router=Router(shared_first=True)),
 }
