@@ -27,7 +27,7 @@ SHARED = {
     "cwm": "dense.cwm", "lfm2": "recurrent.lfm2", "mamba2": "recurrent.mamba2",
     "qwen3_5_text": "delta.qwen3_5_text", "youtu": "latent.youtu", "deepseek_v3": "latent.deepseek_v3",
     "deepseek_v2": "latent.deepseek_v3", "glm4_moe_lite": "latent.deepseek_v3",
-    "qwen3_5_moe_text": "delta.qwen3_5_moe_text",
+    "qwen3_5_moe_text": "delta.qwen3_5_moe_text", "qwen3_next": "delta.qwen3_5_moe_text",
     "mistral4": "latent.mistral4",
     "qwen2_moe": "experts.qwen2_moe", "glm4_moe": "experts.glm4_moe",
     "falcon_h1": "recurrent.falcon_h1", "granitemoehybrid": "recurrent.granitemoehybrid",

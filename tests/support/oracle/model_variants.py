@@ -439,6 +439,23 @@ _OTHERS: dict[str, dict[str, object]] = {
         shared_expert_intermediate_size=40,
         layer_types=["full_attention", "linear_attention", "full_attention"],
     ),
+    "qwen3_next defaults": small(
+        "qwen3_next", num_hidden_layers=4, num_attention_heads=8, num_experts=4, num_experts_per_tok=2
+    ),
+    "qwen3_next dense, layer_types": small(
+        "qwen3_next",
+        num_key_value_heads=2,
+        head_dim=16,
+        linear_num_key_heads=4,
+        linear_num_value_heads=4,
+        linear_key_head_dim=16,
+        linear_value_head_dim=8,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=24,
+        mlp_only_layers=[1],
+        layer_types=["full_attention", "linear_attention", "linear_attention"],
+    ),
     "seed_oss defaults": small("seed_oss", num_attention_heads=8),
     "starcoder2 no biases": small(
         "starcoder2", use_bias=False, sliding_window=9, residual_dropout=0.1, embedding_dropout=0.1
