@@ -23,9 +23,10 @@ def delta_net(c: Context, hidden_states: Tensor) -> Tensor:
     mixed_qkv, z, b, a, parts, _fused = project(c, normed)
     mixed_qkv = tape.unary(causal_convolution(c, mixed_qkv, part.kernel, bias=False), "input")
     parts = tape.split(mixed_qkv, (part.key_size, part.key_size, part.value_size))
+    query, key, value = parts
     beta = tape.unary(b, "output")
     g = _decay(c, a)
-    core_attn_out = chunk_gated_delta_rule(c, *parts, g, beta)
+    core_attn_out = chunk_gated_delta_rule(c, query, key, value, g, beta)
     core_attn_out = _gated_norm(c, core_attn_out, z)
     return linear(c, names.block + names.output, core_attn_out, c.model.hidden_size)
 
