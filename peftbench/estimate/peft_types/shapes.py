@@ -226,6 +226,9 @@ def osf_ranks(s: Site, o: Options) -> tuple[int, int]:
     """Ranks of the frozen and of the trained part of the singular value decomposition."""
     full = min(s.k, s.m)
     kept = min(o["effective_rank"] or full // 2, full)
+    if not kept:
+        what = f"PEFT's OSF keeps half of a matrix's rank, and {s.path} has a rank of 1."
+        raise SpecError(what, "Name other target_modules, or set effective_rank.")
     return kept, full - kept
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from peftbench.base.errors import NoFormula
 from peftbench.inputs.model.config_keys import ConfigKeys
-from peftbench.inputs.model.family import Family, Layout
+from peftbench.inputs.model.family import Family, Layout, Targets
 from peftbench.inputs.model.field_groups import Fields, attention_of, core_fields
 from peftbench.inputs.model.parts import Layer, Mlp, StateSpace
 
+_HEADS = ("q_proj", "k_proj", "v_proj", "o_proj")
 _KINDS = {"M": "linear_attention", "*": "full_attention", "-": "mlp", "E": "moe"}
 
 
@@ -58,5 +59,6 @@ FAMILIES = {
         form="mamba",
         float32_logits=True,
         refused=("out_proj",),
+        targets=Targets(lora=_HEADS, vera=_HEADS, fourierft=_HEADS, adalora=_HEADS),
     )
 }  # fmt: skip
