@@ -123,8 +123,8 @@ class Router(NamedTuple):
     """How experts are chosen and weighed."""
 
     scores: Literal["softmax", "narrow_softmax", "softmax_of_chosen", "sigmoid"] = "softmax"
-    """Of all experts' logits, in float32 or, narrow, in their type unless under autocast (Mistral 4); or of those alone
-    that are chosen (Granite)."""
+    """Scores are made of all experts' logits, in float32 or, narrow, in their type unless under autocast (Mistral 4);
+    or of those alone that are chosen (Granite)."""
     float32: Literal["scores", "gate", "apart"] = "scores"
     """From where on it computes in float32: gate and stream are cast too, under autocast or outside of it (ERNIE)."""
     narrows: bool = True
