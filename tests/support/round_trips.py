@@ -109,6 +109,9 @@ def _difference(read: Any, typed: Any) -> str:
 
 
 def _verdict(plan: Any, unpriced: Any) -> Any:
-    """Its figures; whether it fits is left open by a file whose tool adds what is not priced."""
+    """Its figures; whether it fits is left open by a file whose tool adds what is not priced, which lifts the band."""
     verdict = plan["verdict"]
-    return {**verdict, "fit": None, "ran_out": None} if verdict and unpriced else verdict
+    if not verdict or not unpriced:
+        return verdict
+    lifted = sum(each["most_bytes"] or 0 for each in plan["unpriced"])
+    return {**verdict, "fit": None, "ran_out": None, "high_bytes": verdict["high_bytes"] - lifted}
