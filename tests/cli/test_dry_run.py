@@ -90,7 +90,7 @@ def test_other_formats_have_it(tmp_path: Path, format_: str) -> None:
 
 def test_an_architecture_without_formula_has_the_dry_run_alone(tmp_path: Path) -> None:
     needs_torch()
-    other = config(tmp_path, model_type="granite")
+    other = config(tmp_path, model_type="persimmon")
     (plan,) = (whole := document("--model", other, "--method", "lora", *RUN))["plans"]
     assert whole["model"]["num_parameters"] > 0
     assert plan["memory"]["allocated_bytes"] == plan["dry_run"]["allocated_bytes"]
@@ -101,7 +101,7 @@ def test_an_architecture_without_formula_has_the_dry_run_alone(tmp_path: Path) -
 
 
 def test_what_only_a_formula_answers_is_refused_without_one(tmp_path: Path) -> None:
-    other = config(tmp_path, model_type="granite")
+    other = config(tmp_path, model_type="persimmon")
     asked = ("plan", "--model", other, "--method", "lora")
     assert "--max is answered by formula" in refusal(*asked, "--gpu", "t4", "--max", "sequence-length")
 
@@ -110,7 +110,7 @@ def test_without_the_libraries_one_sentence_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan_dry, "DRY_RUN_LIBRARIES", ("torchless",))
-    said = refusal("plan", "--model", config(tmp_path, model_type="granite"), "--method", "lora", "--gpu", "t4")
+    said = refusal("plan", "--model", config(tmp_path, model_type="persimmon"), "--method", "lora", "--gpu", "t4")
     assert "by formula: a dry run can tell" in said and "with torchless installed" in said
     assert install_hint(extra="bench") in said
 
@@ -207,13 +207,13 @@ def test_options_that_cannot_be(tmp_path: Path, options: tuple[str, ...], said: 
 
 def test_a_config_that_transformers_refuses(tmp_path: Path) -> None:
     needs_torch()
-    wrong = config(tmp_path, model_type="granite", num_attention_heads=0)
+    wrong = config(tmp_path, model_type="persimmon", num_attention_heads=0)
     assert "transformers" in refusal("plan", "--model", wrong, "--method", "lora", *RUN)
 
 
 def test_an_adapter_that_names_no_module(tmp_path: Path) -> None:
     needs_torch()
-    other = config(tmp_path, model_type="granite")
+    other = config(tmp_path, model_type="persimmon")
     said = refusal("plan", "--model", other, "--method", "lora", "--target-modules", "nothing", *RUN)
     assert "PEFT cannot put this adapter on the model" in said
 

@@ -104,7 +104,8 @@ def options(verb: str) -> dict[str, click.Parameter]:
 
 def test_it_takes_the_options_of_plan_but_those_of_its_answer():
     answers = {"--max", "--explain", "--framework", "--check", "--format"}
-    assert set(options("timeline")) == set(options("plan")) - answers | {"--output", "-o", "--snapshot"}
+    tasks = {"--task-type", "--num-labels", "--target-length", "--audio-seconds"}
+    assert set(options("timeline")) == set(options("plan")) - answers - tasks | {"--output", "-o", "--snapshot"}
 
 
 def test_the_help_has_its_own_sections():

@@ -34,6 +34,6 @@ def test_the_installed_transformers_being_too_old_is_said_with_the_version(monke
     kept = {name: kind for name, kind in auto.CONFIG_MAPPING_NAMES.items() if name != "lfm2"}
     monkeypatch.setattr(auto, "CONFIG_MAPPING", kept)
     monkeypatch.setattr("transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", {"llama": "x"})
-    with pytest.raises(Refused, match="no causal language model of type lfm2") as refused:
+    with pytest.raises(Refused, match="no model of type lfm2") as refused:
         model_config({"model_type": "lfm2"})
     assert refused.value.hint == "transformers 5.0.0 has it. Run: pip install 'transformers>=5.0.0'."
