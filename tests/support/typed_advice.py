@@ -100,7 +100,8 @@ def _count_problem(typed: list[str], plan: dict[str, Any], gpus: int) -> str:
     if isinstance(found, str):
         return found
     seen = (found["verdict"]["fit"], found["recipe"]["gpus"])
-    return "" if seen == ("fits", gpus) else f"{seen}, not on {gpus}"
+    said = None if found["unpriced"] else "fits"  # a file's tool that adds what is not priced leaves it open
+    return "" if seen == (said, gpus) else f"{seen}, not on {gpus}"
 
 
 def _plan_of(typed: Words, card: str, method: str) -> dict[str, Any] | str:
