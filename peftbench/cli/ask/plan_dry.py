@@ -39,7 +39,7 @@ def model_of(named: NamedConfig) -> ModelSpec | OtherModel:
 
 
 def without_formula(given: dict[str, Any], why: NoFormula) -> dict[str, Any]:
-    """The question as one of a dry run, which is told. Raises NoFormula where not all of its libraries are at hand."""
+    """The question as one of a dry run; a line on stderr says so. Raises NoFormula where a library of it is missing."""
     because = why.what.removesuffix(".")
     for name in ("max", "explain"):
         if given[name]:

@@ -106,7 +106,7 @@ def notes_of_files(given: dict[str, Any]) -> tuple[str, ...]:
 def with_files(plans: list[Plan], named: NamedConfig, given: dict[str, Any]) -> list[Plan]:
     """The plans with what is to be known of the model's name and of the files that say the recipe.
 
-    What these files have that is not priced is said as well.
+    What these files have that is not priced is listed as well.
     """
     read = (*named.notes, *notes_of_files(given))
     plans = [plan._replace(notes=(*read, *plan.notes)) for plan in plans] if read else plans
