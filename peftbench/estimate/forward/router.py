@@ -5,7 +5,6 @@ Indices of experts, 8 bytes each, are left out.
 
 from __future__ import annotations
 
-from peftbench.estimate.peft_forward.dispatch import linear
 from peftbench.estimate.tape.autograd import FLOAT32, Tensor
 from peftbench.estimate.tape.modules import Context, dense
 
@@ -38,8 +37,6 @@ def _sigmoid(c: Context, logits: Tensor) -> Tensor:
 def _logits(c: Context, x: Tensor) -> Tensor:
     """The product with the gate, which may be done in float32."""
     layout, number = c.model.family.layout, c.experts.number
-    if layout.linear_router:
-        return linear(c, layout.router, x, number)
     folded = _folded_gate(c, x.width) if layout.router in c.targets else None
     if folded is None and c.model.family.router.float32 == "scores":
         return dense(c.tape, x, number, c.unquantized_itemsize, c.full)
@@ -47,10 +44,10 @@ def _logits(c: Context, x: Tensor) -> Tensor:
 
 
 def _product_with_cast_gate(c: Context, x: Tensor, folded: Tensor | None) -> Tensor:
-    """Stream and gate are cast, and their casts saved; autocast casts both once more, but where it is off."""
+    """Stream and gate are cast, and their casts saved; autocast casts both once more."""
     tape, router, elements = c.tape, c.model.family.router, c.experts.number * x.width
     wide = x.itemsize if router.float32 == "scores" else FLOAT32
-    low = wide if tape.autocast is None or router.float32 == "apart" else tape.autocast
+    low = wide if tape.autocast is None else tape.autocast
     stream = tape.cast(tape.cast(x, wide), low)
     trained = c.full or folded is not None
     weight = folded

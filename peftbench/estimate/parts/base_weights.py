@@ -139,9 +139,7 @@ def weight_components(
 def trained_weights(model: ModelSpec, dtype: DType) -> tuple[TensorGroup, ...]:
     """Every parameter as a trained tensor: full fine-tuning."""
     return tuple(
-        TensorGroup(w.module, w.shape, w.count, dtype, is_embedding=w.role is Role.EMBEDDING)
-        for w in weights_of(model)
-        if w.role is not Role.FROZEN
+        TensorGroup(w.module, w.shape, w.count, dtype, is_embedding=w.role is Role.EMBEDDING) for w in weights_of(model)
     )
 
 

@@ -78,10 +78,6 @@ class Layout(NamedTuple):
     """One inner projection with twice the columns (Phi-3)."""
     down: str = "down_proj"
     router: str = ""
-    linear_router: bool = False
-    """The router is a kind of nn.Linear, which all-linear reaches, and no bare parameter."""
-    router_correction: str = ""
-    """Frozen float32 numbers that are added to the scores by which experts are chosen, where they are a parameter."""
     experts: str = "mlp.experts"
     shared: str = "mlp.shared_experts."
     """The network beside the experts."""
@@ -125,8 +121,8 @@ class Router(NamedTuple):
     scores: Literal["softmax", "narrow_softmax", "softmax_of_chosen", "sigmoid"] = "softmax"
     """Scores are made of all experts' logits, in float32 or, narrow, in their type unless under autocast (Mistral 4);
     or of those alone that are chosen (Granite)."""
-    float32: Literal["scores", "gate", "apart"] = "scores"
-    """From where on it computes in float32: gate and stream are cast too, under autocast or outside of it (ERNIE)."""
+    float32: Literal["scores", "gate"] = "scores"
+    """From where on it computes in float32: from the gate on, the stream is cast too."""
     narrows: bool = True
     """Its weights are cast to the stream's type; else the experts' sum is computed in float32."""
     shared_first: bool = False

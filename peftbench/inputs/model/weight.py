@@ -18,7 +18,6 @@ class Role(str, Enum):
     EXPERTS = "experts"  # fused three-dimensional parameters and their biases
     CONV = "conv"  # weights and biases of nn.Conv1d: short convolutions, which all-linear does not target
     STATE = "state"  # of state-space layers and delta nets: a decay, a step and a skip a head or channel
-    FROZEN = "frozen"  # numbers that are never trained, though they are parameters
     SINKS = "sinks"  # one learned attention logit a head (gpt-oss)
 
     __str__ = str.__str__

@@ -14,6 +14,10 @@ _USUAL = {
 _GPT2 = {"n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 80}
 _FALCON = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 80}
 _MAMBA = {"hidden_size": 64, "num_hidden_layers": 3, "vocab_size": 80}
+_DELTA = {
+    "num_key_value_heads": 2, "head_dim": 16, "linear_num_key_heads": 4, "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16, "linear_value_head_dim": 8,
+}  # fmt: skip
 _HYBRID = {"mamba_n_heads": 4, "mamba_d_state": 8, "mamba_chunk_size": 8}
 _DOTS1 = {
     **_USUAL, "num_key_value_heads": 2, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1,
@@ -412,12 +416,7 @@ _OTHERS: dict[str, dict[str, object]] = {
     "qwen3_5_text defaults": small("qwen3_5_text", num_hidden_layers=4, num_attention_heads=8),
     "qwen3_5_text layer_types": small(
         "qwen3_5_text",
-        num_key_value_heads=2,
-        head_dim=16,
-        linear_num_key_heads=4,
-        linear_num_value_heads=4,
-        linear_key_head_dim=16,
-        linear_value_head_dim=8,
+        **_DELTA,
         linear_conv_kernel_dim=3,
         partial_rotary_factor=0.5,
         layer_types=["full_attention", "linear_attention", "full_attention"],
@@ -427,12 +426,7 @@ _OTHERS: dict[str, dict[str, object]] = {
     ),
     "qwen3_5_moe_text layer_types": small(
         "qwen3_5_moe_text",
-        num_key_value_heads=2,
-        head_dim=16,
-        linear_num_key_heads=4,
-        linear_num_value_heads=8,
-        linear_key_head_dim=16,
-        linear_value_head_dim=8,
+        **_DELTA | {"linear_num_value_heads": 8},
         num_experts=4,
         num_experts_per_tok=2,
         moe_intermediate_size=24,
@@ -444,12 +438,7 @@ _OTHERS: dict[str, dict[str, object]] = {
     ),
     "qwen3_next dense, layer_types": small(
         "qwen3_next",
-        num_key_value_heads=2,
-        head_dim=16,
-        linear_num_key_heads=4,
-        linear_num_value_heads=4,
-        linear_key_head_dim=16,
-        linear_value_head_dim=8,
+        **_DELTA,
         num_experts=4,
         num_experts_per_tok=2,
         moe_intermediate_size=24,

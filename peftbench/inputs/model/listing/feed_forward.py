@@ -61,10 +61,8 @@ def _experts(model: ModelSpec, part: Experts, layers: tuple[int, ...]) -> Iterat
     """Router and fused experts, which may have biases where an MLP would."""
     experts, hidden, layout = part.number, model.hidden_size, model.family.layout
     shapes = {"gate_up_proj": (2 * part.inner, hidden), "down_proj": (hidden, part.inner)}
-    role, biased = Role.LINEAR if layout.linear_router else Role.ROUTER, model.mlp_bias and layout.biased_experts
-    yield Weight(layout.router, "weight", (experts, hidden), role, layers)
-    if layout.router_correction:
-        yield Weight(layout.router_correction, "e_score_correction_bias", (1, experts), Role.FROZEN, layers)
+    biased = model.mlp_bias and layout.biased_experts
+    yield Weight(layout.router, "weight", (experts, hidden), Role.ROUTER, layers)
     if biased:
         yield Weight(layout.router, "bias", (experts,), Role.ROUTER, layers)
     for name, (out, into) in shapes.items():
