@@ -95,7 +95,7 @@ def _full(
 
 def tensor_bytes(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> int:
     """The peak of what torch's allocator has to reserve at least: tensors, without a replay. Raises as above."""
-    return _tensor_bytes(model, training, as_needed(card, training))
+    return _tensor_bytes(model, training, as_needed(card, model, training))
 
 
 @lru_cache(maxsize=8192)

@@ -20,7 +20,7 @@ from peftbench.dryrun.trace.trace import Trace
 from peftbench.dryrun.workload import Workload
 from peftbench.inputs.recipe import TrainingSpec
 
-LONGEST_S = 20
+LONGEST_S = 10
 """What a question may compute, in seconds of processor time: other load on the machine makes no fault."""
 WAITING_S = 45
 """What it may take on the clock: one that waits for a file computes nothing."""

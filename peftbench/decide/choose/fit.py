@@ -181,7 +181,7 @@ def _fitting(model: ModelSpec, way: TrainingSpec, shape: Shape, sequences: int) 
 
 def _may_fit(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> bool:
     """Whether the tensors alone are within what is usable."""
-    tensors = _tensor_bytes(model, _alike(training), as_needed(traits_of(gpu), training))
+    tensors = _tensor_bytes(model, _alike(training), as_needed(traits_of(gpu), model, training))
     return tensors is not None and tensors + _beside_bytes(training.parallelism, gpu) <= gpu.usable_bytes
 
 
@@ -191,7 +191,7 @@ def _fits(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> bool:
 
 
 def _judged(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Verdict:
-    components = _reserved(model, _alike(training), as_needed(traits_of(gpu), training))
+    components = _reserved(model, _alike(training), as_needed(traits_of(gpu), model, training))
     return judge(MemoryProfile((*components, *_beside(training.parallelism, gpu))), gpu)
 
 

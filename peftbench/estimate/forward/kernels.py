@@ -1,10 +1,12 @@
 """Which kernels run the layers of a recipe on a card."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from peftbench.estimate.parts.card import CardTraits
 from peftbench.estimate.peft_forward.virtual_tokens import is_prefix
-from peftbench.estimate.tape.device import ON_CPU, Device, rows_as
+from peftbench.estimate.peft_types.tensors import adapted_weights, adapter_tensors
+from peftbench.estimate.tape.device import ON_CPU, Device, reducing_as, rows_as
 from peftbench.inputs.model.parts import AnyAttention
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import AdapterSpec, DType, TrainingSpec
@@ -31,7 +33,8 @@ def kernels_of(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> Ke
     """The kernels that run this model's layers on the card."""
     device = device_of(training.computes_in(card.bfloat16), card)
     if trains_vectors(training.adapter):
-        device = device._replace(rows=rows_as(training.tokens), reducing_blocks=card.reducing_blocks)
+        at_once = as_needed(card, model, training).reducing_blocks
+        device = device._replace(rows=rows_as(training.tokens), reducing_blocks=at_once)
     return Kernels(
         attention=attention_kernel(model, training, card),
         grouped_mm=not model.num_experts or card.grouped_mm,
@@ -40,9 +43,21 @@ def kernels_of(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> Ke
     )
 
 
-def as_needed(card: CardTraits, training: TrainingSpec) -> CardTraits:
+def as_needed(card: CardTraits, model: ModelSpec, training: TrainingSpec) -> CardTraits:
     """The card without what this recipe does not ask for, so that cards which differ in it alone share an answer."""
-    return card if trains_vectors(training.adapter) else card._replace(reducing_blocks=0)
+    adapter = training.adapter
+    if adapter is None or not trains_vectors(adapter):
+        return card._replace(reducing_blocks=0)
+    at_once = reducing_as(card.reducing_blocks, rows_as(training.tokens), _vector_widths(model, adapter))
+    return card._replace(reducing_blocks=at_once)
+
+
+@lru_cache(maxsize=256)
+def _vector_widths(model: ModelSpec, adapter: AdapterSpec) -> frozenset[int]:
+    """The widths that a vector of the adapter may have: those of its own tensors and of what they are put on."""
+    own = [tensor.shape for tensor in adapter_tensors(model, adapter)]
+    beneath = [weight.shape for weight in adapted_weights(model, adapter)]
+    return frozenset(size for shape in (*own, *beneath) for size in shape)
 
 
 def trains_vectors(adapter: AdapterSpec | None) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from peftbench.allocator.simulation import OutOfMemory
-from peftbench.estimate.forward.kernels import trains_vectors
+from peftbench.estimate.forward.kernels import as_needed
 from peftbench.estimate.parts.card import CardTraits
 from peftbench.estimate.parts.slack import slack
 from peftbench.estimate.parts.tensors import TensorGroup
@@ -47,7 +47,7 @@ def beyond_tensors(
         return [slack(0, 0, 0, TRAINING, card)]
     replicated = training.parallelism.strategy == "ddp"
     complete = training.parallelism.gpus == 1 or replicated or sharding is not None
-    traits = _that_matter(training, card)
+    traits = as_needed(card, model, training)._replace(slack_factor=None)
     if replicated:
         training = replace(training, parallelism=replace(TrainingSpec.parallelism, gpus=2, strategy="ddp"))
     if complete:
@@ -75,7 +75,8 @@ def on_full_card(
     At least it is what is reserved after the cache was emptied to go on, also where a fused kernel's copies of the
     logits, which are not replayed, had filled the card.
     """
-    whole = model, training, _that_matter(training, card), trained, _totals(components), batches, None
+    traits = as_needed(card, model, training)._replace(slack_factor=None)
+    whole = model, training, traits, trained, _totals(components), batches, None
     replayed = _limited(*whole, usable_bytes)
     if replayed is None:
         return None
@@ -97,13 +98,6 @@ def _logits_bytes(model: ModelSpec, training: TrainingSpec) -> int:
     """Float32 logits where a fused kernel of older generations reads them; else 0."""
     fused = training.loss == "fused" and training.transformers != "5" and training.parallelism.gpus == 1
     return stream_tokens(training) * model.vocab_size * FLOAT32 if fused else 0
-
-
-def _that_matter(training: TrainingSpec, card: CardTraits) -> CardTraits:
-    """The traits that count, so that one replay serves many cards: how wide one reduces, only where vectors are
-    trained."""
-    blocks = card.reducing_blocks if trains_vectors(training.adapter) else 0
-    return card._replace(reducing_blocks=blocks, slack_factor=None)
 
 
 def _unshared(training: TrainingSpec) -> TrainingSpec:

@@ -1,5 +1,6 @@
 """What of a device its kernels' own tensors depend on, and those that depend on more than their operands."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 WARP = 32
@@ -34,12 +35,31 @@ def partial_sums_bytes(rows: int, outputs: int, reducing_blocks: int) -> int:
     `reducing_blocks` of 128 threads run at once. What is set aside is 128 times what is used. Source: setReduceConfig
     and ReduceConfig::global_memory_size in ATen/native/cuda/Reduce.cuh of torch 2.13.
     """
-    loaded = next(width for width in (4, 2, 1) if outputs % width == 0)
-    blocks = -(-outputs // (loaded * WARP))
+    loaded, blocks = _loaded(outputs), _blocks(outputs)
     if -(-rows // 4) < 256 or blocks > reducing_blocks or outputs < loaded * WARP:
         return 0
     split = max(min(-(-reducing_blocks // blocks), -(-rows // FEWEST_ROWS)), -(-rows // MOST_ROWS))
     return 4 * outputs * split * loaded * WARP if split > 1 else 0
+
+
+def _loaded(outputs: int) -> int:
+    """Numbers that a thread reads at once."""
+    return next(width for width in (4, 2, 1) if outputs % width == 0)
+
+
+def _blocks(outputs: int) -> int:
+    """Blocks beside each other, which have outputs of their own."""
+    return -(-outputs // (_loaded(outputs) * WARP))
+
+
+def reducing_as(reducing_blocks: int, rows: int, widths: Iterable[int]) -> int:
+    """The least number of blocks at once with the same partial sums of all these widths, for cards to share a run."""
+    least = 0
+    for blocks in map(_blocks, widths):
+        if blocks <= reducing_blocks:
+            split = min(-(-reducing_blocks // blocks), -(-rows // FEWEST_ROWS))
+            least = max(least, blocks, (split - 1) * blocks + 1)
+    return least
 
 
 def rows_as(tokens: int) -> int:
