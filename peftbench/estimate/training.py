@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import NamedTuple
 
 from peftbench.base.plain import check_classes
 from peftbench.base.units import human_bytes
@@ -20,7 +21,7 @@ from peftbench.estimate.parts.tensors import TensorGroup, total_bytes, total_num
 from peftbench.estimate.peft_forward.dispatch import activations_modelled
 from peftbench.estimate.peft_forward.virtual_tokens import stream_length, stream_tokens
 from peftbench.estimate.peft_types.tensors import adapter_tensors, frozen_on_card_bytes
-from peftbench.estimate.replay.reserved import beyond_tensors, on_full_card
+from peftbench.estimate.replay.reserved import HIGH_ERROR, beyond_tensors, on_full_card
 from peftbench.estimate.replay.step import ALIKE, Batches
 from peftbench.estimate.tape.ledger import Sizes, terms_of
 from peftbench.inputs.card.gpu import GpuSpec
@@ -93,15 +94,26 @@ def _full(
     return on_full_card(components, model, training, traits_of(gpu), trained, batches, gpu.usable_bytes)
 
 
-def tensor_bytes(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> int:
-    """The peak of what torch's allocator has to reserve at least: tensors, without a replay. Raises as above."""
-    return _tensor_bytes(model, training, as_needed(card, model, training))
+class Least(NamedTuple):
+    """What torch's allocator has to reserve at the peak at least, which is found without a replay."""
+
+    bytes: int
+    """Tensors."""
+    high_bytes: int
+    """The upper end of the band if it reserved nothing else."""
+
+
+def least_reserved(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> Least:
+    """What a search can tell before it replays. Raises as estimate_training."""
+    return _least_reserved(model, training, as_needed(card, model, training))
 
 
 @lru_cache(maxsize=8192)
-def _tensor_bytes(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> int:
+def _least_reserved(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> Least:
     """Searches on many cards ask for the same recipes."""
-    return MemoryProfile(reserved_components(model, training, card, None)).reserved_bytes
+    profile = MemoryProfile(reserved_components(model, training, card, None))
+    trained = profile.peak_phase in TRAINING and card.slack_factor is None and not card.on_cpu
+    return Least(profile.reserved_bytes, round(profile.reserved_bytes * (1 + HIGH_ERROR * trained)))
 
 
 def reserved_components(

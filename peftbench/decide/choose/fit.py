@@ -9,19 +9,18 @@ from typing import NamedTuple
 
 from peftbench.base.errors import SpecError
 from peftbench.decide.card import settle_training
+from peftbench.decide.plan.largest import beside_allocator, within
 from peftbench.decide.verdict import Fit, Verdict, judge
 from peftbench.estimate.forward.kernels import as_needed
-from peftbench.estimate.parts.card import CardTraits, traits_of
-from peftbench.estimate.parts.slack import context
+from peftbench.estimate.parts.card import traits_of
 from peftbench.estimate.sharding.loading import in_parts
-from peftbench.estimate.sharding.reserved import nccl
 from peftbench.estimate.sharding.split import is_fsdp
 from peftbench.estimate.time.step import StepTime, step_time
-from peftbench.estimate.training import host_bytes, reserved_components, tensor_bytes
+from peftbench.estimate.training import host_bytes, least_reserved, reserved_components
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
 from peftbench.inputs.recipe import ParallelismSpec, TrainingSpec
-from peftbench.memory import ALWAYS, Component, MemoryProfile
+from peftbench.memory import MemoryProfile
 
 COPIED = "ddp"
 SHARDED = "fsdp"
@@ -180,9 +179,12 @@ def _fitting(model: ModelSpec, way: TrainingSpec, shape: Shape, sequences: int) 
 
 
 def _may_fit(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> bool:
-    """Whether the tensors alone are within what is usable."""
-    tensors = _tensor_bytes(model, _alike(training), as_needed(traits_of(gpu), model, training))
-    return tensors is not None and tensors + _beside_bytes(training.parallelism, gpu) <= gpu.usable_bytes
+    """Whether it may fit as far as is known without a replay; False for a recipe that cannot be on such a card."""
+    try:
+        least = least_reserved(model, _alike(training), traits_of(gpu))
+    except SpecError:
+        return False
+    return within(least, training.parallelism, gpu)
 
 
 def _fits(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> bool:
@@ -192,31 +194,7 @@ def _fits(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> bool:
 
 def _judged(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> Verdict:
     components = _reserved(model, _alike(training), as_needed(traits_of(gpu), model, training))
-    return judge(MemoryProfile((*components, *_beside(training.parallelism, gpu))), gpu)
-
-
-def _beside(parallelism: ParallelismSpec, gpu: GpuSpec) -> tuple[Component, ...]:
-    """What depends on the very card, and is no tensor: NCCL's connections and the context."""
-    return (*nccl(parallelism, gpu, ALWAYS), _context(gpu))
-
-
-@lru_cache(maxsize=1024)
-def _beside_bytes(parallelism: ParallelismSpec, gpu: GpuSpec) -> int:
-    """Beyond the context that is expected."""
-    return sum(component.bytes for component in nccl(parallelism, gpu, ALWAYS))
-
-
-@lru_cache(maxsize=256)
-def _context(gpu: GpuSpec) -> Component:
-    return context(gpu, ALWAYS)
-
-
-def _tensor_bytes(model: ModelSpec, training: TrainingSpec, card: CardTraits) -> int | None:
-    """The peak of the tensors; None for a recipe that cannot be on such a card."""
-    try:
-        return tensor_bytes(model, training, card)
-    except SpecError:
-        return None
+    return judge(MemoryProfile((*components, *beside_allocator(training.parallelism, gpu))), gpu)
 
 
 _reserved = lru_cache(maxsize=8192)(reserved_components)

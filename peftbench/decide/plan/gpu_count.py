@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from peftbench.base.errors import SpecError
 from peftbench.decide.asked import Asked, arguments_of, asked_over
-from peftbench.decide.plan.largest import tensors_fit
+from peftbench.decide.plan.largest import least_fits
 from peftbench.decide.verdict import Fit, judge
 from peftbench.estimate.sharding.loading import in_parts
 from peftbench.estimate.training import estimate_training
@@ -33,7 +33,7 @@ def smallest_count(
     shares_heads = isinstance(recipe, InferenceSpec)
     for gpus in (count for count in COUNTS if not shares_heads or heads % count == 0):
         for shared in _loaded(replace(recipe, parallelism=spread(recipe, gpus))):
-            if isinstance(shared, TrainingSpec) and not tensors_fit(model, shared, gpu):
+            if isinstance(shared, TrainingSpec) and not least_fits(model, shared, gpu):
                 continue
             if judge(_profile(model, shared, gpu), gpu).fit is Fit.FITS:
                 return shared.parallelism

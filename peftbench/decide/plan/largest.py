@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from peftbench.base.errors import SpecError
 from peftbench.decide.plan.savings import SEQUENCE_STEP
 from peftbench.decide.verdict import Fit, Verdict, judge
 from peftbench.estimate.parts.card import traits_of
+from peftbench.estimate.parts.slack import context
 from peftbench.estimate.peft_forward.virtual_tokens import virtual_tokens
-from peftbench.estimate.training import estimate_training, tensor_bytes
+from peftbench.estimate.training import Least, estimate_training, least_reserved
 from peftbench.inputs.card.gpu import GpuSpec
 from peftbench.inputs.model.spec import ModelSpec
-from peftbench.inputs.recipe import TrainingSpec
+from peftbench.inputs.recipe import ParallelismSpec, TrainingSpec
+from peftbench.memory import ALWAYS, Component
 
 FIELDS = ("sequence_length", "micro_batch_size")
 MOST_SEQUENCES = 1 << 16
@@ -87,21 +90,45 @@ def _longest(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, at_worst: F
 
 
 def _fits(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, at_worst: Fit) -> bool:
-    verdict = judged(model, training, gpu) if may_fit(model, training, gpu) else None
+    verdict = judged(model, training, gpu) if may_fit(model, training, gpu, at_worst) else None
     return verdict is not None and verdict.fit.rank <= at_worst.rank
 
 
-def may_fit(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> bool:
-    """As tensors_fit; False for a recipe that cannot be."""
+def may_fit(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, at_worst: Fit = Fit.FITS) -> bool:
+    """As least_fits; False for a recipe that cannot be."""
     try:
-        return tensors_fit(model, training, gpu)
+        return least_fits(model, training, gpu, at_worst)
     except SpecError:
         return False
 
 
-def tensors_fit(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec) -> bool:
-    """Whether the tensors alone are within what is usable: where they are not, nothing needs to be replayed."""
-    return tensor_bytes(model, training, traits_of(gpu)) <= gpu.usable_bytes
+def least_fits(model: ModelSpec, training: TrainingSpec, gpu: GpuSpec, at_worst: Fit = Fit.FITS) -> bool:
+    """Whether the verdict may be this, or better, as far as is known without a replay: else none is made."""
+    return within(least_reserved(model, training, traits_of(gpu)), training.parallelism, gpu, at_worst)
+
+
+def within(least: Least, parallelism: ParallelismSpec, gpu: GpuSpec, at_worst: Fit = Fit.FITS) -> bool:
+    """The same of what is reserved at least, beside NCCL's connections; for Fit.FITS with the whole band."""
+    beside = beside_allocator(parallelism, gpu)
+    if at_worst is Fit.FITS:
+        return least.high_bytes + sum(c.high_bytes for c in beside) - gpu_context(gpu).bytes <= gpu.usable_bytes
+    return least.bytes + sum(c.bytes for c in beside) - gpu_context(gpu).bytes <= gpu.usable_bytes
+
+
+@lru_cache(maxsize=1024)
+def beside_allocator(parallelism: ParallelismSpec, gpu: GpuSpec) -> tuple[Component, ...]:
+    """What depends on the very card, and is no tensor: NCCL's connections and the context, which comes last."""
+    if parallelism.gpus == 1:
+        return (gpu_context(gpu),)
+    from peftbench.estimate.sharding.reserved import nccl  # a plan for one GPU does not pay for it
+
+    return (*nccl(parallelism, gpu, ALWAYS), gpu_context(gpu))
+
+
+@lru_cache(maxsize=256)
+def gpu_context(gpu: GpuSpec) -> Component:
+    """The CUDA context, of which what is expected is off `usable_bytes` already."""
+    return context(gpu, ALWAYS)
 
 
 def last(fits: Callable[[int], bool], least: int, most: int) -> int:
